@@ -1,0 +1,209 @@
+"""The operations: sorted spikes and spike counts of parallel neurons, all T time-steps at once.
+
+Math: numbers in brackets are those of docs/mathematics.md. Source: "Faster and Stronger: When ANN-SNN Conversion Meets
+Parallel Spiking Calculation" (ICML 2025, arXiv 2412.13610), Eq. 8 and its sorting property.
+
+On every device the result equals `pcsnn.reference` bit for bit. Nothing here has a gradient.
+"""
+
+import torch
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from pcsnn import ops, validate
+
+_spacings = WeakTensorKeyDictionary()  # level table -> (its version, its spacing): values are checked once, not per call
+
+
+def _spacing(levels):
+    if torch.compiler.is_compiling():
+        return 0  # values are unknown while tracing: bisect, which is right for every ascending table
+    if levels.is_inference():
+        return validate.level_spacing(levels)
+    known = _spacings.get(levels)
+    if known is None or known[0] != levels._version:
+        known = (levels._version, validate.level_spacing(levels))
+        _spacings[levels] = known
+    return known[1]
+
+
+def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=0.0):
+    """The T ascending levels on the mean current at which the next spike is won (10).
+
+    tau_x = (x - shift) * threshold / T - offset; where `quantization_levels` L divides T, m = T / L, the staircase
+    tau_x = (ceil(x / m) - shift) * threshold / L - offset, which is lossless against QCFS with L levels.
+
+    Args:
+        threshold: firing threshold > 0, a number or a tensor [C]; +inf for a channel that never fires.
+        timesteps: T, 1..255.
+        quantization_levels: L of the source's QCFS activation, if it has one; ignored where it does not divide T.
+        shift: in units of the threshold of one step; 0.5 is the paper's psi = theta / 2.
+        offset: added to the mean current before it is compared, psi_DA of (15); a number or a tensor [C].
+
+    Returns:
+        float32 [T], or [C, T] where threshold or offset is per channel: computed in float64, rounded once.
+
+    Raises:
+        ValueError, TypeError: threshold <= 0 or NaN, T outside 1..255, offset or shift not finite.
+    """
+    theta = validate.threshold(threshold)
+    validate.timesteps(timesteps)
+    validate.number("shift", shift)
+    if quantization_levels is not None:
+        validate.integer("quantization_levels", quantization_levels, 1, 2**16)
+    offset = torch.as_tensor(offset, dtype=torch.float64).detach().cpu()
+    if offset.dim() > 1 or not offset.isfinite().all():
+        raise ValueError(f"offset: expected finite values, a number or [C], got {offset.tolist()}")
+    if theta.dim() and offset.dim() and theta.shape != offset.shape:
+        raise ValueError(f"offset: expected {theta.shape[0]} channels like threshold, got {offset.shape[0]}")
+    steps = torch.arange(1, timesteps + 1, dtype=torch.float64)
+    count = timesteps
+    if quantization_levels is not None and timesteps % quantization_levels == 0:
+        steps = torch.ceil(steps / (timesteps // quantization_levels))
+        count = quantization_levels
+    table = (steps - shift) * theta.unsqueeze(-1) / count - offset.unsqueeze(-1)
+    table = torch.where(theta.unsqueeze(-1) == torch.inf, torch.inf, table)  # not (1 - shift) * inf, which may be NaN
+    return table.to(torch.float32)
+
+
+def _check_current(current, levels, residual, residual_scale, **others):
+    validate.tensor("current", current, validate.CURRENT_DTYPES, 1)
+    validate.level_table(levels, current.shape, current.dtype)
+    if residual is None:
+        if residual_scale is not None:
+            raise ValueError("residual_scale: expected None without a residual")
+    else:
+        validate.tensor("residual", residual, (torch.uint8, current.dtype))
+        if residual.shape != current.shape:
+            raise ValueError(f"residual: expected the shape of current {tuple(current.shape)}, got {tuple(residual.shape)}")
+        if (residual.dtype == torch.uint8) != (residual_scale is not None):
+            raise ValueError("residual_scale: expected with uint8 counts, and only with them; "
+                             f"residual is {residual.dtype}, residual_scale is {'given' if residual_scale is not None else 'None'}")
+        if residual_scale is not None:
+            validate.per_layer_or_channel("residual_scale", residual_scale, current.shape, (torch.float32, torch.float64))
+    validate.same_device(current=current, levels=levels, residual=residual, residual_scale=residual_scale, **others)
+    validate.no_gradient(current=current, residual=residual)
+
+
+def _as_scalar_tensor(name, value, current):
+    if isinstance(value, torch.Tensor):
+        return value
+    validate.number(name, value)
+    return torch.tensor(float(value), dtype=torch.float32, device=current.device)
+
+
+def fire_counts(current, levels, residual=None, residual_scale=None):
+    """Spike counts of neurons under a mean current (10): k = #{x : mean >= levels_x}.
+
+    Args:
+        current: mean current [N, ...] or [N, C, ...], float32, float16, bfloat16 (compared in float32) or float64.
+        levels: float32 [T] or [C, T], ascending (float64 too with a float64 current).
+        residual: a second branch to add first, of the shape of `current`: of its dtype, or spike counts uint8.
+        residual_scale: the worth of one spike of a uint8 residual, a number or a tensor [] or [C].
+
+    Returns:
+        uint8 [N, ...], laid out like `current`. NaN currents give no spike.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, device or level table that does not fit.
+        RuntimeError: an input requires a gradient.
+    """
+    if residual is not None and residual_scale is not None:
+        residual_scale = _as_scalar_tensor("residual_scale", residual_scale, residual)
+    _check_current(current, levels, residual, residual_scale)
+    return ops.call("fire_counts", current, levels, residual, residual_scale, _spacing(levels))
+
+
+def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None):
+    """Sorted spikes of neurons under T currents (5)-(9): summed in time order, searched, written from the count.
+
+    Args:
+        current: [T, N, ...] or [T, N, C, ...], float32, float16, bfloat16 (summed in float32) or float64.
+        levels: float32 [T] or [C, T] on the mean current, ascending; the sum is compared with T * levels.
+        out_dtype: uint8, bool, float32, float16, bfloat16 or float64.
+        amplitude: what a spike is worth, with a floating out_dtype: a number, or a tensor [] or [C].
+
+    Returns:
+        spikes [T, N, ...] of out_dtype; the last k of the T steps fire. NaN sums give no spike.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, device or level table that does not fit.
+        RuntimeError: `current` requires a gradient.
+    """
+    validate.tensor("current", current, validate.CURRENT_DTYPES, 2)
+    validate.integer("current.shape[0], the time-steps", current.shape[0], 1, validate.MAX_TIMESTEPS)
+    validate.level_table(levels, current.shape[1:], current.dtype, current.shape[0])
+    amplitude = _check_amplitude(amplitude, out_dtype, "out_dtype", current.shape[1:], current)
+    validate.same_device(current=current, levels=levels, amplitude=amplitude)
+    validate.no_gradient(current=current)
+    return ops.call("fire_spikes", current, levels, amplitude, out_dtype, _spacing(levels))
+
+
+def expand_spikes(counts, timesteps, order=None, dtype=torch.uint8, amplitude=None):
+    """Spike trains of given counts (7), (13): the last k of T steps fire, or those that `order` puts there.
+
+    Args:
+        counts: uint8 [N, ...], values 0..T (larger ones act as T).
+        timesteps: T, 1..255.
+        order: a permutation of 0..T-1, int64 [T]: step x shows place order[x] of the sorted train.
+        dtype: uint8, bool, float32, float16, bfloat16 or float64.
+        amplitude: what a spike is worth, with a floating dtype: a number, or a tensor [] or [C].
+
+    Returns:
+        spikes [T, N, ...] of `dtype`, each step laid out like `counts`.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, device or order that does not fit.
+    """
+    validate.tensor("counts", counts, (torch.uint8,), 1)
+    validate.timesteps(timesteps)
+    if order is not None:
+        validate.tensor("order", order, (torch.int64,))
+        if order.shape != (timesteps,) or (not torch.compiler.is_compiling() and not
+                                           torch.equal(order.sort().values.cpu(), torch.arange(timesteps))):
+            raise ValueError(f"order: expected a permutation of 0..{timesteps - 1}, got shape {tuple(order.shape)}")
+    amplitude = _check_amplitude(amplitude, dtype, "dtype", counts.shape, counts)
+    validate.same_device(counts=counts, order=order, amplitude=amplitude)
+    return ops.call("expand_spikes", counts, timesteps, order, dtype, amplitude)
+
+
+def _check_amplitude(amplitude, dtype, name, shape, like):
+    if dtype not in validate.SPIKE_DTYPES:
+        raise TypeError(f"{name}: expected {' or '.join(map(str, validate.SPIKE_DTYPES))}, got {dtype}")
+    if amplitude is None:
+        return None
+    if not dtype.is_floating_point:
+        raise TypeError(f"{name}: expected a floating dtype with an amplitude, got {dtype}")
+    amplitude = _as_scalar_tensor("amplitude", amplitude, like)
+    validate.per_layer_or_channel("amplitude", amplitude, shape, (torch.float32, torch.float64))
+    return amplitude
+
+
+def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, repeat=None, inplace=False):
+    """Firing rates of neurons under a mean current, in one pass: scale * (k // m), k as in `fire_counts`.
+
+    m is 1, or the number of times each level stands in the table (a staircase of `levels`), so that with T = m L the
+    rate is bit-equal to QCFS with L levels.
+
+    Args:
+        current, levels, residual, residual_scale: as in `fire_counts`.
+        scale: the worth of one (distinct) level, amplitude * m / T: a number, or a tensor [] or [C], float32.
+        repeat: m, or 0 for levels not evenly spaced; None looks at the values (0 while tracing).
+        inplace: write the rates over `current`, which must be dense (not expanded), and return it.
+
+    Returns:
+        rates [N, ...] in the dtype of `current`, laid out like it.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, device or level table that does not fit.
+        RuntimeError: an input requires a gradient.
+    """
+    scale = _as_scalar_tensor("scale", scale, current)
+    if residual is not None and residual_scale is not None:
+        residual_scale = _as_scalar_tensor("residual_scale", residual_scale, residual)
+    _check_current(current, levels, residual, residual_scale, scale=scale)
+    validate.per_layer_or_channel("scale", scale, current.shape, (torch.float32, torch.float64))
+    repeat = _spacing(levels) if repeat is None else repeat
+    if not inplace:
+        return ops.call("fire_rates", current, levels, scale, residual, residual_scale, repeat)
+    ops.call("fire_rates_", current, levels, scale, residual, residual_scale, repeat)
+    return current

@@ -1,0 +1,142 @@
+"""Checks of arguments, each naming the argument, what was expected and what came. They run before anything is computed."""
+
+import math
+
+import torch
+
+MAX_TIMESTEPS = 255  # a spike count fits in one byte
+
+CURRENT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+SPIKE_DTYPES = (torch.uint8, torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+# A search may guess a level instead of bisecting when the levels stray from a straight line by at most this share of
+# their distance, and start at most this many distances from zero, so that float32 guesses are off by less than one level.
+_STRAIGHTNESS = 1e-3
+_MAX_START = 2.0**12
+_STEP_RANGE = (1e-30, 1e30)
+
+
+def tensor(name, value, dtypes=None, min_dim=0):
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+    if dtypes is not None and value.dtype not in dtypes:
+        raise TypeError(f"{name}: expected dtype {' or '.join(map(str, dtypes))}, got {value.dtype}")
+    if value.dim() < min_dim:
+        raise ValueError(f"{name}: expected at least {min_dim} dimensions, got shape {tuple(value.shape)}")
+
+
+def integer(name, value, low, high):
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__} ({value!r})")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected a value in {low}..{high}, got {value}")
+
+
+def timesteps(value, name="timesteps"):
+    integer(name, value, 1, MAX_TIMESTEPS)
+
+
+def number(name, value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value}")
+
+
+def threshold(value, name="threshold"):
+    """A firing threshold as a float64 tensor on the host, [] or [C]; +inf stands for a channel that never fires."""
+    if isinstance(value, torch.Tensor):
+        tensor(name, value, CURRENT_DTYPES)
+        if value.dim() > 1:
+            raise ValueError(f"{name}: expected a number or a tensor [C], got shape {tuple(value.shape)}")
+        result = value.detach().to("cpu", torch.float64)
+    else:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name}: expected a number or a tensor [C], got {type(value).__name__}")
+        result = torch.tensor(float(value), dtype=torch.float64)
+    if result.numel() == 0:
+        raise ValueError(f"{name}: expected at least one channel, got an empty tensor")
+    bad = ~(result > 0)
+    if bad.any():
+        raise ValueError(f"{name}: expected values above zero, got {result[bad].flatten()[0].item()}"
+                         + (f" in channel {int(bad.nonzero()[0])}" if result.dim() else ""))
+    return result
+
+
+def same_device(**tensors):
+    present = {name: value.device for name, value in tensors.items() if value is not None}
+    if len(set(present.values())) > 1:
+        raise ValueError("expected all tensors on one device, got "
+                         + ", ".join(f"{name} on {device}" for name, device in present.items()))
+
+
+def no_gradient(**tensors):
+    if torch.is_grad_enabled():
+        for name, value in tensors.items():
+            if value is not None and value.requires_grad:
+                raise RuntimeError(f"{name} requires a gradient, and spiking operations have none: "
+                                   "call them under torch.no_grad(), or train with pcsnn.nn.QCFS")
+
+
+def channels(name, table, shape):
+    """`table` [C, ...] must fit dimension 1 of a current whose shape without time is `shape`."""
+    if len(shape) < 2 or table.shape[0] != shape[1]:
+        raise ValueError(f"{name}: expected one row for each channel (dimension 1) of {tuple(shape)}, "
+                         f"got shape {tuple(table.shape)}")
+
+
+def level_table(levels, shape, dtype, steps=None):
+    """Shape and dtype of a level table against a current; its values are checked by `level_spacing`."""
+    allowed = (torch.float32, torch.float64) if dtype == torch.float64 else (torch.float32,)
+    tensor("levels", levels, allowed, 1)
+    if levels.dim() > 2:
+        raise ValueError(f"levels: expected [T] or [C, T], got shape {tuple(levels.shape)}")
+    if not 1 <= levels.shape[-1] <= MAX_TIMESTEPS:
+        raise ValueError(f"levels: expected 1..{MAX_TIMESTEPS} levels, got shape {tuple(levels.shape)}")
+    if steps is not None and levels.shape[-1] != steps:
+        raise ValueError(f"levels: expected {steps} levels, one for each time-step of current, got shape {tuple(levels.shape)}")
+    if levels.dim() == 2:
+        channels("levels", levels, shape)
+
+
+def per_layer_or_channel(name, value, shape, dtypes):
+    tensor(name, value, dtypes)
+    if value.dim() > 1:
+        raise ValueError(f"{name}: expected a scalar tensor or [C], got shape {tuple(value.shape)}")
+    if value.dim() == 1:
+        channels(name, value, shape)
+
+
+def level_spacing(levels):
+    """Check that a table [T] or [C, T] ascends; say how its levels are spaced.
+
+    Returns m >= 1 when every row is T/m evenly spaced levels, each m times (a search may guess), or 0 (it bisects).
+    A row of +inf, a channel that never fires, goes with either. Raises ValueError for NaN and for a falling table.
+    """
+    table = levels.detach().to("cpu", torch.float64).reshape(-1, levels.shape[-1])
+    rising = table[:, 1:] >= table[:, :-1]
+    if table.isnan().any() or not rising.all():
+        raise ValueError("levels: expected ascending values without NaN, got "
+                         f"{table[(table.isnan().any(1) | ~rising.all(1))][0].tolist()[:8]}")
+    alive = table[~(table == torch.inf).all(1)]
+    if not alive.isfinite().all():
+        return 0
+    steps = levels.shape[-1]
+    repeat = steps
+    if len(alive):
+        jumps = (alive[:, 1:] > alive[:, :-1]).any(0).nonzero().flatten() + 1
+        repeat = int(jumps[0]) if len(jumps) else steps
+    if steps % repeat:
+        return 0
+    groups = alive.reshape(len(alive), steps // repeat, repeat)
+    distinct = groups[:, :, 0]
+    if not (groups == distinct[:, :, None]).all():
+        return 0
+    if distinct.shape[1] > 1 and len(alive):
+        step = (distinct[:, -1:] - distinct[:, :1]) / (distinct.shape[1] - 1)
+        line = distinct[:, :1] + step * torch.arange(distinct.shape[1], dtype=torch.float64)
+        even = (step > _STEP_RANGE[0]) & (step < _STEP_RANGE[1])
+        even = even & ((distinct - line).abs() <= _STRAIGHTNESS * step) & (distinct[:, :1].abs() <= _MAX_START * step)
+        if not even.all():
+            return 0
+    return repeat
