@@ -9,7 +9,7 @@ On every device the result equals `pcsnn.reference` bit for bit. Nothing here ha
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from pcsnn import ops, validate
+from pcsnn import ops, reference, validate
 
 _spacings = WeakTensorKeyDictionary()  # level table -> (its version, its spacing): values are checked once, not per call
 
@@ -55,14 +55,7 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
         raise ValueError(f"offset: expected finite values, a number or [C], got {offset.tolist()}")
     if theta.dim() and offset.dim() and theta.shape != offset.shape:
         raise ValueError(f"offset: expected {theta.shape[0]} channels like threshold, got {offset.shape[0]}")
-    steps = torch.arange(1, timesteps + 1, dtype=torch.float64)
-    count = timesteps
-    if quantization_levels is not None and timesteps % quantization_levels == 0:
-        steps = torch.ceil(steps / (timesteps // quantization_levels))
-        count = quantization_levels
-    table = (steps - shift) * theta.unsqueeze(-1) / count - offset.unsqueeze(-1)
-    table = torch.where(theta.unsqueeze(-1) == torch.inf, torch.inf, table)  # not (1 - shift) * inf, which may be NaN
-    return table.to(torch.float32)
+    return reference.levels(theta, timesteps, quantization_levels, shift, offset)
 
 
 def _check_current(current, levels, residual, residual_scale, **others):
@@ -91,7 +84,7 @@ def _as_scalar_tensor(name, value, current):
     return torch.tensor(float(value), dtype=torch.float32, device=current.device)
 
 
-def fire_counts(current, levels, residual=None, residual_scale=None):
+def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=None):
     """Spike counts of neurons under a mean current (10): k = #{x : mean >= levels_x}.
 
     Args:
@@ -99,6 +92,7 @@ def fire_counts(current, levels, residual=None, residual_scale=None):
         levels: float32 [T] or [C, T], ascending (float64 too with a float64 current).
         residual: a second branch to add first, of the shape of `current`: of its dtype, or spike counts uint8.
         residual_scale: the worth of one spike of a uint8 residual, a number or a tensor [] or [C].
+        repeat: how the levels are spaced, if known from `validate.level_spacing`; None looks.
 
     Returns:
         uint8 [N, ...], laid out like `current`. NaN currents give no spike.
@@ -110,10 +104,11 @@ def fire_counts(current, levels, residual=None, residual_scale=None):
     if residual is not None and residual_scale is not None:
         residual_scale = _as_scalar_tensor("residual_scale", residual_scale, residual)
     _check_current(current, levels, residual, residual_scale)
-    return ops.call("fire_counts", current, levels, residual, residual_scale, _spacing(levels))
+    repeat = _spacing(levels) if repeat is None else repeat
+    return ops.call("fire_counts", current, levels, residual, residual_scale, repeat)
 
 
-def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None):
+def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None, *, repeat=None):
     """Sorted spikes of neurons under T currents (5)-(9): summed in time order, searched, written from the count.
 
     Args:
@@ -121,6 +116,7 @@ def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None):
         levels: float32 [T] or [C, T] on the mean current, ascending; the sum is compared with T * levels.
         out_dtype: uint8, bool, float32, float16, bfloat16 or float64.
         amplitude: what a spike is worth, with a floating out_dtype: a number, or a tensor [] or [C].
+        repeat: how the levels are spaced, if known from `validate.level_spacing`; None looks.
 
     Returns:
         spikes [T, N, ...] of out_dtype; the last k of the T steps fire. NaN sums give no spike.
@@ -135,7 +131,8 @@ def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None):
     amplitude = _check_amplitude(amplitude, out_dtype, "out_dtype", current.shape[1:], current)
     validate.same_device(current=current, levels=levels, amplitude=amplitude)
     validate.no_gradient(current=current)
-    return ops.call("fire_spikes", current, levels, amplitude, out_dtype, _spacing(levels))
+    repeat = _spacing(levels) if repeat is None else repeat
+    return ops.call("fire_spikes", current, levels, amplitude, out_dtype, repeat)
 
 
 def expand_spikes(counts, timesteps, order=None, dtype=torch.uint8, amplitude=None):
@@ -181,13 +178,14 @@ def _check_amplitude(amplitude, dtype, name, shape, like):
 def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, repeat=None, inplace=False):
     """Firing rates of neurons under a mean current, in one pass: scale * (k // m), k as in `fire_counts`.
 
-    m is 1, or the number of times each level stands in the table (a staircase of `levels`), so that with T = m L the
-    rate is bit-equal to QCFS with L levels.
+    m is `repeat`, the number of times each level stands in a staircase of `levels`: with T = m L and the scale
+    amplitude / L the rate is bit-equal to QCFS with L levels.
 
     Args:
         current, levels, residual, residual_scale: as in `fire_counts`.
-        scale: the worth of one (distinct) level, amplitude * m / T: a number, or a tensor [] or [C], float32.
-        repeat: m, or 0 for levels not evenly spaced; None looks at the values (0 while tracing).
+        scale: the worth of one distinct level, amplitude * m / T: a number, or a tensor [] or [C], float32.
+        repeat: m >= 1 where `validate.level_spacing` says so, 0 for levels not evenly spaced; None: m is 1, and whether
+            they are evenly spaced is looked up.
         inplace: write the rates over `current`, which must be dense (not expanded), and return it.
 
     Returns:
@@ -202,7 +200,8 @@ def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, re
         residual_scale = _as_scalar_tensor("residual_scale", residual_scale, residual)
     _check_current(current, levels, residual, residual_scale, scale=scale)
     validate.per_layer_or_channel("scale", scale, current.shape, (torch.float32, torch.float64))
-    repeat = _spacing(levels) if repeat is None else repeat
+    if repeat is None:
+        repeat = 1 if _spacing(levels) == 1 else 0
     if not inplace:
         return ops.call("fire_rates", current, levels, scale, residual, residual_scale, repeat)
     ops.call("fire_rates_", current, levels, scale, residual, residual_scale, repeat)

@@ -6,6 +6,27 @@ Slow on purpose; nothing is fused. Shapes: T time-steps, N batch, C channels (di
 import torch
 
 
+def repeats(timesteps, quantization_levels):
+    """m = T / L: how often each level of QCFS with L levels stands in a table of T; 1 where L does not divide T."""
+    if quantization_levels is None or timesteps % quantization_levels:
+        return 1
+    return timesteps // quantization_levels
+
+
+def levels(threshold, timesteps, quantization_levels=None, shift=0.5, offset=0.0):
+    """float64 threshold [] or [C] -> float32 levels [T] or [C, T] on the mean current (10), rounded once."""
+    m = repeats(timesteps, quantization_levels)
+    steps = torch.arange(1, timesteps + 1, dtype=torch.float64, device=threshold.device)
+    theta, offset = threshold.unsqueeze(-1), torch.as_tensor(offset, dtype=torch.float64, device=threshold.device).unsqueeze(-1)
+    table = (torch.ceil(steps / m) - shift) * theta / (timesteps // m) - offset
+    return torch.where(theta == torch.inf, torch.inf, table).to(torch.float32)  # not (1 - shift) * inf, which may be NaN
+
+
+def scale(amplitude, timesteps, quantization_levels=None):
+    """float64 amplitude -> the float32 worth of one distinct level, amplitude * m / T."""
+    return (amplitude * repeats(timesteps, quantization_levels) / timesteps).to(torch.float32)
+
+
 def per_channel(table, ndim):
     """[C] or [C, T] or a scalar or [T] -> the same, to be broadcast against [N, C, ...] with `ndim` dimensions."""
     if table.dim() == 0:

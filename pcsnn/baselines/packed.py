@@ -1,0 +1,67 @@
+"""The paper's own form: T steps packed into the batch, every synapse computed T times, neurons parallel over T (3)-(7)."""
+
+import torch
+from torch.utils._pytree import tree_map
+
+from pcsnn import functional
+from pcsnn.baselines.rebuild import with_neurons
+from pcsnn.nn.precision import FullPrecisionBuffers
+
+
+class PackedNeuron(FullPrecisionBuffers):
+    """Currents [T * N, ...] to sorted spikes [T * N, ...] times amplitude, by the levels of a CollapsedNeuron.
+
+    Args:
+        neuron: the `pcsnn.nn.CollapsedNeuron` whose levels and amplitude it takes.
+    """
+
+    def __init__(self, neuron):
+        super().__init__()
+        self.timesteps = neuron.timesteps
+        self._repeat = neuron.spacing
+        self.register_buffer("levels", neuron.levels)
+        self.register_buffer("amplitude", neuron.amplitude)
+
+    def forward(self, current, residual=None):
+        if residual is not None:
+            current = current + residual
+        steps = current.unflatten(0, (self.timesteps, -1))
+        return functional.fire_spikes(steps, self.levels, current.dtype, self.amplitude, repeat=self._repeat).flatten(0, 1)
+
+
+class PackedNetwork(torch.nn.Module):
+    """A converted network with T steps in the batch; made by `packed`. Shares the weights of its SpikingNetwork."""
+
+    def __init__(self, snn):
+        super().__init__()
+        self.network = with_neurons(snn, PackedNeuron)
+        self.timesteps = snn.timesteps
+        self.train(False)
+
+    @torch.no_grad()
+    def forward(self, *inputs, **named_inputs):
+        """The inputs of the source network, batch first, to the average of its outputs over T."""
+        def repeat(value):
+            return value.repeat(self.timesteps, *[1] * (value.dim() - 1)) if isinstance(value, torch.Tensor) else value
+
+        def average(value):
+            return value.unflatten(0, (self.timesteps, -1)).mean(0)
+
+        return tree_map(average, self.network(*tree_map(repeat, inputs), **tree_map(repeat, named_inputs)))
+
+
+def packed(snn):
+    """The converted network in the paper's form: [T, N, ...] in one batch of T * N, parallel neurons, mean output.
+
+    Equal to the collapsed network: exactly in float64, up to ties in float32, where sums round in another order.
+
+    Args:
+        snn: a SpikingNetwork without analog operations, whose inputs have the batch first.
+
+    Returns:
+        PackedNetwork, sharing weights and levels.
+
+    Raises:
+        TypeError, ValueError: not a SpikingNetwork; one with analog operations.
+    """
+    return PackedNetwork(snn)

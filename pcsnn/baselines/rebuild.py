@@ -1,0 +1,27 @@
+"""The same network with other neurons: weights are shared, not copied."""
+
+import copy
+
+from torch import fx
+
+from pcsnn.convert.network import SpikingNetwork
+
+
+def with_neurons(snn, make):
+    """A GraphModule that computes like `snn.network`, each CollapsedNeuron replaced by make(neuron); all else is shared."""
+    if not isinstance(snn, SpikingNetwork):
+        raise TypeError(f"snn: expected a SpikingNetwork, made by pcsnn.convert, got {type(snn).__name__}")
+    analog = [row.name for row in snn.report.rows if row.kind == "analog"]
+    if analog:
+        raise ValueError(f"snn: {', '.join(analog)} {'is' if len(analog) == 1 else 'are'} analog, applied to averages over "
+                         "time: this network has no form that runs step by step")
+    network = snn.network
+    made = {name: make(neuron) for name, neuron in snn.neurons()}
+    called = {node.target for node in network.graph.nodes if node.op in ("call_module", "get_attr")}
+    parts = {name: made.get(name) or _attribute(network, name) for name in called}
+    return fx.GraphModule(parts, copy.deepcopy(network.graph))
+
+
+def _attribute(network, name):
+    parent, _, leaf = name.rpartition(".")
+    return getattr(network.get_submodule(parent), leaf)

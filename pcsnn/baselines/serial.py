@@ -1,0 +1,83 @@
+"""Serial integrate-and-fire with soft reset (2): the form everyone simulates, T passes over the network."""
+
+import torch
+from torch.utils._pytree import tree_map
+
+from pcsnn import reference
+from pcsnn.baselines.rebuild import with_neurons
+from pcsnn.nn.precision import FullPrecisionBuffers
+
+
+class SerialIF(FullPrecisionBuffers):
+    """One step a call: v = theta / 2 at first; v += I + psi_DA; s = [v >= theta]; v -= theta * s; returns amplitude * s.
+
+    Args:
+        threshold, offset, amplitude: numbers or tensors [] or [C], as in `pcsnn.nn.CollapsedNeuron`.
+
+    Shape: current [N, ...] to [N, ...]. `reset()` starts a new train.
+    """
+
+    def __init__(self, threshold, offset=0.0, amplitude=None):
+        super().__init__()
+        theta = torch.as_tensor(threshold).detach()
+        theta = theta.clamp(max=torch.finfo(theta.dtype).max)  # finite: v - theta * 0 must not become NaN
+        self.register_buffer("threshold", theta)
+        self.register_buffer("offset", torch.as_tensor(offset, dtype=theta.dtype).detach().to(theta.device))
+        self.register_buffer("amplitude", theta if amplitude is None else torch.as_tensor(amplitude).detach())
+        self._shifted = bool(self.offset.any())
+        self.reset()
+
+    def reset(self):
+        """Forget the membrane potential."""
+        self.potential = None
+
+    def forward(self, current, residual=None):
+        if residual is not None:
+            current = current + residual
+        threshold = reference.per_channel(self.threshold.to(current.dtype), current.dim())
+        if self._shifted:
+            current = current + reference.per_channel(self.offset.to(current.dtype), current.dim())
+        self.potential = (threshold / 2 if self.potential is None else self.potential) + current
+        spikes = (self.potential >= threshold).to(current.dtype)
+        self.potential -= threshold * spikes
+        return spikes * reference.per_channel(self.amplitude.to(current.dtype), current.dim())
+
+
+class SerialNetwork(torch.nn.Module):
+    """A converted network run step by step; made by `serial`. Shares the weights of its SpikingNetwork."""
+
+    def __init__(self, snn):
+        super().__init__()
+        self.network = with_neurons(snn, lambda neuron: SerialIF(neuron.threshold, neuron.offset, neuron.amplitude))
+        self.timesteps = snn.timesteps
+        self.train(False)
+
+    @torch.no_grad()
+    def forward(self, *inputs, **named_inputs):
+        """The inputs of the source network to the average of its outputs over T passes."""
+        for module in self.network.modules():
+            if isinstance(module, SerialIF):
+                module.reset()
+        total = None
+        for _ in range(self.timesteps):
+            out = self.network(*inputs, **named_inputs)
+            total = out if total is None else tree_map(torch.add, total, out)
+        return tree_map(lambda value: value / self.timesteps, total)
+
+
+def serial(snn):
+    """The converted network as serial soft-reset IF neurons: T passes over the input, mean output (2).
+
+    Under constant current its counts equal QCFS with L = T; in deeper layers, whose current is uneven, they do not:
+    that is the unevenness error the parallel neuron removes.
+
+    Args:
+        snn: a SpikingNetwork without analog operations.
+
+    Returns:
+        SerialNetwork, sharing weights and thresholds.
+
+    Raises:
+        TypeError, ValueError: not a SpikingNetwork; one with analog operations.
+    """
+    return SerialNetwork(snn)

@@ -1,0 +1,179 @@
+"""Rewrites a traced network, without changing what it computes, into the form the other passes expect.
+
+No in-place operations, no dropout, each activation a module of its own, max pooling behind the activation, and, where
+asked, batch norm folded into the synapse before it.
+"""
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from pcsnn.convert import operations as ops
+from pcsnn.convert.places import activation, argument
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def canonicalise(network):
+    """All rewriting passes but the folding of batch norm. Afterwards node.meta["activation"] marks activation places."""
+    _drop_identities(network)
+    _remove_in_place(network)
+    _methods_to_functions(network)
+    _separate_activations(network)
+    _pool_behind_activations(network)
+    _finish(network)
+
+
+def unused_name(network, wanted):
+    """`wanted`, or wanted_1, wanted_2, ..., whichever names no module or attribute yet."""
+    name, count = wanted, 0
+    parent, _, leaf = wanted.rpartition(".")
+    holder = network.get_submodule(parent)
+    while hasattr(holder, name.rpartition(".")[2]):
+        count += 1
+        name = f"{wanted}_{count}"
+    return name
+
+
+def _finish(network):
+    network.graph.lint()
+    network.delete_all_unused_submodules()
+    network.recompile()
+
+
+def _replace(node, replacement):
+    node.replace_all_uses_with(replacement)
+    node.graph.erase_node(node)
+
+
+def _drop_identities(network):
+    modules = dict(network.named_modules())
+    for node in list(network.graph.nodes):
+        dropped = node.op == "call_module" and isinstance(modules[node.target], ops.DROPPED_MODULES)
+        if node.op == "call_function" and node.target in ops.DROPPED_FUNCTIONS:
+            dropped = argument(node, 2, "train" if node.target is torch.dropout else "training", True) is False
+        if dropped:
+            _replace(node, node.args[0])
+
+
+def _out_of_place(node, modules):
+    """Make an in-place call an ordinary one; whether it was in place."""
+    if node.op == "call_function" and node.target in ops.IN_PLACE_FUNCTIONS:
+        node.target = ops.IN_PLACE_FUNCTIONS[node.target]
+        return True
+    if node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
+        node.target = node.target[:-1]
+        return True
+    if node.op == "call_module":
+        return getattr(modules[node.target], "inplace", False) is True
+    if node.op == "call_function" and node.kwargs.get("inplace") is True:
+        node.kwargs = {**node.kwargs, "inplace": False}
+        return True
+    return False
+
+
+def _is_view(node):
+    return node.op in ("call_function", "call_method") and (
+        node.target in ops.MOVING_FUNCTIONS or node.target in ops.MOVING_METHODS)
+
+
+def _remove_in_place(network):
+    """Whoever reads a tensor after it was overwritten reads the result instead."""
+    modules = dict(network.named_modules())
+    position = {node: i for i, node in enumerate(network.graph.nodes)}
+    overwriting = set()
+    for node in network.graph.nodes:
+        if not _out_of_place(node, modules):
+            continue
+        if node.op == "call_module":
+            overwriting.add(node.target)
+        target = node.args[0]
+        shared = [target.args[0]] if _is_view(target) else []
+        shared += [user for user in target.users if _is_view(user) and position[user] < position[node]]
+        for alias in shared:
+            if any(position[user] > position[node] for user in alias.users):
+                raise ValueError(f"model: {node.meta['location'] or node.name} overwrites memory that {alias.name} shares "
+                                 "and that is read later; use the out-of-place form there")
+        for user in list(target.users):
+            if position[user] > position[node]:
+                user.replace_input_with(target, node)
+    for name in overwriting:
+        modules[name].inplace = False
+
+
+def _methods_to_functions(network):
+    for node in network.graph.nodes:
+        if node.op == "call_method" and node.target in ops.FUNCTION_METHODS:
+            node.op, node.target = "call_function", getattr(torch, node.target)
+
+
+def _separate_activations(network):
+    """Each activation place becomes a module of its own, nn.ReLU, nn.Hardtanh(0, bound) or QCFS, named where it stands."""
+    modules = dict(network.named_modules())
+    taken = set()
+    for node in list(network.graph.nodes):
+        module = activation(node, modules)
+        if module is None:
+            continue
+        if node.op == "call_module" and node.target not in taken:
+            name = node.target
+        else:
+            name = unused_name(network, node.target if node.op == "call_module" else node.name)
+        taken.add(name)
+        network.add_submodule(name, module)
+        with network.graph.inserting_before(node):
+            place = network.graph.call_module(name, (node.args[0],))
+        place.meta = {**node.meta, "activation": True}
+        _replace(node, place)
+
+
+def is_max_pool(node, modules):
+    """Whether a node pools a maximum and returns nothing else."""
+    if node.op == "call_module":
+        module = modules[node.target]
+        return isinstance(module, ops.MAX_POOL_MODULES) and not module.return_indices
+    return (node.op == "call_function" and node.target in ops.MAX_POOL_FUNCTIONS
+            and node.kwargs.get("return_indices", False) is False)
+
+
+def _pool_behind_activations(network):
+    """conv - max pool - activation becomes conv - activation - max pool: equal, as activations are monotone (12)."""
+    modules = dict(network.named_modules())
+    for place in list(network.graph.nodes):
+        if not place.meta.get("activation"):
+            continue
+        pool = place.args[0]
+        while is_max_pool(pool, modules) and len(pool.users) == 1 and not pool.args[0].meta.get("activation"):
+            current = pool.args[0]
+            place.replace_all_uses_with(pool)
+            pool.replace_input_with(current, place)
+            place.replace_input_with(pool, current)
+            current.append(place)
+            pool = current
+
+
+def fold_batch_norms(network):
+    """Fold every batch norm that alone reads a convolution or linear layer into that layer; others stay, exact as they are."""
+    modules = dict(network.named_modules())
+    for node in list(network.graph.nodes):
+        if node.op != "call_module" or not isinstance(modules[node.target], ops.BATCH_NORMS):
+            continue
+        synapse, norm = node.args[0], modules[node.target]
+        if synapse.op != "call_module" or len(synapse.users) != 1 or norm.running_mean is None:
+            continue
+        module = modules[synapse.target]
+        if isinstance(module, ops.BATCH_NORMS) or not isinstance(module, ops.SYNAPSE_MODULES):
+            continue
+        if isinstance(module, nn.Linear):
+            folded = fuse_linear_bn_eval(module, norm)
+        else:
+            folded = fuse_conv_bn_eval(module, norm, isinstance(module, _TRANSPOSED))
+        alone = sum(other.op == "call_module" and other.target == synapse.target for other in network.graph.nodes) == 1
+        name = synapse.target if alone else unused_name(network, synapse.target)
+        folded.requires_grad_(False)
+        network.add_submodule(name, folded)
+        modules[name] = folded
+        synapse.target = name
+        synapse.meta["folded"] = node.target
+        _replace(node, synapse)
+    _finish(network)

@@ -1,0 +1,94 @@
+"""pcsnn.convert: from a trained network to a spiking one."""
+
+import torch
+
+from pcsnn import validate
+from pcsnn.convert.canonicalise import canonicalise, fold_batch_norms
+from pcsnn.convert.classify import classify, has_channels
+from pcsnn.convert.methods import METHODS, NEEDS_DATA
+from pcsnn.convert.methods.batches import Batches
+from pcsnn.convert.methods.place import Place
+from pcsnn.convert.network import SpikingNetwork, describe
+from pcsnn.convert.replace import replace_activations
+from pcsnn.convert.report import Report
+from pcsnn.convert.trace import trace
+
+
+def convert(model, timesteps, *, calibration=None, method="auto", strict=True, fold=None, progress=True):
+    """A spiking network from a trained one: a parallel neuron at every ReLU, clipped ReLU and QCFS activation.
+
+    The result computes all T time-steps at once: between layers go firing rates, and every synaptic operation runs once
+    (11). With QCFS activations and T a multiple of their level count L it is lossless and needs no data (8), (10).
+
+    Args:
+        model: a trained network that torch.fx can trace; it is not changed.
+        timesteps: T, 1..255.
+        calibration: a tensor [N, ...] (taken in batches of 32), or an iterable of input tensors or (input, label, ...);
+            needed by the methods "max" and "paper".
+        method: "none" (learned thresholds and bounds, no data), "max" (thresholds are recorded maxima), "paper" (recorded
+            maxima, then the paper's calibration (17)), "auto" (16): "none" where every activation is a QCFS whose L
+            divides T, "paper" otherwise.
+        strict: raise for operations that can neither spike nor be exact on rates; False keeps them analog, applied to
+            averages over time.
+        fold: fold batch norms into the synapses before them. None: only where the conversion is not lossless, since
+            folding rounds anew, and unfolded the result is bit-equal to the source network.
+        progress: show progress bars on a terminal.
+
+    Returns:
+        SpikingNetwork, in evaluation mode, on the model's device; its `report` names every layer.
+
+    Raises:
+        TypeError, ValueError: arguments of the wrong kind or range; a model that cannot be traced, has no activation that
+            can spike, or (strict) has operations that cannot; a method that needs data and has none; empty, NaN or
+            infinite data.
+
+    Source: arXiv 2412.13610; the staircase levels for T = m L are this project's.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, SpikingNetwork):
+        raise TypeError("model: is a SpikingNetwork already; pcsnn.set_timesteps changes its T")
+    validate.timesteps(timesteps)
+    if method not in ("auto", *METHODS):
+        raise ValueError(f"method: expected one of auto, {', '.join(METHODS)}, got {method!r}")
+    tensors = [*model.parameters(), *model.buffers()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    batches = None if calibration is None else Batches(calibration, device)
+
+    network = trace(model)
+    canonicalise(network)
+    places = _places(network, strict)
+    lossless = all(place.lossless(timesteps) for place in places)
+    if method == "auto":
+        method = "none" if lossless else "paper"
+    if method in NEEDS_DATA and batches is None:
+        learned = [place.name for place in places if not place.lossless(timesteps)]
+        raise ValueError(f"calibration: expected data for method {method!r}, got None ({', '.join(learned[:3])}"
+                         f"{', ...' if len(learned) > 3 else ''} cannot be lossless at T = {timesteps})")
+    if fold or (fold is None and not (lossless and method == "none")):
+        fold_batch_norms(network)
+    rows, _ = classify(network)
+    settings = METHODS[method](network, places, batches, timesteps, progress)
+    neurons = {place.name: settings[place.name].neuron(place, timesteps).to(device) for place in places}
+    for row in rows:
+        if row.name in neurons:
+            row.detail = f"{row.detail}: {describe(neurons[row.name], timesteps)}"
+    replace_activations(network, neurons)
+    double = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None) == torch.float64
+    snn = SpikingNetwork(network, Report(method, timesteps, rows))
+    return snn.double() if double else snn
+
+
+def _places(network, strict):
+    """The activation places of a canonical network; raises where there is none or (strict) where something cannot spike."""
+    rows, problems = classify(network)
+    if strict and problems:
+        listed = "\n".join(f"  {row.name} ({row.location or 'unknown place'}): {row.detail}" for row in problems)
+        raise ValueError(f"model: {len(problems)} operation{'s' if len(problems) > 1 else ''} cannot spike:\n{listed}")
+    modules = dict(network.named_modules())
+    places = [Place(node.target, modules[node.target], has_channels(node.args[0], modules))
+              for node in network.graph.nodes if node.meta.get("activation")]
+    if not places:
+        raise ValueError("model: nothing was converted: it has no ReLU, clipped ReLU or QCFS activation, only "
+                         + ", ".join(sorted({row.detail for row in rows}) or ["operations without activation"]))
+    return places

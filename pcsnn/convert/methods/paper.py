@@ -1,0 +1,73 @@
+"""The paper's calibration (15), (17): shifts and amplitudes by moving averages of the difference to the float network."""
+
+import copy
+
+import torch
+
+from pcsnn import reference
+from pcsnn.convert.methods.batches import show
+from pcsnn.convert.methods.place import Settings
+from pcsnn.convert.methods.record import recorded_maxima
+
+MOMENTUM = 0.99
+
+
+def _clip(module, theta):
+    """Make an activation module saturate at theta, as the teacher's ReLU does."""
+    def hook(module, arguments, output):
+        return torch.minimum(output, reference.per_channel(theta, output.dim()))
+    return module.register_forward_hook(hook)
+
+
+class _Watch:
+    """Means of the input z and output a of one module, by channel, at its last call."""
+
+    def __init__(self, module, place):
+        self._place = place
+        self.z = self.a = None
+        self._hook = module.register_forward_hook(self._see)
+
+    def _see(self, module, arguments, output):
+        self.z = self._place.reduce(arguments[0], torch.mean).double()
+        self.a = self._place.reduce(output, torch.mean).double()
+
+    def remove(self):
+        self._hook.remove()
+
+
+@torch.no_grad()
+def paper(network, places, batches, timesteps, progress):
+    """Method "paper": recorded maxima, then one pass over the data with teacher and student side by side.
+
+    Teacher: the source, its ReLU clipped at theta. Student: the spiking network at T. After every batch, in every layer,
+    psi <- 0.99 psi + 0.01 mean(z_teacher - z_student), then phi <- 0.99 phi + 0.01 mean(a_teacher - a_student).
+    """
+    settings = recorded_maxima(network, places, batches, timesteps, progress)
+    teacher, student = copy.deepcopy(network), copy.deepcopy(network)
+    watches = []
+    for place in places:
+        chosen = settings[place.name]
+        theta = torch.as_tensor(chosen.threshold).to(batches.device)
+        neuron = chosen.neuron(place, timesteps).to(batches.device)
+        student.set_submodule(place.name, neuron)
+        if place.quantization_levels is None:
+            _clip(teacher.get_submodule(place.name), theta)
+        watches.append((place, neuron, _Watch(teacher.get_submodule(place.name), place), _Watch(neuron, place)))
+    psi = {place.name: 0.0 for place in places}
+    phi = {place.name: 0.0 for place in places}
+    for batch in show(batches, "calibrating", progress):
+        teacher(batch)
+        student(batch)
+        for place, neuron, taught, learnt in watches:
+            name = place.name
+            psi[name] = MOMENTUM * psi[name] + (1 - MOMENTUM) * (taught.z - learnt.z)
+            phi[name] = MOMENTUM * phi[name] + (1 - MOMENTUM) * (taught.a - learnt.a)
+            settings[name] = _shifted(settings[name], psi[name], phi[name])
+            neuron.adjust(settings[name].offset, settings[name].amplitude)
+    return settings
+
+
+def _shifted(settings, psi, phi):
+    theta = torch.as_tensor(settings.threshold, dtype=torch.float64)
+    amplitude = torch.where(theta == torch.inf, 0.0, theta + phi.to(theta.device))
+    return Settings(settings.threshold, psi, amplitude)

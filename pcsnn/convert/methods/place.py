@@ -1,0 +1,52 @@
+"""An activation place, and what a conversion method decides for it."""
+
+from dataclasses import dataclass
+
+import torch
+
+from pcsnn.convert.places import bound
+from pcsnn.nn import QCFS, CollapsedNeuron
+
+
+@dataclass
+class Place:
+    """Where a neuron will stand: its name, its activation, and whether dimension 1 of its current is a channel.
+
+    `channels` None: only if the current has two dimensions.
+    """
+
+    name: str
+    activation: torch.nn.Module
+    channels: bool | None
+
+    @property
+    def quantization_levels(self):
+        return self.activation.levels if isinstance(self.activation, QCFS) else None
+
+    @property
+    def bound(self):
+        """The learned threshold or the bound of the activation; None for ReLU."""
+        return self.activation.threshold.detach() if isinstance(self.activation, QCFS) else bound(self.activation)
+
+    def lossless(self, timesteps):
+        return self.quantization_levels is not None and timesteps % self.quantization_levels == 0
+
+    def reduce(self, value, how):
+        """A current or rate [N, C, ...] -> [C] where its dimension 1 is a channel, else [], by torch.amax or torch.mean."""
+        per_channel = value.dim() == 2 if self.channels is None else self.channels
+        kept = value.transpose(0, 1).flatten(1) if per_channel else value.reshape(1, -1)
+        result = how(kept, 1)
+        return result if per_channel else result[0]
+
+
+@dataclass
+class Settings:
+    """threshold, offset (psi_DA) and amplitude (theta + phi) of a place, numbers or [C]; amplitude None: the threshold."""
+
+    threshold: torch.Tensor | float
+    offset: torch.Tensor | float = 0.0
+    amplitude: torch.Tensor | float | None = None
+
+    def neuron(self, place, timesteps):
+        return CollapsedNeuron(self.threshold, timesteps, quantization_levels=place.quantization_levels,
+                               offset=self.offset, amplitude=self.amplitude)

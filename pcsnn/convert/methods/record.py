@@ -1,0 +1,43 @@
+"""Thresholds without calibration: the activations' own bounds, or the largest activation of each channel."""
+
+import torch
+
+from pcsnn.convert.methods.batches import run_through
+from pcsnn.convert.methods.place import Settings
+
+
+def from_bounds(network, places, batches, timesteps, progress):
+    """Method "none": QCFS keeps its learned threshold, clipped ReLU takes its bound; ReLU has none (ValueError)."""
+    without = [place.name for place in places if place.bound is None]
+    if without:
+        raise ValueError(f"method: 'none' needs activations with a bound, and {', '.join(without)} "
+                         f"{'is a ReLU' if len(without) == 1 else 'are ReLUs'}; give calibration= and method='max' or 'paper'")
+    return {place.name: Settings(place.bound) for place in places}
+
+
+def recorded_maxima(network, places, batches, timesteps, progress):
+    """Method "max" (16): theta is the largest activation over the data, per channel; QCFS keeps its learned threshold.
+
+    A channel that never rises above zero gets an infinite threshold: it emits no spikes.
+    """
+    recorded = [place for place in places if place.quantization_levels is None]
+    maxima = {}
+
+    def record(place):
+        def hook(module, arguments, output):
+            highest = place.reduce(output, torch.amax)
+            known = maxima.get(place.name)
+            maxima[place.name] = highest if known is None else torch.maximum(known, highest)
+        return hook
+
+    if recorded:
+        hooks = [network.get_submodule(place.name).register_forward_hook(record(place)) for place in recorded]
+        try:
+            run_through(network, batches, "recording maxima", progress)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    settings = {place.name: Settings(place.bound) for place in places if place.quantization_levels is not None}
+    for name, highest in maxima.items():
+        settings[name] = Settings(torch.where(highest > 0, highest, torch.inf))
+    return settings

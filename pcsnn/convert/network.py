@@ -1,0 +1,97 @@
+"""The converted network."""
+
+import warnings
+
+import torch
+
+from pcsnn import validate
+from pcsnn.convert.methods import DEPENDS_ON_TIMESTEPS
+from pcsnn.nn import CollapsedNeuron
+
+
+class SpikingNetwork(torch.nn.Module):
+    """A spiking network under time collapse: activations between layers are rates, one synaptic operation a layer (11).
+
+    An ordinary module: state_dict, .to(), copy.deepcopy, torch.compile(fullgraph=True) and torch.export work. It stays in
+    evaluation mode and its parameters require no gradient. Made by `pcsnn.convert` or `pcsnn.load`.
+
+    Attributes:
+        network: the torch.fx GraphModule; a `pcsnn.nn.CollapsedNeuron` stands at every activation.
+        report: what became of each layer of the source.
+    """
+
+    def __init__(self, network, report):
+        super().__init__()
+        self.network, self.report = network, report
+        self.train(False)
+
+    @property
+    def timesteps(self):
+        """T."""
+        return self.report.timesteps
+
+    def neurons(self):
+        """(layer name, CollapsedNeuron) in execution order."""
+        for node in self.network.graph.nodes:
+            if node.op == "call_module":
+                module = self.network.get_submodule(node.target)
+                if isinstance(module, CollapsedNeuron):
+                    yield node.target, module
+
+    def forward(self, *inputs, **named_inputs):
+        """The inputs of the source network to the average over time of its outputs."""
+        return self.network(*inputs, **named_inputs)
+
+    def train(self, mode=True):
+        """Nothing here trains: batch norm keeps its running statistics whatever `mode` says."""
+        return super().train(False)
+
+
+def describe(neuron, timesteps):
+    """The report's words on a neuron."""
+    theta = neuron.threshold
+    silent = int((theta == torch.inf).sum())
+    alive = theta[theta != torch.inf]
+    span = f"{alive.min():.4g}..{alive.max():.4g}" if alive.numel() > 1 else "".join(f"{value:.4g}" for value in alive.flatten())
+    text = f"threshold {span or 'infinite'}"
+    if theta.dim():
+        text += f", per channel ({len(theta)}{f', {silent} silent' if silent else ''})"
+    levels = neuron.quantization_levels
+    if levels is not None:
+        text += f", QCFS L = {levels}"
+    if neuron.offset.any() or (neuron.amplitude != theta.where(theta != torch.inf, 0)).any():
+        return text + ", calibrated"
+    if levels is not None:
+        text += ": lossless" if timesteps % levels == 0 else ": half shift, not lossless"
+    return text
+
+
+def set_timesteps(snn, timesteps):
+    """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew. In place.
+
+    Warns where the calibration was made for another T, so that a new `pcsnn.convert` would pay.
+
+    Args:
+        snn: a SpikingNetwork.
+        timesteps: T, 1..255.
+
+    Returns:
+        `snn` itself.
+
+    Raises:
+        TypeError, ValueError: not a SpikingNetwork, T out of range; nothing is changed then.
+    """
+    if not isinstance(snn, SpikingNetwork):
+        raise TypeError(f"snn: expected a SpikingNetwork, made by pcsnn.convert, got {type(snn).__name__}")
+    validate.timesteps(timesteps)
+    if timesteps != snn.timesteps and snn.report.method in DEPENDS_ON_TIMESTEPS:
+        warnings.warn(f"this network was calibrated at T = {snn.timesteps}; calibrate anew for T = {timesteps} "
+                      f"(pcsnn.convert, method {snn.report.method!r}) for its best accuracy", stacklevel=2)
+    details = {}
+    for name, neuron in snn.neurons():
+        neuron.set_timesteps(timesteps)
+        details[name] = describe(neuron, timesteps)
+    snn.report.timesteps = timesteps
+    for row in snn.report.rows:
+        row.detail = details.get(row.name, row.detail)
+    return snn

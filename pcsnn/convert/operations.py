@@ -1,0 +1,85 @@
+"""What each operation does to a value that is an average over time.
+
+A sum over time commutes with every linear operation (11), (12), so those are exact on rates. These tables say which
+operations are linear, which only move elements, which pool a maximum, and which only look at shapes.
+"""
+
+import math
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+SYNAPSE_MODULES = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d,
+)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+LINEAR_MODULES = (
+    nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.Upsample, nn.Fold,
+)
+MOVING_MODULES = (
+    nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.Unfold,
+    nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d,
+    nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d,
+    nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d,
+)
+MAX_POOL_MODULES = (
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+)
+POOL_MODULES = MAX_POOL_MODULES + LINEAR_MODULES[:6]
+DROPPED_MODULES = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.Identity)
+DROPPED_FUNCTIONS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
+
+SYNAPSE_FUNCTIONS = {
+    F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear,
+    torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
+}
+AVERAGE_POOL_FUNCTIONS = {
+    F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
+    torch.avg_pool1d, torch.adaptive_avg_pool1d, torch.mean,
+}
+LINEAR_FUNCTIONS = AVERAGE_POOL_FUNCTIONS | {torch.sum, torch.neg, operator.neg, F.fold, torch.cumsum}
+MAX_POOL_FUNCTIONS = {
+    F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
+    torch.max_pool1d, torch.max_pool2d, torch.max_pool3d, torch.adaptive_max_pool1d, torch.amax,
+}
+INTERPOLATIONS = {F.interpolate, F.upsample}
+ADDITIONS = {operator.add, operator.sub, torch.add, torch.sub, torch.subtract}
+PRODUCTS = {operator.mul, torch.mul, torch.multiply, operator.matmul, torch.matmul, torch.mm, torch.bmm}
+QUOTIENTS = {operator.truediv, torch.div, torch.divide, torch.true_divide}
+MOVING_FUNCTIONS = {
+    operator.getitem, torch.cat, torch.concat, torch.concatenate, torch.stack, torch.flatten, torch.reshape, torch.permute,
+    torch.transpose, torch.squeeze, torch.unsqueeze, torch.chunk, torch.split, torch.unbind, torch.narrow, torch.select,
+    torch.index_select, torch.flip, torch.roll, torch.movedim, torch.t, torch.clone, torch.unflatten, torch.tile,
+    torch.repeat_interleave, torch.broadcast_to, torch.swapaxes, torch.channel_shuffle, torch.pixel_shuffle,
+    torch.pixel_unshuffle, F.pad, F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle, F.unfold, torch.tensor_split, torch.detach,
+}
+SHAPE_FUNCTIONS = {torch.zeros_like, torch.ones_like, torch.numel, operator.floordiv, operator.eq, math.floor, math.ceil, len}
+SHAPE_ATTRIBUTES = {"shape", "dtype", "device", "ndim"}
+
+# methods that are rewritten to the torch function of the same name, so that the tables above hold for both
+FUNCTION_METHODS = {
+    "add", "sub", "mul", "div", "neg", "mean", "sum", "cumsum", "matmul", "mm", "bmm", "amax", "relu", "clamp", "clamp_min",
+    "clip", "sigmoid", "tanh",
+}
+MOVING_METHODS = {
+    "view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "chunk", "split", "unbind",
+    "narrow", "select", "index_select", "flip", "roll", "movedim", "t", "clone", "unflatten", "expand", "expand_as", "repeat",
+    "repeat_interleave", "view_as", "reshape_as", "to", "float", "double", "type", "type_as", "swapaxes", "tile", "detach", "cpu", "cuda",
+}
+SHAPE_METHODS = {"size", "dim", "numel", "new_zeros", "new_ones", "ndimension"}
+
+# in-place form -> what it computes; assignments to slices have none and are refused
+IN_PLACE_FUNCTIONS = {
+    operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul, operator.itruediv: operator.truediv,
+    torch.relu_: torch.relu, F.relu_: F.relu, F.hardtanh_: F.hardtanh, torch.clamp_: torch.clamp, torch.clamp_min_: torch.clamp_min,
+    F.leaky_relu_: F.leaky_relu, F.elu_: F.elu, torch.sigmoid_: torch.sigmoid, torch.tanh_: torch.tanh,
+}
+
+
+def is_nearest(mode):
+    """Whether an interpolation mode only copies elements; all others are linear combinations."""
+    return mode in ("nearest", "nearest-exact")

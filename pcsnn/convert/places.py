@@ -1,0 +1,65 @@
+"""Activation places: where a network clips at zero from below, so that a spiking neuron can stand there."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pcsnn.nn import QCFS
+
+_RELU_FUNCTIONS = {F.relu, torch.relu}
+_CLAMP_FUNCTIONS = {torch.clamp, torch.clip}
+
+
+def _hardtanh(low, high):
+    return nn.Hardtanh(0.0, float(high)) if low == 0 and high > 0 else None
+
+
+def _clamp(low, high):
+    if low != 0 or isinstance(low, bool):
+        return None
+    return nn.ReLU() if high is None else _hardtanh(low, high)
+
+
+def argument(node, position, name, default):
+    """What a call node is given for a parameter, by position or by name."""
+    if len(node.args) > position:
+        return node.args[position]
+    return node.kwargs.get(name, default)
+
+
+def _is_number(value):
+    return value is None or (isinstance(value, (int, float)) and not math.isnan(value))
+
+
+def activation(node, modules):
+    """The activation at a node as a module of its own: nn.ReLU, nn.Hardtanh(0, bound), QCFS; None for anything else."""
+    if node.op == "call_module":
+        module = modules[node.target]
+        if isinstance(module, QCFS):
+            return module
+        if isinstance(module, nn.ReLU6):
+            return _hardtanh(0, 6)
+        if isinstance(module, nn.Hardtanh):
+            return _hardtanh(module.min_val, module.max_val)
+        return nn.ReLU() if isinstance(module, nn.ReLU) else None
+    if node.op == "call_function":
+        if node.target in _RELU_FUNCTIONS:
+            return nn.ReLU()
+        if node.target is F.relu6:
+            return _hardtanh(0, 6)
+        if node.target is F.hardtanh:
+            return _hardtanh(argument(node, 1, "min_val", -1.0), argument(node, 2, "max_val", 1.0))
+        if node.target in _CLAMP_FUNCTIONS:
+            low, high = argument(node, 1, "min", None), argument(node, 2, "max", None)
+            return _clamp(low, high) if _is_number(low) and _is_number(high) else None
+        if node.target is torch.clamp_min:
+            low = argument(node, 1, "min", None)
+            return _clamp(low, None) if _is_number(low) else None
+    return None
+
+
+def bound(module):
+    """The value an activation module saturates at, or None."""
+    return module.max_val if isinstance(module, nn.Hardtanh) else None

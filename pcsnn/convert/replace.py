@@ -1,0 +1,40 @@
+"""Puts neurons where activations stood, each reading its residual branch itself and writing over its current where it may."""
+
+import operator
+
+import torch
+
+from pcsnn.convert import operations as ops
+
+_SUMS = {operator.add, torch.add}
+
+
+def replace_activations(network, neurons):
+    """`neurons`: {place name: CollapsedNeuron}. Changes `network`."""
+    modules = dict(network.named_modules())
+    for node in list(network.graph.nodes):
+        if not node.meta.get("activation"):
+            continue
+        neuron = neurons[node.target]
+        network.set_submodule(node.target, neuron)
+        current = node.args[0]
+        if _is_residual_sum(current):
+            branches = sorted(current.args, key=lambda branch: not _is_fresh(branch, modules))
+            node.args = tuple(branches)
+            network.graph.erase_node(current)
+            current = branches[0]
+        neuron.inplace = _is_fresh(current, modules)
+    network.graph.lint()
+    network.recompile()
+
+
+def _is_residual_sum(node):
+    return (node.op == "call_function" and node.target in _SUMS and len(node.users) == 1 and not node.kwargs
+            and len(node.args) == 2 and all(isinstance(branch, torch.fx.Node) for branch in node.args))
+
+
+def _is_fresh(node, modules):
+    """Whether a node makes a new tensor that one node alone reads, which may then overwrite it."""
+    made = (node.op == "call_module" and isinstance(modules[node.target], ops.SYNAPSE_MODULES)
+            or node.op == "call_function" and node.target in ops.SYNAPSE_FUNCTIONS | _SUMS)
+    return made and len(node.users) == 1

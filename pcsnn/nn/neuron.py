@@ -1,0 +1,155 @@
+"""Spiking neurons: the drop-in for a multi-step IF layer, and the one of collapsed networks."""
+
+import torch
+
+from pcsnn import functional, reference, validate
+from pcsnn.nn.precision import FullPrecisionBuffers
+
+OUTPUTS = ("spikes", "counts", "rate")
+
+
+class _Neuron(FullPrecisionBuffers):
+    """Threshold and amplitude are the state; levels and scale follow from them, after loading too."""
+
+    def _register(self, threshold, amplitude):
+        theta = validate.threshold(threshold)
+        worth = theta if amplitude is None else torch.as_tensor(amplitude, dtype=torch.float64).detach().cpu()
+        if worth.dim() > 1 or worth.isnan().any():
+            raise ValueError(f"amplitude: expected a number or [C] without NaN, got shape {tuple(worth.shape)}")
+        self.register_buffer("threshold", theta.to(torch.float32))
+        self.register_buffer("amplitude", torch.where(worth == torch.inf, 0.0, worth).to(torch.float32))
+        self.register_buffer("levels", None, persistent=False)
+        self.register_buffer("scale", None, persistent=False)
+        self._derive()
+
+    def _load_from_state_dict(self, *arguments):
+        super()._load_from_state_dict(*arguments)
+        self._derive()
+
+
+class ParallelSpikingNeuron(_Neuron):
+    """All T time-steps of a soft-reset IF layer at once, with sorted spikes (5)-(9); a drop-in for a multi-step IF layer.
+
+    Equal to QCFS with L = T levels of the mean current for every input, uneven and negative ones too (8).
+    Source: arXiv 2412.13610, Eq. 8.
+
+    Args:
+        threshold: theta > 0, a number or a tensor [C] (dimension 1 of [N, C, ...]); +inf never fires.
+        timesteps: T, 1..255.
+        shift: in units of the threshold; 0.5 is the paper's psi = theta / 2.
+        amplitude: what a spike is worth, a number or [C]; None is the threshold. 1.0 gives plain 0/1 spikes.
+        output: "spikes": [T, N, ...] times amplitude; "counts": uint8 [N, ...]; "rate": amplitude * k / T, [N, ...].
+
+    Shape: currents [T, N, ...], float32, float16, bfloat16 or float64, to [T, N, ...] or [N, ...] of that dtype.
+
+    Raises:
+        ValueError, TypeError: arguments out of range, currents of another T, shape, dtype or device.
+        RuntimeError: the current requires a gradient.
+    """
+
+    def __init__(self, threshold, timesteps, *, shift=0.5, amplitude=None, output="spikes"):
+        super().__init__()
+        if output not in OUTPUTS:
+            raise ValueError(f"output: expected one of {', '.join(OUTPUTS)}, got {output!r}")
+        self.timesteps, self.shift, self.output = timesteps, shift, output
+        self._register(threshold, amplitude)
+
+    def _derive(self):
+        table = functional.levels(self.threshold, self.timesteps, shift=self.shift)
+        self._repeat = validate.level_spacing(table)
+        self.levels = table.to(self.threshold)
+        self.scale = reference.scale(self.amplitude.to(torch.float64), self.timesteps).to(self.threshold)
+
+    def forward(self, current):
+        """Currents [T, N, ...] -> what `output` says."""
+        validate.tensor("current", current, validate.CURRENT_DTYPES, 2)
+        if self.output == "spikes":
+            return self._spikes(current, current.dtype, self.amplitude)
+        counts = self._spikes(current, torch.uint8, None).sum(0, dtype=torch.uint8)
+        if self.output == "counts":
+            return counts
+        precise = reference.compute_dtype(current)
+        return (counts.to(precise) * reference.per_channel(self.scale.to(precise), counts.dim())).to(current.dtype)
+
+    def _spikes(self, current, dtype, amplitude):
+        return functional.fire_spikes(current, self.levels, dtype, amplitude, repeat=self._repeat)
+
+    def extra_repr(self):
+        return f"timesteps={self.timesteps}, shift={self.shift}, output={self.output!r}"
+
+
+class CollapsedNeuron(_Neuron):
+    """A spiking layer under time collapse (11): mean current in, firing rate out, at a cost independent of T.
+
+    k = #{x : mean >= levels_x}; rate = amplitude * k / T. The levels come from threshold, offset and, where it divides T,
+    the source's level count L (10). Networks made by `pcsnn.convert` hold one at every activation.
+
+    Args:
+        threshold: theta > 0, a number or a tensor [C]; +inf never fires.
+        timesteps: T, 1..255.
+        quantization_levels: L of the QCFS activation this layer replaces, or None.
+        offset: psi_DA of (15), added to the mean current; a number or [C].
+        amplitude: theta + phi of (15), a number or [C]; None is the threshold (0 for a channel that never fires).
+        inplace: write the rates over the current.
+
+    Shape: mean current [N, ...] (float32, float16, bfloat16, float64) to rates [N, ...]; `residual` is added to the
+    current first, in the same pass where shape and dtype are the current's.
+
+    Raises:
+        ValueError, TypeError: arguments out of range; a current whose shape or dtype does not fit.
+        RuntimeError: the current requires a gradient.
+    """
+
+    def __init__(self, threshold, timesteps, *, quantization_levels=None, offset=0.0, amplitude=None, inplace=False):
+        super().__init__()
+        self.timesteps, self.quantization_levels, self.inplace = timesteps, quantization_levels, inplace
+        self.register_buffer("offset", torch.as_tensor(offset).detach().to("cpu", torch.float32))
+        self._register(threshold, amplitude)
+
+    def _derive(self):
+        table = functional.levels(self.threshold, self.timesteps, quantization_levels=self.quantization_levels,
+                                  offset=self.offset)
+        m = reference.repeats(self.timesteps, self.quantization_levels)
+        self._repeat = m if validate.level_spacing(table) == m else 0
+        self.levels = table.to(self.threshold)
+        worth = self.amplitude.to(torch.float64)
+        self.scale = (reference.scale(worth, self.timesteps, self.quantization_levels) if self._repeat
+                      else reference.scale(worth, self.timesteps)).to(self.threshold)
+
+    def set_timesteps(self, timesteps):
+        """The same layer at T = `timesteps`."""
+        validate.timesteps(timesteps)
+        self.timesteps = timesteps
+        self._derive()
+
+    def adjust(self, offset, amplitude):
+        """The same threshold with another offset (psi_DA) and amplitude (theta + phi), numbers or [C]."""
+        self.offset = torch.as_tensor(offset).detach().to(self.threshold)
+        self.amplitude = torch.as_tensor(amplitude).detach().to(self.threshold)
+        self._derive()
+
+    def forward(self, current, residual=None):
+        """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
+        if residual is not None and (residual.shape != current.shape or residual.dtype != current.dtype):
+            current, residual = current + residual, None
+        return functional.fire_rates(current, self.levels, self.scale, residual, repeat=self._repeat, inplace=self.inplace)
+
+    @property
+    def spacing(self):
+        """How the levels are spaced, as `pcsnn.validate.level_spacing` says."""
+        return self._repeat
+
+    def counts(self, current, residual=None):
+        """Spike counts, uint8 [N, ...], of the same currents."""
+        if residual is not None:
+            current = current + residual
+        return functional.fire_counts(current, self.levels, repeat=self._repeat)
+
+    def rates_of(self, counts, dtype=torch.float32):
+        """Rates of given spike counts, bit-equal to what `forward` returns for them."""
+        distinct = (counts // max(self._repeat, 1)).to(self.scale.dtype)
+        return (distinct * reference.per_channel(self.scale, counts.dim())).to(dtype)
+
+    def extra_repr(self):
+        channels = self.levels.shape[0] if self.levels.dim() == 2 else "shared"
+        return f"timesteps={self.timesteps}, quantization_levels={self.quantization_levels}, channels={channels}"

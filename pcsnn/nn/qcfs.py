@@ -1,0 +1,62 @@
+"""The trainable quantization clip-floor-shift activation."""
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from pcsnn import ops, reference, validate
+
+
+class _StraightThrough(torch.autograd.Function):
+    """QCFS with the neuron's own decision forward, and floor's gradient taken as 1 backward."""
+
+    @staticmethod
+    def forward(ctx, z, threshold, levels):
+        theta = threshold.detach().to(torch.float64)
+        table = reference.levels(theta, levels).to(z.dtype if z.dtype == torch.float64 else torch.float32)
+        out = ops.call("fire_rates", z, table, reference.scale(theta, levels), None, None, 1)
+        ctx.save_for_backward(z, threshold, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        z, threshold, out = ctx.saved_tensors
+        inside = (z >= 0) & (z <= threshold)
+        grad_threshold = (grad * (out - torch.where(inside, z, 0))).sum() / threshold
+        return grad * inside, grad_threshold, None
+
+
+class QCFS(torch.nn.Module):
+    """a(z) = (theta / L) * clip(floor(z * L / theta + 1/2), 0, L) (1), with a learnable threshold theta.
+
+    Decides by the same levels and the same operator as the spiking neuron, so that conversion at T = L (or a multiple)
+    is bit-exact on the same currents. Gradient: straight through the floor; 0 outside 0..theta for z.
+
+    Source: "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency Spiking Neural Networks" (ICLR 2022).
+
+    Args:
+        levels: L, the quantization levels, 1..255.
+        threshold: initial theta > 0.
+
+    Shape: [N, ...] to [N, ...], float32, float16, bfloat16 or float64.
+
+    Raises:
+        ValueError, TypeError: levels outside 1..255; threshold <= 0 or NaN, also when training has driven it there.
+    """
+
+    def __init__(self, levels, threshold=8.0):
+        super().__init__()
+        validate.timesteps(levels, "levels")
+        self.levels = levels
+        self.threshold = torch.nn.Parameter(validate.threshold(threshold).to(torch.float32))
+        if self.threshold.dim():
+            raise ValueError(f"threshold: expected a number, got shape {tuple(self.threshold.shape)}")
+
+    def forward(self, z):
+        validate.tensor("z", z, validate.CURRENT_DTYPES, 1)
+        if not torch.compiler.is_compiling():
+            validate.threshold(self.threshold)
+        return _StraightThrough.apply(z, self.threshold, self.levels)
+
+    def extra_repr(self):
+        return f"levels={self.levels}"
