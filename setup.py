@@ -27,7 +27,8 @@ class OptionalBuild(BuildExtension):
 
 
 # No contraction into fused multiply-adds: a comparison against a level must not flip.
-flags = ["/O2", "/std:c++17"] if os.name == "nt" else ["-O3", "-std=c++17", "-ffp-contract=off", "-fvisibility=hidden", "-Wall"]
+flags = (["/O2", "/std:c++20"] if os.name == "nt" else
+         ["-O3", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"])
 extension = CppExtension("pcsnn._C", sorted(glob.glob("csrc/*.cpp")), depends=sorted(glob.glob("csrc/*.h")),
                          extra_compile_args=flags)
 

@@ -59,7 +59,6 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
 
 
 def _check_current(current, levels, residual, residual_scale, **others):
-    validate.tensor("current", current, validate.CURRENT_DTYPES, 1)
     validate.level_table(levels, current.shape, current.dtype)
     if residual is None:
         if residual_scale is not None:
@@ -101,10 +100,13 @@ def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=N
         TypeError, ValueError: a dtype, shape, device or level table that does not fit.
         RuntimeError: an input requires a gradient.
     """
+    validate.tensor("current", current, validate.CURRENT_DTYPES, 1)
     if residual is not None and residual_scale is not None:
-        residual_scale = _as_scalar_tensor("residual_scale", residual_scale, residual)
+        residual_scale = _as_scalar_tensor("residual_scale", residual_scale, current)
     _check_current(current, levels, residual, residual_scale)
-    repeat = _spacing(levels) if repeat is None else repeat
+    if repeat is None:
+        repeat = _spacing(levels)
+    validate.repeat(repeat, levels)
     return ops.call("fire_counts", current, levels, residual, residual_scale, repeat)
 
 
@@ -131,7 +133,9 @@ def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None, *, repea
     amplitude = _check_amplitude(amplitude, out_dtype, "out_dtype", current.shape[1:], current)
     validate.same_device(current=current, levels=levels, amplitude=amplitude)
     validate.no_gradient(current=current)
-    repeat = _spacing(levels) if repeat is None else repeat
+    if repeat is None:
+        repeat = _spacing(levels)
+    validate.repeat(repeat, levels)
     return ops.call("fire_spikes", current, levels, amplitude, out_dtype, repeat)
 
 
@@ -195,13 +199,15 @@ def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, re
         TypeError, ValueError: a dtype, shape, device or level table that does not fit.
         RuntimeError: an input requires a gradient.
     """
+    validate.tensor("current", current, validate.CURRENT_DTYPES, 1)
     scale = _as_scalar_tensor("scale", scale, current)
     if residual is not None and residual_scale is not None:
-        residual_scale = _as_scalar_tensor("residual_scale", residual_scale, residual)
+        residual_scale = _as_scalar_tensor("residual_scale", residual_scale, current)
     _check_current(current, levels, residual, residual_scale, scale=scale)
     validate.per_layer_or_channel("scale", scale, current.shape, (torch.float32, torch.float64))
     if repeat is None:
         repeat = 1 if _spacing(levels) == 1 else 0
+    validate.repeat(repeat, levels)
     if not inplace:
         return ops.call("fire_rates", current, levels, scale, residual, residual_scale, repeat)
     ops.call("fire_rates_", current, levels, scale, residual, residual_scale, repeat)

@@ -99,6 +99,13 @@ def level_table(levels, shape, dtype, steps=None):
         channels("levels", levels, shape)
 
 
+def repeat(value, levels):
+    """How levels [T] or [C, T] are said to be spaced; `level_spacing` finds it from their values."""
+    integer("repeat", value, 0, levels.shape[-1])
+    if value and levels.shape[-1] % value:
+        raise ValueError(f"repeat: expected 0 or a divisor of {levels.shape[-1]} levels, got {value}")
+
+
 def per_layer_or_channel(name, value, shape, dtypes):
     tensor(name, value, dtypes)
     if value.dim() > 1:

@@ -4,8 +4,13 @@ import torch
 from torch.utils._pytree import tree_map
 
 from pcsnn import functional
-from pcsnn.baselines.rebuild import with_neurons
+from pcsnn.baselines.rebuild import Evaluated, with_neurons
 from pcsnn.nn.precision import FullPrecisionBuffers
+
+
+def _by_step(value, timesteps):
+    """[T * N, ...] -> [T, N, ...], for N = 0 too."""
+    return value.unflatten(0, (timesteps, len(value) // timesteps))
 
 
 class PackedNeuron(FullPrecisionBuffers):
@@ -20,23 +25,22 @@ class PackedNeuron(FullPrecisionBuffers):
         self.timesteps = neuron.timesteps
         self._repeat = neuron.spacing
         self.register_buffer("levels", neuron.levels)
-        self.register_buffer("amplitude", neuron.amplitude)
+        self.register_buffer("amplitude", neuron.spike)
 
     def forward(self, current, residual=None):
         if residual is not None:
             current = current + residual
-        steps = current.unflatten(0, (self.timesteps, -1))
+        steps = _by_step(current, self.timesteps)
         return functional.fire_spikes(steps, self.levels, current.dtype, self.amplitude, repeat=self._repeat).flatten(0, 1)
 
 
-class PackedNetwork(torch.nn.Module):
+class PackedNetwork(Evaluated):
     """A converted network with T steps in the batch; made by `packed`. Shares the weights of its SpikingNetwork."""
 
     def __init__(self, snn):
         super().__init__()
         self.network = with_neurons(snn, PackedNeuron)
         self.timesteps = snn.timesteps
-        self.train(False)
 
     @torch.no_grad()
     def forward(self, *inputs, **named_inputs):
@@ -45,7 +49,7 @@ class PackedNetwork(torch.nn.Module):
             return value.repeat(self.timesteps, *[1] * (value.dim() - 1)) if isinstance(value, torch.Tensor) else value
 
         def average(value):
-            return value.unflatten(0, (self.timesteps, -1)).mean(0)
+            return _by_step(value, self.timesteps).mean(0)
 
         return tree_map(average, self.network(*tree_map(repeat, inputs), **tree_map(repeat, named_inputs)))
 

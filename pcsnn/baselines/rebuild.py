@@ -2,9 +2,16 @@
 
 import copy
 
-from torch import fx
+from torch import fx, nn
 
 from pcsnn.convert.network import SpikingNetwork
+
+
+class Evaluated(nn.Module):
+    """A module that stays in evaluation mode: its batch norms are shared with the SpikingNetwork."""
+
+    def train(self, mode=True):
+        return super().train(False)
 
 
 def with_neurons(snn, make):
@@ -19,7 +26,7 @@ def with_neurons(snn, make):
     made = {name: make(neuron) for name, neuron in snn.neurons()}
     called = {node.target for node in network.graph.nodes if node.op in ("call_module", "get_attr")}
     parts = {name: made.get(name) or _attribute(network, name) for name in called}
-    return fx.GraphModule(parts, copy.deepcopy(network.graph))
+    return fx.GraphModule(parts, copy.deepcopy(network.graph)).eval()
 
 
 def _attribute(network, name):

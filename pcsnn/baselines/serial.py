@@ -4,7 +4,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from pcsnn import reference
-from pcsnn.baselines.rebuild import with_neurons
+from pcsnn.baselines.rebuild import Evaluated, with_neurons
 from pcsnn.nn.precision import FullPrecisionBuffers
 
 
@@ -43,14 +43,13 @@ class SerialIF(FullPrecisionBuffers):
         return spikes * reference.per_channel(self.amplitude.to(current.dtype), current.dim())
 
 
-class SerialNetwork(torch.nn.Module):
+class SerialNetwork(Evaluated):
     """A converted network run step by step; made by `serial`. Shares the weights of its SpikingNetwork."""
 
     def __init__(self, snn):
         super().__init__()
-        self.network = with_neurons(snn, lambda neuron: SerialIF(neuron.threshold, neuron.offset, neuron.amplitude))
+        self.network = with_neurons(snn, lambda neuron: SerialIF(neuron.threshold, neuron.offset, neuron.spike))
         self.timesteps = snn.timesteps
-        self.train(False)
 
     @torch.no_grad()
     def forward(self, *inputs, **named_inputs):

@@ -4,9 +4,12 @@ No in-place operations, no dropout, each activation a module of its own, max poo
 asked, batch norm folded into the synapse before it.
 """
 
+import copy
+import operator
+
 import torch
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pcsnn.convert import operations as ops
 from pcsnn.convert.places import activation, argument
@@ -16,6 +19,7 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 def canonicalise(network):
     """All rewriting passes but the folding of batch norm. Afterwards node.meta["activation"] marks activation places."""
+    _inputs_by_position(network)
     _drop_identities(network)
     _remove_in_place(network)
     _methods_to_functions(network)
@@ -46,6 +50,13 @@ def _replace(node, replacement):
     node.graph.erase_node(node)
 
 
+def _inputs_by_position(network):
+    for node in network.graph.nodes:
+        if not node.args and "input" in node.kwargs:
+            others = dict(node.kwargs)
+            node.args, node.kwargs = (others.pop("input"),), others
+
+
 def _drop_identities(network):
     modules = dict(network.named_modules())
     for node in list(network.graph.nodes):
@@ -63,6 +74,9 @@ def _out_of_place(node, modules):
         return True
     if node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
         node.target = node.target[:-1]
+        if not callable(getattr(torch.Tensor, node.target, None)):
+            raise ValueError(f"model: {node.meta['location'] or node.name} calls {node.target}_, which has no "
+                             "out-of-place form")
         return True
     if node.op == "call_module":
         return getattr(modules[node.target], "inplace", False) is True
@@ -72,9 +86,37 @@ def _out_of_place(node, modules):
     return False
 
 
-def _is_view(node):
-    return node.op in ("call_function", "call_method") and (
-        node.target in ops.MOVING_FUNCTIONS or node.target in ops.MOVING_METHODS)
+def _is_view(node, modules):
+    if node.op == "call_module":
+        return isinstance(modules[node.target], ops.VIEW_MODULES)
+    return node.op in ("call_function", "call_method") and ops.name(node.target) in ops.VIEWS
+
+
+def _is_size(node):
+    """Whether a node is a number or a shape, which no operation changes in place."""
+    if node.op == "call_method":
+        return node.target in ops.SIZE_METHODS
+    if node.op == "call_function" and node.target is getattr:
+        return node.args[1] in ops.SHAPE_ATTRIBUTES
+    computed = node.op == "call_function" and ops.name(node.target) in dir(operator)
+    return computed and all(map(_is_size, node.all_input_nodes))
+
+
+def _sharing(node, modules):
+    """Pairs (other node that may share memory with `node`, its readers). The parts of a split share nothing."""
+    chain = [node]
+    while _is_view(chain[-1], modules) and chain[-1].args and isinstance(chain[-1].args[0], fx.Node):
+        chain.append(chain[-1].args[0])
+    part = {source: view.args[1] for view, source in zip(chain, chain[1:])
+            if ops.name(source.target) in ops.SPLITS and view.target is operator.getitem}
+    waiting = [chain[-1]]
+    while waiting:
+        alias = waiting.pop()
+        readers = [user for user in alias.users if alias not in part or user.target is not operator.getitem
+                   or user.args[1] == part[alias]]
+        waiting += [reader for reader in readers if _is_view(reader, modules)]
+        if alias is not node:
+            yield alias, readers
 
 
 def _remove_in_place(network):
@@ -83,17 +125,19 @@ def _remove_in_place(network):
     position = {node: i for i, node in enumerate(network.graph.nodes)}
     overwriting = set()
     for node in network.graph.nodes:
+        if "out" in node.kwargs:
+            raise ValueError(f"model: {node.meta['location'] or node.name} writes to out=; use its result instead")
         if not _out_of_place(node, modules):
             continue
         if node.op == "call_module":
             overwriting.add(node.target)
         target = node.args[0]
-        shared = [target.args[0]] if _is_view(target) else []
-        shared += [user for user in target.users if _is_view(user) and position[user] < position[node]]
-        for alias in shared:
-            if any(position[user] > position[node] for user in alias.users):
-                raise ValueError(f"model: {node.meta['location'] or node.name} overwrites memory that {alias.name} shares "
-                                 "and that is read later; use the out-of-place form there")
+        if not isinstance(target, fx.Node) or _is_size(target):
+            continue
+        for alias, readers in _sharing(target, modules):
+            if any(position[reader] > position[node] for reader in readers):
+                raise ValueError(f"model: {node.meta['location'] or node.name} overwrites memory that {alias.name} "
+                                 "shares and that is read later; use the out-of-place form there")
         for user in list(target.users):
             if position[user] > position[node]:
                 user.replace_input_with(target, node)
@@ -120,7 +164,7 @@ def _separate_activations(network):
         else:
             name = unused_name(network, node.target if node.op == "call_module" else node.name)
         taken.add(name)
-        network.add_submodule(name, module)
+        network.add_submodule(name, copy.deepcopy(module))
         with network.graph.inserting_before(node):
             place = network.graph.call_module(name, (node.args[0],))
         place.meta = {**node.meta, "activation": True}
@@ -153,7 +197,10 @@ def _pool_behind_activations(network):
 
 
 def fold_batch_norms(network):
-    """Fold every batch norm that alone reads a convolution or linear layer into that layer; others stay, exact as they are."""
+    """Fold every batch norm that alone reads a convolution into it; others stay, exact as they are.
+
+    One behind a linear layer stays: whether it normalises the features depends on the number of dimensions.
+    """
     modules = dict(network.named_modules())
     for node in list(network.graph.nodes):
         if node.op != "call_module" or not isinstance(modules[node.target], ops.BATCH_NORMS):
@@ -162,12 +209,10 @@ def fold_batch_norms(network):
         if synapse.op != "call_module" or len(synapse.users) != 1 or norm.running_mean is None:
             continue
         module = modules[synapse.target]
-        if isinstance(module, ops.BATCH_NORMS) or not isinstance(module, ops.SYNAPSE_MODULES):
+        transposed = isinstance(module, _TRANSPOSED)
+        if not isinstance(module, ops.CONVOLUTIONS) or transposed and module.groups > 1:  # torch cannot fold the latter
             continue
-        if isinstance(module, nn.Linear):
-            folded = fuse_linear_bn_eval(module, norm)
-        else:
-            folded = fuse_conv_bn_eval(module, norm, isinstance(module, _TRANSPOSED))
+        folded = fuse_conv_bn_eval(module, norm, transposed)
         alone = sum(other.op == "call_module" and other.target == synapse.target for other in network.graph.nodes) == 1
         name = synapse.target if alone else unused_name(network, synapse.target)
         folded.requires_grad_(False)

@@ -5,6 +5,8 @@ import enum
 import operator
 
 import torch
+import torch.nn.functional as F
+from torch import fx
 
 from pcsnn.convert import operations as ops
 from pcsnn.convert.canonicalise import is_max_pool
@@ -15,10 +17,11 @@ from pcsnn.convert.report import Row
 class Signal(enum.IntEnum):
     """How a value relates to the spikes it is an average of."""
 
-    CONSTANT = 0  # the same at every time-step
-    TRAINS = 1  # each element is the rate of one neuron, whose amplitude is positive
-    CURRENT = 2  # a linear combination of rates
-    ANALOG = 3  # a function of averages that is not linear
+    CONSTANT = 0  # an input, a parameter, a shape: the same at every time-step
+    STEADY = 1  # a synapse's output that is the same at every time-step, because its input is
+    TRAINS = 2  # each element is the rate of one neuron, whose amplitude is positive
+    CURRENT = 3  # a linear combination of rates
+    ANALOG = 4  # a function of averages that is not linear
 
 
 def _source_name(node):
@@ -28,7 +31,18 @@ def _source_name(node):
 def _operation(node, modules):
     if node.op == "call_module":
         return type(modules[node.target]).__name__
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    return ops.name(node.target) or str(node.target)
+
+
+def _is_constant(value):
+    return not isinstance(value, fx.Node) or value.meta["signal"] == Signal.CONSTANT
+
+
+def _dynamic(node):
+    """How many operands of a node change over time; x in x * x counts twice."""
+    operands = []
+    fx.map_arg((node.args, node.kwargs), operands.append)
+    return sum(operand.meta["signal"] > Signal.CONSTANT for operand in operands)
 
 
 class _Classifier:
@@ -49,9 +63,7 @@ class _Classifier:
         """The signal of a node; adds its row."""
         if node.op in ("placeholder", "get_attr"):
             return Signal.CONSTANT
-        signals = [argument.meta["signal"] for argument in node.all_input_nodes]
-        highest = max(signals, default=Signal.CONSTANT)
-        dynamic = sum(signal > Signal.CONSTANT for signal in signals)
+        highest = max((source.meta["signal"] for source in node.all_input_nodes), default=Signal.CONSTANT)
         name = _operation(node, self.modules)
         if node.op == "output":
             return highest
@@ -60,7 +72,7 @@ class _Classifier:
             return Signal.TRAINS
         if node.op == "call_module":
             return self._module(node, name, highest)
-        return self._call(node, name, highest, dynamic)
+        return self._call(node, name, highest)
 
     def _module(self, node, name, highest):
         module = self.modules[node.target]
@@ -69,53 +81,65 @@ class _Classifier:
                 return self._analog(node, "BatchNorm without running statistics divides by those of the batch; "
                                           "train it with track_running_stats=True")
             folded = node.meta.get("folded")
-            self._row(node, "synapse", f"{name}, {folded} folded in" if folded else name)
-            return Signal.CURRENT
+            return self._synapse(node, f"{name}, {folded} folded in" if folded else name, highest)
         if is_max_pool(node, self.modules):
             return self._max_pool(node, name, highest)
         if isinstance(module, ops.LINEAR_MODULES):
             nearest = isinstance(module, torch.nn.Upsample) and ops.is_nearest(module.mode)
             return self._linear(node, name, highest, moving=nearest)
         if isinstance(module, ops.MOVING_MODULES):
-            return highest
+            return self._moving(highest, getattr(module, "value", 0))
         return self._other(node, name, highest)
 
-    def _call(self, node, name, highest, dynamic):
+    def _call(self, node, name, highest):
         function, method = (node.target, None) if node.op == "call_function" else (None, node.target)
-        if function in ops.SYNAPSE_FUNCTIONS and node.args[1].meta["signal"] == Signal.CONSTANT:
-            self._row(node, "synapse", name)
-            return Signal.CURRENT
+        if function in ops.SYNAPSE_FUNCTIONS and _is_constant(argument(node, 1, "weight", None)):
+            return self._synapse(node, name, highest)
+        if function is F.batch_norm and argument(node, 5, "training", False) is False and _dynamic(node) <= 1:
+            return self._synapse(node, name, highest)
         if function in ops.SHAPE_FUNCTIONS or method in ops.SHAPE_METHODS or (
                 function is builtins.getattr and node.args[1] in ops.SHAPE_ATTRIBUTES):
             return Signal.CONSTANT
-        if highest == Signal.CONSTANT and not is_max_pool(node, self.modules):
+        if highest == Signal.CONSTANT and function not in ops.AVERAGE_POOL_FUNCTIONS | ops.MAX_POOL_FUNCTIONS:
             return Signal.CONSTANT  # a function of the input alone, the same at every time-step
         if is_max_pool(node, self.modules):
             return self._max_pool(node, name, highest)
-        if function in ops.MOVING_FUNCTIONS or method in ops.MOVING_METHODS:
+        if function in ops.MOVING_FUNCTIONS or method in ops.MOVING_METHODS or (
+                function is builtins.getattr and node.args[1] in ops.MOVING_ATTRIBUTES):
             if function in (torch.cat, torch.concat, torch.concatenate, torch.stack):
                 self._row(node, "exact", f"{name} of {len(node.all_input_nodes)}")
-            return highest
+            return self._moving(highest, argument(node, 3, "value", 0) if function is F.pad else 0)
         if function in ops.INTERPOLATIONS:
             mode = argument(node, 3, "mode", "nearest")
             return self._linear(node, f"{name}, {mode}", highest, moving=ops.is_nearest(mode))
         if function in ops.LINEAR_FUNCTIONS | ops.ADDITIONS:
             return self._linear(node, name, highest)
-        if function in ops.PRODUCTS and dynamic == 1:
+        if function in ops.PRODUCTS and _dynamic(node) == 1:
             return self._linear(node, f"{name} by a constant", highest)
-        if function in ops.QUOTIENTS:
-            divisor = node.args[1]
-            if not isinstance(divisor, torch.fx.Node) or divisor.meta["signal"] == Signal.CONSTANT:
-                return self._linear(node, f"{name} by a constant", highest)
+        if (function in ops.QUOTIENTS and _is_constant(argument(node, 1, "other", None))
+                and argument(node, 2, "rounding_mode", None) is None):
+            return self._linear(node, f"{name} by a constant", highest)
+        if function in ops.PRODUCTS and highest > Signal.CONSTANT:
+            return self._analog(node, f"{name} of two activations: their product over time is not that of their averages; "
+                                      "train without the gate, or keep it analog with strict=False")
         return self._other(node, name, highest)
+
+    def _synapse(self, node, detail, highest):
+        self._row(node, "synapse", detail)
+        return Signal.STEADY if highest <= Signal.STEADY else max(highest, Signal.CURRENT)
 
     def _linear(self, node, detail, highest, moving=False):
         self._row(node, "exact", detail)
-        return highest if moving else max(highest, Signal.CURRENT)
+        return highest if moving or highest <= Signal.STEADY else max(highest, Signal.CURRENT)
+
+    def _moving(self, highest, padding):
+        """Padding above zero does not spike."""
+        return highest if padding is None or padding <= 0 else max(highest, Signal.CURRENT)
 
     def _max_pool(self, node, name, highest):
         if highest <= Signal.TRAINS:
-            self._row(node, "exact", f"{name} on spike counts" if highest else f"{name} on the input")
+            what = "spike counts" if highest == Signal.TRAINS else "what is constant over time"
+            self._row(node, "exact", f"{name} on {what}")
             return highest
         return self._analog(node, f"{name} of a sum of spike trains is not the sum's maximum over time; put the activation "
                                   "before it, or use average pooling")
@@ -136,7 +160,7 @@ def classify(network):
 
 
 _KEEPS_CHANNELS = (ops.AVERAGE_POOL_FUNCTIONS | ops.MAX_POOL_FUNCTIONS | ops.INTERPOLATIONS | ops.ADDITIONS
-                   | ops.QUOTIENTS | {operator.mul, torch.mul, torch.multiply, torch.nn.functional.pad, torch.clone}) - {torch.mean, torch.amax}
+                   | ops.QUOTIENTS | {operator.mul, torch.mul, torch.multiply, F.pad, torch.clone}) - {torch.mean, torch.amax}
 
 
 def has_channels(node, modules):
@@ -155,7 +179,7 @@ def has_channels(node, modules):
     if node.op != "call_function":
         return False
     if node.target in ops.SYNAPSE_FUNCTIONS:
-        return None if node.target is torch.nn.functional.linear else True
+        return None if node.target is F.linear else True
     if node.target in (torch.cat, torch.concat, torch.concatenate) and argument(node, 1, "dim", 0) != 1:
         return False
     if node.target is operator.getitem:
@@ -166,3 +190,27 @@ def has_channels(node, modules):
         return False
     known = [has_channels(source, modules) for source in node.all_input_nodes if source.meta["signal"] > Signal.CONSTANT]
     return False if not known or False in known else (None if None in known else True)
+
+
+def mixed_by_max_pool(network):
+    """The activations of which a max pool compares several channels: they need one amplitude for all (12)."""
+    modules = dict(network.named_modules())
+    waiting = [pool.args[0] for pool in network.graph.nodes
+               if is_max_pool(pool, modules) and not _pools_within_channels(pool, modules)]
+    mixed = set()
+    while waiting:
+        node = waiting.pop()
+        if node.meta.get("activation"):
+            mixed.add(node)
+        elif node.meta["signal"] == Signal.TRAINS:
+            waiting += node.all_input_nodes
+    return mixed
+
+
+def _pools_within_channels(pool, modules):
+    if pool.target is torch.amax:
+        dims = argument(pool, 1, "dim", ())
+        dims = dims if isinstance(dims, (tuple, list)) else (dims,)
+        if not dims or min(dims) < 2:
+            return False
+    return has_channels(pool.args[0], modules) is True

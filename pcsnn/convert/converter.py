@@ -4,7 +4,7 @@ import torch
 
 from pcsnn import validate
 from pcsnn.convert.canonicalise import canonicalise, fold_batch_norms
-from pcsnn.convert.classify import classify, has_channels
+from pcsnn.convert.classify import classify, has_channels, mixed_by_max_pool
 from pcsnn.convert.methods import METHODS, NEEDS_DATA
 from pcsnn.convert.methods.batches import Batches
 from pcsnn.convert.methods.place import Place
@@ -21,16 +21,17 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     (11). With QCFS activations and T a multiple of their level count L it is lossless and needs no data (8), (10).
 
     Args:
-        model: a trained network that torch.fx can trace; it is not changed.
+        model: a trained network that torch.fx can trace; it is not changed. Options of its forward (arguments whose
+            default is None, a flag or a string) keep their default.
         timesteps: T, 1..255.
-        calibration: a tensor [N, ...] (taken in batches of 32), or an iterable of input tensors or (input, label, ...);
-            needed by the methods "max" and "paper".
+        calibration: a tensor [N, ...] (taken in batches of 32), or an iterable of input tensors or (input, label, ...),
+            for a network with several inputs (input 1, input 2, ...); needed by the methods "max" and "paper".
         method: "none" (learned thresholds and bounds, no data), "max" (thresholds are recorded maxima), "paper" (recorded
             maxima, then the paper's calibration (17)), "auto" (16): "none" where every activation is a QCFS whose L
             divides T, "paper" otherwise.
         strict: raise for operations that can neither spike nor be exact on rates; False keeps them analog, applied to
             averages over time.
-        fold: fold batch norms into the synapses before them. None: only where the conversion is not lossless, since
+        fold: fold batch norms into the convolutions before them. None: only where the conversion is not lossless, since
             folding rounds anew, and unfolded the result is bit-equal to the source network.
         progress: show progress bars on a terminal.
 
@@ -53,10 +54,10 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
         raise ValueError(f"method: expected one of auto, {', '.join(METHODS)}, got {method!r}")
     tensors = [*model.parameters(), *model.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
-    batches = None if calibration is None else Batches(calibration, device)
 
     network = trace(model)
     canonicalise(network)
+    batches = None if calibration is None else Batches(calibration, _required_inputs(network), device)
     places = _places(network, strict)
     lossless = all(place.lossless(timesteps) for place in places)
     if method == "auto":
@@ -71,12 +72,16 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     settings = METHODS[method](network, places, batches, timesteps, progress)
     neurons = {place.name: settings[place.name].neuron(place, timesteps).to(device) for place in places}
     for row in rows:
-        if row.name in neurons:
+        if row.kind == "spiking":
             row.detail = f"{row.detail}: {describe(neurons[row.name], timesteps)}"
     replace_activations(network, neurons)
     double = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None) == torch.float64
     snn = SpikingNetwork(network, Report(method, timesteps, rows))
     return snn.double() if double else snn
+
+
+def _required_inputs(network):
+    return sum(node.op == "placeholder" and not node.args for node in network.graph.nodes)
 
 
 def _places(network, strict):
@@ -86,7 +91,8 @@ def _places(network, strict):
         listed = "\n".join(f"  {row.name} ({row.location or 'unknown place'}): {row.detail}" for row in problems)
         raise ValueError(f"model: {len(problems)} operation{'s' if len(problems) > 1 else ''} cannot spike:\n{listed}")
     modules = dict(network.named_modules())
-    places = [Place(node.target, modules[node.target], has_channels(node.args[0], modules))
+    mixed = mixed_by_max_pool(network)
+    places = [Place(node.target, modules[node.target], node not in mixed and has_channels(node.args[0], modules))
               for node in network.graph.nodes if node.meta.get("activation")]
     if not places:
         raise ValueError("model: nothing was converted: it has no ReLU, clipped ReLU or QCFS activation, only "

@@ -93,5 +93,6 @@ def set_timesteps(snn, timesteps):
         details[name] = describe(neuron, timesteps)
     snn.report.timesteps = timesteps
     for row in snn.report.rows:
-        row.detail = details.get(row.name, row.detail)
+        if row.kind == "spiking":
+            row.detail = f"{row.detail.partition(':')[0]}: {details[row.name]}"
     return snn

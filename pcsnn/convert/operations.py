@@ -4,18 +4,15 @@ A sum over time commutes with every linear operation (11), (12), so those are ex
 operations are linear, which only move elements, which pool a maximum, and which only look at shapes.
 """
 
-import math
 import operator
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-SYNAPSE_MODULES = (
-    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
-    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d,
-)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+SYNAPSE_MODULES = (*CONVOLUTIONS, nn.Linear, *BATCH_NORMS)
 LINEAR_MODULES = (
     nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
     nn.Upsample, nn.Fold,
@@ -41,14 +38,14 @@ AVERAGE_POOL_FUNCTIONS = {
     F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
     torch.avg_pool1d, torch.adaptive_avg_pool1d, torch.mean,
 }
-LINEAR_FUNCTIONS = AVERAGE_POOL_FUNCTIONS | {torch.sum, torch.neg, operator.neg, F.fold, torch.cumsum}
+LINEAR_FUNCTIONS = AVERAGE_POOL_FUNCTIONS | {torch.sum, torch.neg, torch.negative, operator.neg, F.fold, torch.cumsum}
 MAX_POOL_FUNCTIONS = {
     F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
-    torch.max_pool1d, torch.max_pool2d, torch.max_pool3d, torch.adaptive_max_pool1d, torch.amax,
+    torch.max_pool1d, torch.max_pool2d, torch.max_pool3d, torch.amax,
 }
 INTERPOLATIONS = {F.interpolate, F.upsample}
-ADDITIONS = {operator.add, operator.sub, torch.add, torch.sub, torch.subtract}
-PRODUCTS = {operator.mul, torch.mul, torch.multiply, operator.matmul, torch.matmul, torch.mm, torch.bmm}
+ADDITIONS = {operator.add, operator.sub, torch.add, torch.sub, torch.subtract, torch.rsub}
+PRODUCTS = {operator.mul, torch.mul, torch.multiply, operator.matmul, torch.matmul, torch.mm, torch.bmm, torch.einsum}
 QUOTIENTS = {operator.truediv, torch.div, torch.divide, torch.true_divide}
 MOVING_FUNCTIONS = {
     operator.getitem, torch.cat, torch.concat, torch.concatenate, torch.stack, torch.flatten, torch.reshape, torch.permute,
@@ -57,20 +54,31 @@ MOVING_FUNCTIONS = {
     torch.repeat_interleave, torch.broadcast_to, torch.swapaxes, torch.channel_shuffle, torch.pixel_shuffle,
     torch.pixel_unshuffle, F.pad, F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle, F.unfold, torch.tensor_split, torch.detach,
 }
-SHAPE_FUNCTIONS = {torch.zeros_like, torch.ones_like, torch.numel, operator.floordiv, operator.eq, math.floor, math.ceil, len}
+SHAPE_FUNCTIONS = {torch.zeros_like, torch.ones_like, torch.full_like, torch.numel}
 SHAPE_ATTRIBUTES = {"shape", "dtype", "device", "ndim"}
+MOVING_ATTRIBUTES = {"T", "mT"}
 
 # methods that are rewritten to the torch function of the same name, so that the tables above hold for both
 FUNCTION_METHODS = {
     "add", "sub", "mul", "div", "neg", "mean", "sum", "cumsum", "matmul", "mm", "bmm", "amax", "relu", "clamp", "clamp_min",
-    "clip", "sigmoid", "tanh",
+    "clip", "sigmoid", "tanh", "subtract", "multiply", "divide", "true_divide", "negative",
 }
 MOVING_METHODS = {
     "view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "chunk", "split", "unbind",
     "narrow", "select", "index_select", "flip", "roll", "movedim", "t", "clone", "unflatten", "expand", "expand_as", "repeat",
     "repeat_interleave", "view_as", "reshape_as", "to", "float", "double", "type", "type_as", "swapaxes", "tile", "detach", "cpu", "cuda",
 }
-SHAPE_METHODS = {"size", "dim", "numel", "new_zeros", "new_ones", "ndimension"}
+SIZE_METHODS = {"size", "dim", "numel", "ndimension"}
+SHAPE_METHODS = SIZE_METHODS | {"new_zeros", "new_ones", "new_full"}
+
+# what may return a view of its input; an in-place operation on one side then changes the other
+VIEWS = {
+    "getitem", "getattr", "view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "chunk",
+    "split", "tensor_split", "unbind", "narrow", "select", "movedim", "t", "unflatten", "expand", "expand_as", "broadcast_to",
+    "view_as", "reshape_as", "to", "float", "double", "type", "type_as", "swapaxes", "detach", "cpu", "cuda",
+}
+VIEW_MODULES = (nn.Flatten, nn.Unflatten)
+SPLITS = {"chunk", "split", "tensor_split", "unbind"}  # their parts do not overlap
 
 # in-place form -> what it computes; assignments to slices have none and are refused
 IN_PLACE_FUNCTIONS = {
@@ -78,6 +86,11 @@ IN_PLACE_FUNCTIONS = {
     torch.relu_: torch.relu, F.relu_: F.relu, F.hardtanh_: F.hardtanh, torch.clamp_: torch.clamp, torch.clamp_min_: torch.clamp_min,
     F.leaky_relu_: F.leaky_relu, F.elu_: F.elu, torch.sigmoid_: torch.sigmoid, torch.tanh_: torch.tanh,
 }
+
+
+def name(target):
+    """The name of a method or function."""
+    return target if isinstance(target, str) else getattr(target, "__name__", "")
 
 
 def is_nearest(mode):

@@ -12,14 +12,12 @@ _RELU_FUNCTIONS = {F.relu, torch.relu}
 _CLAMP_FUNCTIONS = {torch.clamp, torch.clip}
 
 
-def _hardtanh(low, high):
-    return nn.Hardtanh(0.0, float(high)) if low == 0 and high > 0 else None
-
-
 def _clamp(low, high):
     if low != 0 or isinstance(low, bool):
         return None
-    return nn.ReLU() if high is None else _hardtanh(low, high)
+    if high is None or high == math.inf:
+        return nn.ReLU()
+    return nn.Hardtanh(0.0, float(high)) if high > 0 else None
 
 
 def argument(node, position, name, default):
@@ -40,17 +38,17 @@ def activation(node, modules):
         if isinstance(module, QCFS):
             return module
         if isinstance(module, nn.ReLU6):
-            return _hardtanh(0, 6)
+            return _clamp(0, 6)
         if isinstance(module, nn.Hardtanh):
-            return _hardtanh(module.min_val, module.max_val)
+            return _clamp(module.min_val, module.max_val)
         return nn.ReLU() if isinstance(module, nn.ReLU) else None
     if node.op == "call_function":
         if node.target in _RELU_FUNCTIONS:
             return nn.ReLU()
         if node.target is F.relu6:
-            return _hardtanh(0, 6)
+            return _clamp(0, 6)
         if node.target is F.hardtanh:
-            return _hardtanh(argument(node, 1, "min_val", -1.0), argument(node, 2, "max_val", 1.0))
+            return _clamp(argument(node, 1, "min_val", -1.0), argument(node, 2, "max_val", 1.0))
         if node.target in _CLAMP_FUNCTIONS:
             low, high = argument(node, 1, "min", None), argument(node, 2, "max", None)
             return _clamp(low, high) if _is_number(low) and _is_number(high) else None

@@ -5,6 +5,7 @@ import operator
 import torch
 
 from pcsnn.convert import operations as ops
+from pcsnn.convert.classify import Signal
 
 _SUMS = {operator.add, torch.add}
 
@@ -30,7 +31,9 @@ def replace_activations(network, neurons):
 
 def _is_residual_sum(node):
     return (node.op == "call_function" and node.target in _SUMS and len(node.users) == 1 and not node.kwargs
-            and len(node.args) == 2 and all(isinstance(branch, torch.fx.Node) for branch in node.args))
+            and len(node.args) == 2
+            and all(isinstance(branch, torch.fx.Node) and branch.meta["signal"] > Signal.CONSTANT
+                    for branch in node.args))
 
 
 def _is_fresh(node, modules):

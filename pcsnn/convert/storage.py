@@ -5,6 +5,8 @@ import inspect
 import json
 import os
 import operator
+import pathlib
+import re
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +16,12 @@ from torch import fx, nn
 
 import pcsnn.nn
 from pcsnn.convert.network import SpikingNetwork
-from pcsnn.convert.operations import SHAPE_ATTRIBUTES
+from pcsnn.convert.operations import MOVING_ATTRIBUTES, SHAPE_ATTRIBUTES
 from pcsnn.convert.report import Report, Row
 
 FORMAT = 1
+_INPUT = re.compile(r"\*{0,2}[A-Za-z_]\w*", re.ASCII)
+_PATH = re.compile(r"\w+(\.\w+)*", re.ASCII)
 _OPERATORS = {
     "add", "sub", "mul", "truediv", "floordiv", "mod", "neg", "pow", "matmul", "getitem", "eq", "ne", "lt", "le", "gt", "ge",
 }
@@ -70,7 +74,7 @@ def _encode(value):
     if isinstance(value, fx.Node):
         return {"node": value.name}
     if isinstance(value, (tuple, list)):
-        return {type(value).__name__ if type(value) is list else "tuple": [_encode(item) for item in value]}
+        return {"list" if isinstance(value, list) else "tuple": [_encode(item) for item in value]}
     if isinstance(value, dict):
         return {"dict": [[_encode(key), _encode(item)] for key, item in value.items()]}
     if isinstance(value, slice):
@@ -111,17 +115,15 @@ def _decode(value, nodes):
 def _constructor_arguments(module):
     """The arguments that make a module like this one, read from its attributes of the same names."""
     arguments = {}
-    for name, parameter in inspect.signature(type(module).__init__).parameters.items():
-        if name in ("self", "device", "dtype") or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+    for name in inspect.signature(type(module).__init__).parameters:
+        if name in ("self", "device", "dtype"):
             continue
         if name == "bias":
-            arguments[name] = module.bias is not None
+            arguments[name] = getattr(module, name, None) is not None
         elif isinstance(module, pcsnn.nn.CollapsedNeuron) and name in ("threshold", "offset", "amplitude"):
             continue  # tensors, from the state
         elif hasattr(module, name):
             arguments[name] = _encode(getattr(module, name))
-        elif parameter.default is parameter.empty:
-            raise ValueError(f"snn: cannot save {type(module).__name__}: it does not keep its argument {name}")
     return arguments
 
 
@@ -145,6 +147,32 @@ def _build(entry, name, tensors):
     return kind(**arguments).requires_grad_(False)
 
 
+def _module_entry(module):
+    """Class and arguments of a module; ValueError where they would not make a module with the same tensors."""
+    entry = {"class": _class_name(module), "arguments": _constructor_arguments(module)}
+    if not isinstance(module, pcsnn.nn.CollapsedNeuron):
+        try:
+            with torch.device("meta"):
+                twin = _build(entry, "", {})
+        except Exception as error:
+            raise ValueError(f"snn: cannot save {type(module).__name__}: {error}") from error
+        shapes = [{key: value.shape for key, value in part.state_dict().items()} for part in (module, twin)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"snn: cannot save {type(module).__name__}: it does not keep its constructor's arguments")
+    return entry
+
+
+def _check_node(op, target, args, kwargs):
+    """Refuse what a file may not hold: names that are not plain ones would become code of the GraphModule."""
+    plain = {"placeholder": _INPUT, "call_module": _PATH, "get_attr": _PATH}.get(op)
+    if plain and not plain.fullmatch(target):
+        raise ValueError(f"path: names an input or module {target!r}, which is not allowed in a network file")
+    if not all(isinstance(name, str) and _INPUT.fullmatch(name) for name in kwargs):
+        raise ValueError(f"path: names the arguments {list(kwargs)}, which are not allowed in a network file")
+    if op == "call_function" and target is builtins.getattr and args[1] not in SHAPE_ATTRIBUTES | MOVING_ATTRIBUTES:
+        raise ValueError(f"path: reads the attribute {args[1]!r}, which is not allowed in a network file")
+
+
 def save(snn, path):
     """Write a whole converted network to one safetensors file, readable without the source network's class.
 
@@ -163,13 +191,13 @@ def save(snn, path):
     network, nodes, modules, attributes = snn.network, [], {}, []
     for node in network.graph.nodes:
         target = node.target
+        _check_node(node.op, target, node.args, node.kwargs)
         if node.op == "call_function":
             target = _function_name(target)
         elif node.op == "call_method":
             _check_method(target)
         elif node.op == "call_module" and target not in modules:
-            module = network.get_submodule(target)
-            modules[target] = {"class": _class_name(module), "arguments": _constructor_arguments(module)}
+            modules[target] = _module_entry(network.get_submodule(target))
         elif node.op == "get_attr" and target not in attributes:
             attributes.append(target)
         nodes.append({"name": node.name, "op": node.op, "target": target, "args": _encode(node.args),
@@ -185,10 +213,13 @@ def save(snn, path):
         "format": FORMAT, "nodes": nodes, "modules": modules, "attributes": attributes,
         "report": {"method": report.method, "timesteps": report.timesteps, "rows": [vars(row) for row in report.rows]},
     }
-    unfinished = f"{os.fspath(path)}.unfinished"
-    save_file({name: value.detach().contiguous().clone() for name, value in tensors.items()}, unfinished,
-              metadata={"pcsnn": json.dumps(description)})
-    os.replace(unfinished, path)
+    unfinished = pathlib.Path(f"{os.fspath(path)}.unfinished")
+    try:
+        save_file({name: value.detach().contiguous().clone() for name, value in tensors.items()}, unfinished,
+                  metadata={"pcsnn": json.dumps(description)})
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load(path):
@@ -210,9 +241,18 @@ def load(path):
         raise ValueError(f"path: {os.fspath(path)} is not a safetensors file: {error}") from error
     if "pcsnn" not in metadata:
         raise ValueError(f"path: {os.fspath(path)} has no pcsnn network in it, only tensors")
-    description = json.loads(metadata["pcsnn"])
-    if description.get("format") != FORMAT:
-        raise ValueError(f"path: expected format {FORMAT}, got {description.get('format')}; it is from another version")
+    try:
+        return _restore(json.loads(metadata["pcsnn"]), tensors)
+    except ValueError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"path: {os.fspath(path)} holds no complete network: {reason}") from error
+
+
+def _restore(description, tensors):
+    if description["format"] != FORMAT:
+        raise ValueError(f"path: expected format {FORMAT}, got {description['format']}; it is from another version")
     parts = {}
     for name, entry in description["modules"].items():
         parts[name] = _build(entry, name, tensors)
@@ -222,15 +262,15 @@ def load(path):
         parts[name] = tensors[name]
     graph, nodes = fx.Graph(), {}
     for entry in description["nodes"]:
-        target = entry["target"]
+        op, target = entry["op"], entry["target"]
         args, kwargs = _decode(entry["args"], nodes), _decode(entry["kwargs"], nodes)
-        if entry["op"] == "call_function":
+        if op == "call_function":
             target = _function(target)
-            if target is builtins.getattr and args[1] not in SHAPE_ATTRIBUTES:
-                raise ValueError(f"path: reads the attribute {args[1]!r}, which is not allowed in a network file")
-        elif entry["op"] == "call_method":
+        elif op == "call_method":
             _check_method(target)
-        nodes[entry["name"]] = graph.create_node(entry["op"], target, args, kwargs, name=entry["name"])
+        _check_node(op, target, args, kwargs)
+        nodes[entry["name"]] = graph.create_node(op, target, args, kwargs, name=entry["name"])
+    graph.lint()
     report = description["report"]
     network = fx.GraphModule(parts, graph)
     network.requires_grad_(False)

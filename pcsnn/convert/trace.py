@@ -1,31 +1,39 @@
 """From a module to a torch.fx graph whose nodes know where they stand in the source."""
 
 import copy
+import os
 import pathlib
-import re
+import sys
 
 import torch
 from torch import fx
 
 from pcsnn.nn import QCFS
 
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
-_TORCH = str(pathlib.Path(torch.__file__).parent)
+_NOT_SOURCE = tuple(f"{pathlib.Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
+
+
+def _location():
+    """file:line of the innermost frame that is neither torch's nor the converter's: the network's, else the caller's."""
+    frame = sys._getframe()
+    while frame and frame.f_code.co_filename.startswith(_NOT_SOURCE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self):
-        super().__init__()
-        self.record_stack_traces = True
-
     def is_leaf_module(self, module, qualified_name):
         return isinstance(module, QCFS) or super().is_leaf_module(module, qualified_name)
 
+    def create_node(self, *arguments, **named):
+        node = super().create_node(*arguments, **named)
+        node.meta["location"] = _location()
+        return node
 
-def _location(node):
-    """file:line of the innermost frame that is not torch's own, or ''."""
-    frames = [match for match in _FRAME.finditer(node.stack_trace or "") if not match["file"].startswith(_TORCH)]
-    return f"{frames[-1]['file']}:{frames[-1]['line']}" if frames else ""
+    def create_proxy(self, kind, target, args, kwargs, *others, **named):
+        if kind == "placeholder" and args and (args[0] is None or isinstance(args[0], (bool, str))):
+            return args[0]  # an option of forward: it may steer control flow, and keeps its default
+        return super().create_proxy(kind, target, args, kwargs, *others, **named)
 
 
 def trace(model):
@@ -42,7 +50,4 @@ def trace(model):
     except Exception as error:
         raise ValueError(f"model: torch.fx cannot trace {type(model).__name__}: {error}. Take control flow that depends "
                          "on values out of forward, or convert the parts without it") from error
-    network = fx.GraphModule(source, graph, type(model).__name__)
-    for node in network.graph.nodes:
-        node.meta["location"] = _location(node)
-    return network
+    return fx.GraphModule(source, graph, type(model).__name__)

@@ -78,6 +78,13 @@ class ParallelSpikingNeuron(_Neuron):
         return f"timesteps={self.timesteps}, shift={self.shift}, output={self.output!r}"
 
 
+def _joined(current, residual):
+    """The two as the operators take them: of one shape and dtype, or already added."""
+    if residual is None or (residual.shape == current.shape and residual.dtype == current.dtype):
+        return current, residual
+    return current + residual, None
+
+
 class CollapsedNeuron(_Neuron):
     """A spiking layer under time collapse (11): mean current in, firing rate out, at a cost independent of T.
 
@@ -130,9 +137,13 @@ class CollapsedNeuron(_Neuron):
 
     def forward(self, current, residual=None):
         """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
-        if residual is not None and (residual.shape != current.shape or residual.dtype != current.dtype):
-            current, residual = current + residual, None
+        current, residual = _joined(current, residual)
         return functional.fire_rates(current, self.levels, self.scale, residual, repeat=self._repeat, inplace=self.inplace)
+
+    @property
+    def spike(self):
+        """What one spike is worth, [] or [C]: the amplitude, as `scale` rounds it."""
+        return self.scale * (self.timesteps / max(self._repeat, 1))
 
     @property
     def spacing(self):
@@ -141,14 +152,14 @@ class CollapsedNeuron(_Neuron):
 
     def counts(self, current, residual=None):
         """Spike counts, uint8 [N, ...], of the same currents."""
-        if residual is not None:
-            current = current + residual
-        return functional.fire_counts(current, self.levels, repeat=self._repeat)
+        current, residual = _joined(current, residual)
+        return functional.fire_counts(current, self.levels, residual, repeat=self._repeat)
 
     def rates_of(self, counts, dtype=torch.float32):
         """Rates of given spike counts, bit-equal to what `forward` returns for them."""
-        distinct = (counts // max(self._repeat, 1)).to(self.scale.dtype)
-        return (distinct * reference.per_channel(self.scale, counts.dim())).to(dtype)
+        precise = torch.float64 if dtype == torch.float64 else torch.float32
+        distinct = (counts // max(self._repeat, 1)).to(precise)
+        return (distinct * reference.per_channel(self.scale.to(precise), counts.dim())).to(dtype)
 
     def extra_repr(self):
         channels = self.levels.shape[0] if self.levels.dim() == 2 else "shared"

@@ -12,5 +12,5 @@ class FullPrecisionBuffers(torch.nn.Module):
         for name, before in kept.items():
             after = self._buffers[name]
             if after.dtype in (torch.float16, torch.bfloat16) and before.dtype != after.dtype:
-                self._buffers[name] = before.to(after.device)
+                self._buffers[name] = before.to(after.device, torch.float32)
         return self

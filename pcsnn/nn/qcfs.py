@@ -11,7 +11,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z, threshold, levels):
-        theta = threshold.detach().to(torch.float64)
+        theta = threshold.detach().to(torch.float32).to(torch.float64)  # in a float64 network too, like the neuron's
         table = reference.levels(theta, levels).to(z.dtype if z.dtype == torch.float64 else torch.float32)
         out = ops.call("fire_rates", z, table, reference.scale(theta, levels), None, None, 1)
         ctx.save_for_backward(z, threshold, out)

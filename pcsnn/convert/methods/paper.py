@@ -56,8 +56,8 @@ def paper(network, places, batches, timesteps, progress):
     psi = {place.name: 0.0 for place in places}
     phi = {place.name: 0.0 for place in places}
     for batch in show(batches, "calibrating", progress):
-        teacher(batch)
-        student(batch)
+        teacher(*batch)
+        student(*batch)
         for place, neuron, taught, learnt in watches:
             name = place.name
             psi[name] = MOMENTUM * psi[name] + (1 - MOMENTUM) * (taught.z - learnt.z)

@@ -39,5 +39,7 @@ def recorded_maxima(network, places, batches, timesteps, progress):
                 hook.remove()
     settings = {place.name: Settings(place.bound) for place in places if place.quantization_levels is not None}
     for name, highest in maxima.items():
+        if not highest.isfinite().all():
+            raise ValueError(f"model: {name} reaches NaN or infinity on the calibration data")
         settings[name] = Settings(torch.where(highest > 0, highest, torch.inf))
     return settings

@@ -1,0 +1,13 @@
+"""Network definitions whose state dicts load the field's published weights, with any activation.
+
+Every constructor takes `activation`, a factory without arguments that is called once per place where the network
+activates, e.g. `lambda: pcsnn.nn.QCFS(8)`. Activations of the published networks have no parameters, so the keys of
+their state dicts stay as published. All networks trace with torch.fx.
+"""
+
+from pcsnn.models.cifar_resnet import cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56
+from pcsnn.models.resnet import resnet18, resnet34, resnet50, resnet101
+from pcsnn.models.vgg import vgg16, vgg16_bn, vgg_small
+
+__all__ = ["cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "resnet18", "resnet34", "resnet50",
+           "resnet101", "vgg16", "vgg16_bn", "vgg_small"]

@@ -1,0 +1,109 @@
+"""ResNet-18/34/50/101 for large images, with torchvision's key names.
+
+Source: "Deep Residual Learning for Image Recognition" (CVPR 2016); the stride of a bottleneck is at its 3x3
+convolution, as in the weights that torchvision publishes.
+"""
+
+from torch import nn
+
+from pcsnn.models.initialise import he_normal
+
+
+class BasicBlock(nn.Module):
+    expansion = 1
+
+    def __init__(self, in_channels, channels, stride, activation):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = activation()
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = _projection(in_channels, channels, stride)
+        self.relu2 = activation()
+
+    def forward(self, x):
+        out = self.relu1(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu2(out + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, in_channels, channels, stride, activation):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = activation()
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu2 = activation()
+        self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * channels)
+        self.downsample = _projection(in_channels, 4 * channels, stride)
+        self.relu3 = activation()
+
+    def forward(self, x):
+        out = self.relu1(self.bn1(self.conv1(x)))
+        out = self.relu2(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return self.relu3(out + self.downsample(x))
+
+
+def _projection(in_channels, channels, stride):
+    if stride == 1 and in_channels == channels:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+
+
+class ResNet(nn.Module):
+    """Four stages of `blocks[i]` blocks of the class `block`.
+
+    Shape: [N, in_channels, H, W] to [N, num_classes]; published weights are for 224x224.
+    """
+
+    def __init__(self, block, blocks, *, in_channels=3, num_classes=1000, activation=nn.ReLU):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = activation()
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.layer1 = _stage(block, 64, 64, blocks[0], 1, activation)
+        self.layer2 = _stage(block, 64 * block.expansion, 128, blocks[1], 2, activation)
+        self.layer3 = _stage(block, 128 * block.expansion, 256, blocks[2], 2, activation)
+        self.layer4 = _stage(block, 256 * block.expansion, 512, blocks[3], 2, activation)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(512 * block.expansion, num_classes)
+        he_normal(self)
+
+    def forward(self, x):
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+def _stage(block, in_channels, channels, blocks, stride, activation):
+    first = block(in_channels, channels, stride, activation)
+    rest = [block(channels * block.expansion, channels, 1, activation) for _ in range(blocks - 1)]
+    return nn.Sequential(first, *rest)
+
+
+def resnet18(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+    """ResNet-18; see `ResNet`."""
+    return ResNet(BasicBlock, (2, 2, 2, 2), in_channels=in_channels, num_classes=num_classes, activation=activation)
+
+
+def resnet34(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+    """ResNet-34; see `ResNet`."""
+    return ResNet(BasicBlock, (3, 4, 6, 3), in_channels=in_channels, num_classes=num_classes, activation=activation)
+
+
+def resnet50(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+    """ResNet-50; see `ResNet`."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), in_channels=in_channels, num_classes=num_classes, activation=activation)
+
+
+def resnet101(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+    """ResNet-101; see `ResNet`."""
+    return ResNet(Bottleneck, (3, 4, 23, 3), in_channels=in_channels, num_classes=num_classes, activation=activation)
