@@ -1,0 +1,73 @@
+// What is done to a block of neurons, once for each instruction set. No torch here: the sources that include
+// primitives_impl.h are compiled for other processors than the rest of the extension.
+#pragma once
+
+#include <cstdint>
+
+namespace pcsnn {
+
+enum Type { kFloat, kHalf, kBFloat16, kDouble, kTypes };
+
+// Vector loads of per-neuron values may run this many entries past the last neuron: such arrays are padded.
+constexpr int64_t kPadding = 32;
+
+// Rows read side by side: as many streams keep the memory busier than one does.
+constexpr int kRows = 4;
+
+// One value for all neurons of a block, or one each.
+template <class V>
+struct Values {
+  const V* data;
+  bool each;
+};
+
+// The level table as the neurons of a block see it. `each` says whether row, first and inverse hold one entry a neuron
+// (the channel changes from neuron to neuron) or a single one.
+template <class F>
+struct Search {
+  const F* levels;     // [rows, timesteps]
+  const int32_t* row;  // where a neuron's row starts in levels
+  const F* first;      // (mean - first) * inverse is the guess: the position on the line through a row's levels
+  const F* inverse;
+  int32_t timesteps;
+  int32_t repeat;  // m >= 1: a row is timesteps / m evenly spaced levels, each m times; 0: bisect
+  int32_t weight;  // what a distinct level adds to the count
+  bool each;
+};
+
+template <class F>
+struct Kernels {
+  void (*load[kTypes])(const void* in, int64_t n, F* mean);  // of the types that are not F
+  // mean = base + ..., where base may be mean itself; add_rows adds kRows rows, `stride` entries apart, one after the other
+  void (*add[kTypes])(const F* base, const void* in, int64_t stride, int64_t n, F* mean);
+  void (*add_rows[kTypes])(const F* base, const void* in, int64_t stride, int64_t n, F* mean);
+  void (*add_counts)(const F* base, const uint8_t* counts, Values<F> scale, int64_t n, F* mean);
+  void (*search)(const F* mean, int64_t n, const Search<F>& table, uint8_t* counts);
+  void (*rates[kTypes])(const uint8_t* counts, Values<F> scale, int64_t n, void* out);
+};
+
+// `off` and `on` are bit patterns of the output's width; a neuron spikes where its count reaches `threshold` (0..255).
+using Spikes = void (*)(const uint8_t* counts, int threshold, const void* off, const void* on, bool each, int64_t n,
+                        void* out);
+
+struct Primitives {
+  const char* name;
+  Kernels<float> f32;
+  Kernels<double> f64;
+  Spikes spikes[4];  // by log2 of the output's width in bytes
+  // scale * count of mean + residual (which may be null) in one pass, for float32 through and through; out may be mean.
+  void (*fused_rates)(const float* mean, const float* residual, int64_t n, const Search<float>& table, Values<float> scale,
+                      float* out);
+  // A copy that leaves the caches alone, where there is one; `fence` before another thread may read it.
+  void (*stream)(const void* from, int64_t bytes, void* to);
+  void (*fence)();
+};
+
+extern const Primitives kDefault;
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define PCSNN_X86_DISPATCH 1
+extern const Primitives kAvx2;
+extern const Primitives kAvx512;
+#endif
+
+}  // namespace pcsnn

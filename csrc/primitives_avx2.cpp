@@ -1,0 +1,16 @@
+// For x86-64 processors with AVX2 and F16C.
+#include "primitives.h"
+
+#ifdef PCSNN_X86_DISPATCH
+#include <immintrin.h>
+
+#include <cstddef>
+#include <type_traits>
+
+#pragma GCC target("avx2,f16c")  // up to the end of the file, where templates are instantiated
+#define PCSNN_ISA avx2
+#define PCSNN_TABLE kAvx2
+#define PCSNN_NAME "avx2"
+#define PCSNN_AVX2 1
+#include "primitives_impl.h"
+#endif

@@ -1,0 +1,44 @@
+"""All operators over sizes around the vector widths and the block, every dtype and layout: a program, for processes that
+run with other instruction sets or guarded memory than the tests do."""
+
+import math
+
+import cases
+import torch
+
+import pcsnn
+
+
+def sweep():
+    compared = 0
+    for size in (1, 7, 33, 2049):
+        for shape in ((size,), (1, 3, size), (size, 3), (2, 17, max(size // 30, 1))):
+            timesteps = 13 if size < 100 else 6
+            for table in cases.tables(timesteps, shape[1] if len(shape) > 1 else None)[:3:2]:
+                for dtype in cases.DTYPES:
+                    compared += operators(shape, table, dtype)
+    return compared
+
+
+def operators(shape, table, dtype):
+    timesteps = table.levels.shape[-1]
+    current = cases.currents(shape, table.levels, dtype, seed=timesteps)
+    rows = shape[1:2] or ()
+    scale = torch.linspace(0.5, 1.5, math.prod(rows)).reshape(rows)
+    counts = torch.arange(current.numel()).reshape(shape).to(torch.uint8)
+    options = dict(repeats=table.repeats, what=f"{shape}, {table.name}, {dtype}")
+    views = list(cases.layouts(current)) if current.numel() < 400 else [("contiguous", current)]
+    for name, view in views:
+        cases.compare("c++", "fire_counts", view, table.levels, current, None, **options)
+        cases.compare("c++", "fire_rates", view, table.levels, scale, counts, scale, table.repeats[-1], what=name)
+    steps = current.repeat(timesteps, *[1] * current.dim()).contiguous()
+    cases.compare("c++", "fire_spikes", steps, table.levels, None, torch.uint8, **options)
+    for out_dtype in (torch.bool, dtype):
+        amplitude = scale if out_dtype.is_floating_point else None
+        cases.compare("c++", "expand_spikes", counts, timesteps, None, out_dtype, amplitude)
+    return 2 * len(views) + 3
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    print(torch.ops.pcsnn.cpu_capability(), sweep(), pcsnn.backend_info()["cpu"])

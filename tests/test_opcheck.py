@@ -1,0 +1,94 @@
+"""The operators as torch sees them: schemas, fakes, tracing, compilation, export."""
+
+import cases
+import pytest
+import torch
+
+from pcsnn import functional, ops
+
+CURRENT = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+LAST = CURRENT.contiguous(memory_format=torch.channels_last)
+COUNTS = torch.arange(120, dtype=torch.uint8).reshape(2, 3, 4, 5)
+LEVELS = functional.levels(1.0, 4)
+ROWS = functional.levels(torch.tensor([1.0, 0.5, 2.0]), 4)
+SCALE = torch.tensor(0.25)
+SCALES = torch.tensor([0.25, 0.5, 1.0])
+STEPS = torch.stack([LAST, CURRENT, CURRENT, -CURRENT])
+
+SAMPLES = {
+    "fire_counts": [
+        (CURRENT, LEVELS, None, None, 1),
+        (LAST, ROWS, CURRENT, None, 0),
+        (CURRENT[:, :, ::2].half(), ROWS, COUNTS[:, :, ::2], SCALES, 1),
+        (CURRENT[:0], LEVELS, None, None, 0),
+    ],
+    "fire_rates": [
+        (CURRENT, LEVELS, SCALE, None, None, 1),
+        (LAST, ROWS, SCALES, LAST, None, 0),
+        (CURRENT.double().transpose(1, 2).transpose(1, 2)[..., 1:], LEVELS, SCALE, COUNTS[..., 1:], SCALE, 1),
+    ],
+    "fire_rates_": [(CURRENT.clone(), LEVELS, SCALE, None, None, 1), (LAST.clone()[..., ::2], ROWS, SCALES, LAST[..., ::2], None, 0)],
+    "fire_spikes": [
+        (STEPS, LEVELS, None, torch.uint8, 1),
+        (STEPS.movedim(0, -1).contiguous().movedim(-1, 0), ROWS, SCALES, torch.float16, 0),
+        (LAST[:1].expand(4, 2, 3, 4, 5).bfloat16(), LEVELS, None, torch.bool, 0),
+    ],
+    "expand_spikes": [
+        (COUNTS, 4, None, torch.uint8, None),
+        (COUNTS.contiguous(memory_format=torch.channels_last), 4, torch.tensor([2, 0, 3, 1]), torch.float32, SCALES),
+        (COUNTS[:, :, ::2], 255, None, torch.bool, None),
+    ],
+}
+
+
+def test_every_operator_has_samples():
+    assert set(SAMPLES) == set(ops._OPERATORS)
+
+
+@pytest.mark.parametrize("name, sample", [(name, i) for name, found in SAMPLES.items() for i in range(len(found))])
+def test_opcheck(name, sample):
+    done = torch.library.opcheck(getattr(torch.ops.pcsnn, name).default, SAMPLES[name][sample])
+    assert set(done.values()) == {"SUCCESS"}, done
+
+
+def all_functions(current, steps, levels, scale, counts):
+    first = functional.fire_counts(current, levels, counts, scale)
+    rates = functional.fire_rates(current, levels, scale, current, repeat=1)
+    written = functional.fire_rates(current + 1, levels, scale, inplace=True, repeat=0)
+    spikes = functional.fire_spikes(steps, levels, torch.float32, scale)
+    trains = functional.expand_spikes(first, 4, torch.tensor([1, 0, 3, 2]), torch.bfloat16, 0.5)
+    return first, rates, written, spikes, trains
+
+
+ARGUMENTS = {"per layer": (CURRENT, STEPS, LEVELS, SCALE, COUNTS), "per channel": (LAST, STEPS, ROWS, SCALES, COUNTS)}
+
+
+@pytest.mark.parametrize("backend", ("aot_eager", "inductor"))
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_compiled_whole(kind, backend):
+    torch._dynamo.reset()
+    compiled = torch.compile(all_functions, fullgraph=True, backend=backend)
+    for got, expected in zip(compiled(*ARGUMENTS[kind]), all_functions(*ARGUMENTS[kind])):
+        cases.assert_same(got, expected, f"{kind}, {backend}")
+
+
+def test_compiled_with_a_dynamic_batch():
+    torch._dynamo.reset()
+    compiled = torch.compile(functional.fire_counts, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch in (2, 5, 9):
+        current = torch.randn(batch, 3, 4)
+        cases.assert_same(compiled(current, ROWS), functional.fire_counts(current, ROWS))
+
+
+class Layer(torch.nn.Module):
+    def forward(self, *arguments):
+        return all_functions(*arguments)
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_exported(kind):
+    program = torch.export.export(Layer(), ARGUMENTS[kind])
+    called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert {f"pcsnn.{name}.default" for name in SAMPLES} <= called
+    for got, expected in zip(program.module()(*ARGUMENTS[kind]), all_functions(*ARGUMENTS[kind])):
+        cases.assert_same(got, expected, kind)
