@@ -1,0 +1,96 @@
+"""Every launch the launchers may pick, as plans on meta tensors: operation x dtypes x configuration, and the forms of each."""
+
+from typing import NamedTuple
+
+import torch
+
+from pcsnn.kernels import common, expansion, mean_current, spike_trains
+
+CURRENTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+SPIKES = (torch.uint8, torch.float32, torch.float16, torch.bfloat16, torch.float64)  # bool is written as uint8
+_CHANNELS = 17
+_TIMESTEPS = 255  # the most comparisons
+_SHAPES = {
+    "wide": (1, _CHANNELS, 2**16),
+    "narrow": (1, _CHANNELS, 64),
+    "odd": (1, _CHANNELS, 2**16 + 1),
+    "large": (1, _CHANNELS, 2**28),
+}
+
+
+class Variant(NamedTuple):
+    operation: str
+    inputs: torch.dtype
+    output: torch.dtype
+    size: str   # "wide", "narrow", "odd" (unaligned): the configuration; "large": wide, 2^32 neurons
+    form: str   # "plain": one row of evenly spaced levels; "full": every table by channel, bisected, with its extras
+    launch: common.Launch
+
+    def __str__(self):
+        inputs, output = (str(dtype).removeprefix("torch.") for dtype in (self.inputs, self.output))
+        return f"{self.operation} {inputs}->{output} {self.size} {self.form}"
+
+
+def _empty(dtype, *shape):
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def _tables(form):
+    """levels, a value for each spike, repeat."""
+    if form == "plain":
+        return _empty(torch.float32, _TIMESTEPS), _empty(torch.float32), 1
+    return _empty(torch.float32, _CHANNELS, _TIMESTEPS), _empty(torch.float32, _CHANNELS), 0
+
+
+def _mean(operation, dtype, output, size, form, residual_dtype=torch.uint8):
+    shape = _SHAPES[size]
+    levels, scale, repeat = _tables(form)
+    residual = None if form == "plain" else _empty(residual_dtype, *shape)
+    residual_scale = scale if residual is not None and residual_dtype == torch.uint8 else None
+    launch = mean_current.plan(_empty(output, *shape), _empty(dtype, *shape), levels,
+                               scale if operation == "fire_rates" else None, residual, residual_scale, repeat)
+    return Variant(operation, dtype, output, size, form if residual is None or residual_dtype == torch.uint8 else "sum", launch)
+
+
+def _spikes(dtype, output, size, form):
+    shape = (_TIMESTEPS, *_SHAPES[size])
+    levels, amplitude, repeat = _tables(form)
+    amplitude = amplitude if form == "full" and output.is_floating_point else None
+    launch = spike_trains.plan(_empty(output, *shape), _empty(dtype, *shape), levels, amplitude, repeat)
+    return Variant("fire_spikes", dtype, output, size, form, launch)
+
+
+def _expand(output, size, form):
+    shape = _SHAPES[size]
+    order = _empty(torch.int64, _TIMESTEPS) if form == "full" else None
+    amplitude = _tables(form)[1] if form == "full" and output.is_floating_point else None
+    launch = expansion.plan(_empty(output, _TIMESTEPS, *shape), _empty(torch.uint8, *shape), _TIMESTEPS, order, amplitude)
+    return Variant("expand_spikes", torch.uint8, output, size, form, launch)
+
+
+def variants():
+    """All of them: each pair of dtypes at every configuration; the forms with the most registers at the widest."""
+    found = []
+    for size in ("wide", "narrow"):
+        for dtype in CURRENTS:
+            found += [_mean("fire_counts", dtype, torch.uint8, size, "plain"), _mean("fire_rates", dtype, dtype, size, "plain")]
+            found += [_spikes(dtype, output, size, "plain") for output in SPIKES]
+        found += [_expand(output, size, "plain") for output in SPIKES]
+    for dtype in CURRENTS:
+        found += [_mean("fire_counts", dtype, torch.uint8, "wide", "full"), _mean("fire_rates", dtype, dtype, "wide", "full"),
+                  _mean("fire_rates", dtype, dtype, "wide", "full", residual_dtype=dtype),
+                  _spikes(dtype, torch.uint8, "wide", "full")]
+    found += [_spikes(torch.float32, output, "wide", "full") for output in SPIKES[1:]]
+    found += [_expand(output, "wide", "full") for output in SPIKES]
+    for dtype in CURRENTS:
+        found += [_mean("fire_counts", dtype, torch.uint8, "odd", "full"), _mean("fire_rates", dtype, dtype, "odd", "plain")]
+        found += [_spikes(dtype, output, "odd", "plain") for output in SPIKES[:2]]
+    found += [_spikes(torch.float32, output, "odd", "full") for output in SPIKES]
+    found += [_expand(output, "odd", "full") for output in SPIKES]
+    for form in ("plain", "full"):
+        found += [_mean("fire_counts", torch.float32, torch.uint8, "large", form), _expand(torch.uint8, "large", form),
+                  _mean("fire_rates", torch.float16, torch.float16, "large", form),
+                  _spikes(torch.float32, torch.uint8, "large", form)]
+    # Where 128 bits hold few neurons the narrow configuration is the wide one.
+    return list({(v.operation, v.inputs, v.output, v.form, v.size == "large",
+                  v.launch.constants["BLOCK"]): v for v in reversed(found)}.values())[::-1]

@@ -1,0 +1,1 @@
+"""Runs compiled Triton kernels on the CPU: what Triton's compiler made of a kernel, at full size, with no GPU."""

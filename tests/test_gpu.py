@@ -1,0 +1,77 @@
+"""The Triton kernels on a GPU, against the reference on the CPU. Skipped where there is none."""
+
+import pytest
+import torch
+
+from gpu_free import cases
+from gpu_free.cases import CURRENTS, LAYOUTS, SPIKES, TIMESTEPS, assert_same, lay_out, name
+from pcsnn import functional, reference
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")]
+SHAPES = ((3, 5, 7, 3), (2, 16, 56, 56), (1, 17, 61, 1013))
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
+dtypes = pytest.mark.parametrize("dtype", CURRENTS, ids=name)
+
+
+@shapes
+@pytest.mark.parametrize("timesteps", TIMESTEPS)
+@dtypes
+def test_counts_rates_and_spikes(dtype, timesteps, shape):
+    generator = torch.Generator().manual_seed(timesteps)
+    theta = cases.thresholds(shape[1], generator)
+    scale = torch.rand(shape[1], generator=generator)
+    for levels in (functional.levels(1.25, timesteps), functional.levels(theta, timesteps),
+                   functional.levels(theta, timesteps, quantization_levels=max(timesteps // 2, 1)),
+                   (functional.levels(1.0, timesteps) ** 3).sort().values):
+        current = cases.near_levels(levels, shape, dtype, generator)
+        on_gpu = (current.cuda(), levels.cuda())
+        assert_same(functional.fire_counts(*on_gpu).cpu(), reference.fire_counts(current, levels))
+        assert_same(functional.fire_rates(*on_gpu, scale.cuda(), repeat=0).cpu(), reference.fire_rates(current, levels, scale))
+        steps = cases.trains(levels, timesteps, (1, *shape[1:]), dtype, generator)
+        assert_same(functional.fire_spikes(steps.cuda(), on_gpu[1]).cpu(), reference.fire_spikes(steps, levels))
+
+
+@shapes
+@dtypes
+def test_residual_and_in_place(dtype, shape):
+    generator = torch.Generator().manual_seed(2)
+    levels = functional.levels(cases.thresholds(shape[1], generator), 13)
+    counts = torch.randint(256, shape, generator=generator).to(torch.uint8)
+    scale = torch.rand(shape[1], generator=generator)
+    branch = counts.float() * reference.per_channel(scale, len(shape))
+    current = (cases.near_levels(levels, shape, dtype, generator).float() - branch).to(dtype)
+    for residual, residual_scale in ((counts, scale), (branch.to(dtype), None)):
+        expected = reference.fire_rates(current, levels, scale, residual, residual_scale)
+        actual = functional.fire_rates(current.cuda(), levels.cuda(), scale.cuda(), residual.cuda(),
+                                       None if residual_scale is None else residual_scale.cuda(), inplace=True)
+        assert_same(actual.cpu(), expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", SPIKES, ids=name)
+def test_layouts_spike_dtypes_and_amplitudes(dtype, layout):
+    generator = torch.Generator().manual_seed(3)
+    levels = functional.levels(cases.thresholds(5, generator), 7)
+    amplitude = torch.randn(5, generator=generator) if dtype.is_floating_point else None
+    worth = None if amplitude is None else amplitude.cuda()
+    current = lay_out(cases.near_levels(levels, SHAPES[0], torch.float32, generator).cuda(), layout)
+    steps = torch.stack([current, 2 * current, -current, current, current, current, 0.5 * current])
+    spikes = functional.fire_spikes(steps, levels.cuda(), dtype, worth)
+    assert_same(spikes.cpu(), reference.fire_spikes(steps.cpu(), levels, amplitude, dtype))
+    counts = functional.fire_counts(current, levels.cuda())
+    assert counts.stride() == torch.empty_like(current, dtype=torch.uint8).stride()
+    order = torch.randperm(7, generator=generator)
+    expanded = functional.expand_spikes(counts, 7, order.cuda(), dtype, worth)
+    assert_same(expanded.cpu(), reference.expand_spikes(counts.cpu(), 7, order, dtype, amplitude))
+
+
+def test_operators_pass_opcheck():
+    current, levels = torch.randn(2, 3, 8, 8, device="cuda"), functional.levels(1.0, 4).cuda()
+    steps, scale = torch.randn(4, 2, 3, 8, device="cuda"), torch.tensor(0.25, device="cuda")
+    counts = torch.randint(5, (2, 3, 8), device="cuda").to(torch.uint8)
+    pcsnn = torch.ops.pcsnn
+    torch.library.opcheck(pcsnn.fire_counts.default, (current, levels, None, None, 1))
+    torch.library.opcheck(pcsnn.fire_rates.default, (current, levels, scale, None, None, 1))
+    torch.library.opcheck(pcsnn.fire_rates_.default, (current.clone(), levels, scale, None, None, 1))
+    torch.library.opcheck(pcsnn.fire_spikes.default, (steps, levels, None, torch.uint8, 1))
+    torch.library.opcheck(pcsnn.expand_spikes.default, (counts, 4, None, torch.float16, scale))

@@ -1,0 +1,179 @@
+"""The Triton kernels as compiled (for gfx942), run on this processor over a million neurons, against the reference."""
+
+import mmap
+
+import numpy
+import pytest
+import torch
+
+from gpu_free import cases
+from gpu_free.cases import CURRENTS, SPIKES, Guarded, assert_same, in_chunks, name
+from gpu_free.cpu_kernel import run_compiled
+from pcsnn import functional, kernels, reference
+from pcsnn.kernels import common, expansion, mean_current, spike_trains
+
+pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled")
+MAP_NORESERVE = 0x4000  # Linux's; mmap has the name from Python 3.13 on
+TIMESTEPS = (1, 4, 13, 32, 100, 255)
+ALIGNED, ODD = (1, 16, 2**16), (1, 17, 61681)  # rows of 2^20 neurons, and of 2^20 + 1
+shapes = pytest.mark.parametrize("shape", (ALIGNED, ODD), ids=("aligned", "odd"))
+dtypes = pytest.mark.parametrize("dtype", CURRENTS, ids=name)
+
+
+def run(launch, guarded):
+    run_compiled(launch)
+    guarded.check()
+    return guarded.tensor
+
+
+def strides(shape):
+    return torch.empty(shape, device="meta").stride()
+
+
+def sliding_trains(mean, timesteps):
+    """[T, N, ...] currents of which every step is `mean` further on in memory, so that T steps take the memory of one."""
+    step = 16 if mean.numel() % 16 == 0 else 17
+    flat = torch.cat([mean.flatten(), mean.flatten()[:step * timesteps]])
+    return flat.as_strided((timesteps, *mean.shape), (step, *mean.stride()))
+
+
+@shapes
+@dtypes
+def test_counts_and_rates(dtype, shape):
+    generator = torch.Generator().manual_seed(1)
+    misaligned = int(shape == ODD)
+    theta = cases.thresholds(shape[1], generator)
+    for timesteps in TIMESTEPS:
+        uniform, by_channel = functional.levels(1.25, timesteps), functional.levels(theta, timesteps)
+        tables = [(by_channel, (1, 0) if timesteps in (4, 13, 255) else (1,))]
+        if timesteps < 100:
+            tables.append((uniform, (1,)))
+        for levels, repeats in tables:
+            current = cases.near_levels(levels, shape, dtype, generator)
+            expected = in_chunks(lambda c: reference.fire_counts(c, levels), current)
+            for repeat in repeats:
+                out = Guarded(shape, strides(shape), torch.uint8, misaligned)
+                assert_same(run(mean_current.plan(out.tensor, current, levels, None, None, None, repeat), out), expected)
+        scale = torch.rand(shape[1], generator=generator)
+        current = cases.near_levels(by_channel, shape, dtype, generator)
+        out = Guarded(shape, strides(shape), dtype, misaligned)
+        assert_same(run(mean_current.plan(out.tensor, current, by_channel, scale, None, None, 1), out),
+                    in_chunks(lambda c: reference.fire_rates(c, by_channel, scale), current))
+
+
+@shapes
+@dtypes
+def test_residual_in_place(dtype, shape):
+    generator = torch.Generator().manual_seed(2)
+    for by_channel in (False, True):
+        theta = cases.thresholds(shape[1], generator) if by_channel else 1.0
+        levels = functional.levels(theta, 32, quantization_levels=8)
+        counts = torch.randint(256, shape, generator=generator).to(torch.uint8)
+        scale = torch.rand(shape[1] if by_channel else (), generator=generator)
+        branch = counts.float() * reference.per_channel(scale, len(shape))
+        # The sum lies at a level, and rounding the product before it, or not, decides.
+        current = (cases.near_levels(levels, shape, dtype, generator).float() - branch).to(dtype)
+        for residual, residual_scale in ((counts, scale), (branch.to(dtype), None)):
+            repeat = 0 if by_channel else 4
+            out = Guarded(shape, strides(shape), dtype)
+            out.tensor.copy_(current)
+            launch = mean_current.plan(out.tensor, out.tensor, levels, scale, residual, residual_scale, repeat)
+            assert_same(run(launch, out), in_chunks(
+                lambda c, r: reference.fire_rates(c, levels, scale, r, residual_scale, max(repeat, 1)), current, residual))
+
+
+def counts_of_trains(current, levels):
+    """The reference's count for [T, N, ...] currents, without its [T, N, ...] result."""
+    total = torch.zeros(current.shape[1:], dtype=reference.compute_dtype(current))
+    for step in current:
+        total = total + step.to(total.dtype)
+    return reference.search(total, levels.to(total.dtype) * len(current))
+
+
+@pytest.mark.parametrize("timesteps", TIMESTEPS)
+@shapes
+@dtypes
+def test_spikes(dtype, shape, timesteps):
+    generator = torch.Generator().manual_seed(3)
+    by_channel = shape == ODD
+    levels = functional.levels(cases.thresholds(shape[1], generator) if by_channel else 1.25, timesteps)
+    current = sliding_trains(cases.near_levels(levels, shape, dtype, generator, specials=False), timesteps)
+    current[:, :, 0, :1000:7] = torch.nan
+    silent = (timesteps - in_chunks(lambda c: counts_of_trains(c, levels), current)).to(torch.uint8)
+    for repeat in (1, 0) if timesteps in (13, 255) else (1,):
+        out = Guarded((timesteps, *shape), (current[0].numel(), *strides(shape)), torch.uint8, int(shape == ODD))
+        spikes = run(spike_trains.plan(out.tensor, current, levels, None, repeat), out)
+        for step in range(timesteps):  # (7): the last steps fire
+            assert_same(spikes[step], (silent <= step).view(torch.uint8))
+
+
+@pytest.mark.parametrize("shape", ((1, 16, 2**15), (1, 17, 30841)), ids=("aligned", "odd"))
+@pytest.mark.parametrize("dtype", SPIKES, ids=name)
+def test_spike_dtypes_and_amplitudes(dtype, shape):
+    generator = torch.Generator().manual_seed(4)
+    timesteps = 5
+    levels = functional.levels(cases.thresholds(shape[1], generator), timesteps)
+    counts = torch.randint(8, shape, generator=generator).to(torch.uint8)
+    order = torch.randperm(timesteps, generator=generator)
+    amplitude, by_channel = torch.tensor(-0.3), torch.randn(shape[1], generator=generator, dtype=torch.float64)
+    forms = [(current_dtype, None, None) for current_dtype in CURRENTS]
+    if dtype.is_floating_point:
+        forms += [(torch.float32, amplitude, None), (torch.float16, by_channel, order)]
+    for current_dtype, worth, places in forms:
+        current = sliding_trains(cases.near_levels(levels, shape, current_dtype, generator), timesteps)
+        out = Guarded((timesteps, *shape), (counts.numel(), *strides(shape)), torch.uint8 if dtype == torch.bool else dtype)
+        assert_same(run(spike_trains.plan(out.tensor, current, levels, worth, 1), out).view(dtype),
+                    in_chunks(lambda c: reference.fire_spikes(c, levels, worth, dtype), current))
+        out.tensor.zero_()
+        assert_same(run(expansion.plan(out.tensor, counts, timesteps, places, worth), out).view(dtype),
+                    in_chunks(lambda c: reference.expand_spikes(c, timesteps, places, dtype, worth), counts))
+
+
+def test_channels_by_multiplication_equal_those_by_division():
+    x = torch.cat([torch.arange(2**16), torch.randint(2**31, (2**16,), generator=torch.Generator().manual_seed(5)),
+                   torch.arange(2**31 - 2**16, 2**31)])
+    for divisor in (1, 2, 3, 5, 7, 16, 49, 64, 112 * 112, 65537, 2**20 - 1, 2**30, 2**30 + 1, 2**31 - 1):
+        multiplier, shift = common.divisor(divisor)
+        near = torch.cat([x, *((x // divisor * divisor + d).clamp(0, 2**31 - 1) for d in (-1, 0, 1))])
+        assert multiplier < 2**32 and torch.equal(near * multiplier >> shift, near // divisor)
+
+
+def reserve(dtype, shape):
+    """A tensor of more memory than there is, zero until written, behind as much of the same for addresses gone astray."""
+    size = torch.empty(0, dtype=dtype).element_size()
+    numel = torch.Size(shape).numel()
+    memory = mmap.mmap(-1, 2 * numel * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    return torch.from_numpy(numpy.frombuffer(memory, dtype=numpy.uint8)).view(dtype)[numel:].view(shape)
+
+
+@pytest.mark.parametrize("kind", ("counts", "rates"))
+def test_more_than_2_to_31_neurons(kind):
+    generator = torch.Generator().manual_seed(6)
+    shape, tail = (1, 2, 2**30 + 2**14), 2**13  # the last neurons of channel 1
+    levels, scale = functional.levels(torch.tensor([0.5, 1.0]), 13), torch.tensor([0.25, 0.75])
+    current, out = reserve(torch.float16, shape), reserve(torch.uint8 if kind == "counts" else torch.float16, shape)
+    current[0, 1, -tail:] = values = cases.near_levels(levels[1], (tail,), torch.float16, generator)
+    launch = mean_current.plan(out, current, levels, scale if kind == "rates" else None, None, None, 1)
+    run_compiled(launch, first=launch.programs - tail // launch.constants["BLOCK"])
+    expected = (reference.fire_counts(values, levels[1]) if kind == "counts"
+                else reference.fire_rates(values, levels[1], scale[1]))
+    assert_same(out[0, 1, -tail:], expected)
+
+
+@pytest.mark.parametrize("kind", ("spikes", "expanded"))
+def test_more_than_2_to_31_spikes(kind):
+    generator = torch.Generator().manual_seed(7)
+    neurons, timesteps, tail = 2**24 + 2**11, 255, 2**11
+    levels = functional.levels(1.0, timesteps)
+    out = reserve(torch.uint8, (timesteps, neurons))
+    if kind == "spikes":
+        current = reserve(torch.float16, (timesteps, neurons))
+        current[:, -tail:] = cases.trains(levels, timesteps, (tail,), torch.float16, generator)
+        launch = spike_trains.plan(out, current, levels, None, 1)
+        expected = reference.fire_spikes(current[:, -tail:], levels)
+    else:
+        counts = torch.randint(256, (neurons,), generator=generator).to(torch.uint8)
+        launch = expansion.plan(out, counts, timesteps, None, None)
+        expected = reference.expand_spikes(counts[-tail:], timesteps)
+    run_compiled(launch, first=launch.programs - 1)
+    assert_same(out[:, -tail:], expected)
