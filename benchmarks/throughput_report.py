@@ -1,0 +1,87 @@
+"""What throughput.py prints: tables of time and memory, and the figures to reach."""
+
+MEANING = ("pcsnn, collapsed: the quantized network evaluated through spike counts, one synaptic operation per layer "
+           "whatever T. packed: the paper's form, every synapse T times. serial IF: T passes.")
+MODEL, IMAGE_SIZE, BATCH, TIMESTEPS = "resnet34", 224, 8, 32  # the setting of the figures to reach
+FASTER_THAN_SERIAL, TIME_OF_RELU, MEMORY_OF_RELU, MEMORY_TIMESTEPS = 32, 1.05, 1.1, 64
+MEBI = 2**20
+
+
+def table(cells, left):
+    """Lines of text: a header and rows of strings; columns in `left` are left-aligned."""
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return ["  ".join(text.ljust(width) if i in left else text.rjust(width)
+                      for i, (text, width) in enumerate(zip(row, widths))).rstrip() for row in cells]
+
+
+def remark(row):
+    """What the table says of the result of a form."""
+    return f"WRONG RESULT: {row['remark']}" if row["right"] is False else row["remark"]
+
+
+def time_table(rows):
+    cells = [["form", "batch", "T", "ms/image", "images/s", "over serial", "of ReLU", "result"]]
+    for row in rows:
+        setting = [row["label"], str(row["batch"]), str(row["timesteps"])]
+        if row["seconds"] is None:
+            cells.append([*setting, "-", "-", "-", "-", remark(row)])
+            continue
+        speedup = f"{row['speedup']:.1f}x" if row["speedup"] else ""
+        of_network = f"{row['of_network']:.3f}" if row["of_network"] else ""
+        cells.append([*setting, f"{row['milliseconds']:.4g}", f"{row['batch'] / row['seconds']:.4g}", speedup,
+                      of_network, row["remark"]])
+    return table(cells, (0, 7))
+
+
+def memory_table(rows):
+    own = {row["timesteps"]: row["bytes"] for row in rows if row["form"] == "relu"}
+    cells = [["peak memory of a forward", "batch", "T", "MiB", "of ReLU", ""]]
+    for row in rows:
+        setting = [row["label"], str(row["batch"]), str(row["timesteps"] or "-")]
+        if row["bytes"] is None:
+            cells.append([*setting, "-", "-", row["remark"]])
+        else:
+            share = f"{row['bytes'] / own[row['timesteps']]:.3f}" if own.get(row["timesteps"]) else ""
+            cells.append([*setting, f"{row['bytes'] / MEBI:.1f}", share, ""])
+    return table(cells, (0, 5))
+
+
+def figures(result):
+    """The figures that the project set itself for ResNet-34, 224x224, batch 8, beside what was measured."""
+    if (result["options"]["model"], result["options"]["image_size"] or IMAGE_SIZE) != (MODEL, IMAGE_SIZE):
+        return []
+    at = {row["form"]: row for row in result["rows"] if (row["batch"], row["timesteps"]) == (BATCH, TIMESTEPS)}
+    taken = {row["form"]: row["bytes"] for row in result["memory"]
+             if (row["batch"], row["timesteps"]) == (BATCH, MEMORY_TIMESTEPS)}
+    own = at.get("pcsnn", {})
+    found = []
+    if own.get("speedup"):
+        found.append((f"against serial IF, T = {TIMESTEPS}: {own['speedup']:.1f} times faster",
+                      f"{FASTER_THAN_SERIAL} times", own["speedup"] >= FASTER_THAN_SERIAL))
+    if own.get("of_network"):
+        found.append((f"against the ReLU network itself: {own['of_network']:.3f} of its time",
+                      f"at most {TIME_OF_RELU}", own["of_network"] <= TIME_OF_RELU))
+    if taken.get("pcsnn") and taken.get("relu"):
+        share = taken["pcsnn"] / taken["relu"]
+        found.append((f"peak memory of a forward, T = {MEMORY_TIMESTEPS}: {share:.3f} of the ReLU network's",
+                      f"at most {MEMORY_OF_RELU}", share <= MEMORY_OF_RELU))
+    return [f"  {'reached' if reached else 'MISSED '}  {what} (to reach: {goal})" for what, goal, reached in found]
+
+
+def title(result):
+    """What was measured on what, in a line."""
+    options = result["options"]
+    size = f" {options['image_size']}x{options['image_size']}" if options["image_size"] else ""
+    device = result["processor"] if result["device"] == "cpu" else result["device"]
+    return f"{options['model']}{size}, float32, {device}, {result['threads']} thread{'s' * (result['threads'] > 1)}, torch {result['torch']}"
+
+
+def report(result):
+    """All lines that are printed of a run."""
+    kind = "real weights and images" if result["real_weights"] else "random weights and images: classes mean nothing"
+    load = f"load average {result['load']} at first, {result['load_at_end']} at the end"
+    lines = [f"{title(result)}; {kind}; {load}", MEANING, "", *time_table(result["rows"])]
+    if result["memory"]:
+        lines += ["", *memory_table(result["memory"])]
+    reached = figures(result)
+    return lines + (["", f"{MODEL}, {IMAGE_SIZE}x{IMAGE_SIZE}, batch {BATCH}:", *reached] if reached else [])

@@ -1,0 +1,204 @@
+"""The commands of benchmarks/ on tiny settings: what they print, write and refuse. No time is asserted."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+import pytest
+import safetensors.torch
+import torch
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "benchmarks"))
+import competitors  # noqa: E402
+import networks  # noqa: E402
+import peak_memory  # noqa: E402
+import throughput  # noqa: E402
+import throughput_report  # noqa: E402
+import timing  # noqa: E402
+import workloads  # noqa: E402
+from pcsnn import baselines  # noqa: E402
+
+TINY = ["--model", "cifar_resnet20", "--image-size", "8", "--batch", "2", "--repeats", "2", "--slow-repeats", "1",
+        "--threads", "1"]
+MEBI = 2**20
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is measured on Linux only")
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def run(folder, *options):
+    """The exit code of throughput.py and the JSON that it wrote."""
+    code = throughput.main([*TINY, "--output", str(folder), *options])
+    return code, json.loads((folder / "throughput-cifar_resnet20.json").read_text())
+
+
+def test_right_results_are_timed_and_written(tmp_path, capsys):
+    code, result = run(tmp_path, "--batch", "1", "2", "--timesteps", "2", "5", "--memory-timesteps",
+                       "--rows", "relu", "serial", "packed", "pcsnn")
+    assert code == 0
+    assert [(row["batch"], row["timesteps"], row["form"]) for row in result["rows"]] == [
+        (batch, timesteps, form) for batch in (1, 2) for timesteps in (2, 5)
+        for form in ("relu", "serial", "packed", "pcsnn")]
+    for row in result["rows"]:
+        assert row["right"] is True and row["seconds"] > 0 and row["speedup"] > 0 and row["of_network"] > 0
+        assert len(row["rounds"]) == (1 if row["form"] in ("serial", "packed") else 2)
+    assert {"date", "processor", "cores", "threads", "load", "commit", "torch", "pcsnn", "options"} <= result.keys()
+    assert (tmp_path / "throughput-cifar_resnet20.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "quantized network evaluated through spike counts" in printed
+    assert printed.count("bit-equal to the reference") == 4 and "WRONG" not in printed
+
+
+def wrong_relu(load, snn):
+    return torch.nn.Sequential(load.relu_network(), torch.nn.Threshold(0.0, 0.0))
+
+
+def wrong_collapsed(load, snn):
+    return lambda images: snn(images) * (1 + 2**-20)
+
+
+def wrong_compiled(load, snn):
+    return lambda images: snn(images) * 1.01
+
+
+def wrong_packed(load, snn):
+    network = baselines.packed(snn)
+    neuron = [module for module in network.modules() if hasattr(module, "levels")][-1]
+    neuron.levels = neuron.levels * 1.1
+    return network
+
+
+def wrong_serial(load, snn):
+    network = baselines.serial(snn)
+    neuron = network.network.get_submodule(next(snn.neurons())[0])
+    neuron.threshold = neuron.threshold * 1.1
+    return network
+
+
+def not_a_number(load, snn):
+    return lambda images: snn(images) * float("nan")
+
+
+@pytest.mark.parametrize("form,build", [
+    ("relu", wrong_relu), ("pcsnn", wrong_collapsed), ("pcsnn-compiled", wrong_compiled), ("packed", wrong_packed),
+    ("serial", wrong_serial), ("pcsnn", not_a_number),
+])
+def test_a_wrong_result_is_refused_and_gets_no_time(form, build, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(competitors.FORMS, form, dataclasses.replace(competitors.FORMS[form], build=build))
+    code, result = run(tmp_path, "--timesteps", "4", "--memory-timesteps", "--no-plot", "--rows", "relu", "pcsnn", form)
+    assert code == 1
+    row = next(row for row in result["rows"] if row["form"] == form)
+    assert row["right"] is False and row["seconds"] is None and row["rounds"] == []
+    others = [row for row in result["rows"] if row["form"] != form]
+    assert others and all(row["right"] and row["seconds"] for row in others)
+    out, err = capsys.readouterr()
+    assert "WRONG RESULT" in next(line for line in out.splitlines() if line.startswith(f"{row['label']}  "))
+    assert "wrong results" in err and not list(tmp_path.glob("*.png"))
+
+
+def test_what_cannot_run_says_why(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "spikingjelly", None)
+    code, result = run(tmp_path, "--timesteps", "2", "--memory-timesteps", "--no-plot",
+                       "--rows", "relu", "spikingjelly", "qcfs")
+    assert code == 0
+    remarks = {row["form"]: row["remark"] for row in result["rows"] if row["right"] is None}
+    assert "pip install" in remarks["spikingjelly"] and "not trained with QCFS" in remarks["qcfs"]
+    assert capsys.readouterr().out.count("not run: ") == 2
+
+
+def test_a_qcfs_network_brings_its_relu_form_and_itself():
+    torch.set_num_threads(1)
+    network = networks.build("vgg", 4).eval()
+    images = torch.randn(2, 1, 28, 28)
+    load = workloads.Workload("vgg", network, images, images)
+    relu = load.relu_network()
+    assert load.quantized and not any(isinstance(module, type(network.features[2])) for module in relu.modules())
+    with torch.no_grad():
+        snn = load.convert(8)
+        for form in ("relu", "qcfs", "packed", "serial", "pcsnn"):
+            call, verdict = throughput.prepare(form, load, snn)
+            assert verdict.right and call().shape == (2, 10), verdict.words
+
+
+def test_a_shipped_network_runs_on_its_own_images(tmp_path, monkeypatch):
+    path = tmp_path / "vgg.safetensors"
+    described = {"model": "vgg", "data": "", "levels": "4"}
+    safetensors.torch.save_file(networks.build("vgg", 4).state_dict(), path, described)
+    monkeypatch.setattr(networks, "checkpoint_path", lambda name: path)
+    code = throughput.main(["--model", "vgg-fashion-mnist", "--batch", "3", "--timesteps", "4", "--repeats", "1",
+                            "--memory-timesteps", "--no-plot", "--threads", "1", "--output", str(tmp_path),
+                            "--rows", "relu", "qcfs", "pcsnn"])
+    result = json.loads((tmp_path / "throughput-vgg-fashion-mnist.json").read_text())
+    assert code == 0 and result["real_weights"] is True
+    assert [row["remark"].partition(":")[0] for row in result["rows"]][:2] == ["timed only", "the source"]
+    assert "same class on 3 of 3" in result["rows"][2]["remark"]
+
+
+def test_missing_checkpoint_and_bad_options(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(networks, "checkpoint_path", lambda name: tmp_path / "none.safetensors")
+    with pytest.raises(SystemExit, match="train it with train_qcfs.py"):
+        throughput.main(["--model", "vgg-fashion-mnist", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit, match="images of its own"):
+        throughput.main(["--model", "vgg-fashion-mnist", "--image-size", "32", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        throughput.main(["--batch", "0"])
+    with pytest.raises(SystemExit):
+        throughput.main(["--timesteps", "256"])
+    said = capsys.readouterr().err
+    assert "--batch: expected values of at least 1" in said and "expected values in 1..255" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_random_networks_keep_the_size_of_their_activations():
+    torch.set_num_threads(1)
+    load = workloads.load("resnet18", 2, 64)
+    with torch.no_grad():
+        output = load.network(load.images)
+    assert output.isfinite().all() and 0.01 < output.std() < 100
+
+
+@on_linux
+def test_peak_memory_counts_what_a_call_allocates():
+    def call():
+        torch.zeros(64 * MEBI, dtype=torch.uint8).add_(1)
+
+    call()
+    assert 60 * MEBI < peak_memory._peak(call, "cpu") < 80 * MEBI
+    assert peak_memory._peak(lambda: None, "cpu") < 4 * MEBI
+
+
+@on_linux
+def test_peak_memory_of_a_competitor_from_a_fresh_process(monkeypatch):
+    result = peak_memory.measure("packed", "cifar_resnet20", 2, 32, [1, 16], 1, "cpu", 0)
+    assert result["unavailable"] is None
+    assert result["peaks"][16] > 4 * result["peaks"][1] > 0
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(RuntimeError, match="peak memory of relu: process ended with 1"):
+        peak_memory.measure("relu", "cifar_resnet20", 2, 32, [1], 1, "cpu", 0)
+
+
+def test_figures_to_reach_are_printed_for_their_setting_only():
+    rows = [{"form": "pcsnn", "batch": 8, "timesteps": 32, "speedup": 40.0, "of_network": 1.2}]
+    memory = [{"form": form, "batch": 8, "timesteps": 64, "bytes": taken}
+              for form, taken in (("relu", 100), ("pcsnn", 105))]
+    result = {"rows": rows, "memory": memory, "options": {"model": "resnet34", "image_size": None}}
+    assert [line.split()[0] for line in throughput_report.figures(result)] == ["reached", "MISSED", "reached"]
+    for other in ({"model": "resnet18", "image_size": None}, {"model": "resnet34", "image_size": 64}):
+        assert throughput_report.figures({**result, "options": other}) == []
+
+
+def test_interleaving():
+    assert timing.rounds_of(3, 15) == {0, 7, 14} and timing.rounds_of(1, 5) == {0} and timing.rounds_of(9, 2) == {0, 1}
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "abc"}
+    seconds = timing.interleaved(calls, 4, slow={"c"}, slow_rounds=2)
+    assert [seconds[name].keys() for name in "abc"] == [{0, 1, 2, 3}, {0, 1, 2, 3}, {0, 3}]
+    assert sorted(order[:3]) == ["a", "b", "c"] and sorted(order[3:5]) == ["a", "b"]
+    assert timing.ratio({0: 2.0, 1: 6.0, 2: 9.0}, {0: 1.0, 2: 3.0}) == 2.5
+    assert timing.median({0: 2.0, 1: 6.0, 2: 9.0}) == 6.0
