@@ -3,9 +3,10 @@
     python benchmarks/kernel_report.py                       # every operation and dtype, wide configuration
     python benchmarks/kernel_report.py --all --json out.json # every configuration and form
 
-Needs no GPU and times nothing: these are counts from the machine code, beside the least bytes that must move. A row of
-`step` counts what the loops over T do for each neuron and step; `once` all the rest, for each neuron. Bytes are what
-instructions ask for: those of level tables beyond `least` come from a cache.
+Needs no GPU and times nothing: these are counts from the machine code, beside the least bytes that must move.
+`step` counts what the loops over T do for each neuron and step; `once` all the rest, for each neuron,
+what a compiler wrote beside an unrolled loop for its remaining steps included. How often it unrolled is told from the loop's
+accesses. Bytes are what instructions ask for: those of level tables, beyond `least`, come from a cache.
 """
 
 import argparse
@@ -43,13 +44,14 @@ def count(variant, compiled):
     code, loops = inspection.program(compiled)
     loading = [loop for loop in loops if accesses(loop, "load") and not accesses(loop, "store")]
     storing = [loop for loop in loops if accesses(loop, "store")]
-    row_bits = neurons * variant.output.itemsize * 8
     step = dict(instructions=0.0, loaded=0.0, stored=0.0)
-    for kind, alternatives in (("load", loading), ("store", storing)):
+    for kind, alternatives, unroll, dtype in (("load", loading, variant.launch.constants.get("UNROLL", 1), variant.inputs),
+                                              ("store", storing, 1, variant.output)):
         if not alternatives:
             continue
         loop = max(alternatives, key=len)  # the unrolled one, where the compiler made two
-        steps = variant.launch.constants["UNROLL"] if kind == "load" else sum(accesses(loop, "store")) / row_bits
+        turns = sum(accesses(loop, kind)) / (unroll * neurons * dtype.itemsize * 8)
+        steps = unroll * max(round(turns), 1)
         step["instructions"] += len(loop) / steps / neurons
         step["loaded"] += sum(accesses(loop, "load")) / 8 / steps / neurons
         step["stored"] += sum(accesses(loop, "store")) / 8 / steps / neurons

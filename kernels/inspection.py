@@ -84,7 +84,8 @@ def resources(compiled):
     return dict(registers=int(found["REG"]), stack=int(found["STACK"]), spill=0, shared=compiled.metadata.shared,
                 load128=_count(r"\bld\.global\S*\.v(?:4\.b32|2\.b64)\b", text),
                 store128=_count(r"\bst\.global\S*\.v(?:4\.b32|2\.b64)\b", text),
-                loads=_count(r"\bld\.global", text), stores=_count(r"\bst\.global", text), fused=_count(r"\bfma\.rn\.f(?:32|64)\b", text))
+                loads=_count(r"\bld\.global", text), stores=_count(r"\bst\.global", text),
+                fused=_count(r"\bfma\.rn\.f(?:32|64)\b", text))
 
 
 def program(compiled):

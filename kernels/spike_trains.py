@@ -45,7 +45,7 @@ def _unroll(current):
 
 
 def plan(out, current, levels, amplitude, repeat):
-    """The launch that fills `out` [T, N, ...] bytes or floats, each step dense; those of `current` are, too, in the same layout."""
+    """The launch that fills `out` [T, N, ...], bytes or floats; steps of it and of `current` dense and alike in layout."""
     step = current.select(0, 0)
     time_stride = current.stride(0) if current.shape[0] > 1 else step.numel()
     block = common.block(step.numel(), out, current, stride=time_stride)

@@ -65,7 +65,8 @@ _ROUND_TO_BFLOAT16 = """define bfloat @__truncsfbf2(float %x) {
   %value = bitcast i16 %result to bfloat
   ret bfloat %value
 }"""
-_LLVM_TYPES = {"i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "f16": "half", "bf16": "bfloat", "f32": "float", "f64": "double"}
+_LLVM_TYPES = {"i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64",
+               "f16": "half", "bf16": "bfloat", "f32": "float", "f64": "double"}
 _TARGET_WORDS = (
     r"target (datalayout|triple) = .*\n", r",? ![\w.]+ !\d+", r"^!.*\n", r"^attributes #\d+ = .*\n", r" #\d+", r"^;.*\n",
     r"^declare .*@llvm\.amdgcn.*\n", r" addrspace\(\d\)", r"amdgpu_kernel ", r"local_unnamed_addr ?",
