@@ -22,14 +22,16 @@ $(VENV)/built: $(VENV)/dependencies pyproject.toml setup.py $(wildcard csrc/*)
 	touch $@
 
 demo: build
-	$(RUN) benchmarks/demo.py
+	$(RUN) benchmarks/accuracy.py --images 1000 --serial-images 100 --json results/accuracy.json
+	$(RUN) benchmarks/throughput.py --model resnet20-fashion-mnist --batch 32 --timesteps 8 16 32 --repeats 9 \
+	    --memory-timesteps 32 --rows relu qcfs serial packed pcsnn
 
 test: build
 	$(RUN) -m pytest
 
 bench: build
-	$(RUN) benchmarks/operators.py
-	$(RUN) benchmarks/accuracy.py
+	$(RUN) benchmarks/operators.py --json results/operators.json
+	$(RUN) benchmarks/accuracy.py --json results/accuracy.json
 	$(RUN) benchmarks/throughput.py
 
 clean:

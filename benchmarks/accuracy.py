@@ -187,6 +187,9 @@ def main():
     show(rows)
     if not args.data and checkpoints:
         print("Where L does not divide T, method none is the half shift without calibration: give --data to calibrate.")
+    if args.serial_images and checkpoints:
+        print("Serial IF takes the maximum of spikes step by step, which fires more often than the largest rate: "
+              "behind max pools its error grows with T.")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         result = {"rows": rows, "seconds": round(time.time() - begun, 1), "pcsnn": pcsnn.__version__,

@@ -5,10 +5,10 @@
 
 Every result is compared before its time is taken. The calls of a row take turns; a ratio is the median over the rounds.
 
-An operator allocates its output, the copy it is measured against does not. A large output is memory fresh from the system
-at every call with glibc's defaults, whose page faults can cost more than the kernel ("fresh"); an allocator that keeps
-freed memory (jemalloc, tcmalloc, glibc with MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1) gives the "steady" figure,
-which the kernel answers for. Both are printed; the targets are for the steady one.
+An operator allocates its output, the copy it is measured against does not. A large output is memory fresh from the
+system at every call with glibc's defaults, whose page faults can cost more than the kernel ("fresh"); an allocator that
+keeps freed memory (jemalloc, tcmalloc, glibc with MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1) gives the "steady"
+figure, which the kernel answers for. Both are printed; the targets are for the steady one.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def serial_spikes(currents, start):
 
 
 def grid(*shape):
-    """Currents that are multiples of 2^-10: every sum is exact, so that the serial layer makes no rounding of its own."""
+    """Currents that are multiples of 2^-10: every sum is exact, so that the serial layer does not round."""
     return torch.randint(-512, 2048, shape, generator=torch.Generator().manual_seed(0)) / 1024
 
 
@@ -158,7 +158,8 @@ def layer():
 def rates_and_relu():
     current, residual, levels, scale = layer()
     return Row("fire_rates [8, 64, 112, 112] channels last, residual / relu_(add)",
-               lambda: functional.fire_rates(current, levels, scale, residual), lambda: torch.add(current, residual).relu_(), least=1)
+               lambda: functional.fire_rates(current, levels, scale, residual),
+               lambda: torch.add(current, residual).relu_(), least=1)
 
 
 def rates_in_place_and_relu():
@@ -180,8 +181,8 @@ def expansion_and_copy():
                lambda: functional.expand_spikes(counts, 32), lambda: target.copy_(source))
 
 
-ROWS = (spikes_and_copy, spikes_and_loop, spikes_and_spikingjelly, counts_and_serial, counts_of_many_levels, bisected_counts,
-        rates_and_relu, rates_in_place_and_relu, expansion_and_copy)
+ROWS = (spikes_and_copy, spikes_and_loop, spikes_and_spikingjelly, counts_and_serial, counts_of_many_levels,
+        bisected_counts, rates_and_relu, rates_in_place_and_relu, expansion_and_copy)
 
 
 def measure(build, rounds):
@@ -253,7 +254,8 @@ def main():
         print("left out: steady memory needs glibc")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({**circumstances, "load_at_end": timing.load(), "results": results}, indent=1))
+        written = {**circumstances, "load_at_end": timing.load(), "results": results}
+        options.json.write_text(json.dumps(written, indent=1))
 
 
 @pytest.mark.parametrize("side", ("ours", "other"))

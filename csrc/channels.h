@@ -1,5 +1,5 @@
-// Which channel a neuron belongs to, for a dense tensor [N, C, ...] walked in memory order, and per-channel values in the
-// form that the primitives read.
+// Which channel a neuron belongs to, for a dense tensor [N, C, ...] walked in memory order, and per-channel values in
+// the form that the primitives read.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -37,9 +37,9 @@ class Channels {
       return std::vector<V>(static_cast<size_t>(count_), *values);
     }
     std::vector<V> result(static_cast<size_t>(period_ + kPart + kPadding));
-    for (int64_t c = 0; c < count_; ++c)
-      std::fill_n(result.begin() + c * inner_, inner_, values[per_channel ? c : 0]);
-    for (size_t i = static_cast<size_t>(period_); i < result.size(); ++i) result[i] = result[i - static_cast<size_t>(period_)];
+    for (int64_t c = 0; c < count_; ++c) std::fill_n(result.begin() + c * inner_, inner_, values[per_channel ? c : 0]);
+    for (size_t i = static_cast<size_t>(period_); i < result.size(); ++i)
+      result[i] = result[i - static_cast<size_t>(period_)];
     return result;
   }
 

@@ -38,7 +38,8 @@ struct Search {
 template <class F>
 struct Kernels {
   void (*load[kTypes])(const void* in, int64_t n, F* mean);  // of the types that are not F
-  // mean = base + ..., where base may be mean itself; add_rows adds kRows rows, `stride` entries apart, one after the other
+  // mean = base + ..., where base may be mean itself; add_rows adds kRows rows, `stride` entries apart, one after the
+  // other
   void (*add[kTypes])(const F* base, const void* in, int64_t stride, int64_t n, F* mean);
   void (*add_rows[kTypes])(const F* base, const void* in, int64_t stride, int64_t n, F* mean);
   void (*add_counts)(const F* base, const uint8_t* counts, Values<F> scale, int64_t n, F* mean);
@@ -56,8 +57,8 @@ struct Primitives {
   Kernels<double> f64;
   Spikes spikes[4];  // by log2 of the output's width in bytes
   // scale * count of mean + residual (which may be null) in one pass, for float32 through and through; out may be mean.
-  void (*fused_rates)(const float* mean, const float* residual, int64_t n, const Search<float>& table, Values<float> scale,
-                      float* out);
+  void (*fused_rates)(const float* mean, const float* residual, int64_t n, const Search<float>& table,
+                      Values<float> scale, float* out);
   // A copy that leaves the caches alone, where there is one; `fence` before another thread may read it.
   void (*stream)(const void* from, int64_t bytes, void* to);
   void (*fence)();

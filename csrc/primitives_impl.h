@@ -1,6 +1,6 @@
-// The primitives, compiled once for each instruction set: the including source sets PCSNN_ISA (a namespace), PCSNN_TABLE
-// (the name of its table), PCSNN_NAME and PCSNN_AVX2 (0 or 1). Everything is local to that source: a function shared
-// with code for older processors might be linked from the newer one.
+// The primitives, compiled once for each instruction set: the including source sets PCSNN_ISA (a namespace),
+// PCSNN_TABLE (the name of its table), PCSNN_NAME and PCSNN_AVX2 (0 or 1). Everything is local to that source: a
+// function shared with code for older processors might be linked from the newer one.
 
 // `base` and `mean` may be one array, which the compiler would otherwise take for a dependence.
 #if defined(__GNUC__) && !defined(__clang__)
@@ -60,7 +60,8 @@ inline void narrow(float value, Half* out) {
   const uint32_t subnormal = as_bits(as_float(magnitude) + 0.5f) - as_bits(0.5f);
   const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
   const uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
-  out->bits = static_cast<uint16_t>(bits >> 16 & 0x8000u) | static_cast<uint16_t>(magnitude >= 0x477ff000u ? special : finite);
+  out->bits =
+      static_cast<uint16_t>(bits >> 16 & 0x8000u) | static_cast<uint16_t>(magnitude >= 0x477ff000u ? special : finite);
 }
 
 template <class In, class F>
@@ -85,7 +86,8 @@ void add(const F* base, const void* in, int64_t stride, int64_t n, F* mean) {
     for (; i + 8 <= n; i += 8) {
       __m256 sum = _mm256_loadu_ps(base + i);
       for (int r = 0; r < rows; ++r)
-        sum = _mm256_add_ps(sum, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + r * stride + i))));
+        sum = _mm256_add_ps(sum,
+                            _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + r * stride + i))));
       _mm256_storeu_ps(mean + i, sum);
     }
 #endif
@@ -112,7 +114,6 @@ void add_counts(const F* base, const uint8_t* counts, Values<F> scale, int64_t n
 template <class Out, class F>
 void rates(const uint8_t* counts, Values<F> scale, int64_t n, void* out) {
   Out* __restrict to = static_cast<Out*>(out);
-  const int64_t stride = scale.each;
   int64_t i = 0;
 #if PCSNN_AVX2
   if constexpr (std::is_same_v<Out, Half>)
@@ -124,7 +125,7 @@ void rates(const uint8_t* counts, Values<F> scale, int64_t n, void* out) {
     }
 #endif
   if (scale.each) {
-    for (; i < n; ++i) narrow(scale.data[i * stride] * static_cast<F>(counts[i]), to + i);
+    for (; i < n; ++i) narrow(scale.data[i] * static_cast<F>(counts[i]), to + i);
   } else {
     const F factor = *scale.data;
     for (; i < n; ++i) narrow(factor * static_cast<F>(counts[i]), to + i);
@@ -221,7 +222,8 @@ struct Guess {
   }
 
   __m256 level(__m256i guess, int64_t i) const {
-    const __m256i row = each ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table.row + i)) : _mm256_set1_epi32(*table.row);
+    const __m256i row =
+        each ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table.row + i)) : _mm256_set1_epi32(*table.row);
     return _mm256_i32gather_ps(table.levels, _mm256_add_epi32(row, _mm256_mullo_epi32(guess, repeat)), 4);
   }
 
@@ -243,7 +245,8 @@ struct Bisect {
     __m256i row[kVectors];
     const int32_t start = table.timesteps - half;
     for (int v = 0; v < kVectors; ++v) {
-      row[v] = each ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table.row + i + 8 * v)) : _mm256_set1_epi32(*table.row);
+      row[v] = each ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table.row + i + 8 * v))
+                    : _mm256_set1_epi32(*table.row);
       const __m256 level = _mm256_i32gather_ps(table.levels + start, row[v], 4);
       count[v] = _mm256_and_si256(_mm256_castps_si256(reached(mean[v], level)), _mm256_set1_epi32(start + 1));
     }
@@ -261,10 +264,11 @@ struct Bisect {
   __m256i weight;
 };
 
-// The same comparisons as a walk down a tree, for neurons that share a row: node h has the children 2h and 2h + 1, so that
-// the first levels down are permutations of registers and not gathers.
+// The same comparisons as a walk down a tree, for neurons that share a row: node h has the children 2h and 2h + 1, so
+// that the first levels down are permutations of registers and not gathers.
 struct Tree {
-  explicit Tree(const Search<float>& table) : half(half_range(table.timesteps)), timesteps(table.timesteps), weight(table.weight) {
+  explicit Tree(const Search<float>& table)
+      : half(half_range(table.timesteps)), timesteps(table.timesteps), weight(table.weight) {
     const float* levels = table.levels + *table.row;
     nodes[1] = levels[timesteps - half];
     for (int32_t width = 2, step = half / 2; step >= 1; width *= 2, step /= 2)
@@ -279,7 +283,8 @@ struct Tree {
     for (int v = 0; v < kVectors; ++v) node[v] = _mm256_set1_epi32(1);
     for (int32_t width = 1; width <= half; width *= 2)
       for (int v = 0; v < kVectors; ++v) {
-        const __m256 above = reached(mean[v], width <= 32 ? permuted(node[v], width) : _mm256_i32gather_ps(nodes, node[v], 4));
+        const __m256 above =
+            reached(mean[v], width <= 32 ? permuted(node[v], width) : _mm256_i32gather_ps(nodes, node[v], 4));
         node[v] = _mm256_sub_epi32(_mm256_add_epi32(node[v], node[v]), _mm256_castps_si256(above));
       }
     // A path of the upper half counts from T - half + 1, not from half.
@@ -300,7 +305,9 @@ struct Tree {
                             _mm256_blendv_ps(eight(48, node), eight(56, node), by_8), by_16);
   }
 
-  __m256 eight(int32_t start, __m256i node) const { return _mm256_permutevar8x32_ps(_mm256_load_ps(nodes + start), node); }
+  __m256 eight(int32_t start, __m256i node) const {
+    return _mm256_permutevar8x32_ps(_mm256_load_ps(nodes + start), node);
+  }
 
   // Building the tree must be little beside walking it.
   static bool pays(int64_t n, const Search<float>& table) { return !table.each && n >= 2 * table.timesteps; }
@@ -322,19 +329,21 @@ void with_find(int64_t n, const Search<float>& table, const Use& use) {
 
 template <class Find>
 __m256i find32(const float* mean, int64_t i, const Find& find) {
-  const __m256 means[kVectors] = {_mm256_loadu_ps(mean), _mm256_loadu_ps(mean + 8), _mm256_loadu_ps(mean + 16), _mm256_loadu_ps(mean + 24)};
+  const __m256 means[kVectors] = {_mm256_loadu_ps(mean), _mm256_loadu_ps(mean + 8), _mm256_loadu_ps(mean + 16),
+                                  _mm256_loadu_ps(mean + 24)};
   __m256i count[kVectors];
   find(means, i, count);
-  const __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(count[0], count[1]), _mm256_packs_epi32(count[2], count[3]));
-  return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));  // packing works within 128 bits
+  const __m256i bytes =
+      _mm256_packus_epi16(_mm256_packs_epi32(count[0], count[1]), _mm256_packs_epi32(count[2], count[3]));
+  return _mm256_permutevar8x32_epi32(bytes,
+                                     _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));  // packing works within 128 bits
 }
 
 template <>
 void search<float>(const float* mean, int64_t n, const Search<float>& table, uint8_t* counts) {
   with_find(n, table, [=](const auto& find) {
     int64_t i = 0;
-    for (; i + 32 <= n; i += 32)
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(counts + i), find32(mean + i, i, find));
+    for (; i + 32 <= n; i += 32) _mm256_storeu_si256(reinterpret_cast<__m256i*>(counts + i), find32(mean + i, i, find));
     if (i == n) return;
     alignas(32) float rest[32] = {};
     alignas(32) uint8_t found[32];
@@ -359,7 +368,8 @@ void rate32(const float* mean, const float* residual, int64_t i, const Find& fin
   }
 }
 
-void fused_rates(const float* mean, const float* residual, int64_t n, const Search<float>& table, Values<float> scale, float* out) {
+void fused_rates(const float* mean, const float* residual, int64_t n, const Search<float>& table, Values<float> scale,
+                 float* out) {
   with_find(n, table, [=](const auto& find) {
     int64_t i = 0;
     for (; i + 32 <= n; i += 32) rate32(mean + i, residual ? residual + i : nullptr, i, find, scale, out + i);
@@ -396,7 +406,8 @@ void fence() { _mm_sfence(); }
 void stream(const void* from, int64_t bytes, void* to) { __builtin_memcpy(to, from, static_cast<size_t>(bytes)); }
 void fence() {}
 
-void fused_rates(const float* mean, const float* residual, int64_t n, const Search<float>& table, Values<float> scale, float* out) {
+void fused_rates(const float* mean, const float* residual, int64_t n, const Search<float>& table, Values<float> scale,
+                 float* out) {
   for (int64_t i = 0; i < n; ++i) {
     const float sum = residual ? mean[i] + residual[i] : mean[i];
     const int64_t channel = i * table.each;
@@ -413,7 +424,8 @@ void fused_rates(const float* mean, const float* residual, int64_t n, const Sear
 const Primitives PCSNN_TABLE = {
     PCSNN_NAME,
     {{nullptr, PCSNN_ISA::load<PCSNN_ISA::Half, float>, PCSNN_ISA::load<PCSNN_ISA::BFloat16, float>, nullptr},
-     {PCSNN_ISA::add<float, float, 1>, PCSNN_ISA::add<PCSNN_ISA::Half, float, 1>, PCSNN_ISA::add<PCSNN_ISA::BFloat16, float, 1>, nullptr},
+     {PCSNN_ISA::add<float, float, 1>, PCSNN_ISA::add<PCSNN_ISA::Half, float, 1>,
+      PCSNN_ISA::add<PCSNN_ISA::BFloat16, float, 1>, nullptr},
      {PCSNN_ISA::add<float, float, kRows>, PCSNN_ISA::add<PCSNN_ISA::Half, float, kRows>,
       PCSNN_ISA::add<PCSNN_ISA::BFloat16, float, kRows>, nullptr},
      PCSNN_ISA::add_counts<float>,

@@ -29,7 +29,7 @@ def _table(name, levels):
 
 
 def tables(timesteps, channels=None, seed=0):
-    """Level tables [T], or [channels, T]: even, staircase, uneven, with offset, dead channels, thresholds out of reach."""
+    """Level tables [T], or [channels, T]: even, staircase, uneven, with offset, dead, out of reach."""
     generator = torch.Generator().manual_seed(seed)
     theta = 1.0 if channels is None else torch.rand(channels, generator=generator, dtype=torch.float64) * 3 + 0.01
     rows = () if channels is None else (channels,)
@@ -43,7 +43,8 @@ def tables(timesteps, channels=None, seed=0):
     ]
     for count in sorted({1, timesteps // 2, math.gcd(timesteps, 4)} - {0, timesteps}):
         if timesteps % count == 0:
-            found.append(_table(f"staircase of {count}", functional.levels(theta, timesteps, quantization_levels=count)))
+            staircase = functional.levels(theta, timesteps, quantization_levels=count)
+            found.append(_table(f"staircase of {count}", staircase))
     if channels is not None:
         dead = torch.as_tensor(theta).clone()
         dead[::2] = torch.inf
@@ -60,8 +61,8 @@ SPECIAL = (0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 1e-39, 3e38,
 
 
 def currents(shape, levels, dtype, seed=0, scale=1.0):
-    """Currents [N, ...] of `dtype`: a third at a level of its channel, or one or two units in the last place beside it, some
-    special values, the others random over the range of the levels."""
+    """Currents [N, ...] of `dtype`: at a level of its channel, one unit in the last place beside it, near it, special
+    values, and random over the range of the levels."""
     generator = torch.Generator().manual_seed(seed)
     compute = compute_dtype(dtype)
     rows = levels.to(compute) * scale
@@ -82,7 +83,7 @@ def currents(shape, levels, dtype, seed=0, scale=1.0):
 
 
 def layouts(tensor, first=0):
-    """The values of `tensor` in several memory layouts; dimensions before `first` (time) keep their place in the shape."""
+    """The values of `tensor` in several memory layouts; dimensions before `first` (time) keep their place."""
     yield "contiguous", tensor.contiguous()
     dims = tensor.dim()
     if dims - first >= 2:
@@ -91,7 +92,8 @@ def layouts(tensor, first=0):
         yield "transposed", tensor.permute(order).contiguous().permute(inverse)
     if dims - first >= 3:
         yield "channels last", tensor.movedim(first + 1, -1).contiguous().movedim(-1, first + 1)
-    padded = torch.full([size + 3 for size in tensor.shape], torch.nan if tensor.is_floating_point() else 77).to(tensor.dtype)
+    poison = torch.nan if tensor.is_floating_point() else 77
+    padded = torch.full([size + 3 for size in tensor.shape], poison, dtype=tensor.dtype)
     middle = padded[tuple(slice(1, size + 1) for size in tensor.shape)]
     middle.copy_(tensor)
     yield "sliced", middle

@@ -1,5 +1,5 @@
-"""All operators over sizes around the vector widths and the block, every dtype and layout: a program, for processes that
-run with other instruction sets or guarded memory than the tests do."""
+"""All operators over sizes around the vector widths and the block, every dtype and layout: a program, for processes
+that run with other instruction sets or guarded memory than the tests do."""
 
 import math
 

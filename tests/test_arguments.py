@@ -14,7 +14,9 @@ LEVELS = functional.levels(1.0, 4)
 FALLING = LEVELS.flip(0)
 GRADIENT = CURRENT.clone().requires_grad_()
 
-counts, rates, spikes, expand = functional.fire_counts, functional.fire_rates, functional.fire_spikes, functional.expand_spikes
+counts, rates = functional.fire_counts, functional.fire_rates
+spikes, expand = functional.fire_spikes, functional.expand_spikes
+ONE_A_ROW = torch.ones(3)
 
 MEAN_ARGUMENTS = [  # of fire_counts and fire_rates: current, levels, residual, residual_scale
     ((None, LEVELS, None, None), TypeError, "current"),
@@ -89,8 +91,8 @@ BAD_CALLS = {
     "spikes: amplitude of bytes": (lambda: spikes(STEPS, LEVELS, torch.uint8, 1.0), TypeError, "out_dtype"),
     "spikes: amplitude type": (lambda: spikes(STEPS, LEVELS, torch.float32, "1"), TypeError, "amplitude"),
     "spikes: amplitude nan": (lambda: spikes(STEPS, LEVELS, torch.float32, math.nan), ValueError, "amplitude"),
-    "spikes: amplitude channels": (lambda: spikes(STEPS, LEVELS, torch.float32, torch.ones(2)), ValueError, "amplitude"),
-    "spikes: amplitude dtype": (lambda: spikes(STEPS, LEVELS, torch.float32, torch.ones(3).half()), TypeError, "amplitude"),
+    "spikes: amplitude channels": (lambda: spikes(STEPS, LEVELS, torch.half, ONE_A_ROW[:2]), ValueError, "amplitude"),
+    "spikes: amplitude dtype": (lambda: spikes(STEPS, LEVELS, torch.half, ONE_A_ROW.half()), TypeError, "amplitude"),
     "spikes: gradient": (lambda: spikes(GRADIENT.expand(4, 2, 3, 4), LEVELS), RuntimeError, "current"),
     "spikes: device": (lambda: spikes(STEPS, LEVELS.to("meta")), ValueError, ".*levels on meta"),
     "expand: no tensor": (lambda: expand([1, 2], 4), TypeError, "counts"),
@@ -125,7 +127,7 @@ BAD_CALLS = {
     "levels: shift text": (lambda: functional.levels(1.0, 4, shift="0"), TypeError, "shift"),
     "levels: offset inf": (lambda: functional.levels(1.0, 4, offset=math.inf), ValueError, "offset"),
     "levels: offset matrix": (lambda: functional.levels(1.0, 4, offset=torch.ones(2, 2)), ValueError, "offset"),
-    "levels: offset channels": (lambda: functional.levels(torch.ones(3), 4, offset=torch.ones(2)), ValueError, "offset"),
+    "levels: offset channels": (lambda: functional.levels(ONE_A_ROW, 4, offset=ONE_A_ROW[:2]), ValueError, "offset"),
 }
 
 

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.skipif(bool(ops._no_extension), reason=f"no C++ kernels
 
 
 def run(code, **environment):
-    return subprocess.run([sys.executable, "-c", code], cwd=HERE, env={**os.environ, **environment}, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code], cwd=HERE, env={**os.environ, **environment},
+                          capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

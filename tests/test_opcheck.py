@@ -27,7 +27,10 @@ SAMPLES = {
         (LAST, ROWS, SCALES, LAST, None, 0),
         (CURRENT.double().transpose(1, 2).transpose(1, 2)[..., 1:], LEVELS, SCALE, COUNTS[..., 1:], SCALE, 1),
     ],
-    "fire_rates_": [(CURRENT.clone(), LEVELS, SCALE, None, None, 1), (LAST.clone()[..., ::2], ROWS, SCALES, LAST[..., ::2], None, 0)],
+    "fire_rates_": [
+        (CURRENT.clone(), LEVELS, SCALE, None, None, 1),
+        (LAST.clone()[..., ::2], ROWS, SCALES, LAST[..., ::2], None, 0),
+    ],
     "fire_spikes": [
         (STEPS, LEVELS, None, torch.uint8, 1),
         (STEPS.movedim(0, -1).contiguous().movedim(-1, 0), ROWS, SCALES, torch.float16, 0),

@@ -1,0 +1,67 @@
+// Which primitives this processor runs, and over which threads.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <type_traits>
+
+#include "channels.h"
+#include "primitives.h"
+
+#if defined(__linux__) && AT_PARALLEL_OPENMP && !defined(INTRA_OP_PARALLEL)
+#error "at::parallel_for would run on one thread: compile with -fopenmp"
+#endif
+
+namespace pcsnn {
+
+// Those of the best instruction set at hand, or of the lower one that the environment's PCSNN_CPU_CAPABILITY names.
+const Primitives& primitives();
+
+template <class F>
+const Kernels<F>& kernels();
+template <>
+inline const Kernels<float>& kernels<float>() {
+  return primitives().f32;
+}
+template <>
+inline const Kernels<double>& kernels<double>() {
+  return primitives().f64;
+}
+
+template <class F>
+constexpr at::ScalarType dtype_of = std::is_same_v<F, double> ? at::kDouble : at::kFloat;
+
+inline Type current_type(const at::Tensor& current) {
+  switch (current.scalar_type()) {
+    case at::kFloat:
+      return kFloat;
+    case at::kHalf:
+      return kHalf;
+    case at::kBFloat16:
+      return kBFloat16;
+    case at::kDouble:
+      return kDouble;
+    default:
+      TORCH_CHECK(false, "current: expected float32, float16, bfloat16 or float64, got ", current.scalar_type());
+  }
+}
+
+constexpr int64_t kThreadWork = 16384;  // elements that are worth a thread
+
+// body(begin, end) for blocks of [0, neurons), over the threads. `work` is what a neuron costs, in loaded or stored
+// elements.
+template <class Body>
+void over_blocks(int64_t neurons, int64_t work, const Body& body) {
+  const int64_t share = (neurons / at::get_num_threads() + 63) / 64 * 64;  // whole lines of the cache, of bytes too
+  const int64_t size = std::clamp<int64_t>(share, 64, kBlock);
+  const int64_t blocks = (neurons + size - 1) / size;
+  const int64_t grain = std::max<int64_t>(1, kThreadWork / (size * work));
+  at::parallel_for(0, blocks, grain, [&](int64_t first, int64_t last) {
+    for (int64_t block = first; block < last; ++block) body(block * size, std::min(neurons, (block + 1) * size));
+    primitives().fence();
+  });
+}
+
+}  // namespace pcsnn

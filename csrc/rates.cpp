@@ -1,0 +1,124 @@
+// fire_counts, fire_rates and fire_rates_: neurons under a mean current.
+#include <ATen/ATen.h>
+#include <ATen/MemoryOverlap.h>
+#include <torch/library.h>
+
+#include <type_traits>
+
+#include "neurons.h"
+
+namespace pcsnn {
+namespace {
+
+template <class F>
+void counts_into(const at::Tensor& out, const at::Tensor& current, const at::Tensor& levels,
+                 const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat) {
+  const Channels channels(current, per_channel(levels, residual_scale));
+  const Table<F> table(channels, levels, repeat, false);
+  const Mean<F> mean(channels, current, residual, residual_scale);
+  uint8_t* counts = out.mutable_data_ptr<uint8_t>();
+  over_blocks(current.numel(), 1, [&](int64_t begin, int64_t end) {
+    alignas(64) F buffer[kBlock];
+    const F* means = mean.load(begin, end, buffer);
+    channels.runs(begin, end, [&](int64_t start, int64_t length, int64_t offset) {
+      kernels<F>().search(means + (start - begin), length, table.at(offset), counts + start);
+    });
+  });
+}
+
+at::Tensor fire_counts(const at::Tensor& current, const at::Tensor& levels, const OptionalTensor& residual,
+                       const OptionalTensor& residual_scale, int64_t repeat) {
+  const Type type = current_type(current);
+  check_mean_arguments(current, levels, residual, residual_scale, repeat);
+  at::Tensor out = at::empty_like(current, current.options().dtype(at::kByte));
+  if (current.numel() == 0) return out;
+  const auto run = type == kDouble ? counts_into<double> : counts_into<float>;
+  run(out, to_dense(current), levels, residual, residual_scale, repeat);
+  return out;
+}
+
+// `out` may be `current`.
+template <class F>
+void rates_into(const at::Tensor& out, const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
+                const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat) {
+  const Channels channels(current, per_channel(levels, scale, residual_scale));
+  const Table<F> table(channels, levels, repeat, true);
+  const ChannelValues<F> scales(channels, scale);
+  const Mean<F> mean(channels, current, residual, residual_scale);
+  const Type type = current_type(current);
+  const int64_t size = out.element_size();
+  char* rates = mutable_bytes_of(out);
+  over_blocks(current.numel(), 1, [&](int64_t begin, int64_t end) {
+    alignas(64) F buffer[kBlock];
+    if constexpr (std::is_same_v<F, float>) {
+      if (type == kFloat) {
+        const float* means = mean.trunk(begin, end, buffer);
+        const float* more = reinterpret_cast<const float*>(mean.branch(begin));
+        float* target = reinterpret_cast<float*>(rates) + begin;
+        channels.runs(begin, end, [&](int64_t start, int64_t length, int64_t offset) {
+          const int64_t i = start - begin;
+          primitives().fused_rates(means + i, more ? more + i : nullptr, length, table.at(offset), scales.at(offset),
+                                   target + i);
+        });
+        return;
+      }
+    }
+    alignas(64) uint8_t counts[kBlock];
+    const F* means = mean.load(begin, end, buffer);
+    channels.runs(begin, end, [&](int64_t start, int64_t length, int64_t offset) {
+      const int64_t i = start - begin;
+      kernels<F>().search(means + i, length, table.at(offset), counts + i);
+      kernels<F>().rates[type](counts + i, scales.at(offset), length, rates + start * size);
+    });
+  });
+}
+
+void run_rates(const at::Tensor& out, const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
+               const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat) {
+  const auto run = current_type(current) == kDouble ? rates_into<double> : rates_into<float>;
+  run(out, current, levels, scale, residual, residual_scale, repeat);
+}
+
+at::Tensor fire_rates(const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
+                      const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat) {
+  current_type(current);
+  check_mean_arguments(current, levels, residual, residual_scale, repeat);
+  check_channel_values("scale", scale, current.sizes());
+  at::Tensor out = huge_pages(at::empty_like(current));
+  if (current.numel()) run_rates(out, to_dense(current), levels, scale, residual, residual_scale, repeat);
+  return out;
+}
+
+// A residual may be `current` itself, but not a shifted view of it: that would be read after it is overwritten.
+OptionalTensor kept(const OptionalTensor& residual, const at::Tensor& current) {
+  if (!residual || !residual->is_alias_of(current)) return residual;
+  const bool same = residual->const_data_ptr() == current.const_data_ptr() && residual->dtype() == current.dtype() &&
+                    same_layout(*residual, current);
+  return same ? residual : residual->clone();
+}
+
+void fire_rates_(const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
+                 const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat) {
+  at::assert_no_internal_overlap(current);
+  if (!dense(current)) {
+    current.copy_(fire_rates(current, levels, scale, residual, residual_scale, repeat));
+    return;
+  }
+  current_type(current);
+  check_mean_arguments(current, levels, residual, residual_scale, repeat);
+  check_channel_values("scale", scale, current.sizes());
+  if (current.numel() == 0) return;
+  const at::Tensor table = levels.is_alias_of(current) ? levels.clone() : levels;
+  run_rates(current, current, table, scale, kept(residual, current), residual_scale, repeat);
+  if (!current.is_inference()) current.unsafeGetTensorImpl()->bump_version();
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(pcsnn, CPU, m) {
+  m.impl("fire_counts", &fire_counts);
+  m.impl("fire_rates", &fire_rates);
+  m.impl("fire_rates_", &fire_rates_);
+}
+
+}  // namespace pcsnn
