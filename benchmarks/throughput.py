@@ -27,6 +27,9 @@ import timing
 import workloads
 from pcsnn import validate
 
+MEMORY_PROCESSES = 5  # for forms whose work does not grow with T
+
+
 def prepare(name, load, snn):
     """A competitor's function without arguments, warmed up, and the verdict on its result; or None, and why not."""
     form = competitors.FORMS[name]
@@ -91,7 +94,7 @@ def measure_memory(forms, failed, args, bar):
             result = {"peaks": {}, "unavailable": failed[name]}
         else:
             result = peak_memory.measure(name, args.model, batch, args.image_size, args.memory_timesteps, args.threads,
-                                         args.device, args.seed)
+                                         args.device, args.seed, 1 if form.every_step else MEMORY_PROCESSES)
         row = {"form": name, "label": form.label, "batch": batch}
         rows += [{**row, "timesteps": timesteps, "bytes": taken} for timesteps, taken in result["peaks"].items()]
         if result["unavailable"]:

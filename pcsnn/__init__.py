@@ -8,6 +8,6 @@ from pcsnn.ops import backend_info, use_backend
 
 __version__ = "0.1.0"
 __all__ = [
-    "SpikingNetwork", "analysis", "backend_info", "baselines", "convert", "functional", "load", "models", "nn", "record", "save", "set_timesteps",
-    "use_backend",
+    "SpikingNetwork", "analysis", "backend_info", "baselines", "convert", "functional", "load", "models", "nn", "record",
+    "save", "set_timesteps", "use_backend",
 ]
