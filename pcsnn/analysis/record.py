@@ -5,7 +5,7 @@ import contextlib
 import torch
 
 from pcsnn import functional
-from pcsnn.convert.network import SpikingNetwork
+from pcsnn.convert.network import check_converted
 
 
 class Recording:
@@ -56,8 +56,7 @@ def record(snn):
     Raises:
         TypeError: not a SpikingNetwork.
     """
-    if not isinstance(snn, SpikingNetwork):
-        raise TypeError(f"snn: expected a SpikingNetwork, made by pcsnn.convert, got {type(snn).__name__}")
+    check_converted(snn)
     recording = Recording(snn)
     hooks = [neuron.register_forward_pre_hook(recording._watch(name)) for name, neuron in snn.neurons()]
     try:

@@ -47,6 +47,12 @@ class SpikingNetwork(torch.nn.Module):
         return super().train(False)
 
 
+def check_converted(snn):
+    """TypeError for anything but a SpikingNetwork."""
+    if not isinstance(snn, SpikingNetwork):
+        raise TypeError(f"snn: expected a SpikingNetwork, made by pcsnn.convert, got {type(snn).__name__}")
+
+
 def describe(neuron, timesteps):
     """The report's words on a neuron."""
     theta = neuron.threshold
@@ -81,8 +87,7 @@ def set_timesteps(snn, timesteps):
     Raises:
         TypeError, ValueError: not a SpikingNetwork, T out of range; nothing is changed then.
     """
-    if not isinstance(snn, SpikingNetwork):
-        raise TypeError(f"snn: expected a SpikingNetwork, made by pcsnn.convert, got {type(snn).__name__}")
+    check_converted(snn)
     validate.timesteps(timesteps)
     if timesteps != snn.timesteps and snn.report.method in DEPENDS_ON_TIMESTEPS:
         warnings.warn(f"this network was calibrated at T = {snn.timesteps}; calibrate anew for T = {timesteps} "

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import fx, nn
 
 import pcsnn.nn
-from pcsnn.convert.network import SpikingNetwork
+from pcsnn.convert.network import SpikingNetwork, check_converted
 from pcsnn.convert.operations import MOVING_ATTRIBUTES, SHAPE_ATTRIBUTES
 from pcsnn.convert.report import Report, Row
 
@@ -186,8 +186,7 @@ def save(snn, path):
         TypeError: not a SpikingNetwork.
         ValueError: it calls a function or module of the user's own, which a file cannot carry.
     """
-    if not isinstance(snn, SpikingNetwork):
-        raise TypeError(f"snn: expected a SpikingNetwork, made by pcsnn.convert, got {type(snn).__name__}")
+    check_converted(snn)
     network, nodes, modules, attributes = snn.network, [], {}, []
     for node in network.graph.nodes:
         target = node.target
