@@ -174,7 +174,7 @@ def main():
     torch.set_num_threads(args.threads)
     checkpoints = args.checkpoint
     if checkpoints is None:
-        checkpoints = [networks.checkpoint_path(name) for name in networks.FASHION_MNIST]
+        checkpoints = [networks.checkpoint_path(name) for name in networks.QCFS]
     begun, rows = time.time(), []
     try:
         with torch.no_grad():

@@ -17,7 +17,7 @@ RANDOM = {name: (getattr(models, name), *image) for names, image in (
     (("resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg16_bn"), (3, 224)),
     (("cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56"), (3, 32)),
 ) for name in names}
-SHIPPED = {f"{name}-fashion-mnist": name for name in networks.FASHION_MNIST}
+SHIPPED = {f"{name}-fashion-mnist": name for name in networks.QCFS}
 NAMES = [*SHIPPED, *RANDOM]
 CALIBRATION = 4  # random images that settle batch norm and thresholds of a random network; times do not depend on them
 SHIPPED_CALIBRATION = 32
@@ -81,7 +81,7 @@ def _shipped(name, batch, image_size):
         raise ValueError(f"image size: {name} has images of its own, 28x28")
     path = networks.checkpoint_path(SHIPPED[name])
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}: train it with train_qcfs.py")
+        raise FileNotFoundError(f"no checkpoint {path}: train it with train.py")
     network, _ = networks.load(path)
     images = data.normalise(data.fashion_mnist("t10k")[0][:batch + SHIPPED_CALIBRATION], data.FASHION_MNIST)
     return network, images[:batch], images[batch:]

@@ -142,7 +142,7 @@ def test_a_shipped_network_runs_on_its_own_images(tmp_path, monkeypatch):
 
 def test_missing_checkpoint_and_bad_options(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(networks, "checkpoint_path", lambda name: tmp_path / "none.safetensors")
-    with pytest.raises(SystemExit, match="train it with train_qcfs.py"):
+    with pytest.raises(SystemExit, match="train it with train.py"):
         throughput.main(["--model", "vgg-fashion-mnist", "--output", str(tmp_path)])
     with pytest.raises(SystemExit, match="images of its own"):
         throughput.main(["--model", "vgg-fashion-mnist", "--image-size", "32", "--output", str(tmp_path)])

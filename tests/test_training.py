@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "benchmarks
 import accuracy  # noqa: E402
 import data  # noqa: E402
 import networks  # noqa: E402
-import train_qcfs  # noqa: E402
+import train  # noqa: E402
 
 
 def write_idx(path, array):
@@ -72,7 +72,7 @@ def test_normalise_scales_each_channel():
 
 def test_augmentation_only_shifts_and_flips():
     images = torch.randint(1, 256, (64, 1, 6, 5), dtype=torch.uint8)
-    out = train_qcfs.augment(images, 2, torch.Generator().manual_seed(0))
+    out = train.augment(images, 2, torch.Generator().manual_seed(0))
     seen = set()
     for before, after in zip(images[:, 0], out[:, 0]):
         padded = torch.nn.functional.pad(before, (2, 2, 2, 2))
@@ -98,7 +98,7 @@ def weights(path):
 
 def train_until_killed(arguments, saves, monkeypatch):
     """Train until after `saves` saves of the state, then die while writing the next."""
-    replace, written = train_qcfs.replace_file, []
+    replace, written = train.replace_file, []
 
     def killed(path, write):
         if len(written) == saves:
@@ -108,8 +108,8 @@ def train_until_killed(arguments, saves, monkeypatch):
         replace(path, write)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train_qcfs, "replace_file", killed)
-        train_qcfs.train(arguments)
+        patch.setattr(train, "replace_file", killed)
+        train.train(arguments)
 
 
 @pytest.fixture
@@ -121,13 +121,13 @@ def one_thread():
 
 
 def test_killed_training_resumes_to_the_same_weights(folder, monkeypatch, one_thread):
-    monkeypatch.setattr(train_qcfs, "SAVE_EVERY", 2)
+    monkeypatch.setattr(train, "SAVE_EVERY", 2)
     whole, resumed = settings(folder, folder / "whole.safetensors"), settings(folder, folder / "resumed.safetensors")
-    train_qcfs.train(whole)
+    train.train(whole)
     for saves in (1, 3):  # within the first epoch; after its end and again within the second
         train_until_killed(resumed, saves, monkeypatch)
         torch.rand(7)  # the generator of the process that resumes stands elsewhere
-    train_qcfs.train(resumed)
+    train.train(resumed)
     expected, metadata = weights(whole.output)
     found, same = weights(resumed.output)
     assert metadata == same
@@ -138,13 +138,13 @@ def test_resuming_with_other_settings_is_refused(folder, monkeypatch):
     output = folder / "net.safetensors"
     train_until_killed(settings(folder, output), 1, monkeypatch)
     with pytest.raises(SystemExit, match="delete it to start anew"):
-        train_qcfs.train(settings(folder, output, seed=4))
+        train.train(settings(folder, output, seed=4))
 
 
 def test_a_second_stage_goes_on_from_a_checkpoint(folder):
     first, second = folder / "first.safetensors", folder / "second.safetensors"
-    train_qcfs.train(settings(folder, first))
-    train_qcfs.train(settings(folder, second, start=first, rate=1e-30, shift=0, seed=4, weight_decay=0.0))
+    train.train(settings(folder, first))
+    train.train(settings(folder, second, start=first, rate=1e-30, shift=0, seed=4, weight_decay=0.0))
     before, _ = weights(first)
     after, _ = weights(second)
     learnt = [key for key in before if "running" not in key and "num_batches" not in key]
@@ -152,26 +152,34 @@ def test_a_second_stage_goes_on_from_a_checkpoint(folder):
     metadata = networks.load(second)[1]
     assert metadata["epochs"] == 4 and [stage["seed"] for stage in metadata["stages"]] == [3, 4]
     with pytest.raises(SystemExit, match="4 levels"):
-        train_qcfs.train(settings(folder, second, start=first, levels=8))
+        train.train(settings(folder, second, start=first, levels=8))
 
 
 def test_a_finished_training_leaves_only_its_checkpoint(folder):
     before = set(folder.iterdir())
     output = folder / "net.safetensors"
-    train_qcfs.train(settings(folder, output))
+    train.train(settings(folder, output))
     assert set(folder.iterdir()) - before == {output}
 
 
 def test_checkpoint_carries_its_metadata_and_loads(folder):
     output = folder / "net.safetensors"
-    train_qcfs.train(settings(folder, output))
+    train.train(settings(folder, output))
     network, metadata = networks.load(output)
     assert metadata["model"] == "vgg" and metadata["levels"] == 4 and metadata["epochs"] == 2 and metadata["seed"] == 3
     images, labels = data.fashion_mnist("t10k", folder)
-    assert train_qcfs.accuracy(network, images, labels) == metadata["accuracy"]
+    assert train.accuracy(network, images, labels) == metadata["accuracy"]
 
 
-@pytest.mark.parametrize("model", networks.FASHION_MNIST)
+def test_a_network_with_relu_is_trained_too(folder, tmp_path):
+    output = tmp_path / "mobilenet.safetensors"
+    train.train(settings(folder, output, model="mobilenet", levels=None))
+    network, metadata = networks.load(output)
+    assert metadata["levels"] is None and metadata["model"] == "mobilenet"
+    assert any(isinstance(module, torch.nn.ReLU6) for module in network.modules())
+
+
+@pytest.mark.parametrize("model", networks.QCFS)
 def test_comparison_counts_the_neurons_that_differ(model):
     torch.manual_seed(0)
     network = networks.build(model, 4).eval()

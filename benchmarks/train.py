@@ -1,7 +1,8 @@
-"""Trains a small network with QCFS activations on FashionMNIST, for lossless conversion at T = L.
+"""Trains a small network on FashionMNIST: with QCFS activations, lossless at T = L, or with ReLU, to be calibrated.
 
-    python benchmarks/train_qcfs.py --model resnet20 --data FOLDER
-    python benchmarks/train_qcfs.py --model resnet20 --data FOLDER --start CHECKPOINT --seed 1    a second stage
+    python benchmarks/train.py --model resnet20 --data FOLDER
+    python benchmarks/train.py --model resnet20 --data FOLDER --start CHECKPOINT --seed 1    a second stage
+    python benchmarks/train.py --model vgg --activation relu --data FOLDER
 
 Killed and started again with the same options, it goes on from its last checkpoint to the same weights: the order and
 augmentation of the images follow from seed and step alone, everything else is in the checkpoint.
@@ -148,8 +149,9 @@ def main():
     parser.add_argument("--model", choices=sorted(networks.FASHION_MNIST), required=True)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder with FashionMNIST's *-ubyte.gz files")
     parser.add_argument("--output", type=pathlib.Path,
-                        help="default: benchmarks/checkpoints/MODEL-fashion-mnist.safetensors")
-    parser.add_argument("--levels", type=int, default=8, help="quantization levels L")
+                        help="default: benchmarks/checkpoints/MODEL[-relu]-fashion-mnist.safetensors")
+    parser.add_argument("--activation", choices=("qcfs", "relu"), default="qcfs", help="relu: ReLU6 in a mobilenet")
+    parser.add_argument("--levels", type=int, default=8, help="quantization levels L of QCFS")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
@@ -161,7 +163,8 @@ def main():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--progress-interval", type=float, default=0.1, help="seconds between progress bar updates")
     args = parser.parse_args()
-    args.output = args.output or networks.checkpoint_path(args.model)
+    args.levels = args.levels if args.activation == "qcfs" else None
+    args.output = args.output or networks.checkpoint_path(args.model, args.activation)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     try:
