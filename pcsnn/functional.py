@@ -26,7 +26,7 @@ def _spacing(levels):
     return known[1]
 
 
-def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=0.0):
+def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=0.0, bend=None):
     """The T ascending levels on the mean current at which the next spike is won (10).
 
     tau_x = (x - shift) * threshold / T - offset; where `quantization_levels` L divides T, m = T / L, the staircase
@@ -38,12 +38,15 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
         quantization_levels: L of the source's QCFS activation, if it has one; ignored where it does not divide T.
         shift: in units of the threshold of one step; 0.5 is the paper's psi = theta / 2.
         offset: added to the mean current before it is compared, psi_DA of (15); a number or a tensor [C].
+        bend: what the levels stray from even spacing (C3), in units of the threshold: a tensor [T0] or [C, T0] of values
+            at the positions (k - 1/2) / T0, read between them where T0 is not T; None: evenly spaced. The levels ascend
+            whatever it says: each is at least the one before it.
 
     Returns:
-        float32 [T], or [C, T] where threshold or offset is per channel: computed in float64, rounded once.
+        float32 [T], or [C, T] where threshold, offset or bend is per channel: computed in float64, rounded once.
 
     Raises:
-        ValueError, TypeError: threshold <= 0 or NaN, T outside 1..255, offset or shift not finite.
+        ValueError, TypeError: threshold <= 0 or NaN, T outside 1..255, offset, bend or shift not finite.
     """
     theta = validate.threshold(threshold)
     validate.timesteps(timesteps)
@@ -55,7 +58,13 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
         raise ValueError(f"offset: expected finite values, a number or [C], got {offset.tolist()}")
     if theta.dim() and offset.dim() and theta.shape != offset.shape:
         raise ValueError(f"offset: expected {theta.shape[0]} channels like threshold, got {offset.shape[0]}")
-    return reference.levels(theta, timesteps, quantization_levels, shift, offset)
+    if bend is not None:
+        validate.tensor("bend", bend, (torch.float32, torch.float64), 1)
+        bend = bend.detach().to("cpu", torch.float64)
+        channels = next((value.shape for value in (theta, offset) if value.dim()), bend.shape[:-1])
+        if bend.dim() > 2 or bend.shape[-1] == 0 or not bend.isfinite().all() or bend.dim() == 2 and bend.shape[:1] != channels:
+            raise ValueError(f"bend: expected finite values, [T] or [C, T], got shape {tuple(bend.shape)}")
+    return reference.levels(theta, timesteps, quantization_levels, shift, offset, bend)
 
 
 def _check_current(current, levels, residual, residual_scale, **others):

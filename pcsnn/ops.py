@@ -154,6 +154,11 @@ def call(name, *arguments):
     return getattr(kernels, name)(*arguments)
 
 
+def runs_cpp(tensor):
+    """Whether an operation on this tensor runs in the C++ extension."""
+    return tensor.device.type == "cpu" and not _no_extension and _forced in (None, "c++")
+
+
 @contextlib.contextmanager
 def use_backend(name):
     """Force "reference", "c++" or "triton" for all operations inside; RuntimeError when that backend cannot run.

@@ -13,12 +13,24 @@ def repeats(timesteps, quantization_levels):
     return timesteps // quantization_levels
 
 
-def levels(threshold, timesteps, quantization_levels=None, shift=0.5, offset=0.0):
-    """float64 threshold [] or [C] -> float32 levels [T] or [C, T] on the mean current (10), rounded once."""
+def resample_bend(bend, timesteps):
+    """A bend [..., T0], the values of a curve at the positions (k - 1/2) / T0 -> at (k - 1/2) / T, linear between them."""
+    known = bend.shape[-1]
+    place = (torch.arange(timesteps, dtype=torch.float64, device=bend.device) + 0.5) * known / timesteps - 0.5
+    place = place.clamp(0, known - 1)
+    left = place.floor().long().clamp(max=max(known - 2, 0))
+    right = (left + 1).clamp(max=known - 1)
+    return bend[..., left] + (place - left) * (bend[..., right] - bend[..., left])
+
+
+def levels(threshold, timesteps, quantization_levels=None, shift=0.5, offset=0.0, bend=None):
+    """float64 threshold [] or [C] -> float32 levels [T] or [C, T] on the mean current (10), (C3), rounded once."""
     m = repeats(timesteps, quantization_levels)
     steps = torch.arange(1, timesteps + 1, dtype=torch.float64, device=threshold.device)
     theta, offset = threshold.unsqueeze(-1), torch.as_tensor(offset, dtype=torch.float64, device=threshold.device).unsqueeze(-1)
     table = (torch.ceil(steps / m) - shift) * theta / (timesteps // m) - offset
+    if bend is not None:
+        table = (table + resample_bend(bend, timesteps) * theta).cummax(-1).values
     return torch.where(theta == torch.inf, torch.inf, table).to(torch.float32)  # not (1 - shift) * inf, which may be NaN
 
 

@@ -442,9 +442,9 @@ def test_options_of_forward_keep_their_default():
     (q(), 4.0, {}, TypeError, "timesteps: expected an integer, got float"),
     (q(), None, {}, TypeError, "timesteps: "),
     (q(), torch.tensor(4), {}, TypeError, "timesteps: "),
-    (q(), 4, {"method": "fast"}, ValueError, "method: expected one of auto, none, max, paper, got 'fast'"),
+    (q(), 4, {"method": "fast"}, ValueError, "method: expected one of auto, none, max, paper, quick, light, advanced, got 'fast'"),
     (q(), 4, {"method": None}, ValueError, "method: "),
-    (nn.ReLU(), 4, {}, ValueError, "calibration: expected data for method 'paper', got None"),
+    (nn.ReLU(), 4, {}, ValueError, "calibration: expected data for method 'light', got None"),
     (nn.ReLU(), 4, {"method": "max"}, ValueError, "calibration: expected data for method 'max', got None"),
     (nn.ReLU(), 4, {"method": "none"}, ValueError, "method: 'none' needs activations with a bound"),
 ])

@@ -30,16 +30,16 @@ def data(rows=96, seed=1):
 
 
 @pytest.mark.parametrize("activations, timesteps, method", [
-    ((lambda: QCFS(4),), 4, "none"), ((lambda: QCFS(4),), 12, "none"), ((lambda: QCFS(4),), 6, "paper"),
-    ((lambda: QCFS(4),), 2, "paper"),
-    ((nn.ReLU,), 4, "paper"), ((nn.ReLU6,), 4, "paper"), ((lambda: QCFS(4), nn.ReLU), 4, "paper"),
-    ((lambda: QCFS(4), lambda: QCFS(3)), 12, "none"), ((lambda: QCFS(4), lambda: QCFS(3)), 8, "paper")])
+    ((lambda: QCFS(4),), 4, "none"), ((lambda: QCFS(4),), 12, "none"), ((lambda: QCFS(4),), 6, "light"),
+    ((lambda: QCFS(4),), 2, "light"),
+    ((nn.ReLU,), 4, "light"), ((nn.ReLU6,), 4, "light"), ((lambda: QCFS(4), nn.ReLU), 4, "light"),
+    ((lambda: QCFS(4), lambda: QCFS(3)), 12, "none"), ((lambda: QCFS(4), lambda: QCFS(3)), 8, "light")])
 def test_auto(activations, timesteps, method):
     net = randomise(nn.Sequential(*[layer for act in activations for layer in (nn.Linear(5, 5), act())]))
     snn = pcsnn.convert(net, timesteps, calibration=data())
     assert snn.report.method == method
-    if method == "paper":
-        with pytest.raises(ValueError, match="calibration: expected data for method 'paper', got None"):
+    if method == "light":
+        with pytest.raises(ValueError, match="calibration: expected data for method 'light', got None"):
             pcsnn.convert(net, timesteps)
 
 
@@ -209,7 +209,7 @@ def labelled():
         yield part, torch.zeros(len(part))
 
 
-@pytest.mark.parametrize("method", ["max", "paper"])
+@pytest.mark.parametrize("method", ["max", "paper", "quick"])
 @pytest.mark.parametrize("make", [
     lambda: data(), lambda: list(data().split(32)), generator, labelled, lambda: iter(list(labelled())),
     lambda: DataLoader(TensorDataset(data(), torch.arange(96)), batch_size=32),
@@ -252,7 +252,7 @@ def test_calibration_of_a_network_with_two_inputs(pairs):
      "calibration: expected finite values, got NaN or infinity in batch 1"),
     (data() / 0, ValueError, "calibration: expected finite values"),
 ])
-@pytest.mark.parametrize("method", ["max", "paper"])
+@pytest.mark.parametrize("method", ["max", "paper", "quick", "light"])
 def test_malformed_calibration(calibration, error, words, method):
     with pytest.raises(error, match=words):
         pcsnn.convert(two_layers(), 4, calibration=calibration, method=method)

@@ -1,5 +1,7 @@
 """Looking into converted networks."""
 
+from pcsnn.analysis.layer_errors import LayerError, LayerErrors, layer_errors
 from pcsnn.analysis.record import Recording, record
+from pcsnn.analysis.sweep import Sweep, SweepRow, sweep
 
-__all__ = ["Recording", "record"]
+__all__ = ["LayerError", "LayerErrors", "Recording", "Sweep", "SweepRow", "layer_errors", "record", "sweep"]

@@ -14,8 +14,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from pcsnn.convert import operations as ops
 from pcsnn.convert.places import activation, argument
 
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
 
 def canonicalise(network):
     """All rewriting passes but the folding of batch norm. Afterwards node.meta["activation"] marks activation places."""
@@ -209,7 +207,7 @@ def fold_batch_norms(network):
         if synapse.op != "call_module" or len(synapse.users) != 1 or norm.running_mean is None:
             continue
         module = modules[synapse.target]
-        transposed = isinstance(module, _TRANSPOSED)
+        transposed = isinstance(module, ops.TRANSPOSED_CONVOLUTIONS)
         if not isinstance(module, ops.CONVOLUTIONS) or transposed and module.groups > 1:  # torch cannot fold the latter
             continue
         folded = fuse_conv_bn_eval(module, norm, transposed)

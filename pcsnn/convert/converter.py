@@ -14,7 +14,7 @@ from pcsnn.convert.report import Report
 from pcsnn.convert.trace import trace
 
 
-def convert(model, timesteps, *, calibration=None, method="auto", strict=True, fold=None, progress=True):
+def convert(model, timesteps, *, calibration=None, method="auto", strict=True, fold=None, progress=True, seed=0):
     """A spiking network from a trained one: a parallel neuron at every ReLU, clipped ReLU and QCFS activation.
 
     The result computes all T time-steps at once: between layers go firing rates, and every synaptic operation runs once
@@ -25,15 +25,18 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
             default is None, a flag or a string) keep their default.
         timesteps: T, 1..255.
         calibration: a tensor [N, ...] (taken in batches of 32), or an iterable of input tensors or (input, label, ...),
-            for a network with several inputs (input 1, input 2, ...); needed by the methods "max" and "paper".
+            for a network with several inputs (input 1, input 2, ...); needed by all methods but "none". "quick", "light" and
+            "advanced" take the first 1,024 inputs and keep them in memory; the others stream.
         method: "none" (learned thresholds and bounds, no data), "max" (thresholds are recorded maxima), "paper" (recorded
-            maxima, then the paper's calibration (17)), "auto" (16): "none" where every activation is a QCFS whose L
-            divides T, "paper" otherwise.
+            maxima, then the paper's calibration (17)), "quick" (least squares layer after layer (C1)-(C3)), "light" ("quick",
+            then gradient steps on thresholds, shifts, levels and amplitudes (C4), (C5)), "advanced" (on weights too), "auto"
+            (16): "none" where every activation is a QCFS whose L divides T, "light" otherwise. See docs/calibration.md.
         strict: raise for operations that can neither spike nor be exact on rates; False keeps them analog, applied to
             averages over time.
         fold: fold batch norms into the convolutions before them. None: only where the conversion is not lossless, since
             folding rounds anew, and unfolded the result is bit-equal to the source network.
         progress: show progress bars on a terminal.
+        seed: of what "light" and "advanced" draw at random, the order of the inputs.
 
     Returns:
         SpikingNetwork, in evaluation mode, on the model's device; its `report` names every layer.
@@ -50,6 +53,7 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     if isinstance(model, SpikingNetwork):
         raise TypeError("model: is a SpikingNetwork already; pcsnn.set_timesteps changes its T")
     validate.timesteps(timesteps)
+    validate.integer("seed", seed, 0, 2**63 - 1)
     if method not in ("auto", *METHODS):
         raise ValueError(f"method: expected one of auto, {', '.join(METHODS)}, got {method!r}")
     tensors = [*model.parameters(), *model.buffers()]
@@ -61,7 +65,7 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     places = _places(network, strict)
     lossless = all(place.lossless(timesteps) for place in places)
     if method == "auto":
-        method = "none" if lossless else "paper"
+        method = "none" if lossless else "light"
     if method in NEEDS_DATA and batches is None:
         learned = [place.name for place in places if not place.lossless(timesteps)]
         raise ValueError(f"calibration: expected data for method {method!r}, got None ({', '.join(learned[:3])}"
@@ -69,7 +73,7 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     if fold or (fold is None and not (lossless and method == "none")):
         fold_batch_norms(network)
     rows, _ = classify(network)
-    settings = METHODS[method](network, places, batches, timesteps, progress)
+    settings = METHODS[method](network, places, batches, timesteps, progress, seed)
     neurons = {place.name: settings[place.name].neuron(place, timesteps).to(device) for place in places}
     for row in rows:
         if row.kind == "spiking":

@@ -65,7 +65,7 @@ def describe(neuron, timesteps):
     levels = neuron.quantization_levels
     if levels is not None:
         text += f", QCFS L = {levels}"
-    if neuron.offset.any() or (neuron.amplitude != theta.where(theta != torch.inf, 0)).any():
+    if neuron.bend is not None or neuron.offset.any() or (neuron.amplitude != theta.where(theta != torch.inf, 0)).any():
         return text + ", calibrated"
     if levels is not None:
         text += ": lossless" if timesteps % levels == 0 else ": half shift, not lossless"

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from pcsnn.convert.table import table
+
 KINDS = ("spiking", "synapse", "exact", "analog")
 
 
@@ -26,8 +28,5 @@ class Report:
     def __str__(self):
         cells = [("layer", "kind", "what became of it", "source")]
         cells += [(row.name, row.kind, row.detail, row.location) for row in self.rows]
-        widths = [max(len(cell[i]) for cell in cells) for i in range(4)]
-        lines = ["  ".join(text.ljust(width) for text, width in zip(cell, widths)).rstrip() for cell in cells]
-        lines.insert(1, "  ".join("-" * width for width in widths))
         counted = ", ".join(f"{sum(row.kind == kind for row in self.rows)} {kind}" for kind in KINDS)
-        return "\n".join([*lines, f"{counted}; method {self.method}, T = {self.timesteps}"])
+        return "\n".join([*table(cells), f"{counted}; method {self.method}, T = {self.timesteps}"])

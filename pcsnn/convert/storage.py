@@ -20,6 +20,7 @@ from pcsnn.convert.operations import MOVING_ATTRIBUTES, SHAPE_ATTRIBUTES
 from pcsnn.convert.report import Report, Row
 
 FORMAT = 1
+_NEURON_STATE = ("threshold", "offset", "amplitude", "bend")  # tensors of a CollapsedNeuron; bend is optional
 _INPUT = re.compile(r"\*{0,2}[A-Za-z_]\w*", re.ASCII)
 _PATH = re.compile(r"\w+(\.\w+)*", re.ASCII)
 _OPERATORS = {
@@ -120,7 +121,7 @@ def _constructor_arguments(module):
             continue
         if name == "bias":
             arguments[name] = getattr(module, name, None) is not None
-        elif isinstance(module, pcsnn.nn.CollapsedNeuron) and name in ("threshold", "offset", "amplitude"):
+        elif isinstance(module, pcsnn.nn.CollapsedNeuron) and name in _NEURON_STATE:
             continue  # tensors, from the state
         elif hasattr(module, name):
             arguments[name] = _encode(getattr(module, name))
@@ -143,7 +144,8 @@ def _build(entry, name, tensors):
         raise ValueError(f"path: names the module class {entry['class']!r}, which is not allowed in a network file")
     arguments = {key: _decode(value, {}) for key, value in entry["arguments"].items()}
     if kind is pcsnn.nn.CollapsedNeuron:
-        arguments |= {key: tensors[f"{name}.{key}"] for key in ("threshold", "offset", "amplitude")}
+        arguments |= {key: tensors[f"{name}.{key}"] for key in _NEURON_STATE
+                      if key != "bend" or f"{name}.bend" in tensors}
     return kind(**arguments).requires_grad_(False)
 
 

@@ -96,6 +96,7 @@ class CollapsedNeuron(_Neuron):
         timesteps: T, 1..255.
         quantization_levels: L of the QCFS activation this layer replaces, or None.
         offset: psi_DA of (15), added to the mean current; a number or [C].
+        bend: what the levels stray from even spacing (C3), [T] or [C, T] in units of the threshold; None: evenly spaced.
         amplitude: theta + phi of (15), a number or [C]; None is the threshold (0 for a channel that never fires).
         inplace: write the rates over the current.
 
@@ -107,15 +108,17 @@ class CollapsedNeuron(_Neuron):
         RuntimeError: the current requires a gradient.
     """
 
-    def __init__(self, threshold, timesteps, *, quantization_levels=None, offset=0.0, amplitude=None, inplace=False):
+    def __init__(self, threshold, timesteps, *, quantization_levels=None, offset=0.0, amplitude=None, bend=None,
+                 inplace=False):
         super().__init__()
         self.timesteps, self.quantization_levels, self.inplace = timesteps, quantization_levels, inplace
         self.register_buffer("offset", torch.as_tensor(offset).detach().to("cpu", torch.float32))
+        self.register_buffer("bend", None if bend is None else bend.detach().to("cpu", torch.float32))
         self._register(threshold, amplitude)
 
     def _derive(self):
         table = functional.levels(self.threshold, self.timesteps, quantization_levels=self.quantization_levels,
-                                  offset=self.offset)
+                                  offset=self.offset, bend=self.bend)
         m = reference.repeats(self.timesteps, self.quantization_levels)
         self._repeat = m if validate.level_spacing(table) == m else 0
         self.levels = table.to(self.threshold)

@@ -36,13 +36,13 @@ class _Watch:
 
 
 @torch.no_grad()
-def paper(network, places, batches, timesteps, progress):
+def paper(network, places, batches, timesteps, progress, seed):
     """Method "paper": recorded maxima, then one pass over the data with teacher and student side by side.
 
     Teacher: the source, its ReLU clipped at theta. Student: the spiking network at T. After every batch, in every layer,
     psi <- 0.99 psi + 0.01 mean(z_teacher - z_student), then phi <- 0.99 phi + 0.01 mean(a_teacher - a_student).
     """
-    settings = recorded_maxima(network, places, batches, timesteps, progress)
+    settings = recorded_maxima(network, places, batches, timesteps, progress, seed)
     teacher, student = copy.deepcopy(network), copy.deepcopy(network)
     watches = []
     for place in places:

@@ -31,22 +31,33 @@ class Place:
     def lossless(self, timesteps):
         return self.quantization_levels is not None and timesteps % self.quantization_levels == 0
 
+    def per_channel(self, value):
+        """Whether dimension 1 of a current or rate is a channel."""
+        return value.dim() == 2 if self.channels is None else self.channels
+
+    def rows(self, value):
+        """A current or rate [N, C, ...] -> [C, M] where its dimension 1 is a channel, else [1, M]."""
+        return value.transpose(0, 1).flatten(1) if self.per_channel(value) else value.reshape(1, -1)
+
     def reduce(self, value, how):
         """A current or rate [N, C, ...] -> [C] where its dimension 1 is a channel, else [], by torch.amax or torch.mean."""
-        per_channel = value.dim() == 2 if self.channels is None else self.channels
-        kept = value.transpose(0, 1).flatten(1) if per_channel else value.reshape(1, -1)
-        result = how(kept, 1)
-        return result if per_channel else result[0]
+        result = how(self.rows(value), 1)
+        return result if self.per_channel(value) else result[0]
 
 
 @dataclass
 class Settings:
-    """threshold, offset (psi_DA) and amplitude (theta + phi) of a place, numbers or [C]; amplitude None: the threshold."""
+    """threshold, offset (psi_DA) and amplitude (theta + phi) of a place, numbers or [C]; amplitude None: the threshold.
+
+    bend: [T] or [C, T] as in `pcsnn.nn.CollapsedNeuron`. staircase: a QCFS keeps its levels where L divides T.
+    """
 
     threshold: torch.Tensor | float
     offset: torch.Tensor | float = 0.0
     amplitude: torch.Tensor | float | None = None
+    bend: torch.Tensor | None = None
+    staircase: bool = True
 
     def neuron(self, place, timesteps):
-        return CollapsedNeuron(self.threshold, timesteps, quantization_levels=place.quantization_levels,
-                               offset=self.offset, amplitude=self.amplitude)
+        return CollapsedNeuron(self.threshold, timesteps, offset=self.offset, amplitude=self.amplitude, bend=self.bend,
+                               quantization_levels=place.quantization_levels if self.staircase else None)

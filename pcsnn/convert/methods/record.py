@@ -6,16 +6,16 @@ from pcsnn.convert.methods.batches import run_through
 from pcsnn.convert.methods.place import Settings
 
 
-def from_bounds(network, places, batches, timesteps, progress):
+def from_bounds(network, places, batches, timesteps, progress, seed):
     """Method "none": QCFS keeps its learned threshold, clipped ReLU takes its bound; ReLU has none (ValueError)."""
     without = [place.name for place in places if place.bound is None]
     if without:
         raise ValueError(f"method: 'none' needs activations with a bound, and {', '.join(without)} "
-                         f"{'is a ReLU' if len(without) == 1 else 'are ReLUs'}; give calibration= and method='max' or 'paper'")
+                         f"{'is a ReLU' if len(without) == 1 else 'are ReLUs'}; give calibration= and another method")
     return {place.name: Settings(place.bound) for place in places}
 
 
-def recorded_maxima(network, places, batches, timesteps, progress):
+def recorded_maxima(network, places, batches, timesteps, progress, seed):
     """Method "max" (16): theta is the largest activation over the data, per channel; QCFS keeps its learned threshold.
 
     A channel that never rises above zero gets an infinite threshold: it emits no spikes.

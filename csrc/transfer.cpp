@@ -1,0 +1,100 @@
+// The gradient of calibration: a staircase of spikes counts as the piecewise linear curve through its knots.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include "arguments.h"
+#include "memory.h"
+
+namespace pcsnn {
+namespace {
+
+// Sums are taken in so many parts, added in order: their value does not depend on the number of threads.
+constexpr int64_t kParts = 8;
+
+// The interval knots[i] <= value < knots[i + 1], -1 below all and `count` - 1 above.
+inline int64_t interval(const float* knots, int64_t count, float value) {
+  const float* base = knots;
+  for (int64_t left = count; left > 1;) {
+    const int64_t half = left / 2;
+    base = base[half] <= value ? base + half : base;
+    left -= half;
+  }
+  return base - knots - (*base <= value ? 0 : 1);
+}
+
+// gradient, current [N, C, ...]; knots [C, K] or [K], slopes [C, K - 1] or [K - 1], all float32 ->
+// gradient * slope of the current's interval (0 outside), and for each interval the sums over neurons of that and of that
+// times the current, float64 [C, K - 1] each or [K - 1].
+std::tuple<at::Tensor, at::Tensor, at::Tensor> transfer_gradient(const at::Tensor& gradient, const at::Tensor& current,
+                                                                 const at::Tensor& knots, const at::Tensor& slopes) {
+  for (const auto& [name, value] : {std::pair{"gradient", gradient}, {"current", current}, {"knots", knots},
+                                    {"slopes", slopes}}) {
+    check_cpu(name, value);
+    TORCH_CHECK(value.scalar_type() == at::kFloat, name, ": expected float32, got ", value.scalar_type());
+  }
+  TORCH_CHECK(gradient.sizes() == current.sizes(), "gradient: expected the shape of current ", current.sizes(), ", got ",
+              gradient.sizes());
+  TORCH_CHECK(knots.dim() == 1 || knots.dim() == 2, "knots: expected [K] or [C, K], got shape ", knots.sizes());
+  if (knots.dim() == 2) check_rows("knots", knots, current.sizes());
+  const int64_t count = knots.size(-1), intervals = count - 1;
+  TORCH_CHECK(count >= 2 && slopes.dim() == knots.dim() && slopes.size(-1) == intervals &&
+                  slopes.numel() == knots.numel() / count * intervals,
+              "slopes: expected one less than knots ", knots.sizes(), ", got shape ", slopes.sizes());
+  const at::Tensor z = to_dense(current), g = to_layout_of(gradient, z);
+  at::Tensor out = at::empty_like(z);
+  const int64_t channels = knots.dim() == 2 ? knots.size(0) : 1;
+  const int64_t inner = knots.dim() == 2 ? z.stride(1) : 1;
+  const int64_t entries = channels * intervals;
+  const auto sizes = slopes.sizes();
+  at::Tensor sums = at::zeros({kParts, 2, entries}, slopes.options().dtype(at::kDouble));
+  const at::Tensor table = knots.contiguous(), steep = slopes.contiguous();
+  const float* zs = z.const_data_ptr<float>();
+  const float* gs = g.const_data_ptr<float>();
+  const float* edges = table.const_data_ptr<float>();
+  const float* rises = steep.const_data_ptr<float>();
+  float* to = out.mutable_data_ptr<float>();
+  double* totals = sums.mutable_data_ptr<double>();
+  const int64_t total = z.numel();
+  at::parallel_for(0, kParts, 1, [&](int64_t first, int64_t last) {
+    for (int64_t part = first; part < last; ++part) {
+      double* plain = totals + part * 2 * entries;
+      double* weighted = plain + entries;
+      const int64_t begin = total * part / kParts, end = total * (part + 1) / kParts;
+      int64_t channel = channels > 1 ? begin / inner % channels : 0;
+      int64_t left = channels > 1 ? inner - begin % inner : end - begin;
+      for (int64_t i = begin; i < end; ++i) {
+        const float value = zs[i];
+        const int64_t place = interval(edges + channel * count, count, value);
+        float passed = 0;
+        if (place >= 0 && place < intervals) {
+          const int64_t entry = channel * intervals + place;
+          passed = gs[i] * rises[entry];
+          plain[entry] += passed;
+          weighted[entry] += static_cast<double>(passed) * value;
+        }
+        to[i] = passed;
+        if (--left == 0) {
+          left = inner;
+          channel = channel + 1 == channels ? 0 : channel + 1;
+        }
+      }
+    }
+  });
+  const at::Tensor result = sums.sum(0);
+  return {out, result[0].view(sizes), result[1].view(sizes)};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(pcsnn, m) {
+  m.def("transfer_gradient(Tensor gradient, Tensor current, Tensor knots, Tensor slopes) -> (Tensor, Tensor, Tensor)");
+}
+
+TORCH_LIBRARY_IMPL(pcsnn, CPU, m) { m.impl("transfer_gradient", &transfer_gradient); }
+
+}  // namespace pcsnn

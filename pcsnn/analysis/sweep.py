@@ -1,0 +1,223 @@
+"""Accuracy, fidelity, error and spikes of a network's conversions at several T."""
+
+import inspect
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch.utils._pytree import tree_leaves
+from tqdm import tqdm
+
+from pcsnn import validate
+from pcsnn.analysis import plots
+from pcsnn.analysis.layer_errors import float_network, relative
+from pcsnn.analysis.record import record
+from pcsnn.convert.converter import convert
+from pcsnn.convert.methods import DEPENDS_ON_TIMESTEPS, METHODS
+from pcsnn.convert.methods.batches import Batches
+from pcsnn.convert.network import set_timesteps
+from pcsnn.convert.table import table
+
+
+@dataclass
+class SweepRow:
+    """One T: shares 0..1 (accuracy None without labels), the relative logit error, mean spike count of all neurons."""
+
+    timesteps: int
+    accuracy: float | None
+    fidelity: float
+    logit_error: float
+    spikes_per_neuron: float
+    method: str
+
+
+@dataclass
+class Sweep:
+    """The results of `sweep`: `rows` in the order asked for; str() is a table.
+
+    Attributes:
+        method: as asked for; a row has the method that "auto" took.
+        float_accuracy: of the float network on the same data, 0..1; None without labels.
+    """
+
+    method: str
+    float_accuracy: float | None
+    rows: list[SweepRow] = field(default_factory=list)
+
+    def __str__(self):
+        cells = [("T", "accuracy", "fidelity", "logit error", "spikes per neuron", "method")]
+        for row in self.rows:
+            cells.append((str(row.timesteps), _percent(row.accuracy), _percent(row.fidelity), f"{row.logit_error:.4f}",
+                          f"{row.spikes_per_neuron:.3f}", row.method))
+        footer = f"float accuracy {_percent(self.float_accuracy).strip()}; method {self.method}"
+        return "\n".join([*table(cells), footer])
+
+    def plot(self, path=None):
+        """The table as a picture: a matplotlib Figure, written to `path` too if given. Needs the extra [plots]."""
+        return plots.draw_sweep(self, path)
+
+
+def _percent(share):
+    return "-" if share is None else f"{100 * share:6.2f} %"
+
+
+class _Seen:
+    """An iterable that remembers the item it gave last: labels stand in it, behind the inputs that Batches checks."""
+
+    def __init__(self, source):
+        self.source, self.item = source, None
+
+    def __iter__(self):
+        for self.item in self.source:
+            yield self.item
+
+
+class _Labelled:
+    """Checked batches of data as (inputs, label or None), under a progress bar, as often as they are read."""
+
+    def __init__(self, data, inputs, device, progress):
+        self.source = Batches(data, inputs, device, "data").source
+        self._inputs, self._device, self._progress = inputs, device, progress
+
+    def read(self, what):
+        seen = _Seen(self.source)
+        batches = Batches(seen, self._inputs, self._device, "data")
+        bar = tqdm(batches, desc=what, total=operator.length_hint(self.source) or None, unit="batch", leave=False,
+                   disable=None if self._progress else True)
+        for position, inputs in enumerate(bar):
+            yield inputs, self._label(seen.item, position)
+
+    def _label(self, item, position):
+        if isinstance(item, torch.Tensor):
+            return None
+        behind = item[1:] if isinstance(item[0], (tuple, list)) else item[self._inputs:]
+        label = behind[0] if behind else None
+        if label is None:
+            return None
+        if not isinstance(label, torch.Tensor) or label.is_floating_point() or label.is_complex():
+            got = label.dtype if isinstance(label, torch.Tensor) else type(label).__name__
+            raise TypeError(f"data: expected labels as a tensor of integers, got {got} in batch {position}")
+        return label.to(self._device)
+
+
+def _logits(output):
+    """The first tensor of an output, [N, classes, ...]."""
+    tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+    shape = tuple(tensors[0].shape) if tensors else "no tensor"
+    if not tensors or len(shape) < 2 or shape[1] < 2:
+        raise ValueError(f"net: expected outputs [N, classes, ...] with at least 2 classes, got {shape}")
+    return tensors[0]
+
+
+def _float_accuracy(network, data):
+    """Accuracy of the float network, None without labels. Checks all data, labels and outputs on its way."""
+    right = decisions = labelled = batches = 0
+    for inputs, label in data.read("float network"):
+        logits = _logits(network(*inputs))
+        if not logits.isfinite().all():
+            raise ValueError(f"net: its output reaches NaN or infinity in batch {batches} of data")
+        batches += 1
+        if label is None:
+            continue
+        choice = logits.argmax(1)
+        if label.shape != choice.shape:
+            raise ValueError(f"data: expected labels {tuple(choice.shape)} for outputs {tuple(logits.shape)}, "
+                             f"got {tuple(label.shape)} in batch {batches - 1}")
+        labelled += 1
+        right += int((choice == label).sum())
+        decisions += choice.numel()
+    if labelled not in (0, batches):
+        raise ValueError(f"data: expected labels in every batch or in none, got them in {labelled} of {batches}")
+    return right / decisions if labelled else None
+
+
+def _evaluate(network, snn, data):
+    """The row of one spiking network."""
+    right = same = decisions = labelled = spikes = neurons = 0
+    difference = norm = 0.0
+    for inputs, label in data.read(f"evaluating T = {snn.timesteps}"):
+        expected = _logits(network(*inputs))
+        with record(snn) as recording:
+            logits = _logits(snn(*inputs))
+        choice = logits.argmax(1)
+        same += int((choice == expected.argmax(1)).sum())
+        decisions += choice.numel()
+        if label is not None:
+            right += int((choice == label).sum())
+            labelled += choice.numel()
+        difference += (logits.double() - expected.double()).square().sum().item()
+        norm += expected.double().square().sum().item()
+        for counts in recording.counts.values():
+            spikes += int(counts.sum())
+            neurons += counts.numel()
+    return SweepRow(snn.timesteps, right / labelled if labelled else None, same / decisions, relative(difference, norm),
+                    spikes / neurons, snn.report.method)
+
+
+def _check(timesteps, method, options):
+    if isinstance(timesteps, (str, bytes)) or not isinstance(timesteps, Iterable):
+        raise TypeError(f"timesteps: expected a sequence of integers, got {type(timesteps).__name__}")
+    timesteps = list(timesteps)
+    if not timesteps:
+        raise ValueError("timesteps: expected at least one, got none")
+    for value in timesteps:
+        validate.timesteps(value)
+    if method not in ("auto", *METHODS):
+        raise ValueError(f"method: expected one of auto, {', '.join(METHODS)}, got {method!r}")
+    known = set(inspect.signature(convert).parameters) - {"model", "timesteps", "calibration", "method", "progress"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise TypeError(f"options: expected those of pcsnn.convert ({', '.join(sorted(known))}), "
+                        f"got {', '.join(unknown)}")
+    return timesteps
+
+
+@torch.no_grad()
+def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=None, progress=True, **options):
+    """Convert a network at several T and measure each result against the float network on the same data.
+
+    Methods whose settings depend on T, and "auto", which chooses by T, convert anew for each; "none" too, as folding of
+    batch norms depends on T. Others convert once, and `pcsnn.set_timesteps` does the rest.
+
+    Args:
+        net: the float network; it is not changed, and runs in evaluation mode.
+        data: a tensor [N, ...] (taken in batches of 32), or an iterable of input tensors or of (input, label, ...), for
+            a network with several inputs (input 1, input 2, ...). Labels are integers [N, ...], the shape of the
+            output without its classes; every one counts. It is read once and then once for each T; a one-shot iterator
+            is kept in memory.
+        timesteps: the T to try, each 1..255.
+        method: as in `pcsnn.convert`.
+        calibration: as in `pcsnn.convert`; None: the inputs of `data`, so that the figures are those of data seen.
+        progress: show progress bars on a terminal.
+        options: further arguments of `pcsnn.convert`.
+
+    Returns:
+        Sweep. Each row has, over all data: `accuracy`, the share of labels hit (None without labels); `fidelity`, the
+        share of decisions equal to the float network's; `logit_error`, the norm of the difference to the float
+        network's output divided by the norm of that output; `spikes_per_neuron`, the mean spike count of all neurons.
+        The output is the first tensor that the network returns, [N, classes, ...]; a decision is its argmax over
+        dimension 1.
+
+    Raises:
+        TypeError, ValueError: arguments of the wrong kind or range; outputs without a class dimension, NaN or infinite;
+            empty, NaN or infinite data; labels that are no integers, of another shape, or in some batches only; and
+            whatever `pcsnn.convert` refuses.
+    """
+    timesteps = _check(timesteps, method, options)
+    network, inputs = float_network(net)
+    device = next((tensor.device for tensor in (*network.parameters(), *network.buffers())), torch.device("cpu"))
+    if calibration is not None:
+        calibration = Batches(calibration, inputs, device).source  # a one-shot iterator must serve several conversions
+    data = _Labelled(data, inputs, device, progress)
+    result = Sweep(method, _float_accuracy(network, data))
+    anew = method in DEPENDS_ON_TIMESTEPS | {"auto", "none"}
+    snn = None
+    for value in timesteps:
+        if snn is None or anew:
+            snn = convert(net, value, calibration=data.source if calibration is None else calibration, method=method,
+                          progress=progress, **options)
+        else:
+            set_timesteps(snn, value)
+        result.rows.append(_evaluate(network, snn, data))
+    return result

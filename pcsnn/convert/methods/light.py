@@ -1,0 +1,102 @@
+"""Methods "quick", "light" and "advanced": least squares layer after layer, then gradient steps against the float network."""
+
+import copy
+
+import torch
+
+from pcsnn.convert import operations as ops
+from pcsnn.convert.methods import least_squares, refine
+from pcsnn.convert.methods.batches import first, mini_batches
+from pcsnn.convert.methods.lockstep import MEMORY, footprint, lockstep
+from pcsnn.convert.methods.place import Settings
+
+IMAGES = 1024  # inputs that a calibration takes, from the start of the data, and keeps in memory
+CHUNK = 64
+STEPS = {"light": 300, "advanced": 400}  # of the gradient
+_WITH_BIAS = (torch.nn.Linear, *ops.CONVOLUTIONS)
+
+
+def _output_synapses(network):
+    """The synapses whose output leaves the network without meeting a neuron: no shift of a neuron corrects them."""
+    modules = dict(network.named_modules())
+    reached, found = set(), []
+    for node in reversed(network.graph.nodes):
+        if node.op == "output" or node in reached:
+            if node.meta.get("activation"):
+                continue
+            if node.op == "call_module" and isinstance(modules[node.target], _WITH_BIAS):
+                found.append(modules[node.target])
+            else:
+                reached.update(node.all_input_nodes)
+    return found
+
+
+def _with_biases(modules):
+    for module in modules:
+        if module.bias is None:
+            outputs = module.out_features if isinstance(module, torch.nn.Linear) else module.out_channels
+            module.bias = torch.nn.Parameter(module.weight.new_zeros(outputs), requires_grad=False)
+
+
+def _direct(network):
+    """The synapse that makes the only output of a network, or None."""
+    modules = dict(network.named_modules())
+    source = next(node for node in network.graph.nodes if node.op == "output").args[0]
+    made = isinstance(source, torch.fx.Node) and source.op == "call_module" and source.args[0].op != "output"
+    module = modules[source.target] if made else None
+    return module if isinstance(module, _WITH_BIAS) else None
+
+
+def _fit_layers(network, places, groups, timesteps, progress):
+    """Settings of all places by least squares on the student's own inputs; corrects the mean of the output (C1)-(C3)."""
+    by_name = {place.name: place for place in places}
+    settings = {place.name: Settings(place.bound) for place in places if place.lossless(timesteps)}
+
+    def choose(node, currents, activations):
+        place = by_name[node.target]
+        if place.name not in settings:
+            if not all(value.isfinite().all() for value in activations):
+                raise ValueError(f"model: {place.name} reaches NaN or infinity on the calibration data")
+            settings[place.name] = least_squares.fit(place, currents, activations, timesteps)
+        return settings[place.name].neuron(place, timesteps).to(currents[0])
+
+    peak = max(footprint(network, tuple(part[:1] for part in group))[0] for group in groups)
+    share = min(1.0, MEMORY / (peak * sum(len(group[0]) for group in groups)))
+    some = [tuple(part[:max(1, int(len(part) * share))] for part in group) for group in groups]
+    outputs = lockstep(network, mini_batches(some, CHUNK), choose, progress)
+    direct = _direct(network)
+    if direct is not None:
+        channel = -1 if isinstance(direct, torch.nn.Linear) else 1
+        errors = [(taught - learnt).transpose(0, channel).flatten(1) for taught, learnt in zip(*outputs)]
+        direct.bias.data += torch.cat(errors, 1).mean(1)
+    return settings
+
+
+def _calibrate(network, places, batches, timesteps, progress, seed, steps, weights):
+    groups = first(batches, IMAGES)
+    teacher = copy.deepcopy(network)
+    outputs = _output_synapses(network)
+    _with_biases(outputs)
+    settings = _fit_layers(network, places, groups, timesteps, progress)
+    if steps and not all(place.lossless(timesteps) for place in places):
+        refine.refine(teacher, network, places, settings, groups, timesteps, steps=steps, weights=weights, outputs=outputs,
+                      seed=seed, progress=progress)
+    return settings
+
+
+def quick(network, places, batches, timesteps, progress, seed):
+    """Method "quick": each layer's threshold, shift, levels and amplitude by least squares (C1)-(C3), and no gradient.
+
+    Uses the first 1,024 inputs of the data; of them as many as let the live values of a network stay within 1 GB.
+    """
+    return _calibrate(network, places, batches, timesteps, progress, seed, 0, False)
+
+
+def light(network, places, batches, timesteps, progress, seed):
+    """Method "light": "quick", then 300 gradient steps on thresholds, shifts, levels, amplitudes and output biases (C4), (C5)."""
+    return _calibrate(network, places, batches, timesteps, progress, seed, STEPS["light"], False)
+
+
+def advanced(network, places, batches, timesteps, progress, seed):
+    """Method "advanced": "light" with 400 steps that adjust the weights too."""
+    return _calibrate(network, places, batches, timesteps, progress, seed, STEPS["advanced"], True)

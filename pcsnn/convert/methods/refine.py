@@ -1,0 +1,194 @@
+"""Gradient steps on a spiking network as a whole, its staircases differentiated straight through (C4), (C5)."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrize
+from tqdm import tqdm
+
+from pcsnn.convert import operations as ops
+from pcsnn.convert.methods.batches import shuffled
+from pcsnn.convert.methods.lockstep import footprint, per_input
+from pcsnn.convert.methods.place import Settings
+from pcsnn.convert.methods.transfer import staircase
+
+RATE = 3e-3  # of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to the outputs
+WEIGHT_RATE = 2e-3  # relative to the weights of an output channel
+TEMPERATURE = 2.0
+LAYERS = 10.0  # weight of the mean error of the layers beside the divergence of the outputs
+MEMORY = 2**31  # bytes that a gradient step may keep
+BATCH = 64
+AVERAGE = 0.98  # of the running average of the parameters, over the second half of the steps
+
+
+class Staircase(nn.Module):
+    """A neuron with parameters that a gradient reaches; `settings()` gives what it has become.
+
+    [C] or []: log_theta; psi in units of theta / T; log_gain, the amplitude relative to theta. bend [C, T] or [T], in units of
+    theta / T, or None. A silent channel stays silent.
+    """
+
+    def __init__(self, settings, timesteps, device):
+        super().__init__()
+        theta = torch.as_tensor(settings.threshold, dtype=torch.float32).to(device)
+        amplitude = theta if settings.amplitude is None else torch.as_tensor(settings.amplitude).to(theta)
+        shape = torch.broadcast_shapes(theta.shape, amplitude.shape)
+        theta, amplitude = theta.expand(shape), amplitude.expand(shape)
+        self.silent = (theta == torch.inf) | (amplitude <= 0)
+        self.start = theta.masked_fill(self.silent, 1.0)
+        psi = torch.as_tensor(settings.offset).to(theta).expand(shape)
+        self.timesteps, self.out = timesteps, None
+        self.log_theta = nn.Parameter(self.start.log())
+        self.psi = nn.Parameter(psi.masked_fill(self.silent, 0.0) / self.start * timesteps)
+        self.log_gain = nn.Parameter((amplitude.masked_fill(self.silent, 1.0) / self.start).log())
+        self.bend = None if settings.bend is None else nn.Parameter(settings.bend.to(theta) * timesteps)
+        self.steps = torch.arange(1, timesteps + 1, device=device) - 0.5
+
+    def _values(self):
+        theta = self.log_theta.exp()
+        return theta, self.psi * self.start / self.timesteps, self.log_gain.exp() * theta
+
+    def forward(self, current):
+        """Mean current [N, C, ...] -> rates, kept in `out`."""
+        theta, psi, amplitude = self._values()
+        steps = self.steps if self.bend is None else self.steps + self.bend
+        levels = steps * theta.unsqueeze(-1) / self.timesteps - psi.unsqueeze(-1)
+        if self.bend is not None:
+            levels = levels.cummax(-1).values
+        self.out = staircase(current.float(), levels, amplitude.masked_fill(self.silent, 0.0)).to(current.dtype)
+        return self.out
+
+    @torch.no_grad()
+    def settings(self):
+        theta, psi, amplitude = (value.double() for value in self._values())
+        bend = None if self.bend is None else self.bend.detach().double() / self.timesteps
+        return Settings(theta.masked_fill(self.silent, torch.inf), psi.masked_fill(self.silent, 0.0),
+                        amplitude.masked_fill(self.silent, 0.0), bend, staircase=False)
+
+
+class _Relative(nn.Module):
+    """A weight as its first value plus a change in units of its deviation, by output channel."""
+
+    def __init__(self, weight, channel):
+        super().__init__()
+        others = [d for d in range(weight.dim()) if d != channel]
+        self.first = weight.detach().clone()
+        self.unit = self.first.square().mean(others, keepdim=True).sqrt()
+
+    def forward(self, change):
+        return self.first + self.unit * change
+
+    def right_inverse(self, weight):
+        return torch.zeros_like(weight)
+
+
+def _free_weights(network):
+    """Make the weights of all synapses parameters relative to what they are; returns the changes."""
+    changes = []
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, *ops.CONVOLUTIONS)):
+            channel = 1 if isinstance(module, ops.TRANSPOSED_CONVOLUTIONS) and module.groups == 1 else 0
+            parametrize.register_parametrization(module, "weight", _Relative(module.weight, channel))
+            changes.append(module.parametrizations["weight"].original.requires_grad_(True))
+    return changes
+
+
+def _fix_weights(network):
+    for module in network.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight")
+            module.weight.requires_grad_(False)
+
+
+def _student(network, neurons):
+    """`network` with other modules at its activations; it shares all others."""
+    student = torch.fx.GraphModule(network, copy.deepcopy(network.graph))
+    for name, neuron in neurons.items():
+        student.set_submodule(name, neuron)
+    return student
+
+
+@torch.no_grad()
+def _size(network, groups):
+    """Root mean square of the outputs on a few inputs."""
+    outputs = per_input(network(*(part[:BATCH] for part in groups[0])))
+    return sum(value.square().mean().sqrt().item() for value in outputs) / max(len(outputs), 1)
+
+
+def _relative_error(learnt, taught):
+    return (learnt - taught).square().mean() / taught.square().mean().clamp_min(1e-12)
+
+
+def _divergence(learnt, taught):
+    """Kullback-Leibler divergence over dimension 1, the classes, at a temperature; mean over all else."""
+    learnt, taught = ((value.float().transpose(1, -1).flatten(0, -2) / TEMPERATURE).log_softmax(1) for value in (learnt, taught))
+    return TEMPERATURE**2 * F.kl_div(learnt, taught, reduction="batchmean", log_target=True)
+
+
+def _varied(batch, generator):
+    """More data, which the float network labels itself: images [N, C, H, W] flipped left to right at random, all of a batch
+    shifted by up to an eighth of their size, mirrored at the borders."""
+    flip = torch.rand(len(batch[0]), generator=generator) < 0.5
+    places = torch.rand(2, generator=generator).tolist()
+    varied = []
+    for part in batch:
+        if part.dim() == 4 and part.is_floating_point():
+            part = torch.where(flip.to(part.device).view(-1, 1, 1, 1), part.flip(3), part)
+            down, right = (length // 8 for length in part.shape[2:])
+            first = [int(place * (2 * margin + 1)) for place, margin in zip(places, (down, right))]
+            padded = F.pad(part, (right, right, down, down), mode="reflect")
+            part = padded[:, :, first[0]:first[0] + part.shape[2], first[1]:first[1] + part.shape[3]]
+        varied.append(part)
+    return tuple(varied)
+
+
+def refine(teacher, network, places, settings, groups, timesteps, *, steps, weights, outputs, seed, progress):
+    """Adam with a cosine rate on what `settings` holds, and on biases of the modules `outputs`; changes both in place.
+
+    Loss: the divergence of the outputs from the teacher's, and the mean relative squared error of all layers' rates.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    device = groups[0][0].device
+    staircases = {place.name: Staircase(settings[place.name], timesteps, device) for place in places
+                  if not place.lossless(timesteps)}  # a lossless QCFS is its neuron, and has a gradient
+    student = _student(network, staircases)
+    taught = {}
+    for name in staircases:
+        teacher.get_submodule(name).register_forward_hook(
+            lambda module, arguments, output, name=name: taught.__setitem__(name, output))
+    scale = _size(teacher, groups)
+    levels = [parameter for module in staircases.values() for parameter in module.parameters()]
+    biases = [module.bias.requires_grad_(True) for module in outputs]
+    changes = _free_weights(network) if weights else []
+    parameters = [*levels, *biases, *changes]
+    optimiser = torch.optim.Adam([{"params": levels, "lr": RATE}, {"params": biases, "lr": RATE * scale},
+                                  {"params": changes, "lr": WEIGHT_RATE}])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    total = max(footprint(teacher, tuple(part[:1] for part in group))[1] for group in groups)
+    batches = shuffled(groups, int(min(BATCH, max(8, MEMORY / (3 * total)))), generator)
+    averages = None
+    with torch.enable_grad(), tqdm(total=steps, desc="refining", disable=None if progress else True, leave=False) as bar:
+        for step in range(steps):
+            batch = _varied(next(batches), generator)
+            with torch.no_grad():
+                expected = per_input(teacher(*batch))
+            found = per_input(student(*batch))
+            errors = [_relative_error(module.out, taught[name]) for name, module in staircases.items()]
+            loss = sum(_divergence(*pair) for pair in zip(found, expected)) + LAYERS * torch.stack(errors).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            bar.update()
+            if step + 1 >= steps / 2:
+                now = [parameter.detach() for parameter in parameters]
+                averages = ([value.clone() for value in now] if averages is None
+                            else [old.lerp_(new, 1 - AVERAGE) for old, new in zip(averages, now)])
+    with torch.no_grad():
+        for parameter, average in zip(parameters, averages):
+            parameter.copy_(average)
+            parameter.requires_grad_(False)
+    _fix_weights(network)
+    settings.update({name: module.settings() for name, module in staircases.items()})
