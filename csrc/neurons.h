@@ -14,6 +14,9 @@
 
 namespace pcsnn {
 
+// So many levels are compared one after the other where a search would have to gather each.
+constexpr int64_t kFewLevels = 16;
+
 template <class F>
 class Table {
  public:
@@ -36,6 +39,15 @@ class Table {
     row_ = channels.spread(row.data(), rows > 1);
     first_ = channels.spread(first.data(), rows > 1);
     inverse_ = channels.spread(inverse.data(), rows > 1);
+    if (each_ && !repeat && rows > 1 && timesteps <= kFewLevels) {
+      std::vector<F> column(static_cast<size_t>(rows));
+      for (int64_t x = 0; x < timesteps; ++x) {
+        for (int64_t r = 0; r < rows; ++r) column[r] = data[r * timesteps + x];
+        const std::vector<F> spread = channels.spread(column.data(), true);
+        columns_stride_ = static_cast<int64_t>(spread.size());
+        columns_.insert(columns_.end(), spread.begin(), spread.end());
+      }
+    }
     timesteps_ = static_cast<int32_t>(timesteps);
     repeat_ = static_cast<int32_t>(repeat);
     weight_ = repeat && !distinct ? repeat_ : 1;
@@ -49,14 +61,17 @@ class Table {
             timesteps_,
             repeat_,
             weight_,
-            each_};
+            each_,
+            columns_.empty() ? nullptr : columns_.data() + offset,
+            columns_stride_};
   }
 
  private:
   at::Tensor levels_;
   bool each_;
   std::vector<int32_t> row_;
-  std::vector<F> first_, inverse_;
+  std::vector<F> first_, inverse_, columns_;
+  int64_t columns_stride_ = 0;
   int32_t timesteps_, repeat_, weight_;
 };
 

@@ -33,6 +33,8 @@ struct Search {
   int32_t repeat;  // m >= 1: a row is timesteps / m evenly spaced levels, each m times; 0: bisect
   int32_t weight;  // what a distinct level adds to the count
   bool each;
+  const F* columns;  // level x of neuron i at [x * columns_stride + i], or null: few levels of neighbours of other channels
+  int64_t columns_stride;
 };
 
 template <class F>

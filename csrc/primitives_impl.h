@@ -264,6 +264,24 @@ struct Bisect {
   __m256i weight;
 };
 
+// Every level is compared: loads of neighbours cost less than the gathers of a bisection.
+struct CountAll {
+  explicit CountAll(const Search<float>& table) : table(table), weight(_mm256_set1_epi32(table.weight)) {}
+
+  void operator()(const __m256 (&mean)[kVectors], int64_t i, __m256i (&count)[kVectors]) const {
+    for (int v = 0; v < kVectors; ++v) count[v] = _mm256_setzero_si256();
+    for (int32_t x = 0; x < table.timesteps; ++x)
+      for (int v = 0; v < kVectors; ++v) {
+        const __m256 level = _mm256_loadu_ps(table.columns + x * table.columns_stride + i + 8 * v);
+        count[v] = _mm256_sub_epi32(count[v], _mm256_castps_si256(reached(mean[v], level)));
+      }
+    for (int v = 0; v < kVectors; ++v) count[v] = _mm256_mullo_epi32(count[v], weight);
+  }
+
+  const Search<float>& table;
+  __m256i weight;
+};
+
 // The same comparisons as a walk down a tree, for neurons that share a row: node h has the children 2h and 2h + 1, so
 // that the first levels down are permutations of registers and not gathers.
 struct Tree {
@@ -321,6 +339,8 @@ template <class Use>
 void with_find(int64_t n, const Search<float>& table, const Use& use) {
   if (table.repeat)
     table.each ? use(Guess<true>(table)) : use(Guess<false>(table));
+  else if (table.columns)
+    use(CountAll(table));
   else if (Tree::pays(n, table))
     use(Tree(table));
   else
