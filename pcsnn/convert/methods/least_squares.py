@@ -24,24 +24,19 @@ class Histogram:
     """Current and float activation of the channels of a layer: lists of [N, C, ...], one entry a batch."""
 
     def __init__(self, place, currents, activations):
-        count = None
-        squares = 0.0
-        rows = [(place.rows(z).double(), place.rows(a).double()) for z, a in zip(currents, activations)]
-        self.largest = torch.stack([a.amax(1) for _, a in rows]).amax(0)
-        highest = torch.stack([z.amax(1) for z, _ in rows]).amax(0)
+        self.largest, highest = (torch.stack([place.rows(part).amax(1) for part in parts]).amax(0).double()
+                                 for parts in (activations, currents))
         self.alive = (self.largest > 0) & (highest > 0)
         top = torch.maximum(self.largest, highest).clamp_min(1e-30)
         self.low, self.width = -top / 2, top * 1.5 / BINS
         channels = len(top)
         count, sums = (torch.zeros(channels * BINS, dtype=torch.float64, device=top.device) for _ in range(2))
         first = torch.arange(channels, device=top.device).unsqueeze(1) * BINS
-        for z, a in rows:
-            place_ = ((z - self.low[:, None]) / self.width[:, None]).floor_().clamp_(0, BINS - 1).long()
-            entry = (place_ + first).flatten()
+        for z, a in zip(currents, activations):
+            z, a = place.rows(z).double(), place.rows(a).double()
+            entry = (((z - self.low[:, None]) / self.width[:, None]).floor_().clamp_(0, BINS - 1).long() + first).flatten()
             count += torch.bincount(entry, minlength=len(count))
             sums += torch.bincount(entry, a.flatten(), len(count))
-            squares = squares + a.square().sum(1)
-        self.squares = squares
         self.count, self.sums = (self._at_least(values.view(channels, BINS)) for values in (count, sums))
 
     @staticmethod
