@@ -266,7 +266,7 @@ struct Bisect {
 
 // Every level is compared: loads of neighbours cost less than the gathers of a bisection.
 struct CountAll {
-  explicit CountAll(const Search<float>& table) : table(table), weight(_mm256_set1_epi32(table.weight)) {}
+  explicit CountAll(const Search<float>& table) : table(table) {}
 
   void operator()(const __m256 (&mean)[kVectors], int64_t i, __m256i (&count)[kVectors]) const {
     for (int v = 0; v < kVectors; ++v) count[v] = _mm256_setzero_si256();
@@ -275,11 +275,9 @@ struct CountAll {
         const __m256 level = _mm256_loadu_ps(table.columns + x * table.columns_stride + i + 8 * v);
         count[v] = _mm256_sub_epi32(count[v], _mm256_castps_si256(reached(mean[v], level)));
       }
-    for (int v = 0; v < kVectors; ++v) count[v] = _mm256_mullo_epi32(count[v], weight);
   }
 
   const Search<float>& table;
-  __m256i weight;
 };
 
 // The same comparisons as a walk down a tree, for neurons that share a row: node h has the children 2h and 2h + 1, so

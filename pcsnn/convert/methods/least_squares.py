@@ -110,4 +110,4 @@ def fit(place, currents, activations, timesteps, *, bend=True):
     values = theta, psi, amplitude, bent
     if not place.per_channel(currents[0]):
         values = [value if value is None else value[0] for value in values]
-    return Settings(*values)
+    return Settings(*values, staircase=False)
