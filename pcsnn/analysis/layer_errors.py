@@ -13,7 +13,7 @@ from pcsnn.convert.classify import classify, has_channels
 from pcsnn.convert.methods.batches import Batches, run_through
 from pcsnn.convert.network import SpikingNetwork, check_converted
 from pcsnn.convert.table import table
-from pcsnn.convert.trace import trace
+from pcsnn.convert.trace import required_inputs, trace
 
 
 @dataclass
@@ -61,7 +61,7 @@ def float_network(net):
         canonicalise(network)
     except ValueError as error:
         raise ValueError(f"net: {str(error).removeprefix('model: ')}") from error
-    return network, sum(node.op == "placeholder" and not node.args for node in network.graph.nodes)
+    return network, required_inputs(network)
 
 
 def relative(squares, reference_squares):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch.utils._pytree import tree_leaves
-from tqdm import tqdm
 
 from pcsnn import validate
 from pcsnn.analysis import plots
@@ -15,7 +14,7 @@ from pcsnn.analysis.layer_errors import float_network, relative
 from pcsnn.analysis.record import record
 from pcsnn.convert.converter import convert
 from pcsnn.convert.methods import DEPENDS_ON_TIMESTEPS, METHODS
-from pcsnn.convert.methods.batches import Batches
+from pcsnn.convert.methods.batches import Batches, show
 from pcsnn.convert.network import set_timesteps
 from pcsnn.convert.table import table
 
@@ -72,6 +71,9 @@ class _Seen:
         for self.item in self.source:
             yield self.item
 
+    def __length_hint__(self):
+        return operator.length_hint(self.source)
+
 
 class _Labelled:
     """Checked batches of data as (inputs, label or None), under a progress bar, as often as they are read."""
@@ -83,9 +85,7 @@ class _Labelled:
     def read(self, what):
         seen = _Seen(self.source)
         batches = Batches(seen, self._inputs, self._device, "data")
-        bar = tqdm(batches, desc=what, total=operator.length_hint(self.source) or None, unit="batch", leave=False,
-                   disable=None if self._progress else True)
-        for position, inputs in enumerate(bar):
+        for position, inputs in enumerate(show(batches, what, self._progress)):
             yield inputs, self._label(seen.item, position)
 
     def _label(self, item, position):

@@ -11,7 +11,7 @@ from pcsnn.convert.methods.place import Place
 from pcsnn.convert.network import SpikingNetwork, describe
 from pcsnn.convert.replace import replace_activations
 from pcsnn.convert.report import Report
-from pcsnn.convert.trace import trace
+from pcsnn.convert.trace import required_inputs, trace
 
 
 def convert(model, timesteps, *, calibration=None, method="auto", strict=True, fold=None, progress=True, seed=0):
@@ -61,7 +61,7 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
 
     network = trace(model)
     canonicalise(network)
-    batches = None if calibration is None else Batches(calibration, _required_inputs(network), device)
+    batches = None if calibration is None else Batches(calibration, required_inputs(network), device)
     places = _places(network, strict)
     lossless = all(place.lossless(timesteps) for place in places)
     if method == "auto":
@@ -82,10 +82,6 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     double = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None) == torch.float64
     snn = SpikingNetwork(network, Report(method, timesteps, rows))
     return snn.double() if double else snn
-
-
-def _required_inputs(network):
-    return sum(node.op == "placeholder" and not node.args for node in network.graph.nodes)
 
 
 def _places(network, strict):

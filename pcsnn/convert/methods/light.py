@@ -42,7 +42,7 @@ def _direct(network):
     """The synapse that makes the only output of a network, or None."""
     modules = dict(network.named_modules())
     source = next(node for node in network.graph.nodes if node.op == "output").args[0]
-    made = isinstance(source, torch.fx.Node) and source.op == "call_module" and source.args[0].op != "output"
+    made = isinstance(source, torch.fx.Node) and source.op == "call_module"
     module = modules[source.target] if made else None
     return module if isinstance(module, _WITH_BIAS) else None
 
@@ -74,11 +74,12 @@ def _fit_layers(network, places, groups, timesteps, progress):
 
 def _calibrate(network, places, batches, timesteps, progress, seed, steps, weights):
     groups = first(batches, IMAGES)
-    teacher = copy.deepcopy(network)
+    refined = steps and not all(place.lossless(timesteps) for place in places)
+    teacher = copy.deepcopy(network) if refined else None
     outputs = _output_synapses(network)
     _with_biases(outputs)
     settings = _fit_layers(network, places, groups, timesteps, progress)
-    if steps and not all(place.lossless(timesteps) for place in places):
+    if refined:
         refine.refine(teacher, network, places, settings, groups, timesteps, steps=steps, weights=weights, outputs=outputs,
                       seed=seed, progress=progress)
     return settings

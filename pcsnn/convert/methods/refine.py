@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
-from tqdm import tqdm
 
 from pcsnn.convert import operations as ops
-from pcsnn.convert.methods.batches import shuffled
+from pcsnn.convert.methods.batches import show_steps, shuffled
 from pcsnn.convert.methods.lockstep import footprint, per_input
 from pcsnn.convert.methods.place import Settings
 from pcsnn.convert.methods.transfer import staircase
@@ -169,8 +168,8 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
     total = max(footprint(teacher, tuple(part[:1] for part in group))[1] for group in groups)
     batches = shuffled(groups, int(min(BATCH, max(8, MEMORY / (3 * total)))), generator)
     averages = None
-    with torch.enable_grad(), tqdm(total=steps, desc="refining", disable=None if progress else True, leave=False) as bar:
-        for step in range(steps):
+    with torch.enable_grad():
+        for step in show_steps(range(steps), "refining", progress):
             batch = _varied(next(batches), generator)
             with torch.no_grad():
                 expected = per_input(teacher(*batch))
@@ -181,7 +180,6 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
             loss.backward()
             optimiser.step()
             schedule.step()
-            bar.update()
             if step + 1 >= steps / 2:
                 now = [parameter.detach() for parameter in parameters]
                 averages = ([value.clone() for value in now] if averages is None
