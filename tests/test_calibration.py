@@ -218,6 +218,26 @@ def test_the_gradient_does_not_depend_on_threads():
     assert all(map(torch.equal, *found))
 
 
+@pytest.mark.parametrize("change, words", [
+    (dict(gradient=torch.ones(4, 3, dtype=torch.float64)), "gradient: expected float32, got"),
+    (dict(current=torch.ones(4, 3, dtype=torch.bfloat16)), "current: expected float32, got"),
+    (dict(knots=torch.ones(3, 6, dtype=torch.float64)), "knots: expected float32, got"),
+    (dict(slopes=torch.ones(3, 5, dtype=torch.float16)), "slopes: expected float32, got"),
+    (dict(gradient=torch.ones(3, 4)), r"gradient: expected the shape of current \[4, 3\], got \[3, 4\]"),
+    (dict(knots=torch.ones(1, 3, 6)), r"knots: expected \[K\] or \[C, K\], got shape \[1, 3, 6\]"),
+    (dict(knots=torch.tensor(1.0)), r"knots: expected \[K\] or \[C, K\], got shape \[\]"),
+    (dict(knots=torch.ones(2, 6), slopes=torch.ones(2, 5)), "knots: expected .*3"),
+    (dict(knots=torch.ones(3, 1), slopes=torch.ones(3, 0)), "slopes: expected one less than knots"),
+    (dict(slopes=torch.ones(3, 6)), r"slopes: expected one less than knots \[3, 6\], got shape \[3, 6\]"),
+    (dict(slopes=torch.ones(5)), r"slopes: expected one less than knots \[3, 6\], got shape \[5\]"),
+    (dict(slopes=torch.ones(2, 5)), r"slopes: expected one less than knots \[3, 6\], got shape \[2, 5\]"),
+])
+def test_the_gradient_operator_refuses(change, words):
+    given = dict(gradient=torch.ones(4, 3), current=torch.ones(4, 3), knots=torch.ones(3, 6), slopes=torch.ones(3, 5))
+    with pytest.raises(RuntimeError, match=words):
+        torch.ops.pcsnn.transfer_gradient(*(given | change).values())
+
+
 # All kinds of networks
 
 

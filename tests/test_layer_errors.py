@@ -1,34 +1,17 @@
-"""Errors by layer and sweeps over T, against hand computations in float64."""
+"""Errors by layer, against hand computations in float64."""
 
-import sys
 import weakref
 
 import pytest
 import torch
+from analysis_cases import ERRORS, Stream, data, images, two_layers
 from tiny_networks import LEVELS, NETWORKS, NORMS, build, conv, inputs, network, one_thread, randomise  # noqa: F401
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader
 
 import pcsnn
 from pcsnn.analysis import layer_errors, sweep
 from pcsnn.nn import QCFS
-
-ERRORS = ("current", "rate", "clipping", "rounding", "propagated")
-
-
-def two_layers(activation=nn.ReLU, seed=0):
-    return randomise(nn.Sequential(nn.Linear(5, 6), activation(), nn.Linear(6, 4), activation(), nn.Linear(4, 3)), seed)
-
-
-def data(rows=96, seed=1):
-    return torch.randn(rows, 5, generator=torch.Generator().manual_seed(seed))
-
-
-def images(batch=8, seed=3):
-    return torch.randn(batch, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-
-
-# The definitions, written out once more
 
 
 def staircase(current, neuron):
@@ -66,7 +49,9 @@ def check(row, z, student, activation, neuron):
     return whole, cross
 
 
-# layer_errors
+def hooks(*networks):
+    return [hook for net in networks for module in net.modules()
+            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())]
 
 
 @pytest.mark.parametrize("method", ["max", "paper"])
@@ -197,14 +182,6 @@ def values(errors):
     return [value for row in errors.rows for value in list(vars(row).values())[1:]]
 
 
-class Stream(IterableDataset):
-    def __init__(self, items):
-        self.items = items
-
-    def __iter__(self):
-        return iter(self.items)
-
-
 @pytest.mark.parametrize("make", [
     lambda x: x.split(96), lambda x: x.split(7), lambda x: iter(x.split(40)),
     lambda x: ((part, 1) for part in x.split(9)),
@@ -292,11 +269,6 @@ def state(net):
     return {name: value.clone() for name, value in net.state_dict().items()}
 
 
-def hooks(*networks):
-    return [hook for net in networks for module in net.modules()
-            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())]
-
-
 def test_networks_stay_as_they_are():
     net = randomise(nn.Sequential(conv(), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(), nn.Flatten(),
                                   nn.Linear(256, 3))).train()
@@ -350,212 +322,3 @@ def test_networks_that_overflow_are_refused():
     snn.network.get_submodule("2").bias.data[0] = torch.inf
     with pytest.raises(ValueError, match="snn: 3 reaches NaN or infinity on the data"):
         layer_errors(net, snn, data())
-
-
-# sweep
-
-
-def labelled(net, wrong=30):
-    """Data with the float network's own decisions as labels, but for `wrong` of them."""
-    labels = net(data()).argmax(1)
-    labels[:wrong] = (labels[:wrong] + 1) % 3
-    return labels
-
-
-@pytest.mark.parametrize("method", ["max", "paper", "auto"])
-@pytest.mark.parametrize("activation", [nn.ReLU, lambda: QCFS(4)], ids=["relu", "qcfs"])
-def test_sweep_by_hand(activation, method):
-    net, x = two_layers(activation), data()
-    labels = labelled(net)
-    result = sweep(net, list(zip(x.split(20), labels.split(20))), [8, 2, 3], method)
-    assert [row.timesteps for row in result.rows] == [8, 2, 3] and result.method == method
-    assert result.float_accuracy == pytest.approx(66 / 96)
-    for row in result.rows:
-        snn = pcsnn.convert(net, row.timesteps, calibration=x.split(20), method=method)
-        with pcsnn.record(snn) as record:
-            out = snn(x)
-        expected = net(x).detach()
-        counts = torch.cat([value.flatten() for value in record.counts.values()]).double()
-        hits = sum(int(out[i].argmax()) == int(labels[i]) for i in range(96))
-        same = sum(int(out[i].argmax()) == int(expected[i].argmax()) for i in range(96))
-        assert (row.accuracy, row.fidelity) == (hits / 96, same / 96)
-        assert row.logit_error == pytest.approx(float((out - expected).norm() / expected.norm()), rel=1e-5)
-        assert row.spikes_per_neuron == pytest.approx(float(counts.mean()), rel=1e-12)
-        assert row.method == snn.report.method
-
-
-def test_a_lossless_sweep():
-    net = randomise(nn.Sequential(conv(), nn.BatchNorm2d(4), QCFS(4), conv(4, 5), nn.BatchNorm2d(5)))
-    first, *lossless = sweep(net, images(), [3, 4, 12], "none").rows
-    assert first.logit_error > 0.01
-    for row in lossless:
-        assert (row.fidelity, row.logit_error, row.accuracy) == (1, 0, None)
-    assert [row.method for row in sweep(net, images(), [3, 4]).rows] == ["light", "none"]
-
-
-def test_methods_convert_as_often_as_they_must(monkeypatch):
-    module = sys.modules["pcsnn.analysis.sweep"]
-    calls = []
-    monkeypatch.setattr(module, "convert",
-                        lambda net, value, **named: calls.append(value) or pcsnn.convert(net, value, **named))
-    for method, expected in (("max", [2]), ("paper", [2, 5]), ("auto", [2, 5])):
-        calls.clear()
-        assert [row.timesteps for row in sweep(two_layers(), data(), [2, 5], method).rows] == [2, 5]
-        assert calls == expected
-
-
-def test_calibration_data_of_its_own():
-    net, x = two_layers(), data(96, 9)
-    expected = net(x).detach()
-    seen = sweep(net, x, [3, 4], "paper")
-    for calibration in (data().split(32), iter(data().split(32)), data()):
-        rows = sweep(net, x, [3, 4], "paper", calibration).rows
-        for row in rows:
-            out = pcsnn.convert(net, row.timesteps, calibration=data(), method="paper")(x)
-            assert row.logit_error == pytest.approx(float((out - expected).norm() / expected.norm()), rel=1e-5)
-        assert rows != seen.rows
-
-
-@pytest.mark.parametrize("make", [
-    lambda x, y: list(zip(x.split(32), y.split(32))), lambda x, y: zip(x.split(32), y.split(32)),
-    lambda x, y: [((part,), label) for part, label in zip(x.split(32), y.split(32))],
-    lambda x, y: [(x[:0], y[:0]), *zip(x.split(32), y.split(32))],
-    lambda x, y: [(part, label, "more") for part, label in zip(x.split(32), y.split(32))],
-    lambda x, y: DataLoader(TensorDataset(x, y), batch_size=32),
-    lambda x, y: DataLoader(Stream(list(zip(x, y))), batch_size=32)],
-    ids=["list", "iterator", "nested", "one empty", "more behind", "loader", "stream"])
-def test_every_kind_of_labelled_data_gives_the_same(make):
-    net = two_layers()
-    labels = labelled(net)
-    expected = sweep(net, data(), [2, 4], "max")
-    result = sweep(net, make(data(), labels), [2, 4], "max")
-    assert result.float_accuracy == pytest.approx(66 / 96) and expected.float_accuracy is None
-    for row, other in zip(result.rows, expected.rows, strict=True):
-        assert row.accuracy is not None and other.accuracy is None
-        assert (row.fidelity, row.logit_error, row.spikes_per_neuron) == (other.fidelity, other.logit_error,
-                                                                          other.spikes_per_neuron)
-
-
-def test_two_inputs_with_labels():
-    net = network(lambda s, x, y: s.last(torch.relu(s.one(x) + s.two(y))), one=nn.Linear(5, 6), two=nn.Linear(4, 6),
-                  last=nn.Linear(6, 3))
-    x, y = data(), data(96, 2)[:, :4]
-    labels = randomise(net)(x, y).argmax(1)
-    for item in ((x, y, labels), ((x, y), labels)):
-        assert sweep(net, [item], [8], "max").float_accuracy == 1
-    assert sweep(net, [(x, y)], [8], "max").float_accuracy is None
-
-
-def test_decisions_of_every_pixel():
-    net = randomise(nn.Sequential(conv(), nn.ReLU6(), conv(4, 5)))
-    x = images()
-    labels = net(x).argmax(1)
-    labels[:, 0] = 7  # a row of eight: no class of this network
-    result = sweep(network(lambda s, x: {"out": s.net(x), "aux": x}, net=net), [(x, labels)], [5], "none")
-    assert result.float_accuracy == 7 / 8
-    out = pcsnn.convert(net, 5, method="none")(x)
-    assert result.rows[0].accuracy == float((out.argmax(1) == labels).double().mean())
-    assert result.rows[0].fidelity == float((out.argmax(1) == net(x).argmax(1)).double().mean())
-
-
-def test_options_of_the_conversion_are_handed_on():
-    net = randomise(nn.Sequential(nn.Linear(5, 5), nn.ReLU6(), nn.Linear(5, 5), nn.GELU(), nn.Linear(5, 3)))
-    with pytest.raises(ValueError, match="cannot spike"):
-        sweep(net, data(), [4], "none")
-    assert sweep(net, data(), [64], "none", strict=False).rows[0].fidelity > 0.8
-
-
-@pytest.mark.parametrize("change, error, words", [
-    (dict(net="net"), TypeError, "net: expected the float network, a torch.nn.Module, got str"),
-    (dict(timesteps=[]), ValueError, "timesteps: expected at least one, got none"),
-    (dict(timesteps=4), TypeError, "timesteps: expected a sequence of integers, got int"),
-    (dict(timesteps="48"), TypeError, "timesteps: expected a sequence of integers, got str"),
-    (dict(timesteps=[4, 256]), ValueError, r"timesteps: expected a value in 1..255, got 256"),
-    (dict(timesteps=[4, 0]), ValueError, r"timesteps: expected a value in 1..255, got 0"),
-    (dict(timesteps=[4, 2.5]), TypeError, "timesteps: expected an integer, got float"),
-    (dict(method="best"), ValueError, "method: expected one of auto, none, max, paper.*, got 'best'"),
-    (dict(folding=True), TypeError, "options: expected those of pcsnn.convert .*got folding"),
-    (dict(data=None), TypeError, "data: expected a tensor, or an iterable .*got NoneType"),
-    (dict(data=[]), ValueError, "data: expected at least one batch with data, got none"),
-    (dict(data=[data(), data() / 0]), ValueError, "data: expected finite values, got NaN or infinity in batch 1"),
-    (dict(data=[(data(), "cat")]), TypeError, "data: expected labels as a tensor of integers, got str in batch 0"),
-    (dict(data=[(data(), data()[:, 0])]), TypeError, "data: expected labels .*got torch.float32 in batch 0"),
-    (dict(data=[(data(), torch.ones(5, dtype=torch.int64))]), ValueError,
-     r"data: expected labels \(96,\) for outputs \(96, 3\), got \(5,\) in batch 0"),
-    (dict(data=[(data(), torch.ones(96, dtype=torch.int64)), data()]), ValueError,
-     "data: expected labels in every batch or in none, got them in 1 of 2"),
-    (dict(calibration=7), TypeError, "calibration: expected a tensor, or an iterable .*got int"),
-    (dict(calibration=[]), ValueError, "calibration: expected at least one batch"),
-    (dict(net=nn.Sequential(nn.Linear(5, 1), nn.ReLU6())), ValueError,
-     r"net: expected outputs \[N, classes, ...\] with at least 2 classes, got \(32, 1\)"),
-    (dict(net=nn.Sequential(nn.Linear(5, 4), nn.ReLU6(), nn.Flatten(0))), ValueError,
-     r"net: expected outputs \[N, classes, ...\] .*got \(128,\)"),
-    (dict(net=network(lambda s, x: s.act(s.conv(x)).size(1), act=nn.ReLU6(), conv=nn.Linear(5, 4))), ValueError,
-     "net: expected outputs .*got no tensor"),
-])
-def test_sweep_refuses(change, error, words, monkeypatch):
-    monkeypatch.setattr(sys.modules["pcsnn.analysis.sweep"], "_evaluate", lambda *_: pytest.fail("evaluated"))
-    with pytest.raises(error, match=words):
-        sweep(**(dict(net=two_layers(), data=data(), timesteps=[4], method="max") | change))
-
-
-def test_sweep_refuses_a_network_that_overflows():
-    net = two_layers()
-    net[4].bias.data[0] = torch.nan
-    with pytest.raises(ValueError, match="net: its output reaches NaN or infinity in batch 0 of data"):
-        sweep(net, data(), [4])
-
-
-# Tables and pictures
-
-
-def results():
-    net = two_layers()
-    snn = pcsnn.convert(net, 4, calibration=data(), method="max")
-    return layer_errors(net, snn, data()), sweep(net, [(data(), labelled(net))], [2, 8, 4], "max")
-
-
-def test_tables():
-    errors, result = results()
-    lines = str(errors).splitlines()
-    assert lines[0].split() == ["layer", "current", "rate", "clipping", "rounding", "propagated", "dead", "saturated"]
-    assert set(lines[1]) == {"-", " "} and lines[-1].endswith("method max, T = 4") and len(lines) == 3 + 2
-    for line, row in zip(lines[2:], errors.rows):
-        assert line.split() == [row.name, *(f"{getattr(row, name):.4f}" for name in ERRORS),
-                                f"{100 * row.dead:.1f}", "%", f"{100 * row.saturated:.1f}", "%"]
-    lines = str(result).splitlines()
-    assert [line.split()[0] for line in lines[2:-1]] == ["2", "8", "4"]
-    row = result.rows[1]
-    assert lines[3].split() == ["8", f"{100 * row.accuracy:.2f}", "%", f"{100 * row.fidelity:.2f}", "%",
-                                f"{row.logit_error:.4f}", f"{row.spikes_per_neuron:.3f}", "max"]
-    assert lines[-1] == "float accuracy 68.75 %; method max"
-    without = str(sweep(two_layers(), data(), [4], "max")).splitlines()
-    assert without[2].split()[:2] == ["4", "-"] and without[-1] == "float accuracy -; method max"
-
-
-def lines_of(figure):
-    return {line.get_label(): list(line.get_ydata()) for axes in figure.axes for line in axes.get_lines()}
-
-
-def test_pictures(tmp_path):
-    errors, result = results()
-    figure = errors.plot(tmp_path / "layers.png")
-    drawn = lines_of(figure)
-    assert all(drawn[name] == [getattr(row, name) for row in errors.rows] for name in ERRORS)
-    assert [tick.get_text() for tick in figure.axes[-1].get_xticklabels()] == ["1", "3"]
-    drawn = lines_of(result.plot(tmp_path / "sweep.png"))
-    rows = [result.rows[0], result.rows[2], result.rows[1]]  # by T
-    assert drawn["accuracy"] == [100 * row.accuracy for row in rows]
-    assert drawn["fidelity"] == [100 * row.fidelity for row in rows]
-    for name in ("layers.png", "sweep.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    without = sweep(two_layers(), data(), [4], "max").plot()
-    assert "accuracy" not in lines_of(without) and "fidelity" in lines_of(without)
-
-
-def test_pictures_need_an_extra(monkeypatch):
-    errors, result = results()
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    for drawn in (errors, result):
-        with pytest.raises(ImportError, match=r"plots need matplotlib, the extra \[plots\]"):
-            drawn.plot()
