@@ -37,6 +37,12 @@ def from_maxima(network, places, groups, timesteps, progress):
     return METHODS["max"](network, places, batches, timesteps, progress, 0)
 
 
+def mixed(batch, generator, varied=refine._varied):
+    """What "advanced" does to its images."""
+    batch = varied(batch, generator)
+    return refine._mixed(batch, generator) if torch.rand((), generator=generator) < refine.MIXED else batch
+
+
 EVEN = change(least_squares, fit=functools.partial(least_squares.fit, bend=False))
 VARIANTS = {  # name: (method, what is replaced)
     "max": ("max", []),
@@ -49,9 +55,12 @@ VARIANTS = {  # name: (method, what is replaced)
     "light on the layers alone": ("light", change(refine, _divergence=lambda learnt, taught: 0.0 * learnt.sum())),
     "light on the images as they are": ("light", change(refine, _varied=lambda batch, generator: batch)),
     "light without the running average": ("light", change(refine, AVERAGE=0.0)),
+    "light with mixed images": ("light", change(refine, _varied=mixed)),
     "light with 150 steps": ("light", change(light, STEPS={"light": 150})),
     "light with 600 steps": ("light", change(light, STEPS={"light": 600})),
     "advanced": ("advanced", []),
+    "advanced without mixed images": ("advanced", change(refine, MIXED=0.0)),
+    "advanced with 400 steps": ("advanced", change(light, STEPS={"advanced": 400})),
 }
 
 

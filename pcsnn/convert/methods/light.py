@@ -12,7 +12,7 @@ from pcsnn.convert.methods.place import Settings
 
 IMAGES = 1024  # inputs that a calibration takes, from the start of the data, and keeps in memory
 CHUNK = 64
-STEPS = {"light": 300, "advanced": 400}  # of the gradient
+STEPS = {"light": 300, "advanced": 600}  # of the gradient
 _WITH_BIAS = (torch.nn.Linear, *ops.CONVOLUTIONS)
 
 
@@ -99,5 +99,5 @@ def light(network, places, batches, timesteps, progress, seed):
 
 
 def advanced(network, places, batches, timesteps, progress, seed):
-    """Method "advanced": "light" with 400 steps that adjust the weights too."""
+    """Method "advanced": "light" with 600 steps that adjust the weights too."""
     return _calibrate(network, places, batches, timesteps, progress, seed, STEPS["advanced"], True)

@@ -19,6 +19,7 @@ TEMPERATURE = 2.0
 LAYERS = 10.0  # weight of the mean error of the layers beside the divergence of the outputs
 MEMORY = 2**31  # bytes that a gradient step may keep
 BATCH = 64
+MIXED = 0.5  # of the batches are mixed where weights change: more data against learning 1,024 images by heart
 AVERAGE = 0.98  # of the running average of the parameters, over the second half of the steps
 
 
@@ -143,6 +144,14 @@ def _varied(batch, generator):
     return tuple(varied)
 
 
+def _mixed(batch, generator):
+    """Each input blended with another, which keeps half to all of it: more data still, labelled by the float network."""
+    order = torch.randperm(len(batch[0]), generator=generator)
+    share = 0.5 + 0.5 * torch.rand(len(order), generator=generator)
+    return tuple(part.lerp(part[order.to(part.device)], (1 - share).to(part).view(-1, *[1] * (part.dim() - 1)))
+                 if part.is_floating_point() else part for part in batch)
+
+
 def refine(teacher, network, places, settings, groups, timesteps, *, steps, weights, outputs, seed, progress):
     """Adam with a cosine rate on what `settings` holds, and on biases of the modules `outputs`; changes both in place.
 
@@ -171,6 +180,8 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
     with torch.enable_grad():
         for step in show_steps(range(steps), "refining", progress):
             batch = _varied(next(batches), generator)
+            if weights and torch.rand((), generator=generator) < MIXED:
+                batch = _mixed(batch, generator)
             with torch.no_grad():
                 expected = per_input(teacher(*batch))
             found = per_input(student(*batch))
