@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "neurons.h"
+#include "rates.h"
 
 namespace pcsnn {
 namespace {
@@ -26,6 +27,8 @@ void counts_into(const at::Tensor& out, const at::Tensor& current, const at::Ten
   });
 }
 
+}  // namespace
+
 at::Tensor fire_counts(const at::Tensor& current, const at::Tensor& levels, const OptionalTensor& residual,
                        const OptionalTensor& residual_scale, int64_t repeat) {
   const Type type = current_type(current);
@@ -36,6 +39,8 @@ at::Tensor fire_counts(const at::Tensor& current, const at::Tensor& levels, cons
   run(out, to_dense(current), levels, residual, residual_scale, repeat);
   return out;
 }
+
+namespace {
 
 // `out` may be `current`.
 template <class F>
@@ -97,6 +102,8 @@ OptionalTensor kept(const OptionalTensor& residual, const at::Tensor& current) {
   return same ? residual : residual->clone();
 }
 
+}  // namespace
+
 void fire_rates_(const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
                  const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat) {
   at::assert_no_internal_overlap(current);
@@ -112,8 +119,6 @@ void fire_rates_(const at::Tensor& current, const at::Tensor& levels, const at::
   run_rates(current, current, table, scale, kept(residual, current), residual_scale, repeat);
   if (!current.is_inference()) current.unsafeGetTensorImpl()->bump_version();
 }
-
-}  // namespace
 
 TORCH_LIBRARY_IMPL(pcsnn, CPU, m) {
   m.impl("fire_counts", &fire_counts);

@@ -60,6 +60,13 @@ class Launch(NamedTuple):
     programs: int
     arguments: dict  # by name: tensors, integers, None for a pointer that is not used
     constants: dict
+    threads: int = THREADS
+    stages: int | None = None  # loads in flight of a loop with a product; None: there is no such loop
+
+    def options(self, warp_size):
+        """How Triton is to compile and run it on a GPU of that warp size."""
+        staged = {} if self.stages is None else dict(num_stages=self.stages)
+        return dict(num_warps=self.threads // warp_size, enable_fp_fusion=False, **staged)  # a comparison must not flip
 
     def __call__(self):
         device = self.arguments["out_ptr"].device
@@ -67,8 +74,7 @@ class Launch(NamedTuple):
             self.kernel[(self.programs,)](**self.arguments, **self.constants)
             return
         with torch.cuda.device(device):
-            self.kernel[(self.programs,)](**self.arguments, **self.constants, num_warps=THREADS // warp_size(device.index),
-                                          enable_fp_fusion=False)  # a comparison must not flip
+            self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options(warp_size(device.index)))
 
 
 @functools.cache
@@ -95,19 +101,24 @@ def divisor(divisor):
     return -(-(1 << shift) // divisor), shift
 
 
+def row_constants(**tables):
+    """NAME_ROWS, whether a table has one row a channel: name -> (tensor or None, its number of dimensions when it has)."""
+    return {f"{name.upper()}_ROWS": table is not None and table.dim() == dims and table.shape[0] > 1
+            for name, (table, dims) in tables.items()}
+
+
 def channel_arguments(step, neurons_a_program, **tables):
     """Arguments that tell a kernel the channel of a neuron of the dense `step` [N, C, ...], and which tables have rows.
 
-    `tables`: name -> (tensor, number of dimensions when it has one row a channel). Flags become constants NAME_ROWS.
+    `tables`: those of `row_constants`.
     """
-    rows = {name: table is not None and table.dim() == dims and table.shape[0] > 1 for name, (table, dims) in tables.items()}
+    rows = row_constants(**tables)
     channels, stride = (step.shape[1], step.stride(1)) if any(rows.values()) else (1, 1)
     stride_multiplier, stride_shift = divisor(stride)
     channel_multiplier, channel_shift = divisor(channels)
     arguments = dict(stride=stride, stride_multiplier=stride_multiplier, stride_shift=stride_shift,
                      channels=channels, channel_multiplier=channel_multiplier, channel_shift=channel_shift)
-    constants = {f"{name.upper()}_ROWS": flag for name, flag in rows.items()}
-    return arguments, constants | dict(LARGE=step.numel() + neurons_a_program > 2**31)
+    return arguments, rows | dict(LARGE=step.numel() + neurons_a_program > 2**31)
 
 
 def search_arguments(levels, repeat):
@@ -149,7 +160,8 @@ def _level(levels, x, timesteps, dtype: tl.constexpr, SUMMED: tl.constexpr):
 def search(value, levels, timesteps, repeat, STEPS: tl.constexpr, SUMMED: tl.constexpr):
     """k // repeat with k = #{x : value >= level_x} (10); SUMMED: value is a sum, compared with T * level rounded once.
 
-    value [BLOCK], float32 or float64; levels: pointer to the row of T levels, one or [BLOCK]. NaN gives 0.
+    value [BLOCK] of any shape, float32, float64, or int32 with int32 levels; levels: pointer to the row of T levels, one or
+    as many as broadcast against value. NaN gives 0.
     """
     dtype: tl.constexpr = value.dtype
     if STEPS:
@@ -165,9 +177,13 @@ def search(value, levels, timesteps, repeat, STEPS: tl.constexpr, SUMMED: tl.con
         groups = timesteps // repeat
         first = _level(levels, 0, timesteps, dtype, SUMMED)
         last = _level(levels, timesteps - repeat, timesteps, dtype, SUMMED)
+        if dtype == tl.int32:  # whose differences may leave it
+            first, last, position, most = first.to(tl.float32), last.to(tl.float32), value.to(tl.float32), 2**31 - 1
+        else:
+            position, most = value, float("inf")
         per_step = (groups - 1).to(tl.float32) / (last - first).to(tl.float32)
-        place = (value - first).to(tl.float32) * per_step + 0.5
-        place = tl.where(value == float("inf"), groups.to(tl.float32), place)  # also where every level is infinite
+        place = (position - first).to(tl.float32) * per_step + 0.5
+        place = tl.where(value == most, groups.to(tl.float32), place)  # also where every level is that
         place = tl.where(place >= 0, place, 0.0)  # NaN too: one level, a row of infinities, a NaN current
         guess = tl.minimum(place, (groups - 1).to(tl.float32)).to(tl.int32)
         return guess + (value >= _level(levels, guess * repeat, timesteps, dtype, SUMMED)).to(tl.int32)

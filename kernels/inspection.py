@@ -13,7 +13,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from pcsnn.kernels.common import INTERPRETED, THREADS
+from pcsnn.kernels.common import INTERPRETED
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -21,8 +21,9 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
+SHARED_LIMITS = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 64 * 1024}  # bytes a program
 _POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float64: "*fp64",
-             torch.uint8: "*u8", torch.int64: "*i64"}
+             torch.uint8: "*u8", torch.int8: "*i8", torch.int32: "*i32", torch.int64: "*i64"}
 _TOOLS = pathlib.Path(triton.__file__).parent / "backends/nvidia/bin"
 
 
@@ -56,7 +57,7 @@ def compile_launch(launch, target):
                        constexprs={(names.index(name),): value for name, value in constants.items()},
                        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned})
     return triton.compile(source, target=target,
-                          options=dict(num_warps=THREADS // target.warp_size, enable_fp_fusion=False))
+                          options=launch.options(target.warp_size))
 
 
 def resources(compiled):
@@ -64,7 +65,7 @@ def resources(compiled):
 
     Returns a dict: registers (a thread), stack (bytes a thread; spilled registers live there), spill (registers spilled, AMD
     only), shared (bytes), load128, store128, loads, stores (instructions), fused (multiply-adds of float32 and
-    float64; AMD divides with five of them).
+    float64; AMD divides with five of them), tensor_core (instructions of matrix units).
     """
     if compiled.metadata.target.backend == "hip":
         text = compiled.asm["amdgcn"]
@@ -78,14 +79,16 @@ def resources(compiled):
                     store128=_count(r"\b(?:global|buffer)_store_dwordx4", text),
                     loads=_count(r"\b(?:global|buffer|flat)_load_\w+ ", text),
                     stores=_count(r"\b(?:global|buffer|flat)_store_\w+ ", text),
-                    fused=_count(r"\bv_(?:pk_)?(?:fmac?|mac|mad)_(?:legacy_)?f(?:32|64)", text))
+                    fused=_count(r"\bv_(?:pk_)?(?:fmac?|mac|mad)_(?:legacy_)?f(?:32|64)", text),
+                    tensor_core=_count(r"\bv_s?mfmac?_", text))
     text = compiled.asm["ptx"]
     found = dict(re.findall(r"(REG|STACK):(\d+)", _on_cubin(compiled, "-res-usage")))
     return dict(registers=int(found["REG"]), stack=int(found["STACK"]), spill=0, shared=compiled.metadata.shared,
                 load128=_count(r"\bld\.global\S*\.v(?:4\.b32|2\.b64)\b", text),
                 store128=_count(r"\bst\.global\S*\.v(?:4\.b32|2\.b64)\b", text),
                 loads=_count(r"\bld\.global", text), stores=_count(r"\bst\.global", text),
-                fused=_count(r"\bfma\.rn\.f(?:32|64)\b", text))
+                fused=_count(r"\bfma\.rn\.f(?:32|64)\b", text),
+                tensor_core=_count(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)\b", text))
 
 
 def program(compiled):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from pcsnn.kernels import common, expansion, mean_current, spike_trains
+from pcsnn.kernels import common, expansion, mean_current, products, spike_trains
 
 CURRENTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SPIKES = (torch.uint8, torch.float32, torch.float16, torch.bfloat16, torch.float64)  # bool is written as uint8
@@ -22,8 +22,9 @@ class Variant(NamedTuple):
     operation: str
     inputs: torch.dtype
     output: torch.dtype
-    size: str   # "wide", "narrow", "odd" (unaligned): the configuration; "large": wide, 2^32 neurons
-    form: str   # "plain": one row of evenly spaced levels; "full": every table by channel, bisected, with its extras
+    size: str   # "wide", "narrow", "odd" (unaligned): the configuration; "large": wide, 2^32 neurons; of a product: its tile
+    form: str   # "plain": one row of evenly spaced levels; "full": every table by channel, bisected, with its extras; of a
+                # product: "scanned" (plain), "guessed", "bisected", "rates", "currents", all by channel with their extras
     launch: common.Launch
 
     def __str__(self):
@@ -94,3 +95,51 @@ def variants():
     # Where 128 bits hold few neurons the narrow configuration is the wide one.
     return list({(v.operation, v.inputs, v.output, v.form, v.size == "large",
                   v.launch.constants["BLOCK"]): v for v in reversed(found)}.values())[::-1]
+
+
+_SYNAPSES = {  # C, O, kernel: pointwise, tap after tap, across taps
+    "linear": (256, 256, 1),
+    "conv2d": (64, 64, 3),
+    "stem": (3, 64, 7),
+    "depthwise": (64, 64, 3),
+}
+
+
+def product(synapse, dtype, share, form, timesteps):
+    """The fused synapse of that name in `_SYNAPSES` with weights of `dtype`, in the tile `share`, None where it has none."""
+    inputs, outputs, kernel = _SYNAPSES[synapse]
+    groups = inputs if synapse == "depthwise" else 1
+    rows = 2 * (share.rows if share else 2**12)
+    whole = dtype == torch.int8
+    table_dtype = torch.int32 if whole else torch.float32
+
+    def image(channels, dtype):
+        shape = (rows, channels, 1, 1) if kernel == 1 else (rows // 16, channels, 4, 4)
+        return _empty(dtype, *shape).to(memory_format=torch.channels_last)
+
+    steps = 16 if form == "scanned" else _TIMESTEPS
+    levels = None if form == "currents" else _empty(table_dtype, outputs, steps)
+    scale = _empty(torch.float32, outputs) if form in ("rates", "currents") else None
+    extras = (None, None, None) if form == "scanned" else (
+        _empty(table_dtype if whole else dtype, outputs), image(outputs, torch.uint8), _empty(table_dtype, outputs))
+    output = torch.uint8 if scale is None else torch.float32 if whole else dtype
+    bias, residual, residual_scale = extras
+    weight = _empty(dtype, outputs, inputs // groups, kernel, kernel).to(memory_format=torch.channels_last)
+    launch = products.plan(image(outputs, output), image(inputs, torch.uint8), weight, bias, levels, scale, residual,
+                           residual_scale, (1, 1), (kernel // 2,) * 2, (1, 1), groups, int(form == "guessed"), timesteps,
+                           share)
+    size = "x".join(map(str, share[:3])) if share else "direct"
+    return Variant(synapse, dtype, output, size if timesteps == _TIMESTEPS else f"{size} T={timesteps}", form, launch)
+
+
+def products_of_every_tile():
+    """Fused synapses: every tile of every dtype, pointwise, tap after tap and across taps; every form at the largest."""
+    found = []
+    for dtype in (torch.int8, torch.float16, torch.bfloat16, torch.float32):
+        tiles, flat_tiles = products.TILES[dtype.itemsize], products.FLAT_TILES[dtype.itemsize]
+        for share in tiles:
+            found.append(product("conv2d", dtype, share, "bisected", _TIMESTEPS))
+        found += [product("linear", dtype, tiles[0], form, _TIMESTEPS) for form in ("scanned", "guessed", "rates", "currents")]
+        found += [product("stem", dtype, share, "rates", _TIMESTEPS) for share in flat_tiles]
+        found += [product("depthwise", dtype, None, form, _TIMESTEPS) for form in ("scanned", "bisected")]
+    return found + [product("conv2d", torch.int8, share, "guessed", products.MAX_UNSHIFTED) for share in products.TILES[1]]

@@ -7,23 +7,13 @@ On every device the result equals `pcsnn.reference` bit for bit. Nothing here ha
 """
 
 import torch
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from pcsnn import ops, reference, validate
+from pcsnn.fused import conv2d_fire, linear_fire, max_pool2d, whole_levels
+from pcsnn.spacing import repeat_of
 
-_spacings = WeakTensorKeyDictionary()  # level table -> (its version, its spacing): values are checked once, not per call
-
-
-def _spacing(levels):
-    if torch.compiler.is_compiling():
-        return 0  # values are unknown while tracing: bisect, which is right for every ascending table
-    if levels.is_inference():
-        return validate.level_spacing(levels)
-    known = _spacings.get(levels)
-    if known is None or known[0] != levels._version:
-        known = (levels._version, validate.level_spacing(levels))
-        _spacings[levels] = known
-    return known[1]
+__all__ = ["conv2d_fire", "expand_spikes", "fire_counts", "fire_rates", "fire_spikes", "levels", "linear_fire", "max_pool2d",
+           "whole_levels"]
 
 
 def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=0.0, bend=None):
@@ -113,10 +103,7 @@ def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=N
     if residual is not None and residual_scale is not None:
         residual_scale = _as_scalar_tensor("residual_scale", residual_scale, current)
     _check_current(current, levels, residual, residual_scale)
-    if repeat is None:
-        repeat = _spacing(levels)
-    validate.repeat(repeat, levels)
-    return ops.call("fire_counts", current, levels, residual, residual_scale, repeat)
+    return ops.call("fire_counts", current, levels, residual, residual_scale, repeat_of(levels, repeat, False))
 
 
 def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None, *, repeat=None):
@@ -142,10 +129,7 @@ def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None, *, repea
     amplitude = _check_amplitude(amplitude, out_dtype, "out_dtype", current.shape[1:], current)
     validate.same_device(current=current, levels=levels, amplitude=amplitude)
     validate.no_gradient(current=current)
-    if repeat is None:
-        repeat = _spacing(levels)
-    validate.repeat(repeat, levels)
-    return ops.call("fire_spikes", current, levels, amplitude, out_dtype, repeat)
+    return ops.call("fire_spikes", current, levels, amplitude, out_dtype, repeat_of(levels, repeat, False))
 
 
 def expand_spikes(counts, timesteps, order=None, dtype=torch.uint8, amplitude=None):
@@ -214,9 +198,7 @@ def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, re
         residual_scale = _as_scalar_tensor("residual_scale", residual_scale, current)
     _check_current(current, levels, residual, residual_scale, scale=scale)
     validate.per_layer_or_channel("scale", scale, current.shape, (torch.float32, torch.float64))
-    if repeat is None:
-        repeat = 1 if _spacing(levels) == 1 else 0
-    validate.repeat(repeat, levels)
+    repeat = repeat_of(levels, repeat, True)
     if not inplace:
         return ops.call("fire_rates", current, levels, scale, residual, residual_scale, repeat)
     ops.call("fire_rates_", current, levels, scale, residual, residual_scale, repeat)

@@ -5,6 +5,8 @@
 
 Common arguments: `levels` [T] or [C, T] on the mean current; `repeat` m >= 1 says that each row is T/m evenly spaced
 levels, each m times, so that a kernel may guess and verify, 0 that it must bisect; `scale` and `amplitude` [] or [C].
+Fused operators (a synapse and its neurons): `timesteps` is the largest count that comes in; with int8 weights `bias`,
+`levels`, and `residual_scale` are int32, and what comes out without levels and scale is too.
 """
 
 import contextlib
@@ -14,18 +16,28 @@ import warnings
 
 import torch
 
-from pcsnn import reference
+from pcsnn import onednn, reference
 
+_FUSED_SCHEMAS = (
+    "linear_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, Tensor? residual, "
+    "Tensor? residual_scale, int repeat, int timesteps) -> Tensor",
+    "conv2d_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, Tensor? residual, "
+    "Tensor? residual_scale, int[2] stride, int[2] padding, int[2] dilation, int groups, int repeat, int timesteps) -> Tensor",
+)
 _SCHEMAS = (
     "fire_counts(Tensor current, Tensor levels, Tensor? residual, Tensor? residual_scale, int repeat) -> Tensor",
     "fire_rates(Tensor current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, int repeat) -> Tensor",
     "fire_rates_(Tensor(a!) current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, int repeat) -> ()",
     "fire_spikes(Tensor current, Tensor levels, Tensor? amplitude, ScalarType out_dtype, int repeat) -> Tensor",
     "expand_spikes(Tensor counts, int timesteps, Tensor? order, ScalarType dtype, Tensor? amplitude) -> Tensor",
+    "max_pool2d(Tensor counts, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] sizes) -> Tensor",
+    *_FUSED_SCHEMAS,
 )
 _library = torch.library.Library("pcsnn", "DEF")
 for _schema in _SCHEMAS:
     _library.define(_schema, tags=torch.Tag.pt2_compliant_tag)
+for _schema in _FUSED_SCHEMAS:  # the part of csrc/fused.cpp that it hands on to Python
+    _library.define(f"_{_schema}")
 
 
 def _steps_like(step, timesteps, dtype):
@@ -55,6 +67,36 @@ def _fake_expand(counts, timesteps, order, dtype, amplitude):
     return _steps_like(counts, timesteps, dtype)
 
 
+def fused_dtype(weight, levels, scale):
+    """What a fused operator returns: counts, rates, or currents."""
+    if levels is not None and scale is None:
+        return torch.uint8
+    if weight.dtype == torch.int8:
+        return torch.int32 if scale is None else torch.float32
+    return weight.dtype
+
+
+def _fake_linear(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps):
+    return counts.new_empty((*counts.shape[:-1], weight.shape[0]), dtype=fused_dtype(weight, levels, scale))
+
+
+def _fake_conv2d(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
+                 timesteps):
+    sizes = convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
+    return torch.empty((counts.shape[0], weight.shape[0], *sizes), dtype=fused_dtype(weight, levels, scale),
+                       device=counts.device, memory_format=torch.channels_last)
+
+
+def _fake_pool(counts, kernel, stride, padding, dilation, sizes):
+    return torch.empty((*counts.shape[:2], *sizes), dtype=torch.uint8, device=counts.device, memory_format=torch.channels_last)
+
+
+def convolved(sizes, kernel, stride, padding, dilation):
+    """The size of what a convolution makes, dimension by dimension."""
+    return [(size + 2 * pad - spread * (taps - 1) - 1) // step + 1
+            for size, taps, step, pad, spread in zip(sizes, kernel, stride, padding, dilation)]
+
+
 # The reference computes values in any layout; as a backend it returns the layout the schema's fake promises.
 def _reference_counts(current, levels, residual, residual_scale, repeat):
     out = torch.empty_like(current, dtype=torch.uint8)
@@ -80,10 +122,26 @@ def _reference_expand(counts, timesteps, order, dtype, amplitude):
     return out.copy_(reference.expand_spikes(counts, timesteps, order, dtype, amplitude))
 
 
+def _reference_linear(*arguments):
+    return reference.linear_fire(*arguments[:-1]).contiguous()
+
+
+def _reference_conv2d(*arguments):
+    out = reference.conv2d_fire(*arguments[:-1])
+    return torch.empty_like(out, memory_format=torch.channels_last).copy_(out)
+
+
+def _reference_pool(counts, kernel, stride, padding, dilation, sizes):
+    out = torch.empty((*counts.shape[:2], *sizes), dtype=torch.uint8, device=counts.device, memory_format=torch.channels_last)
+    return out.copy_(reference.max_pool2d(counts, kernel, stride, padding, dilation, sizes))
+
+
 _FAKES = dict(fire_counts=_fake_counts, fire_rates=_fake_rates, fire_rates_=_fake_rates_, fire_spikes=_fake_spikes,
-              expand_spikes=_fake_expand)
+              expand_spikes=_fake_expand, linear_fire=_fake_linear, conv2d_fire=_fake_conv2d,
+              max_pool2d=_fake_pool)
 _REFERENCE = dict(fire_counts=_reference_counts, fire_rates=_reference_rates, fire_rates_=_reference_rates_,
-                  fire_spikes=_reference_spikes, expand_spikes=_reference_expand)
+                  fire_spikes=_reference_spikes, expand_spikes=_reference_expand, linear_fire=_reference_linear,
+                  conv2d_fire=_reference_conv2d, max_pool2d=_reference_pool)
 for _name, _fake in _FAKES.items():
     torch.library.register_fake(f"pcsnn::{_name}", _fake, lib=_library)
 
@@ -121,6 +179,9 @@ if _no_extension:
         raise ImportError(f"PCSNN_REQUIRE_EXT=1, but {_no_extension}")
     for _name, _function in _REFERENCE.items():
         _library.impl(_name, _announced(_function), "CPU")
+else:
+    for _name in ("linear_fire", "conv2d_fire"):
+        _library.impl(f"_{_name}", getattr(onednn, _name), "CPU")
 
 try:
     from pcsnn import kernels

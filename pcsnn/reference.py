@@ -101,3 +101,69 @@ def expand_spikes(counts, timesteps, order=None, dtype=torch.uint8, amplitude=No
     steps = steps.reshape(-1, *[1] * counts.dim())
     spikes = (steps >= timesteps - counts.to(torch.int64)).to(dtype)
     return spikes if amplitude is None else spikes * per_channel(amplitude.to(dtype), counts.dim())
+
+
+def _fused(product, counts, weight, bias, levels, scale, residual, residual_scale, repeat):
+    """What a synapse and the neurons behind it give; product(counts, weight, bias) makes [N, C, ...].
+
+    Float weights: the current has their dtype, as if the synapse had run alone. int8 weights: all is a whole number, in
+    units of what the weights of an output channel are multiples of.
+    """
+    whole = weight.dtype == torch.int8
+    if whole:  # float64 holds whole numbers up to 2^53
+        current = product(counts.double(), weight.double(), None if bias is None else bias.double()).to(torch.int64)
+        if residual is not None:
+            branch = residual.to(torch.int64)
+            if residual_scale is not None:
+                branch = branch * per_channel(residual_scale.to(torch.int64), branch.dim())
+            current = current + branch
+    else:
+        current = product(counts.float(), weight.float(), None if bias is None else bias.float()).to(weight.dtype)
+    if levels is not None:
+        if whole:
+            k = search(current, levels)
+            if scale is None:
+                return k.to(torch.uint8)
+            return (k // max(repeat, 1)).float() * per_channel(scale, current.dim())
+        if scale is None:
+            return fire_counts(current, levels, residual, residual_scale)
+        return fire_rates(current, levels, scale, residual, residual_scale, max(repeat, 1))
+    if not whole:
+        current = add_residual(current, residual, residual_scale)
+    if scale is not None:
+        return (current.float() * per_channel(scale, current.dim())).to(torch.float32 if whole else weight.dtype)
+    return current.to(torch.int32 if whole else weight.dtype)
+
+
+def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat):
+    """Input [N, C, H, W] -> counts, rates or currents [N, O, H', W'] of neurons behind a convolution (10), (11)."""
+    def product(x, w, b):
+        return torch.nn.functional.conv2d(x, w, b, stride, padding, dilation, groups)
+    return _fused(product, counts, weight, bias, levels, scale, residual, residual_scale, repeat)
+
+
+def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, repeat):
+    """Input [..., K] -> counts, rates or currents [..., O] of neurons behind a linear layer; channels are O."""
+    rows = counts.reshape(-1, counts.shape[-1])
+    branch = None if residual is None else residual.reshape(-1, weight.shape[0])
+    out = _fused(torch.nn.functional.linear, rows, weight, bias, levels, scale, branch, residual_scale, repeat)
+    return out.view(*counts.shape[:-1], weight.shape[0])
+
+
+def whole_levels(levels, weight_scale, bias=None):
+    """Levels [T] or [O, T] on a current of which the sum over int8 weights counts multiples of weight_scale [O] -> int32
+    [O, T] on that sum: the least whole number at which a level and the bias are reached, computed in float64."""
+    unit = weight_scale.double().unsqueeze(-1)
+    start = 0.0 if bias is None else bias.double().unsqueeze(-1)
+    table = torch.ceil((levels.double() - start) / unit)
+    return table.clamp(-(2**31), 2**31 - 1).to(torch.int32)
+
+
+def max_pool2d(counts, kernel, stride, padding, dilation, sizes):
+    """The largest count of each window: uint8 [N, C, H, W] -> [N, C, *sizes]; beyond the borders there is no spike."""
+    shape = [(size - 1) * step + spread * (taps - 1) + 1 for size, step, spread, taps in zip(sizes, stride, dilation, kernel)]
+    ends = [max(0, needed - length - pad) for needed, length, pad in zip(shape, counts.shape[2:], padding)]
+    padded = torch.nn.functional.pad(counts, (padding[1], ends[1], padding[0], ends[0]))
+    windows = [padded[:, :, y * dilation[0]:, x * dilation[1]:][:, :, ::stride[0], ::stride[1]][:, :, :sizes[0], :sizes[1]]
+               for y in range(kernel[0]) for x in range(kernel[1])]
+    return torch.stack(windows).amax(0)

@@ -5,6 +5,7 @@ import math
 import torch
 
 MAX_TIMESTEPS = 255  # a spike count fits in one byte
+NEVER = 2**31 - 1  # a level in whole numbers that no sum reaches
 
 CURRENT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SPIKE_DTYPES = (torch.uint8, torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -87,7 +88,7 @@ def channels(name, table, shape):
 
 def level_table(levels, shape, dtype, steps=None):
     """Shape and dtype of a level table against a current; its values are checked by `level_spacing`."""
-    allowed = (torch.float32, torch.float64) if dtype == torch.float64 else (torch.float32,)
+    allowed = {torch.float64: (torch.float32, torch.float64), torch.int32: (torch.int32,)}.get(dtype, (torch.float32,))
     tensor("levels", levels, allowed, 1)
     if levels.dim() > 2:
         raise ValueError(f"levels: expected [T] or [C, T], got shape {tuple(levels.shape)}")
@@ -118,9 +119,11 @@ def level_spacing(levels):
     """Check that a table [T] or [C, T] ascends; say how its levels are spaced.
 
     Returns m >= 1 when every row is T/m evenly spaced levels, each m times (a search may guess), or 0 (it bisects).
-    A row of +inf, a channel that never fires, goes with either. Raises ValueError for NaN and for a falling table.
+    A row of +inf (2^31 - 1 in whole numbers), a channel that never fires, goes with either. Raises ValueError for NaN and for a falling table.
     """
     table = levels.detach().to("cpu", torch.float64).reshape(-1, levels.shape[-1])
+    if levels.dtype == torch.int32:
+        table = table.where(table < NEVER, torch.inf)
     rising = table[:, 1:] >= table[:, :-1]
     if table.isnan().any() or not rising.all():
         raise ValueError("levels: expected ascending values without NaN, got "

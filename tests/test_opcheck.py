@@ -15,6 +15,11 @@ SCALE = torch.tensor(0.25)
 SCALES = torch.tensor([0.25, 0.5, 1.0])
 STEPS = torch.stack([LAST, CURRENT, CURRENT, -CURRENT])
 
+KERNEL = torch.randn(3, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+WHOLE, WHOLE_LEVELS = (40 * KERNEL).to(torch.int8), torch.arange(-200, 200, 100, dtype=torch.int32).expand(3, 4).contiguous()
+GEOMETRY = [2, 1], [1, 0], [1, 1], 1
+COUNTED, SUMS = COUNTS[:, :, :3, :4], torch.arange(72, dtype=torch.int32).reshape(2, 3, 3, 4)  # of its outputs' shape
+
 SAMPLES = {
     "fire_counts": [
         (CURRENT, LEVELS, None, None, 1),
@@ -41,6 +46,25 @@ SAMPLES = {
         (COUNTS.contiguous(memory_format=torch.channels_last), 4, torch.tensor([2, 0, 3, 1]), torch.float32, SCALES),
         (COUNTS[:, :, ::2], 255, None, torch.bool, None),
     ],
+    "conv2d_fire": [
+        (COUNTS, KERNEL, None, ROWS, None, None, None, *GEOMETRY, 1, 120),
+        (LAST, KERNEL, SCALES, LEVELS, SCALE, SUMS.float(), None, *GEOMETRY, 0, 255),
+        (COUNTS, KERNEL.bfloat16(), SCALES.bfloat16(), ROWS, None, COUNTED, SCALES, *GEOMETRY, 1, 120),
+        (COUNTS, KERNEL, None, None, SCALES, None, None, *GEOMETRY, 1, 120),
+        (COUNTS, WHOLE, None, WHOLE_LEVELS, None, None, None, *GEOMETRY, 1, 120),
+        (COUNTS, WHOLE, WHOLE_LEVELS[:, 0], WHOLE_LEVELS, SCALES, SUMS, None, *GEOMETRY, 0, 255),
+        (COUNTS[:0], WHOLE, None, None, None, None, None, *GEOMETRY, 1, 120),
+    ],
+    "linear_fire": [
+        (COUNTS[:, :, :3, 0], KERNEL[:, :, 0, 0], None, ROWS, None, None, None, 1, 120),
+        (LAST[:, :, 0, :3], KERNEL[:, :, 0, 0], SCALES, LEVELS, SCALE, None, None, 1, 255),
+        (COUNTS[:, :, 0, :3], WHOLE[:, :, 0, 0], None, WHOLE_LEVELS, None, COUNTS[:, :, 1, :3], WHOLE_LEVELS[:, 1], 0, 120),
+        (COUNTS[:, 0, 0, :3], KERNEL[:, :, 0, 0].half(), None, None, None, None, None, 1, 120),
+    ],
+    "max_pool2d": [
+        (COUNTS, [2, 3], [2, 1], [1, 1], [1, 1], [3, 5]),
+        (COUNTS[:0], [2, 2], [2, 2], [0, 0], [1, 1], [2, 2]),
+    ],
 }
 
 
@@ -60,7 +84,9 @@ def all_functions(current, steps, levels, scale, counts):
     written = functional.fire_rates(current + 1, levels, scale, inplace=True, repeat=0)
     spikes = functional.fire_spikes(steps, levels, torch.float32, scale)
     trains = functional.expand_spikes(first, 4, torch.tensor([1, 0, 3, 2]), torch.bfloat16, 0.5)
-    return first, rates, written, spikes, trains
+    fused = functional.conv2d_fire(counts, KERNEL, levels, scale=scale, repeat=1, padding=1)
+    whole = functional.linear_fire(counts[:, :, 0, :3], WHOLE[:, :, 0, 0], WHOLE_LEVELS)
+    return first, rates, written, spikes, trains, fused, whole, functional.max_pool2d(counts, 2)
 
 
 ARGUMENTS = {"per layer": (CURRENT, STEPS, LEVELS, SCALE, COUNTS), "per channel": (LAST, STEPS, ROWS, SCALES, COUNTS)}

@@ -4,28 +4,63 @@ Triton's AMD path lowers a kernel to LLVM IR without inline assembly. Take away 
 hardware intrinsics a definition, and llvmlite compiles it for this processor: layouts, vector widths, masks, 32- or 64-bit
 addresses and conversions run as Triton's compiler left them, none of which its interpreter sees.
 
-Only kernels whose threads do not talk to each other (no shared memory, barriers or lane exchange): threads and programs
-become a plain loop.
+Of a kernel whose threads do not talk to each other, threads and programs become a plain loop. Of one with a product, which
+has shared memory, barriers and lane exchange, every thread is a fiber (fibers.c) that runs to its next barrier; it is compiled
+for a GPU without matrix cores, whose products are plain arithmetic.
 """
 
 import ctypes
+import functools
+import pathlib
 import re
+import subprocess
+import tempfile
 
 import llvmlite.binding as llvm
 import torch
 
-from pcsnn.kernels import common, inspection
+from triton.backends.compiler import GPUTarget
+
+from pcsnn.kernels import inspection
 
 TARGET = inspection.TARGETS["gfx942"]
+TARGET_OF_PRODUCTS = GPUTarget("hip", "gfx906", 64)
+_SHARED_BYTES = 64 * 1024
 _CTYPES = {"ptr": ctypes.c_void_p, "i32": ctypes.c_int32, "i64": ctypes.c_int64}
 # A buffer descriptor is its base address here: all have this size, past which loads give zero and stores do nothing.
 _BUFFER_BYTES = 2147483646
-_INTRINSICS = (  # intrinsic, name and definition here
-    ("@llvm.amdgcn.workitem.id.x", "@gpu_thread", "i32 @gpu_thread() { %v = load i32, ptr @thread\n ret i32 %v }"),
-    ("@llvm.amdgcn.workgroup.id.x", "@gpu_program", "i32 @gpu_program() { %v = load i32, ptr @program\n ret i32 %v }"),
-    ("@llvm.amdgcn.readfirstlane.i32", "@gpu_first_lane", "i32 @gpu_first_lane(i32 %v) { ret i32 %v }"),
+_INTRINSICS = (  # intrinsic, name, declaration, and definition where threads do not meet, if there is one
+    ("@llvm.amdgcn.workitem.id.x", "@gpu_thread", "i32 @gpu_thread()", "{ %v = load i32, ptr @thread\n ret i32 %v }"),
+    ("@llvm.amdgcn.workgroup.id.x", "@gpu_program", "i32 @gpu_program()", "{ %v = load i32, ptr @program\n ret i32 %v }"),
+    ("@llvm.amdgcn.readfirstlane.i32", "@gpu_first_lane", "i32 @gpu_first_lane(i32 %v)", "{ ret i32 %v }"),
+    ("@llvm.amdgcn.s.barrier", "@gpu_barrier", "void @gpu_barrier()", None),
+    ("@llvm.amdgcn.wave.barrier", "@gpu_barrier", "void @gpu_barrier()", None),
+    ("@llvm.amdgcn.ds.bpermute", "@gpu_bpermute", "i32 @gpu_bpermute(i32 %a, i32 %v)", None),
+)
+_ARITHMETIC = (  # intrinsic, name, definition
     ("@llvm.amdgcn.make.buffer.rsrc.p8.p1", "@gpu_descriptor",
-     "ptr @gpu_descriptor(ptr %base, i16 %stride, i64 %bytes, i32 %flags) { ret ptr %base }"),
+     "define ptr @gpu_descriptor(ptr %base, i16 %stride, i64 %bytes, i32 %flags) { ret ptr %base }"),
+    ("@llvm.amdgcn.sdot4", "@gpu_dot4", """define i32 @gpu_dot4(i32 %a, i32 %b, i32 %c, i1 %clamp) {
+  %a8 = bitcast i32 %a to <4 x i8>
+  %b8 = bitcast i32 %b to <4 x i8>
+  %x = sext <4 x i8> %a8 to <4 x i32>
+  %y = sext <4 x i8> %b8 to <4 x i32>
+  %p = mul <4 x i32> %x, %y
+  %s = call i32 @llvm.vector.reduce.add.v4i32(<4 x i32> %p)
+  %r = add i32 %s, %c
+  ret i32 %r
+}
+declare i32 @llvm.vector.reduce.add.v4i32(<4 x i32>)"""),
+    ("@llvm.amdgcn.fdot2", "@gpu_dot2", """define float @gpu_dot2(<2 x half> %a, <2 x half> %b, float %c, i1 %clamp) {
+  %x = fpext <2 x half> %a to <2 x float>
+  %y = fpext <2 x half> %b to <2 x float>
+  %p = fmul <2 x float> %x, %y
+  %p0 = extractelement <2 x float> %p, i32 0
+  %p1 = extractelement <2 x float> %p, i32 1
+  %s = fadd float %p0, %c
+  %r = fadd float %s, %p1
+  ret float %r
+}"""),
 )
 _BUFFER_LOAD = """define {type} @gpu_buffer_load.{suffix}(ptr %base, i32 %offset, i32 %scalar, i32 %cache) {{
   %inside = icmp ult i32 %offset, {bytes}
@@ -69,7 +104,7 @@ _LLVM_TYPES = {"i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64",
                "f16": "half", "bf16": "bfloat", "f32": "float", "f64": "double"}
 _TARGET_WORDS = (
     r"target (datalayout|triple) = .*\n", r",? ![\w.]+ !\d+", r"^!.*\n", r"^attributes #\d+ = .*\n", r" #\d+", r"^;.*\n",
-    r"^declare .*@llvm\.amdgcn.*\n", r" addrspace\(\d\)", r"amdgpu_kernel ", r"local_unnamed_addr ?",
+    r"^declare .*@llvm\.amdgcn.*\n", r" addrspace\(\d\)", r"amdgpu_kernel ", r"local_unnamed_addr ?", r"^\s*fence syncscope.*\n",
     r"\b(inreg|nofree|readonly|writeonly|readnone|noundef|captures\(none\)) ?",
 )
 _LOOP = """
@@ -118,16 +153,22 @@ def _portable(ir):
     """AMD LLVM IR, less what names the target, debug information and attributes."""
     for pattern in _TARGET_WORDS:
         ir = re.sub(pattern, "", ir, flags=re.M)
+    ir = re.sub(r"@global_smem = external .*",
+                f"@global_smem = internal global [{_SHARED_BYTES} x i8] zeroinitializer, align 16", ir)
     return re.sub(r"\b(double|float|half|bfloat) (%[\w.]+, )?([+-])(inf|nan)(?:\(0x(\w+)\))?", _special_value, ir)
 
 
-def _define_intrinsics(ir):
+def _define_intrinsics(ir, fibers):
     """(ir with the hardware's intrinsics renamed, definitions of those names)."""
     added = []
-    for intrinsic, renamed, definition in _INTRINSICS:
+    for intrinsic, renamed, declaration, definition in _INTRINSICS:
         if intrinsic in ir:
             ir = ir.replace(intrinsic, renamed)
-            added.append(f"define {definition}")
+            added.append(f"declare {declaration}" if fibers else f"define {declaration} {definition}")
+    for intrinsic, renamed, definition in _ARITHMETIC:
+        if intrinsic in ir:
+            ir = ir.replace(intrinsic, renamed)
+            added.append(definition)
     sizes = re.findall(r"@gpu_descriptor\(.*?, i64 (\S+?),", ir)
     if any(size != str(_BUFFER_BYTES) for size in sizes):
         raise NotImplementedError(f"buffers of {set(sizes)} bytes")
@@ -138,18 +179,38 @@ def _define_intrinsics(ir):
             name = _LLVM_TYPES[element]
             added.append(template.format(type=f"<{lanes} x {name}>" if lanes else name, suffix=suffix, bytes=_BUFFER_BYTES))
         ir = ir.replace(intrinsic, f"@gpu_buffer_{kind}.")
-    return ir, added
+    return ir, list(dict.fromkeys(added))
+
+
+@functools.cache
+def _load_fibers():
+    """fibers.c, compiled; its functions known to the kernels."""
+    with tempfile.TemporaryDirectory() as folder:
+        library = pathlib.Path(folder) / "fibers.so"
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, pathlib.Path(__file__).with_name("fibers.c")], check=True)
+        fibers = ctypes.CDLL(str(library))
+    for name in ("gpu_thread", "gpu_program", "gpu_first_lane", "gpu_barrier", "gpu_bpermute"):
+        llvm.add_symbol(name, ctypes.cast(getattr(fibers, name), ctypes.c_void_p).value)
+    return fibers
 
 
 class CpuKernel:
     """The compiled kernel of a launch; calling it with that launch, or one specialised alike, runs it on this processor."""
 
     def __init__(self, launch):
-        self._signature = inspection.signature(launch)
-        ir = _portable(inspection.compile_launch(launch, TARGET).asm["llir"])
+        self._kind = _kind(launch)
+        self._threads = launch.threads
+        target = TARGET if launch.stages is None else TARGET_OF_PRODUCTS
+        compiled = inspection.compile_launch(launch, target)
+        if compiled.metadata.shared > _SHARED_BYTES:
+            raise NotImplementedError(f"{compiled.metadata.shared} bytes of shared memory")
+        ir = compiled.asm["llir"]
+        meeting = any(intrinsic in ir for intrinsic, *_, definition in _INTRINSICS if definition is None)
+        self._fibers = _load_fibers() if meeting else None
+        ir = _portable(ir)
         name, parameters = re.search(r"define void @(\w+)\((.*?)\)", ir).groups()
         self._types = [parameter.split()[0] for parameter in parameters.split(",")][:-2]  # less Triton's scratch pointers
-        ir, added = _define_intrinsics(ir)
+        ir, added = _define_intrinsics(ir, meeting)
         unknown = set(re.findall(r"@llvm\.amdgcn[\w.]*", ir))
         if unknown:
             raise NotImplementedError(f"intrinsics without a definition here: {sorted(unknown)}")
@@ -161,7 +222,7 @@ class CpuKernel:
 
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-        module = llvm.parse_assembly("\n".join([ir, *added, _ROUND_TO_BFLOAT16, entry, _LOOP]))
+        module = llvm.parse_assembly("\n".join([ir, *added, _ROUND_TO_BFLOAT16, entry, *([] if meeting else [_LOOP])]))
         module.verify()
         machine = llvm.Target.from_default_triple().create_target_machine(
             cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3)
@@ -169,26 +230,40 @@ class CpuKernel:
         builder.getModulePassManager().run(module, builder)
         self._engine = llvm.create_mcjit_compiler(module, machine)
         self._engine.finalize_object()
-        self._launch = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)(
-            self._engine.get_function_address("launch"))
+        address = self._engine.get_function_address
+        if meeting:
+            self._launch = functools.partial(self._fibers.gpu_launch, ctypes.c_void_p(address("entry")))
+        else:
+            self._launch = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)(address("launch"))
 
-    def __call__(self, launch, first=0):
-        """Run the programs of `launch` from number `first` on."""
-        if inspection.signature(launch) != self._signature:
+    def __call__(self, launch, first=0, shuffle=0):
+        """Run the programs of `launch` from number `first` on.
+
+        shuffle: a seed for the order in which fibers take turns between barriers, drawn afresh at each; 0 is in order.
+        """
+        if _kind(launch) != self._kind:
             raise ValueError("this launch would be compiled differently")
-        values = [launch.arguments[name] for name in self._signature[0]]
+        values = [launch.arguments[name] for name in inspection.signature(launch)[0]]
         packed = (ctypes.c_int64 * len(values))()
         for i, (kind, value) in enumerate(zip(self._types, values, strict=True)):
             _CTYPES[kind].from_buffer(packed, 8 * i).value = value.data_ptr() if isinstance(value, torch.Tensor) else value
-        self._launch(ctypes.cast(packed, ctypes.c_void_p), first, launch.programs, common.THREADS)
+        if self._fibers:
+            self._fibers.gpu_shuffle(shuffle)
+        if self._launch(ctypes.cast(packed, ctypes.c_void_p), first, launch.programs, self._threads):
+            raise MemoryError(f"no fibers for {self._threads} threads")
+
+
+def _kind(launch):
+    """What launches that are compiled alike have in common."""
+    return launch.kernel, repr(inspection.signature(launch)), launch.threads, launch.stages
 
 
 _kernels = {}
 
 
-def run_compiled(launch, first=0):
+def run_compiled(launch, first=0, shuffle=0):
     """Compile a launch, once for all of its kind, and run its programs from number `first` on, on this processor."""
-    key = (launch.kernel, repr(inspection.signature(launch)))
-    if key not in _kernels:
-        _kernels[key] = CpuKernel(launch)
-    _kernels[key](launch, first)
+    kind = _kind(launch)
+    if kind not in _kernels:
+        _kernels[kind] = CpuKernel(launch)
+    _kernels[kind](launch, first, shuffle)

@@ -1,0 +1,16 @@
+// Spike counts and firing rates under a mean current (10): the operators of rates.cpp, for those that make the current.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "arguments.h"
+
+namespace pcsnn {
+
+at::Tensor fire_counts(const at::Tensor& current, const at::Tensor& levels, const OptionalTensor& residual,
+                       const OptionalTensor& residual_scale, int64_t repeat);
+
+void fire_rates_(const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
+                 const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat);
+
+}  // namespace pcsnn

@@ -1,0 +1,202 @@
+"""Synapses with the neurons behind them in one operation: counts in, counts out. Names are those of `pcsnn.functional`."""
+
+import torch
+
+from pcsnn import ops, reference, validate
+from pcsnn.spacing import repeat_of, spacing
+
+WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
+
+
+def whole_levels(levels, weight_scale, bias=None):
+    """Levels for int8 weights: those of a current turned into those of the exact sum over the weights.
+
+    With current = weight_scale * sum + bias, current >= level is sum >= (level - bias) / weight_scale, rounded up.
+
+    Args:
+        levels: [T] or [O, T], ascending, on the current.
+        weight_scale: [O], what 1 in the int8 weights of an output channel is worth (times what a spike is worth); > 0.
+        bias: [O], or None.
+
+    Returns:
+        int32 [O, T], computed in float64; a level that no sum reaches is 2^31 - 1.
+
+    Raises:
+        TypeError, ValueError: a dtype or shape that does not fit, weight_scale <= 0, NaN, levels that do not ascend.
+    """
+    floats = (torch.float32, torch.float64)
+    validate.tensor("weight_scale", weight_scale, floats)
+    if weight_scale.dim() != 1 or not (weight_scale > 0).all():
+        raise ValueError(f"weight_scale: expected positive values [O], got shape {tuple(weight_scale.shape)}")
+    validate.level_table(levels, (1, len(weight_scale)), torch.float64)
+    spacing(levels)
+    if bias is not None:
+        validate.tensor("bias", bias, floats)
+        if bias.shape != weight_scale.shape or bias.isnan().any():
+            raise ValueError(f"bias: expected [{len(weight_scale)}] without NaN, got shape {tuple(bias.shape)}")
+    validate.same_device(levels=levels, weight_scale=weight_scale, bias=bias)
+    return reference.whole_levels(levels, weight_scale, bias)
+
+
+def _check(counts, weight, bias, levels, scale, residual, residual_scale, shape):
+    """Everything but the synapse's own shape. shape: of the result, as [N, O, ...]."""
+    whole = weight.dtype == torch.int8
+    if whole:
+        validate.tensor("counts", counts, (torch.uint8,))
+    else:
+        validate.tensor("counts", counts, (torch.uint8, weight.dtype))
+    if bias is not None:
+        validate.tensor("bias", bias, (torch.int32 if whole else weight.dtype,))
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"bias: expected [{weight.shape[0]}], got shape {tuple(bias.shape)}")
+    if levels is not None:
+        validate.level_table(levels, shape, torch.int32 if whole else torch.float32)
+    if scale is not None:
+        validate.per_layer_or_channel("scale", scale, shape, (torch.float32,))
+    if residual is None:
+        if residual_scale is not None:
+            raise ValueError("residual_scale: expected None without a residual")
+    else:
+        validate.tensor("residual", residual, (torch.uint8, torch.int32 if whole else weight.dtype))
+        if (residual.dtype == torch.uint8) != (residual_scale is not None):
+            raise ValueError("residual_scale: expected with uint8 counts, and only with them; residual is "
+                             f"{residual.dtype}, residual_scale is {'given' if residual_scale is not None else 'None'}")
+        if residual_scale is not None:
+            validate.per_layer_or_channel("residual_scale", residual_scale, shape,
+                                          (torch.int32 if whole else torch.float32,))
+    validate.same_device(counts=counts, weight=weight, bias=bias, levels=levels, scale=scale, residual=residual,
+                         residual_scale=residual_scale)
+    validate.no_gradient(counts=counts, weight=weight, bias=bias, residual=residual)
+
+
+def _repeat(levels, repeat, scale):
+    return 1 if levels is None else repeat_of(levels, repeat, scale is not None)
+
+
+def _check_residual_shape(residual, shape):
+    if residual is not None and isinstance(residual, torch.Tensor) and residual.shape != torch.Size(shape):
+        raise ValueError(f"residual: expected the shape of the result {tuple(shape)}, got {tuple(residual.shape)}")
+
+
+def linear_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=None, residual_scale=None, repeat=None,
+                timesteps=validate.MAX_TIMESTEPS):
+    """A linear layer and the neurons behind it, in one operation.
+
+    Equal to fire_counts(linear(counts, weight, bias), levels, residual, residual_scale), where channels are the outputs O.
+
+    Args:
+        counts: spike counts uint8 [..., K], or values of the dtype of `weight`.
+        weight: [O, K] float32, bfloat16, float16 (the current is rounded to that dtype, as a layer alone would), or int8
+            (the sum is exact, and bias, levels and residual_scale are int32 on it: see `whole_levels`). What an incoming
+            spike is worth is to be multiplied into it.
+        levels: ascending, float32 (int32) [T] or [O, T]; None gives currents.
+        bias: [O] of the dtype of `weight` (int32), or None.
+        scale: float32, a tensor [] or [O]. With levels: rates, scale * (k // m) with m = `repeat`; without: currents times scale.
+        residual: added to the current first, in the shape of the result: counts uint8 with residual_scale, or a current of
+            the dtype of `weight` (int32).
+        residual_scale: what a spike of a uint8 residual is worth, float32 (int32), [] or [O].
+        repeat: how the levels are spaced, if known from `validate.level_spacing`; None looks.
+        timesteps: the largest value in `counts`; a smaller one than 255 may be faster. Larger values give undefined counts.
+
+    Returns:
+        [..., O]: counts uint8; with scale rates of the dtype of `weight` (float32 for int8); without levels currents of it
+        (int32 for int8).
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, device or level table that does not fit.
+        RuntimeError: an input requires a gradient.
+    """
+    validate.tensor("weight", weight, WEIGHT_DTYPES)
+    validate.tensor("counts", counts, None, 1)
+    if weight.dim() != 2 or counts.shape[-1] != weight.shape[1]:
+        raise ValueError(f"weight: expected [O, {counts.shape[-1]}] for counts {tuple(counts.shape)}, got {tuple(weight.shape)}")
+    validate.timesteps(timesteps)
+    shape = (*counts.shape[:-1], weight.shape[0])
+    _check_residual_shape(residual, shape)
+    _check(counts, weight, bias, levels, scale, residual, residual_scale, (1, weight.shape[0]))
+    return ops.call("linear_fire", counts, weight, bias, levels, scale, residual, residual_scale,
+                    _repeat(levels, repeat, scale), timesteps)
+
+
+def _pair(name, value, low):
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2:
+        raise ValueError(f"{name}: expected a number or two, got {value!r}")
+    for part in pair:
+        validate.integer(name, part, low, 2**31 - 1)
+    return pair
+
+
+def conv2d_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=None, residual_scale=None, stride=1,
+                padding=0, dilation=1, groups=1, repeat=None, timesteps=validate.MAX_TIMESTEPS):
+    """A convolution and the neurons behind it, in one operation.
+
+    Equal to fire_counts(conv2d(counts, weight, bias, stride, padding, dilation, groups), levels, residual, residual_scale).
+
+    Args:
+        counts: spike counts uint8 [N, C, H, W], or values of the dtype of `weight`; padding is with 0.
+        weight: [O, C / groups, R, S], of the dtypes of `linear_fire`.
+        stride, padding, dilation: a number, or two for height and width.
+        groups: a divisor of C and O.
+        levels, bias, scale, residual, residual_scale, repeat, timesteps: as in `linear_fire`.
+
+    Returns:
+        [N, O, H', W'], channels last in memory; dtypes as in `linear_fire`.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape, device or level table that does not fit.
+        RuntimeError: an input requires a gradient.
+    """
+    validate.tensor("weight", weight, WEIGHT_DTYPES)
+    validate.tensor("counts", counts)
+    validate.integer("groups", groups, 1, 2**31 - 1)
+    stride, dilation, padding = _pair("stride", stride, 1), _pair("dilation", dilation, 1), _pair("padding", padding, 0)
+    validate.timesteps(timesteps)
+    if weight.dim() != 4 or weight.shape[0] % groups or 0 in weight.shape:
+        raise ValueError(f"weight: expected [O, C / groups, R, S] with O a multiple of {groups} groups, got {tuple(weight.shape)}")
+    if counts.dim() != 4 or counts.shape[1] != weight.shape[1] * groups:
+        raise ValueError(f"counts: expected [N, {weight.shape[1] * groups}, H, W] for weight {tuple(weight.shape)} in {groups} "
+                         f"groups, got {tuple(counts.shape)}")
+    sizes = ops.convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
+    if min(sizes) < 1:
+        raise ValueError(f"counts: expected at least the size of the kernel {tuple(weight.shape[2:])} with padding {padding} and "
+                         f"dilation {dilation}, got {tuple(counts.shape)}")
+    shape = (counts.shape[0], weight.shape[0], *sizes)
+    _check_residual_shape(residual, shape)
+    _check(counts, weight, bias, levels, scale, residual, residual_scale, shape)
+    return ops.call("conv2d_fire", counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation,
+                    groups, _repeat(levels, repeat, scale), timesteps)
+
+
+def max_pool2d(counts, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+    """Max pooling of spike counts, which is that of sorted spikes in every time-step (12).
+
+    Args:
+        counts: uint8 [N, C, H, W].
+        kernel_size, stride, padding, dilation, ceil_mode: as of torch.nn.functional.max_pool2d.
+
+    Returns:
+        uint8 [N, C, H', W'], channels last in memory.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape or geometry that does not fit.
+    """
+    validate.tensor("counts", counts, (torch.uint8,))
+    kernel = _pair("kernel_size", kernel_size, 1)
+    stride = kernel if stride is None else _pair("stride", stride, 1)
+    padding, dilation = _pair("padding", padding, 0), _pair("dilation", dilation, 1)
+    if counts.dim() != 4:
+        raise ValueError(f"counts: expected [N, C, H, W], got {tuple(counts.shape)}")
+    if any(2 * pad > taps for pad, taps in zip(padding, kernel)):
+        raise ValueError(f"padding: expected at most half of the kernel {kernel}, got {padding}")
+    sizes = []
+    for size, taps, step, pad, spread in zip(counts.shape[2:], kernel, stride, padding, dilation):
+        reach = size + 2 * pad - spread * (taps - 1) - 1
+        length = -(-reach // step) + 1 if ceil_mode else reach // step + 1
+        if ceil_mode and (length - 1) * step >= size + pad:  # a window must start within the input or its left padding
+            length -= 1
+        if length < 1:
+            raise ValueError(f"counts: expected at least the size of the kernel {kernel} with padding {padding} and dilation "
+                             f"{dilation}, got {tuple(counts.shape)}")
+        sizes.append(length)
+    return ops.call("max_pool2d", counts, kernel, stride, padding, dilation, sizes)

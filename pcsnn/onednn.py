@@ -1,0 +1,228 @@
+"""Fused synapses on the CPU: oneDNN's products, reached through torch, and behind them the search of csrc/.
+
+int8 weights: the sum over weights is a whole number that float32 holds where it stays below 2^24, so that oneDNN may return it
+as float32. Where the levels of every channel lie on a line that its own requantisation resolves without doubt, it counts the
+spikes itself and writes bytes: one primitive.
+"""
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from pcsnn import reference, validate
+
+CURRENTS = 2**20  # that are made before their counts are taken
+EXACT = 2**24  # float32 holds every whole number up to here
+PAIR = 2**15 - 1  # processors without VNNI add products of uint8 and int8 in pairs, saturating in 16 bits
+ROUNDING = 2.0**-21  # of a requantised value, relative to its terms; twice what float32 arithmetic can be off
+STEPS = 60  # of the search for a line
+
+_facts, _packed, _lines = WeakTensorKeyDictionary(), WeakTensorKeyDictionary(), WeakTensorKeyDictionary()
+
+
+def _remembered(cache, tensor, options, compute):
+    """compute() once for each state of `tensor` and `options`."""
+    if tensor.is_inference():
+        return compute()
+    known = cache.get(tensor)
+    if known is None or known[0] != tensor._version:
+        known = tensor._version, {}
+        cache[tensor] = known
+    if options not in known[1]:
+        known[1][options] = compute()
+    return known[1][options]
+
+
+def _line(levels, channels):
+    """The line through the levels [T] or [O, T] int32 that is farthest from every other whole number.
+
+    Returns (factor, start), float32 [O] each, such that the count of a sum is factor * sum + start, rounded to nearest and
+    clipped; or None where some channel has no line that stays clear of doubt.
+    """
+    table = levels.double().expand(channels, levels.shape[-1])
+    steps = table.shape[1]
+    silent = table[:, :1] >= validate.NEVER
+    points = torch.where(silent, 0.0, table) - 0.5  # between the sums that do and do not reach the level
+    place = torch.arange(1, steps + 1, dtype=torch.float64) - 0.5
+    if steps == 1:
+        slope = torch.ones_like(points[:, :1])
+    else:
+        slope = (points[:, -1:] - points[:, :1]) / (steps - 1)
+        low, high = slope - 1, slope + 1  # the largest deviation is a convex function of the slope
+        for _ in range(STEPS):
+            left, right = low + (high - low) / 3, high - (high - low) / 3
+            first, second = (torch.aminmax(points - trial * place, dim=1, keepdim=True) for trial in (left, right))
+            better = first.max - first.min <= second.max - second.min
+            low, high = torch.where(better, low, left), torch.where(better, right, high)
+        slope = (low + high) / 2
+    slope = torch.where(silent, 1.0, slope)
+    if (slope <= 0).any():
+        return None
+    factor = (1 / slope).float()
+    rest = points - place / factor.double()
+    start = (-(rest.amax(1, keepdim=True) + rest.amin(1, keepdim=True)) / 2 * factor.double()).float()
+    off = ((points * factor.double() + start.double() - place) / factor.double()).abs().amax(1, keepdim=True)
+    doubt = ROUNDING * (steps + 2 * start.double().abs() + 1) / factor.double()
+    if not (off + doubt < 0.5)[~silent].all():
+        return None
+    factor, start = (torch.where(silent, 0.0, value).flatten() for value in (factor, start))
+    return factor, start
+
+
+def _convolve(x, layer, dtype, line=None, steps=None):
+    """oneDNN's int8 convolution: float32 sums, or bytes, clipped at `steps`, of a line (factor, start) for each channel."""
+    weight, options = layer
+    stride, padding, dilation, groups = options
+    packed, ones, zeros = _remembered(_packed, weight, options, lambda: _pack(weight, options))
+    factor, start = line or (ones, None)
+    attribute, bounds = ("none", []) if steps is None else ("hardtanh", [0.0, float(steps)])
+    return torch.ops.onednn.qconv2d_pointwise.default(
+        x, 1.0, 0, packed, factor, zeros, start, stride, padding, dilation, groups, 1.0, 0, dtype, attribute, bounds, "")
+
+
+def _pack(weight, options):
+    """The weight as oneDNN wants it, and scales and zero points that change nothing."""
+    stride, padding, dilation, groups = options
+    ones = torch.ones(len(weight))
+    packed = torch.ops.onednn.qconv_prepack(_as_kernel(weight), ones, 1.0, 0, stride, padding, dilation, groups, None)
+    return packed, ones, torch.zeros(len(weight), dtype=torch.int32)
+
+
+def _as_kernel(weight):
+    """The weight of a linear layer as that of a 1x1 convolution."""
+    return weight if weight.dim() == 4 else weight[:, :, None, None]
+
+
+def _largest(weight):
+    """The largest magnitude in int8 weights, and of the sum of those of a channel."""
+    magnitudes = weight.flatten(1).int().abs()
+    return int(magnitudes.amax()), int(magnitudes.sum(1).amax())
+
+
+def _sums(x, layer, timesteps, single, total):
+    """Exact sums over int8 weights: float32 where that holds them and one product is enough, else float64."""
+    weight, (stride, padding, dilation, groups) = layer
+    if single:
+        return _convolve(x, layer, torch.float32)
+    if 15 * total < EXACT:  # in two halves of four bits
+        high, low = (_convolve(part, layer, torch.float32).double() for part in (x >> 4, x & 15))
+        return high.mul_(16).add_(low)
+    return F.conv2d(x.double(), _as_kernel(weight).double(), None, stride, padding, dilation, groups)
+
+
+def _float_levels(levels, dtype):
+    return torch.where(levels == validate.NEVER, torch.inf, levels.to(dtype))
+
+
+def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, timesteps):
+    """int8 weights; x and residual [N, C, H, W], channels last."""
+    weight = layer[0]
+    largest, total = _remembered(_facts, weight, (), lambda: _largest(weight))
+    single = total * timesteps < EXACT and 2 * timesteps * largest <= PAIR
+    if single and bias is None and residual is None and scale is None and levels is not None and repeat:
+        line = _remembered(_lines, levels, (repeat, len(weight)), lambda: _line(levels[..., ::repeat], len(weight)))
+        if line is not None:
+            out = _convolve(x, layer, torch.uint8, line, levels.shape[-1] // repeat)
+            return out if repeat == 1 else out.mul_(repeat)
+    if len(x) > 1 and levels is not None and scale is None:  # counts need not wait for the currents of the whole batch
+        pixels = x.shape[2] * x.shape[3] // math.prod(layer[1][0])
+        images = max(1, CURRENTS // max(1, len(weight) * pixels))
+        if images < len(x):
+            branches = itertools.repeat(None) if residual is None else residual.split(images)
+            out = None
+            for i, (part, branch) in enumerate(zip(x.split(images), branches)):
+                found = _whole(part, layer, bias, levels, scale, branch, residual_scale, repeat, timesteps)
+                if out is None:
+                    out = torch.empty((len(x), *found.shape[1:]), dtype=torch.uint8, memory_format=torch.channels_last)
+                out[i * images:i * images + len(found)] = found
+            return out
+    current = _sums(x, layer, timesteps, single, total)
+    added = 0 if bias is None else _remembered(_facts, bias, (), lambda: int(bias.long().abs().amax()))
+    if residual is not None:
+        added += _most(residual, residual_scale)
+    if total * timesteps + added >= EXACT:
+        current = current.double()
+    if bias is not None:
+        current.add_(reference.per_channel(bias.to(current.dtype), 4))
+    if residual is not None and residual_scale is None:
+        current.add_(residual)
+        residual = None
+    if residual is not None:
+        residual_scale = residual_scale.to(current.dtype)
+    if levels is None:
+        current = reference.add_residual(current, residual, residual_scale)
+        return current.to(torch.int32) if scale is None else current.float().mul_(reference.per_channel(scale, 4))
+    table = _remembered(_facts, levels, current.dtype, lambda: _float_levels(levels, current.dtype))
+    counts = torch.ops.pcsnn.fire_counts(current, table, residual, residual_scale, repeat)
+    return counts if scale is None else (counts // max(repeat, 1)).float().mul_(reference.per_channel(scale, 4))
+
+
+def _most(residual, residual_scale):
+    """The most that a whole residual adds to a current."""
+    if residual_scale is not None:
+        return 255 * _remembered(_facts, residual_scale, (), lambda: int(residual_scale.long().abs().amax()))
+    return max(map(abs, map(int, residual.aminmax()))) if residual.numel() else 0
+
+
+def _fired(current, levels, scale, residual, residual_scale, repeat):
+    """Neurons behind a fresh float current, which is written over."""
+    if levels is None:
+        mean = reference.add_residual(current, residual, residual_scale)
+        return (mean if scale is None else mean * reference.per_channel(scale, mean.dim())).to(current.dtype)
+    if scale is None:
+        return torch.ops.pcsnn.fire_counts(current, levels, residual, residual_scale, repeat)
+    torch.ops.pcsnn.fire_rates_(current, levels, scale, residual, residual_scale, repeat)
+    return current
+
+
+def _runs(dtype):
+    """Whether oneDNN multiplies this dtype here; otherwise float32 gives the same, rounded once."""
+    supported = {torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+                 torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported}
+    return dtype == torch.float32 or supported[dtype]()
+
+
+def _product(product, counts, weight, bias):
+    dtype = weight.dtype if _runs(weight.dtype) else torch.float32
+    x, w, b = (None if value is None else value.to(dtype) for value in (counts, weight, bias))
+    return product(x, w, b).to(weight.dtype)
+
+
+def _laid_out(value, layout):
+    """`value` with the strides of a new tensor, which are ambiguous where a size is 1 or 0."""
+    value = value.contiguous(memory_format=layout)
+    if min(value.shape, default=1) > 1:
+        return value
+    return value.as_strided(value.shape, torch.empty(value.shape, device="meta", memory_format=layout).stride())
+
+
+def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
+                timesteps):
+    """The operator of `pcsnn.ops` for the CPU."""
+    counts = counts.contiguous(memory_format=torch.channels_last)
+    if residual is not None:
+        residual = residual.contiguous(memory_format=torch.channels_last)
+    if weight.dtype == torch.int8:
+        layer = weight, (tuple(stride), tuple(padding), tuple(dilation), groups)
+        out = _whole(counts, layer, bias, levels, scale, residual, residual_scale, repeat, timesteps)
+    else:
+        current = _product(lambda *given: F.conv2d(*given, stride, padding, dilation, groups), counts, weight, bias)
+        out = _fired(current.contiguous(memory_format=torch.channels_last), levels, scale, residual, residual_scale, repeat)
+    return _laid_out(out, torch.channels_last)
+
+
+def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps):
+    """The operator of `pcsnn.ops` for the CPU."""
+    shape = (*counts.shape[:-1], len(weight))
+    rows = counts.reshape(-1, counts.shape[-1]).contiguous()
+    branch = None if residual is None else residual.reshape(-1, len(weight)).contiguous()
+    if weight.dtype == torch.int8:
+        layer = weight, ((1, 1), (0, 0), (1, 1), 1)
+        image = [None if part is None else part.t()[None, :, :, None] for part in (rows, branch)]  # of one column
+        out = _whole(image[0], layer, bias, levels, scale, image[1], residual_scale, repeat, timesteps)[0, :, :, 0].t()
+    else:
+        out = _fired(_product(F.linear, rows, weight, bias), levels, scale, branch, residual_scale, repeat)
+    return _laid_out(out.reshape(shape), torch.contiguous_format)

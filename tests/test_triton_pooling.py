@@ -1,0 +1,42 @@
+"""The Triton kernel for pooling as compiled: for four GPUs, and run on this processor against the reference."""
+
+import pytest
+import torch
+
+from gpu_free.cases import Guarded, assert_same
+from gpu_free.cpu_kernel import run_compiled
+from pcsnn import functional, kernels, use_backend
+from pcsnn.kernels import inspection, pooling
+
+pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled")
+GEOMETRIES = [  # counts, kernel, stride, padding, dilation, ceil_mode
+    ((3, 64, 57, 56), (3, 3), (2, 2), (1, 1), (1, 1), False), ((2, 17, 33, 29), (2, 3), (1, 2), (1, 0), (1, 2), True),
+    ((1, 200, 9, 9), (5, 5), (3, 3), (2, 2), (1, 1), True), ((70, 1, 6, 6), (2, 2), (2, 2), (0, 0), (1, 1), False)]
+
+
+def channels_last(shape):
+    return torch.empty(shape, device="meta", memory_format=torch.channels_last).stride()
+
+
+@pytest.mark.parametrize("shape, kernel, stride, padding, dilation, ceil", GEOMETRIES)
+def test_it_equals_the_reference(shape, kernel, stride, padding, dilation, ceil):
+    counts = torch.randint(256, shape, generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    counts = counts.contiguous(memory_format=torch.channels_last)
+    with use_backend("reference"):
+        expected = functional.max_pool2d(counts, kernel, stride, padding, dilation, ceil)
+    out = Guarded(expected.shape, channels_last(expected.shape), torch.uint8)
+    run_compiled(pooling.plan(out.tensor, counts, kernel, stride, padding, dilation))
+    out.check()
+    assert_same(out.tensor, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 17, 64, 512])
+def test_it_compiles_without_spills(channels):
+    counts, out = (torch.empty(8, channels, side, side, dtype=torch.uint8, device="meta", memory_format=torch.channels_last)
+                   for side in (112, 56))
+    launch = pooling.plan(out, counts, (3, 3), (2, 2), (1, 1), (1, 1))
+    for name, target in inspection.TARGETS.items():
+        used = inspection.resources(inspection.compile_launch(launch, target))
+        assert (used["stack"], used["spill"]) == (0, 0) and used["shared"] <= 2**14, (name, used)
+        if channels % 16 == 0:
+            assert used["load128"] > 0 and used["store128"] > 0, (name, used)
