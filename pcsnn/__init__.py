@@ -4,10 +4,11 @@ from pcsnn import analysis, baselines, functional, models, nn
 from pcsnn.analysis import record
 from pcsnn.convert import SpikingNetwork, convert, set_timesteps
 from pcsnn.convert.storage import load, save
+from pcsnn.fusion import optimize
 from pcsnn.ops import backend_info, use_backend
 
 __version__ = "0.1.0"
 __all__ = [
-    "SpikingNetwork", "analysis", "backend_info", "baselines", "convert", "functional", "load", "models", "nn", "record",
-    "save", "set_timesteps", "use_backend",
+    "SpikingNetwork", "analysis", "backend_info", "baselines", "convert", "functional", "load", "models", "nn", "optimize",
+    "record", "save", "set_timesteps", "use_backend",
 ]

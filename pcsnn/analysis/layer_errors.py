@@ -11,7 +11,7 @@ from pcsnn.convert import operations as ops
 from pcsnn.convert.canonicalise import canonicalise, fold_batch_norms
 from pcsnn.convert.classify import classify, has_channels
 from pcsnn.convert.methods.batches import Batches, run_through
-from pcsnn.convert.network import SpikingNetwork, check_converted
+from pcsnn.convert.network import SpikingNetwork, check_unfused
 from pcsnn.convert.table import table
 from pcsnn.convert.trace import required_inputs, trace
 
@@ -182,7 +182,7 @@ def layer_errors(net, snn, data, *, progress=True):
             have other shapes or whose parameters have another dtype than those of `snn`; empty, NaN or infinite data; a
             network that reaches NaN or infinity.
     """
-    check_converted(snn)
+    check_unfused(snn)
     network, inputs = float_network(net)
     ours, theirs = _first_parameter(network), _first_parameter(snn)
     if ours is not None and theirs is not None and ours.dtype != theirs.dtype:

@@ -4,7 +4,7 @@ import copy
 
 from torch import fx, nn
 
-from pcsnn.convert.network import check_converted
+from pcsnn.convert.network import check_unfused
 
 
 class Evaluated(nn.Module):
@@ -16,7 +16,7 @@ class Evaluated(nn.Module):
 
 def with_neurons(snn, make):
     """A GraphModule that computes like `snn.network`, each CollapsedNeuron replaced by make(neuron); all else is shared."""
-    check_converted(snn)
+    check_unfused(snn)
     analog = [row.name for row in snn.report.rows if row.kind == "analog"]
     if analog:
         raise ValueError(f"snn: {', '.join(analog)} {'is' if len(analog) == 1 else 'are'} analog, applied to averages over "

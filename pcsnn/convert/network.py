@@ -53,6 +53,13 @@ def check_converted(snn):
         raise TypeError(f"snn: expected a SpikingNetwork, made by pcsnn.convert, got {type(snn).__name__}")
 
 
+def check_unfused(snn):
+    """TypeError or ValueError for anything but a SpikingNetwork with its neurons in layers of their own."""
+    check_converted(snn)
+    if any(type(neuron) is not CollapsedNeuron for _, neuron in snn.neurons()):
+        raise ValueError("snn: is optimised, its neurons are one with their synapses; give the network that pcsnn.convert made")
+
+
 def describe(neuron, timesteps):
     """The report's words on a neuron."""
     theta = neuron.threshold
@@ -67,7 +74,7 @@ def describe(neuron, timesteps):
         text += f", QCFS L = {levels}"
     if neuron.bend is not None or neuron.offset.any() or (neuron.amplitude != theta.where(theta != torch.inf, 0)).any():
         return text + ", calibrated"
-    if levels is not None:
+    if levels is not None and getattr(neuron, "exact", True):
         text += ": lossless" if timesteps % levels == 0 else ": half shift, not lossless"
     return text
 
@@ -93,8 +100,10 @@ def set_timesteps(snn, timesteps):
         warnings.warn(f"this network was calibrated at T = {snn.timesteps}; calibrate anew for T = {timesteps} "
                       f"(pcsnn.convert, method {snn.report.method!r}) for its best accuracy", stacklevel=2)
     details = {}
+    for module in snn.network.modules():
+        if hasattr(module, "set_timesteps"):
+            module.set_timesteps(timesteps)
     for name, neuron in snn.neurons():
-        neuron.set_timesteps(timesteps)
         details[name] = describe(neuron, timesteps)
     snn.report.timesteps = timesteps
     for row in snn.report.rows:

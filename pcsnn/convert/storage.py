@@ -20,7 +20,6 @@ from pcsnn.convert.operations import MOVING_ATTRIBUTES, SHAPE_ATTRIBUTES
 from pcsnn.convert.report import Report, Row
 
 FORMAT = 1
-_NEURON_STATE = ("threshold", "offset", "amplitude", "bend")  # tensors of a CollapsedNeuron; bend is optional
 _INPUT = re.compile(r"\*{0,2}[A-Za-z_]\w*", re.ASCII)
 _PATH = re.compile(r"\w+(\.\w+)*", re.ASCII)
 _OPERATORS = {
@@ -114,15 +113,15 @@ def _decode(value, nodes):
 
 
 def _constructor_arguments(module):
-    """The arguments that make a module like this one, read from its attributes of the same names."""
+    """The arguments that make a module like this one, less tensors: its own account, or attributes of the same names."""
+    if hasattr(module, "configuration"):
+        return {name: _encode(value) for name, value in module.configuration().items()}
     arguments = {}
     for name in inspect.signature(type(module).__init__).parameters:
         if name in ("self", "device", "dtype"):
             continue
         if name == "bias":
             arguments[name] = getattr(module, name, None) is not None
-        elif isinstance(module, pcsnn.nn.CollapsedNeuron) and name in _NEURON_STATE:
-            continue  # tensors, from the state
         elif hasattr(module, name):
             arguments[name] = _encode(getattr(module, name))
     return arguments
@@ -143,16 +142,14 @@ def _build(entry, name, tensors):
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise ValueError(f"path: names the module class {entry['class']!r}, which is not allowed in a network file")
     arguments = {key: _decode(value, {}) for key, value in entry["arguments"].items()}
-    if kind is pcsnn.nn.CollapsedNeuron:
-        arguments |= {key: tensors[f"{name}.{key}"] for key in _NEURON_STATE
-                      if key != "bend" or f"{name}.bend" in tensors}
+    arguments |= {key: tensors[f"{name}.{key}"] for key in getattr(kind, "TENSORS", ()) if f"{name}.{key}" in tensors}
     return kind(**arguments).requires_grad_(False)
 
 
 def _module_entry(module):
     """Class and arguments of a module; ValueError where they would not make a module with the same tensors."""
     entry = {"class": _class_name(module), "arguments": _constructor_arguments(module)}
-    if not isinstance(module, pcsnn.nn.CollapsedNeuron):
+    if not hasattr(module, "TENSORS"):
         try:
             with torch.device("meta"):
                 twin = _build(entry, "", {})

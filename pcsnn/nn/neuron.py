@@ -108,6 +108,8 @@ class CollapsedNeuron(_Neuron):
         RuntimeError: the current requires a gradient.
     """
 
+    TENSORS = ("threshold", "offset", "amplitude", "bend")  # arguments that are state; with `configuration` they make a copy
+
     def __init__(self, threshold, timesteps, *, quantization_levels=None, offset=0.0, amplitude=None, bend=None,
                  inplace=False):
         super().__init__()
@@ -125,6 +127,10 @@ class CollapsedNeuron(_Neuron):
         worth = self.amplitude.to(torch.float64)
         self.scale = (reference.scale(worth, self.timesteps, self.quantization_levels) if self._repeat
                       else reference.scale(worth, self.timesteps)).to(self.threshold)
+
+    def configuration(self):
+        """The arguments that are no tensors."""
+        return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels, inplace=self.inplace)
 
     def set_timesteps(self, timesteps):
         """The same layer at T = `timesteps`."""

@@ -1,0 +1,337 @@
+"""Layers of optimised networks: a synapse with the spiking neurons behind it, counts in and counts out."""
+
+import torch
+from torch.nn.modules.utils import _pair
+
+from pcsnn import functional, ops, reference, validate
+from pcsnn.nn.neuron import CollapsedNeuron
+from pcsnn.nn.precision import FullPrecisionBuffers
+
+EVEN = 1e-3  # of a whole number of units, summed over all levels: how far int8 levels may move to be evenly spaced
+
+
+def steps_of(timesteps, quantization_levels):
+    """How many distinct counts there are above 0: T, or L where QCFS levels repeat (10)."""
+    return timesteps // reference.repeats(timesteps, quantization_levels)
+
+
+class Rates(FullPrecisionBuffers):
+    """Distinct counts uint8 [N, C, ...] to float32 rates, worth * k / steps.
+
+    Args:
+        worth: amplitude of the neurons, [] or [C].
+        timesteps, quantization_levels: T and L of the neurons.
+    """
+
+    TENSORS = ("worth",)
+
+    def __init__(self, worth, timesteps, quantization_levels=None):
+        super().__init__()
+        self.quantization_levels = quantization_levels
+        self.register_buffer("worth", torch.as_tensor(worth, dtype=torch.float32).detach())
+        self.set_timesteps(timesteps)
+
+    def configuration(self):
+        """The arguments that are no tensors."""
+        return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels)
+
+    def set_timesteps(self, timesteps):
+        """The same neurons at another T."""
+        validate.timesteps(timesteps)
+        self.timesteps = timesteps
+
+    def forward(self, counts):
+        """uint8 [N, C, ...] -> rates of the same shape, bit-equal to those of `CollapsedNeuron`."""
+        scale = reference.scale(self.worth.double(), self.timesteps, self.quantization_levels).to(self.worth.dtype)
+        return counts.to(scale.dtype) * reference.per_channel(scale, counts.dim())
+
+    def extra_repr(self):
+        return f"timesteps={self.timesteps}, quantization_levels={self.quantization_levels}"
+
+
+class _Weights:
+    """What a fused synapse multiplies by: buffers `weight`, `bias`, and for int8 `weight_scale`.
+
+    weight: [O, ...] float32, bfloat16, float16 or int8, for counts times the amplitude of the incoming neurons.
+    weight_scale: [O], what 1 is worth in int8 weights. bias: [O], of the mean current, or None.
+    """
+
+    def _register_weights(self, weight, weight_scale, bias):
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("weight_scale", None if weight_scale is None else weight_scale.detach().float())
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
+
+    def _apply(self, fn, recurse=True):
+        weight = self.weight
+        super()._apply(fn, recurse)
+        if self.weight.dtype != weight.dtype:  # a cast of the network does not change what the kernels multiply
+            self.weight = weight.to(self.weight.device)
+        self._derive()
+        return self
+
+    def _order_weight(self):
+        """Channels last, like what it is multiplied with: no reordering at every call."""
+        if self.weight.dim() == 4:
+            self.weight = self.weight.contiguous(memory_format=torch.channels_last)
+
+    @property
+    def _current_dtype(self):
+        return torch.int32 if self.weight.dtype == torch.int8 else self.weight.dtype
+
+    @property
+    def _most(self):
+        """The largest count that comes in."""
+        return self.input_steps if self.counted else validate.MAX_TIMESTEPS
+
+    def _fits(self, x):
+        """Whether the operator takes x, checked with as little work as can be."""
+        return (isinstance(x, torch.Tensor) and x.dtype == (torch.uint8 if self.counted else self.weight.dtype)
+                and x.device == self.weight.device and not (x.requires_grad and torch.is_grad_enabled()) and self._shape(x) is not None)
+
+    @property
+    def input_steps(self):
+        """Steps of the incoming counts; 1 where what comes in is a value, not a count."""
+        return steps_of(self.timesteps, self.input_levels) if self.counted else 1
+
+
+class _Fused(_Weights, CollapsedNeuron):
+    """A synapse and CollapsedNeurons behind it, in one operation. Subclasses say which synapse."""
+
+    TENSORS = (*CollapsedNeuron.TENSORS, "weight", "weight_scale", "bias", "residual_worth")
+
+    def __init__(self, weight, timesteps, *, weight_scale=None, bias=None, counted=True, input_levels=None, residual_worth=None,
+                 residual_levels=None, emits="counts", **neuron):
+        super().__init__(timesteps=timesteps, **neuron)
+        if emits not in ("counts", "rates"):
+            raise ValueError(f"emits: expected counts or rates, got {emits!r}")
+        self.counted, self.input_levels, self.residual_levels, self.emits = counted, input_levels, residual_levels, emits
+        self._register_weights(weight, weight_scale, bias)
+        self.register_buffer("residual_worth", None if residual_worth is None else residual_worth.detach().float())
+        for name in ("operand_levels", "operand_bias", "operand_residual_scale"):
+            self.register_buffer(name, None, persistent=False)
+        self._derive()
+
+    def configuration(self):
+        """The arguments that are no tensors."""
+        return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels, counted=self.counted,
+                    input_levels=self.input_levels, residual_levels=self.residual_levels, emits=self.emits)
+
+    @property
+    def exact(self):
+        """Whether its counts are those of the layers it was made of."""
+        return self.weight.dtype == torch.float32 and not self.counted
+
+    @property
+    def steps(self):
+        """The largest distinct count."""
+        return steps_of(self.timesteps, self.quantization_levels)
+
+    def _derive(self):
+        super()._derive()
+        if "weight" not in self._buffers:  # the neuron's own constructor
+            return
+        self._order_weight()
+        repeats = self.timesteps // self.steps
+        levels, into = self.levels.double(), self.input_steps
+        if self.emits == "counts":
+            levels = levels[..., ::repeats]
+        worth = None if self.residual_worth is None else (
+            self.residual_worth.double() / steps_of(self.timesteps, self.residual_levels))
+        if self.weight.dtype == torch.int8:
+            unit = self.weight_scale.double() / into
+            self.operand_levels, self.operand_bias = self._whole_levels(levels, unit), None
+            worth = None if worth is None else (worth / unit).round().to(torch.int32)
+        else:
+            self.operand_levels = (levels * into).float()
+            self.operand_bias = None if self.bias is None else (self.bias.double() * into).to(self.weight.dtype)
+            worth = None if worth is None else (worth * into).float()
+        self.operand_residual_scale = worth
+        spacing = validate.level_spacing(self.operand_levels)
+        self._operand_repeat = spacing if self.emits == "counts" or spacing == repeats else 0
+
+    def _whole_levels(self, levels, unit):
+        """int32 [O, steps]; evenly spaced in whole numbers where the weights were scaled for that."""
+        levels = levels.expand(len(unit), levels.shape[-1])
+        table = reference.whole_levels(levels, unit, None if self.bias is None else self.bias.double())
+        if levels.shape[-1] == 1 or self.bend is not None:
+            return table
+        distance = (levels[:, -1] - levels[:, 0]) / (levels.shape[-1] - 1) / unit
+        whole = distance.round()
+        even = ((distance - whole).abs() * levels.shape[-1] < EVEN).unsqueeze(-1)  # not where infinite
+        spaced = table[:, :1] + whole.nan_to_num(0, 0, 0).long().unsqueeze(-1) * torch.arange(
+            levels.shape[-1], device=levels.device)
+        return torch.where(even, spaced.clamp(max=validate.NEVER), table).to(torch.int32)
+
+    def _call(self, x, residual, scale):
+        worth, levels, repeat = self.operand_residual_scale, self.operand_levels, self._operand_repeat
+        if not self._fits(x):
+            self._refuse(x)
+        if residual is None:
+            return self._run(x, levels, scale, None, None, repeat)
+        if residual.dtype != (self._current_dtype if worth is None else torch.uint8):
+            raise TypeError(f"residual: expected {self._current_dtype if worth is None else torch.uint8}, got {residual.dtype}")
+        if residual.shape == self._shape(x):
+            return self._run(x, levels, scale, residual, worth, repeat)
+        # a residual branch of another shape: the current, their sum, and the search, one after the other
+        precise = torch.float64 if self.weight.dtype == torch.int8 else torch.float32
+        current = self._run(x, None, None, None, None, 1).to(precise)
+        mean = reference.add_residual(current, residual, None if worth is None else worth.to(precise))
+        if scale is None:
+            return functional.fire_counts(mean, levels.to(precise), repeat=repeat)
+        return functional.fire_rates(mean, levels.to(precise), scale, repeat=repeat)
+
+    def forward(self, x, residual=None):
+        """Distinct counts (or values) and a residual branch -> distinct counts, or rates."""
+        if self.emits == "rates":
+            return self._call(x, residual, self.scale.float())
+        return self._call(x, residual, None)
+
+    def counts(self, x, residual=None):
+        """Spike counts 0..T, uint8, of the same inputs."""
+        found = self._call(x, residual, None)
+        return found if self.emits == "rates" else found * (self.timesteps // self.steps)
+
+    def extra_repr(self):
+        kind = str(self.weight.dtype).removeprefix("torch.")
+        return f"weight={kind} {list(self.weight.shape)}, emits={self.emits}, {super().extra_repr()}"
+
+
+class _Convolution:
+    def _set_geometry(self, stride, padding, dilation, groups):
+        self.stride, self.padding, self.dilation, self.groups = _pair(stride), _pair(padding), _pair(dilation), groups
+
+    def _geometry(self):
+        return dict(stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
+
+    def _shape(self, x):
+        """The shape of the result, or None where x does not fit."""
+        if x.dim() != 4 or x.shape[1] != self.weight.shape[1] * self.groups:
+            return None
+        sizes = ops.convolved(x.shape[2:], self.weight.shape[2:], self.stride, self.padding, self.dilation)
+        return None if min(sizes) < 1 else torch.Size((x.shape[0], self.weight.shape[0], *sizes))
+
+    def _run(self, x, levels, scale, residual, residual_scale, repeat):
+        return ops.call("conv2d_fire", x, self.weight, self.operand_bias, levels, scale, residual, residual_scale, self.stride,
+                        self.padding, self.dilation, self.groups, repeat, self._most)
+
+    def _refuse(self, x):
+        if self.counted:
+            validate.tensor("counts", x, (torch.uint8,))
+        functional.conv2d_fire(x, self.weight, **self._geometry())
+
+
+class SpikingConv2d(_Convolution, _Fused):
+    """A convolution and the spiking neurons behind it: one operation (10), (11).
+
+    Args:
+        weight: [O, C / groups, R, S] float32, bfloat16, float16 or int8, in units of `weight_scale`. For incoming counts it is
+            multiplied by the amplitude of the incoming neurons.
+        timesteps: T, 1..255.
+        stride, padding, dilation, groups: of the convolution.
+        weight_scale: [O], for int8 weights. bias: [O] or None.
+        counted: whether distinct counts come in (uint8), or values (of the dtype of `weight`).
+        input_levels: L of the incoming neurons, or None.
+        residual_worth, residual_levels: amplitude [] or [O] and L of neurons whose counts are the residual branch; None where
+            there is none or it is a current.
+        emits: "counts", distinct ones, or "rates".
+        threshold, quantization_levels, offset, amplitude, bend: of the neurons, as in CollapsedNeuron.
+
+    Shape: [N, C, H, W] to [N, O, H', W'], channels last in memory.
+    """
+
+    def __init__(self, weight, timesteps, *, stride=1, padding=0, dilation=1, groups=1, **options):
+        super().__init__(weight, timesteps, **options)
+        self._set_geometry(stride, padding, dilation, groups)
+
+    def configuration(self):
+        """The arguments that are no tensors."""
+        return super().configuration() | self._geometry()
+
+
+class SpikingLinear(_Fused):
+    """A linear layer and the spiking neurons behind it: one operation. Arguments as of SpikingConv2d; weight [O, K].
+
+    Shape: [..., K] to [..., O].
+    """
+
+    def _shape(self, x):
+        """The shape of the result, or None where x does not fit."""
+        fits = x.dim() and x.shape[-1] == self.weight.shape[1]
+        return torch.Size((*x.shape[:-1], self.weight.shape[0])) if fits else None
+
+    def _run(self, x, levels, scale, residual, residual_scale, repeat):
+        return ops.call("linear_fire", x, self.weight, self.operand_bias, levels, scale, residual, residual_scale, repeat, self._most)
+
+    def _refuse(self, x):
+        if self.counted:
+            validate.tensor("counts", x, (torch.uint8,))
+        functional.linear_fire(x, self.weight)
+
+
+class SynapticConv2d(_Convolution, _Weights, FullPrecisionBuffers):
+    """A convolution of counts without neurons behind it.
+
+    Args:
+        weight, timesteps, stride, padding, dilation, groups, weight_scale, bias, input_levels: as of SpikingConv2d.
+        emits: "current": what another layer adds to its own current, in the units of that layer's weights; "values": float32
+            values, from int8 weights.
+
+    Shape: distinct counts [N, C, H, W] to [N, O, H', W']: currents int32 for int8 weights, else of their dtype; or float32.
+    """
+
+    TENSORS = ("weight", "weight_scale", "bias")
+
+    def __init__(self, weight, timesteps, *, stride=1, padding=0, dilation=1, groups=1, weight_scale=None, bias=None,
+                 input_levels=None, emits="current"):
+        super().__init__()
+        if emits not in ("current", "values"):
+            raise ValueError(f"emits: expected current or values, got {emits!r}")
+        if emits == "values" and weight.dtype != torch.int8:
+            raise TypeError(f"weight: expected torch.int8 where values are emitted, got {weight.dtype}")
+        self.counted, self.input_levels, self.emits = True, input_levels, emits
+        self._register_weights(weight, weight_scale, bias)
+        self.register_buffer("operand_bias", None, persistent=False)
+        self.register_buffer("operand_scale", None, persistent=False)
+        self._set_geometry(stride, padding, dilation, groups)
+        self.set_timesteps(timesteps)
+
+    def configuration(self):
+        """The arguments that are no tensors."""
+        return dict(timesteps=self.timesteps, input_levels=self.input_levels, emits=self.emits, **self._geometry())
+
+    def set_timesteps(self, timesteps):
+        """The same layer for counts of another T."""
+        validate.timesteps(timesteps)
+        self.timesteps = timesteps
+        self._derive()
+
+    def _derive(self):
+        self._order_weight()
+        if self.emits == "values":
+            self.operand_scale = (self.weight_scale.double() / self.input_steps).float()
+        if self.bias is None:
+            return
+        bias = self.bias.double() * self.input_steps
+        whole = self.weight.dtype == torch.int8
+        self.operand_bias = (bias / self.weight_scale.double()).round().to(torch.int32) if whole else bias.to(self.weight.dtype)
+
+    def _load_from_state_dict(self, *arguments):
+        super()._load_from_state_dict(*arguments)
+        self._derive()
+
+    def forward(self, counts):
+        """uint8 [N, C, H, W] -> currents or values."""
+        if not self._fits(counts):
+            self._refuse(counts)
+        return self._run(counts, None, self.operand_scale, None, None, 1)
+
+    def extra_repr(self):
+        return f"weight={str(self.weight.dtype).removeprefix('torch.')} {list(self.weight.shape)}, timesteps={self.timesteps}"
+
+
+class CountMaxPool2d(torch.nn.MaxPool2d):
+    """torch.nn.MaxPool2d of distinct counts, uint8 [N, C, H, W] (12)."""
+
+    def forward(self, counts):
+        """uint8 [N, C, H, W] -> uint8 [N, C, H', W']."""
+        return functional.max_pool2d(counts, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
