@@ -1,14 +1,17 @@
 """What each competitor's result is compared with before its time counts."""
 
+import collections
 from dataclasses import dataclass
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import pcsnn
 from pcsnn.baselines.packed import PackedNeuron
 
 ROUNDING = 1e-3  # relative difference of outputs that differ in the order of float32 sums only
 TIES = 1e-4  # share of neurons whose current may lie so close to a level that such rounding decides its count
+FUSED = ("pcsnn::conv2d_fire", "pcsnn::linear_fire")
 
 
 @dataclass
@@ -50,6 +53,36 @@ def layer_counts(snn, images):
     with pcsnn.record(snn) as recorded:
         output = snn(images)
     return recorded.counts, output
+
+
+def same_counts(network, snn, images):
+    """Every layer must fire what that of `snn` does, bit for bit."""
+    counts, output = layer_counts(network, images)
+    expected, other = layer_counts(snn, images)
+    wrong = sum((counts[name] != expected[name]).sum().item() for name in expected)
+    return Verdict(counts.keys() == expected.keys() and wrong == 0 and difference(output, other) <= ROUNDING,
+                   f"{wrong} of {sum(part.numel() for part in expected.values())} counts differ from the network unfused")
+
+
+class _Calls(TorchDispatchMode):
+    """Counts the operators that a network calls, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = collections.Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names[function.name()] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def operators(network, images):
+    """How many operators the spiking layers of an optimised network are, in words."""
+    with _Calls() as calls:
+        network(images)
+    fused = sum(count for name, count in calls.names.items() if name in FUSED)
+    search = sum(count for name, count in calls.names.items() if name.startswith("pcsnn::fire"))
+    return f"{len(list(network.neurons()))} spiking layers are {fused} fused operators and {search} searches alone"
 
 
 def packed_layer_by_layer(packed, snn, images):

@@ -26,7 +26,7 @@ class Form:
 
     build: (Workload, SpikingNetwork) -> a function or module from images to outputs. check: (that, Workload,
     SpikingNetwork) -> checks.Verdict; it also warms up. every_step: its work grows with T. timesteps: it depends on T.
-    compiled: its first call compiles.
+    warms: its first call compiles, or packs weights.
     """
 
     label: str
@@ -34,7 +34,7 @@ class Form:
     check: Callable
     every_step: bool = False
     timesteps: bool = True
-    compiled: bool = False
+    warms: bool = False
 
 
 def _relu(load, snn):
@@ -90,6 +90,27 @@ def _collapsed_compiled(load, snn):
 
 def _collapsed_compiled_check(network, load, snn):
     return checks.close(network(load.images), snn(load.images), "eager")
+
+
+def _optimised(load, snn, weights):
+    return pcsnn.optimize(snn, weights)
+
+
+def _float32_check(network, load, snn):
+    verdict = checks.same_counts(network, snn, load.images)
+    verdict.words += f"; {checks.operators(network, load.images)}"
+    return verdict
+
+
+def _counts_check(network, load, snn):
+    """Bit-equal to the reference on one image; how far it is from the network with float weights is said."""
+    image = load.images[:1]
+    with pcsnn.use_backend("reference"):
+        expected = network(image)
+    verdict = checks.same_bits(network(image), expected, "the reference")
+    verdict.words += (f"; {checks.agreement(network(load.images), snn(load.images))} as float weights; "
+                      f"{checks.operators(network, image)}")
+    return verdict
 
 
 def _serial(load, snn):
@@ -155,12 +176,15 @@ def spikingjelly_version():
 FORMS = {
     "relu": Form("ReLU network", _relu, _relu_check, timesteps=False),
     "relu-compiled": Form("ReLU network, torch.compile", _relu_compiled, _relu_compiled_check, timesteps=False,
-                          compiled=True),
+                          warms=True),
     "qcfs": Form("QCFS network as trained", _qcfs, _qcfs_check, timesteps=False),
     "serial": Form("serial IF", _serial, _serial_check, every_step=True),
     "packed": Form("packed, the paper's form", _packed, _packed_check, every_step=True),
     "pcsnn": Form("pcsnn, collapsed", _collapsed, _collapsed_check),
-    "pcsnn-compiled": Form("pcsnn, torch.compile", _collapsed_compiled, _collapsed_compiled_check, compiled=True),
+    "pcsnn-compiled": Form("pcsnn, torch.compile", _collapsed_compiled, _collapsed_compiled_check, warms=True),
+    "float32": Form("pcsnn.optimize, float32", functools.partial(_optimised, weights="float32"), _float32_check),
+    "bfloat16": Form("pcsnn.optimize, bfloat16", functools.partial(_optimised, weights="bfloat16"), _counts_check, warms=True),
+    "int8": Form("pcsnn.optimize, int8", functools.partial(_optimised, weights="int8"), _counts_check, warms=True),
     "spikingjelly": Form("SpikingJelly, single-step", functools.partial(_spikingjelly, step_mode="s"),
                          _spikingjelly_check, every_step=True),
     "spikingjelly-multi": Form("SpikingJelly, multi-step", functools.partial(_spikingjelly, step_mode="m"),

@@ -76,7 +76,7 @@ def _measure_here(args):
         form.build(load, snn)(load.images)  # loads what is loaded once: code of libraries, compiled kernels
         for timesteps in args.timesteps:
             run = form.build(load, pcsnn.set_timesteps(snn, timesteps))  # anew: states of neurons belong to the pass
-            if form.compiled:
+            if form.warms:
                 run(load.images)
             peaks[timesteps] = _peak(lambda: run(load.images), args.device)
     except competitors.Unavailable as error:

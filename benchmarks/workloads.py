@@ -14,7 +14,7 @@ from pcsnn import models
 
 # name -> (constructor, channels of an image, its usual size)
 RANDOM = {name: (getattr(models, name), *image) for names, image in (
-    (("resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg16_bn"), (3, 224)),
+    (("resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg16_bn", "mobilenet_v2"), (3, 224)),
     (("cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56"), (3, 32)),
 ) for name in names}
 SHIPPED = {f"{name}-fashion-mnist": name for name in networks.QCFS}
