@@ -108,7 +108,7 @@ def linear_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=
     """
     validate.tensor("weight", weight, WEIGHT_DTYPES)
     validate.tensor("counts", counts, None, 1)
-    if weight.dim() != 2 or counts.shape[-1] != weight.shape[1]:
+    if weight.dim() != 2 or 0 in weight.shape or counts.shape[-1] != weight.shape[1]:
         raise ValueError(f"weight: expected [O, {counts.shape[-1]}] for counts {tuple(counts.shape)}, got {tuple(weight.shape)}")
     validate.timesteps(timesteps)
     shape = (*counts.shape[:-1], weight.shape[0])

@@ -255,6 +255,7 @@ def test_convolution_refuses(change, error, words):
 
 @pytest.mark.parametrize("call, error, words", [
     (lambda: functional.linear_fire(torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(4, 2)), ValueError, r"weight: expected \[O, 3\]"),
+    (lambda: functional.linear_fire(torch.zeros(2, 0, dtype=torch.uint8), torch.zeros(4, 0)), ValueError, r"weight: expected \[O, 0\]"),
     (lambda: functional.linear_fire(torch.zeros((), dtype=torch.uint8), torch.zeros(4, 2)), ValueError, "counts: expected at least 1"),
     (lambda: functional.linear_fire(5, torch.zeros(4, 2)), TypeError, "counts: expected a tensor"),
     (lambda: functional.max_pool2d(torch.zeros(1, 2, 3, 3), 2), TypeError, "counts: expected dtype"),
