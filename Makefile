@@ -24,7 +24,7 @@ $(VENV)/built: $(VENV)/dependencies pyproject.toml setup.py $(wildcard csrc/*)
 demo: build
 	$(RUN) benchmarks/accuracy.py --images 1000 --serial-images 100 --json results/accuracy.json
 	$(RUN) benchmarks/throughput.py --model resnet20-fashion-mnist --batch 32 --timesteps 8 16 32 --repeats 9 \
-	    --memory-timesteps 32 --rows relu qcfs serial packed pcsnn
+	    --memory-timesteps 32 --rows relu qcfs serial packed pcsnn int8
 
 test: build
 	$(RUN) -m pytest

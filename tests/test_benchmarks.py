@@ -183,6 +183,20 @@ def test_peak_memory_of_a_competitor_from_a_fresh_process(monkeypatch):
         peak_memory.measure("relu", "cifar_resnet20", 2, 32, [1], 1, "cpu", 0)
 
 
+def test_figures_of_optimised_forms():
+    def row(form, batch, of_network, speedup=None):
+        return {"form": form, "batch": batch, "timesteps": 32, "of_network": of_network, "speedup": speedup}
+
+    rows = [row("relu", 8, 1.0), row("relu-compiled", 8, 0.8), row("int8", 8, 0.4, 120.0), row("bfloat16", 8, 0.5), row("relu", 1, 1.0),
+            row("int8", 1, 0.4), row("float32", 8, 1.1), row("pcsnn", 8, 1.0)]
+    memory = [{"form": form, "batch": 8, "timesteps": 64, "bytes": size} for form, size in (("relu", 100), ("int8", 41))]
+    result = {"options": {"model": "resnet34", "image_size": None}, "rows": rows, "memory": memory}
+    lines = [line for line in throughput_report.figures(result) if "serial IF, T" not in line and "network itself" not in line]
+    assert [line.split()[0] for line in lines] == ["reached", "MISSED", "reached", "reached", "MISSED", "MISSED"]
+    assert "120.0 times faster" in lines[0] and "2.00 times faster" in lines[1] and "2.50 times" in lines[2]
+    assert "1.60 times" in lines[3] and "1.100 of its time" in lines[4] and "0.410" in lines[5]
+
+
 def test_figures_to_reach_are_printed_for_their_setting_only():
     rows = [{"form": "pcsnn", "batch": 8, "timesteps": 32, "speedup": 40.0, "of_network": 1.2}]
     memory = [{"form": form, "batch": 8, "timesteps": 64, "bytes": taken}
