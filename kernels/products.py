@@ -14,6 +14,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from pcsnn.kernels import common
 from pcsnn.kernels.common import search
+from pcsnn.remembered import remembered
+from pcsnn.shapes import convolved, fused_dtype
 
 DIRECT_BELOW = 16      # input channels of a group: fewer do not fill a tensor core's inner dimension
 FLAT_BELOW = 32        # input channels of a group: fewer are read across taps, more tap after tap
@@ -228,24 +230,12 @@ def direct_kernel(counts_ptr, weight_ptr, out_ptr, bias_ptr, levels_ptr, scale_p
 
 
 # ---- launch -----------------------------------------------------------------------------------------------------------
-_packed = WeakTensorKeyDictionary()  # weight -> (its version, {what was made of it: the result})
+_packed = WeakTensorKeyDictionary()
 
 
 def _of_weight(weight, make):
-    """make(weight), kept for as long as the weight lives and is not written to."""
-    if weight.is_inference():
-        return make(weight)
-    version, made = _packed.get(weight, (None, {}))
-    if version == weight._version and make in made:
-        return made[make]
-    result = make(weight)
-    if result is weight or result._base is not None:  # nothing to keep, and what would keep its own key alive
-        return result
-    if version != weight._version:
-        made = {}
-    made[make] = result
-    _packed[weight] = (weight._version, made)
-    return result
+    """make(weight), once for each state of the weight."""
+    return remembered(_packed, weight, make, lambda: make(weight))
 
 
 def _channels_last(tensor):
@@ -322,15 +312,6 @@ def plan(out, counts, weight, bias, levels, scale, residual, residual_scale, str
                          share.stages)
 
 
-def _dtype(weight, levels, scale):
-    """Of the result: counts, rates or currents."""
-    if levels is not None and scale is None:
-        return torch.uint8
-    if weight.dtype == torch.int8:
-        return torch.int32 if scale is None else torch.float32
-    return weight.dtype
-
-
 def _contiguous(*tables):
     return [None if table is None else table.contiguous() for table in tables]
 
@@ -343,9 +324,8 @@ def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, s
     take counts. bias [O], levels [T] or [O, T], scale and residual_scale [] or [O], residual [N, O, H', W'], each or None.
     ValueError: sums over int8 weights that int32 may not hold.
     """
-    sizes = [(size + 2 * pad - spread * (taps - 1) - 1) // step + 1 for size, taps, step, pad, spread
-             in zip(counts.shape[2:], weight.shape[2:], stride, padding, dilation)]
-    out = torch.empty((counts.shape[0], weight.shape[0], *sizes), dtype=_dtype(weight, levels, scale), device=counts.device,
+    sizes = convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
+    out = torch.empty((counts.shape[0], weight.shape[0], *sizes), dtype=fused_dtype(weight, levels, scale), device=counts.device,
                       memory_format=torch.channels_last)
     if out.numel():
         residual = None if residual is None else _channels_last(residual)
@@ -358,7 +338,7 @@ def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, s
 def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps):
     """Input [..., K] -> counts, rates or currents [..., O] of neurons behind a linear layer; weight [O, K], else as
     conv2d_fire."""
-    out = counts.new_empty((*counts.shape[:-1], weight.shape[0]), dtype=_dtype(weight, levels, scale))
+    out = counts.new_empty((*counts.shape[:-1], weight.shape[0]), dtype=fused_dtype(weight, levels, scale))
     if out.numel():
         counts, residual, bias, levels, scale, residual_scale = _contiguous(counts, residual, bias, levels, scale,
                                                                             residual_scale)

@@ -3,6 +3,7 @@
 import torch
 
 from pcsnn import ops, reference, validate
+from pcsnn.shapes import convolved
 from pcsnn.spacing import repeat_of, spacing
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
@@ -157,7 +158,7 @@ def conv2d_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=
     if counts.dim() != 4 or counts.shape[1] != weight.shape[1] * groups:
         raise ValueError(f"counts: expected [N, {weight.shape[1] * groups}, H, W] for weight {tuple(weight.shape)} in {groups} "
                          f"groups, got {tuple(counts.shape)}")
-    sizes = ops.convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
+    sizes = convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
     if min(sizes) < 1:
         raise ValueError(f"counts: expected at least the size of the kernel {tuple(weight.shape[2:])} with padding {padding} and "
                          f"dilation {dilation}, got {tuple(counts.shape)}")

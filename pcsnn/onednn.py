@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pcsnn import reference, validate
+from pcsnn.remembered import remembered
 
 CURRENTS = 2**20  # that are made before their counts are taken
 EXACT = 2**24  # float32 holds every whole number up to here
@@ -21,19 +22,6 @@ ROUNDING = 2.0**-21  # of a requantised value, relative to its terms; twice what
 STEPS = 60  # of the search for a line
 
 _facts, _packed, _lines = WeakTensorKeyDictionary(), WeakTensorKeyDictionary(), WeakTensorKeyDictionary()
-
-
-def _remembered(cache, tensor, options, compute):
-    """compute() once for each state of `tensor` and `options`."""
-    if tensor.is_inference():
-        return compute()
-    known = cache.get(tensor)
-    if known is None or known[0] != tensor._version:
-        known = tensor._version, {}
-        cache[tensor] = known
-    if options not in known[1]:
-        known[1][options] = compute()
-    return known[1][options]
 
 
 def _line(levels, channels):
@@ -76,7 +64,7 @@ def _convolve(x, layer, dtype, line=None, steps=None):
     """oneDNN's int8 convolution: float32 sums, or bytes, clipped at `steps`, of a line (factor, start) for each channel."""
     weight, options = layer
     stride, padding, dilation, groups = options
-    packed, ones, zeros = _remembered(_packed, weight, options, lambda: _pack(weight, options))
+    packed, ones, zeros = remembered(_packed, weight, options, lambda: _pack(weight, options))
     factor, start = line or (ones, None)
     attribute, bounds = ("none", []) if steps is None else ("hardtanh", [0.0, float(steps)])
     return torch.ops.onednn.qconv2d_pointwise.default(
@@ -120,10 +108,10 @@ def _float_levels(levels, dtype):
 def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, timesteps):
     """int8 weights; x and residual [N, C, H, W], channels last."""
     weight = layer[0]
-    largest, total = _remembered(_facts, weight, (), lambda: _largest(weight))
+    largest, total = remembered(_facts, weight, (), lambda: _largest(weight))
     single = total * timesteps < EXACT and 2 * timesteps * largest <= PAIR
     if single and bias is None and residual is None and scale is None and levels is not None and repeat:
-        line = _remembered(_lines, levels, (repeat, len(weight)), lambda: _line(levels[..., ::repeat], len(weight)))
+        line = remembered(_lines, levels, (repeat, len(weight)), lambda: _line(levels[..., ::repeat], len(weight)))
         if line is not None:
             out = _convolve(x, layer, torch.uint8, line, levels.shape[-1] // repeat)
             return out if repeat == 1 else out.mul_(repeat)
@@ -140,7 +128,7 @@ def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, time
                 out[i * images:i * images + len(found)] = found
             return out
     current = _sums(x, layer, timesteps, single, total)
-    added = 0 if bias is None else _remembered(_facts, bias, (), lambda: int(bias.long().abs().amax()))
+    added = 0 if bias is None else remembered(_facts, bias, (), lambda: int(bias.long().abs().amax()))
     if residual is not None:
         added += _most(residual, residual_scale)
     if total * timesteps + added >= EXACT:
@@ -155,7 +143,7 @@ def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, time
     if levels is None:
         current = reference.add_residual(current, residual, residual_scale)
         return current.to(torch.int32) if scale is None else current.float().mul_(reference.per_channel(scale, 4))
-    table = _remembered(_facts, levels, current.dtype, lambda: _float_levels(levels, current.dtype))
+    table = remembered(_facts, levels, current.dtype, lambda: _float_levels(levels, current.dtype))
     counts = torch.ops.pcsnn.fire_counts(current, table, residual, residual_scale, repeat)
     return counts if scale is None else (counts // max(repeat, 1)).float().mul_(reference.per_channel(scale, 4))
 
@@ -163,7 +151,7 @@ def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, time
 def _most(residual, residual_scale):
     """The most that a whole residual adds to a current."""
     if residual_scale is not None:
-        return 255 * _remembered(_facts, residual_scale, (), lambda: int(residual_scale.long().abs().amax()))
+        return 255 * remembered(_facts, residual_scale, (), lambda: int(residual_scale.long().abs().amax()))
     return max(map(abs, map(int, residual.aminmax()))) if residual.numel() else 0
 
 

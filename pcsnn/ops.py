@@ -17,6 +17,7 @@ import warnings
 import torch
 
 from pcsnn import onednn, reference
+from pcsnn.shapes import convolved, fused_dtype
 
 _FUSED_SCHEMAS = (
     "linear_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, Tensor? residual, "
@@ -67,15 +68,6 @@ def _fake_expand(counts, timesteps, order, dtype, amplitude):
     return _steps_like(counts, timesteps, dtype)
 
 
-def fused_dtype(weight, levels, scale):
-    """What a fused operator returns: counts, rates, or currents."""
-    if levels is not None and scale is None:
-        return torch.uint8
-    if weight.dtype == torch.int8:
-        return torch.int32 if scale is None else torch.float32
-    return weight.dtype
-
-
 def _fake_linear(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps):
     return counts.new_empty((*counts.shape[:-1], weight.shape[0]), dtype=fused_dtype(weight, levels, scale))
 
@@ -89,12 +81,6 @@ def _fake_conv2d(counts, weight, bias, levels, scale, residual, residual_scale, 
 
 def _fake_pool(counts, kernel, stride, padding, dilation, sizes):
     return torch.empty((*counts.shape[:2], *sizes), dtype=torch.uint8, device=counts.device, memory_format=torch.channels_last)
-
-
-def convolved(sizes, kernel, stride, padding, dilation):
-    """The size of what a convolution makes, dimension by dimension."""
-    return [(size + 2 * pad - spread * (taps - 1) - 1) // step + 1
-            for size, taps, step, pad, spread in zip(sizes, kernel, stride, padding, dilation)]
 
 
 # The reference computes values in any layout; as a backend it returns the layout the schema's fake promises.

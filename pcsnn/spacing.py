@@ -4,21 +4,16 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pcsnn import validate
+from pcsnn.remembered import remembered
 
-_known = WeakTensorKeyDictionary()  # level table -> (its version, its spacing)
+_known = WeakTensorKeyDictionary()
 
 
 def spacing(levels):
     """`validate.level_spacing` of a table; its checks are made again when the table has changed."""
     if torch.compiler.is_compiling():
         return 0  # values are unknown while tracing: bisect, which is right for every ascending table
-    if levels.is_inference():
-        return validate.level_spacing(levels)
-    known = _known.get(levels)
-    if known is None or known[0] != levels._version:
-        known = (levels._version, validate.level_spacing(levels))
-        _known[levels] = known
-    return known[1]
+    return remembered(_known, levels, None, lambda: validate.level_spacing(levels))
 
 
 def repeat_of(levels, repeat, rates):

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 import pcsnn
-from pcsnn import functional, onednn, ops, reference
+from pcsnn import functional, onednn, reference
+from pcsnn.shapes import convolved
 
 WHOLE = 2**31 - 1  # a level that is never reached
 
@@ -273,5 +274,5 @@ def test_other_refusals(call, error, words):
 def test_geometry_of_fakes_is_that_of_torch():
     for size, kernel, stride, padding, dilation in itertools.product((5, 8), (1, 3), (1, 2), (0, 1), (1, 2)):
         expected = F.conv2d(torch.zeros(1, 1, size, size), torch.zeros(1, 1, kernel, kernel), None, stride, padding, dilation)
-        assert ops.convolved((size,), (kernel,), (stride,), (padding,), (dilation,))[0] == expected.shape[2]
+        assert convolved((size,), (kernel,), (stride,), (padding,), (dilation,))[0] == expected.shape[2]
     assert reference.search(torch.tensor([3]), torch.tensor([3, 4], dtype=torch.int32)).tolist() == [1]

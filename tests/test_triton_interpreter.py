@@ -4,29 +4,23 @@ Kernels are interpreted when TRITON_INTERPRET=1 is set before they are imported,
 it, this file runs itself again with it; `TRITON_INTERPRET=1 pytest tests/test_triton_interpreter.py` shows each test.
 """
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from gpu_free import cases
 from gpu_free.cases import CURRENTS, LAYOUTS, SPIKES, TIMESTEPS, Guarded, assert_same, lay_out, lay_out_steps, name
+from gpu_free.interpreter import interpreted, not_interpreted, run_interpreted
 from pcsnn import functional, kernels, reference, use_backend, validate
 from pcsnn.kernels import expansion, mean_current, spike_trains
 
-interpreted = pytest.mark.skipif(not kernels.INTERPRETED, reason="runs in a process of its own, with TRITON_INTERPRET=1")
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # numpy on infinities, intended
 SHAPE = (2, 5, 4, 3)
 dtypes = pytest.mark.parametrize("dtype", CURRENTS, ids=name)
 
 
-@pytest.mark.skipif(kernels.INTERPRETED, reason="this is the process of its own")
+@not_interpreted
 def test_in_a_process_of_its_own():
-    run = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__], capture_output=True,
-                         text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
-    assert run.returncode == 0 and " passed" in run.stdout, run.stdout[-10000:] + run.stderr[-2000:]
+    run_interpreted(__file__)
 
 
 def tables(timesteps, channels, generator):

@@ -4,30 +4,24 @@ Run without TRITON_INTERPRET=1, this file runs itself again with it, in a proces
 test_triton_products.py: the interpreter is wrong there.
 """
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from gpu_free import product_cases
 from gpu_free.cases import LAYOUTS, assert_same, lay_out, name
+from gpu_free.interpreter import interpreted, not_interpreted, run_interpreted
 from gpu_free.product_cases import FORMS, GEOMETRIES, TIMESTEPS, Form, Geometry, check
 from pcsnn import functional, kernels, reference, use_backend
 from pcsnn.kernels import products
 
-interpreted = pytest.mark.skipif(not kernels.INTERPRETED, reason="runs in a process of its own, with TRITON_INTERPRET=1")
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # numpy on infinities, intended
 DTYPES = (torch.int8, torch.float16, torch.float32)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=name)
 
 
-@pytest.mark.skipif(kernels.INTERPRETED, reason="this is the process of its own")
+@not_interpreted
 def test_in_a_process_of_its_own():
-    run = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__], capture_output=True,
-                         text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
-    assert run.returncode == 0 and " passed" in run.stdout, run.stdout[-10000:] + run.stderr[-2000:]
+    run_interpreted(__file__)
 
 
 def interpret(launch):

@@ -74,7 +74,7 @@ def describe(neuron, timesteps):
         text += f", QCFS L = {levels}"
     if neuron.bend is not None or neuron.offset.any() or (neuron.amplitude != theta.where(theta != torch.inf, 0)).any():
         return text + ", calibrated"
-    if levels is not None and getattr(neuron, "exact", True):
+    if levels is not None and neuron.exact:
         text += ": lossless" if timesteps % levels == 0 else ": half shift, not lossless"
     return text
 

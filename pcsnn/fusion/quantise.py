@@ -2,14 +2,15 @@
 
 import torch
 
+from pcsnn.onednn import PAIR
+
 LIMIT = 127
-PAIRS = 2**15 - 1  # what two products of a count and a weight may add up to on processors without VNNI
 SHARES = torch.linspace(0.5, 1.0, 51, dtype=torch.float64)  # of the largest weight, that the largest whole number stands for
 
 
 def limit(steps):
     """The largest magnitude of int8 weights for counts up to `steps`: smaller where pairs of products would saturate."""
-    return min(LIMIT, PAIRS // (2 * steps))
+    return min(LIMIT, PAIR // (2 * steps))
 
 
 def quantise(weights, steps, distance=None):

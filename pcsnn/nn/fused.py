@@ -6,6 +6,7 @@ from torch.nn.modules.utils import _pair
 from pcsnn import functional, ops, reference, validate
 from pcsnn.nn.neuron import CollapsedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
+from pcsnn.shapes import convolved
 
 EVEN = 1e-3  # of a whole number of units, summed over all levels: how far int8 levels may move to be evenly spaced
 
@@ -207,7 +208,7 @@ class _Convolution:
         """The shape of the result, or None where x does not fit."""
         if x.dim() != 4 or x.shape[1] != self.weight.shape[1] * self.groups:
             return None
-        sizes = ops.convolved(x.shape[2:], self.weight.shape[2:], self.stride, self.padding, self.dilation)
+        sizes = convolved(x.shape[2:], self.weight.shape[2:], self.stride, self.padding, self.dilation)
         return None if min(sizes) < 1 else torch.Size((x.shape[0], self.weight.shape[0], *sizes))
 
     def _run(self, x, levels, scale, residual, residual_scale, repeat):

@@ -108,6 +108,7 @@ class CollapsedNeuron(_Neuron):
         RuntimeError: the current requires a gradient.
     """
 
+    exact = True  # its counts are those of what the converter made
     TENSORS = ("threshold", "offset", "amplitude", "bend")  # arguments that are state; with `configuration` they make a copy
 
     def __init__(self, threshold, timesteps, *, quantization_levels=None, offset=0.0, amplitude=None, bend=None,

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 
 from gpu_free.cases import Guarded, assert_same
-from pcsnn import ops, reference, validate
+from pcsnn import reference, validate
 from pcsnn.kernels import products
+from pcsnn.shapes import convolved
 
 TIMESTEPS = (1, 4, 127, 128, 255)
 
@@ -20,7 +21,7 @@ class Geometry(NamedTuple):
     groups: int = 1
 
     def result(self):
-        sizes = ops.convolved(self.counts[2:], self.weight[2:], self.stride, self.padding, self.dilation)
+        sizes = convolved(self.counts[2:], self.weight[2:], self.stride, self.padding, self.dilation)
         return (self.counts[0], self.weight[0], *sizes)
 
     def synapse(self):

@@ -1,0 +1,18 @@
+"""Sizes and dtypes of what the fused operators return, for every backend."""
+
+import torch
+
+
+def convolved(sizes, kernel, stride, padding, dilation):
+    """The size of what a convolution makes, dimension by dimension."""
+    return [(size + 2 * pad - spread * (taps - 1) - 1) // step + 1
+            for size, taps, step, pad, spread in zip(sizes, kernel, stride, padding, dilation)]
+
+
+def fused_dtype(weight, levels, scale):
+    """What a fused operator returns: counts, rates, or currents."""
+    if levels is not None and scale is None:
+        return torch.uint8
+    if weight.dtype == torch.int8:
+        return torch.int32 if scale is None else torch.float32
+    return weight.dtype
