@@ -92,8 +92,8 @@ def _collapsed_compiled_check(network, load, snn):
     return checks.close(network(load.images), snn(load.images), "eager")
 
 
-def _optimised(load, snn, weights):
-    return pcsnn.optimize(snn, weights)
+def _optimised(load, snn, weights, first_last=False):
+    return pcsnn.optimize(snn, weights, example_inputs=load.images, first_last=first_last)
 
 
 def _float32_check(network, load, snn):
@@ -185,6 +185,8 @@ FORMS = {
     "float32": Form("pcsnn.optimize, float32", functools.partial(_optimised, weights="float32"), _float32_check),
     "bfloat16": Form("pcsnn.optimize, bfloat16", functools.partial(_optimised, weights="bfloat16"), _counts_check, warms=True),
     "int8": Form("pcsnn.optimize, int8", functools.partial(_optimised, weights="int8"), _counts_check, warms=True),
+    "int8-all": Form("pcsnn.optimize, int8, first and last too", functools.partial(_optimised, weights="int8", first_last=True),
+                     _counts_check, warms=True),
     "spikingjelly": Form("SpikingJelly, single-step", functools.partial(_spikingjelly, step_mode="s"),
                          _spikingjelly_check, every_step=True),
     "spikingjelly-multi": Form("SpikingJelly, multi-step", functools.partial(_spikingjelly, step_mode="m"),

@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py --model resnet34 --batch 1 8 --timesteps 4 8 16 32
     python benchmarks/throughput.py --model resnet20-fashion-mnist --batch 1 32 --rows relu serial packed pcsnn
+    python benchmarks/throughput.py --model vgg16_bn resnet18 resnet34 mobilenet_v2 --batch 8 --timesteps 32 --rows relu pcsnn int8
 
 What the times mean: pcsnn is timed in its collapsed form, which is the quantized network evaluated through spike
 counts: one synaptic operation per layer, whatever T. "packed" is the paper's own form, T steps in the batch and every
@@ -81,7 +82,7 @@ def passes(form, args):
     return len(timing.rounds_of(args.slow_repeats, args.repeats)) if form.every_step else args.repeats
 
 
-def measure_memory(forms, failed, args, bar):
+def measure_memory(model, forms, failed, args, bar):
     """The peak memory of each form at the largest batch, dicts for JSON; those that cannot run say why.
 
     failed: {name: why} of forms that gave no time, and are not tried again.
@@ -93,7 +94,7 @@ def measure_memory(forms, failed, args, bar):
         if name in failed:
             result = {"peaks": {}, "unavailable": failed[name]}
         else:
-            result = peak_memory.measure(name, args.model, batch, args.image_size, args.memory_timesteps, args.threads,
+            result = peak_memory.measure(name, model, batch, args.image_size, args.memory_timesteps, args.threads,
                                          args.device, args.seed, 1 if form.every_step else MEMORY_PROCESSES)
         row = {"form": name, "label": form.label, "batch": batch}
         rows += [{**row, "timesteps": timesteps, "bytes": taken} for timesteps, taken in result["peaks"].items()]
@@ -105,8 +106,8 @@ def measure_memory(forms, failed, args, bar):
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=workloads.NAMES, default="resnet34",
-                        help="the ...-fashion-mnist ones have real weights and images, the others random ones")
+    parser.add_argument("--model", nargs="+", choices=workloads.NAMES, default=["resnet34"], metavar="MODEL",
+                        help=f"one or several of {', '.join(workloads.NAMES)}; the ...-fashion-mnist ones have real weights and images, the others random ones")
     parser.add_argument("--timesteps", type=int, nargs="+", default=[4, 8, 16, 32], metavar="T")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N")
     parser.add_argument("--image-size", type=int, help="default: what the network is made for")
@@ -138,11 +139,11 @@ def parse(arguments):
 
 
 @torch.no_grad()
-def run(args):
-    """Everything measured, as a dict for JSON."""
+def run(model, args):
+    """Everything measured on one network, as a dict for JSON."""
     begun = timing.circumstances(args.device)
     try:
-        load = workloads.load(args.model, max(args.batch), args.image_size, args.device, args.seed)
+        load = workloads.load(model, max(args.batch), args.image_size, args.device, args.seed)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
     forms = [name for name in args.rows or competitors.FORMS if name != "qcfs" or args.rows or load.quantized]
@@ -156,34 +157,43 @@ def run(args):
             for timesteps in args.timesteps:
                 rows += measure(load, snn, timesteps, forms, prepared, args, bar)
         failed = {row["form"]: throughput_report.remark(row) for row in rows if not row["right"]}
-        memory = measure_memory(memory_forms, failed, args, bar)
+        memory = measure_memory(model, memory_forms, failed, args, bar)
     chosen = {key: str(value) if isinstance(value, pathlib.Path) else value for key, value in vars(args).items()}
     return {**begun, "load_at_end": timing.load(), "spikingjelly": competitors.spikingjelly_version(),
-            "options": chosen, "meaning": throughput_report.MEANING, "real_weights": args.model in workloads.SHIPPED,
+            "options": chosen | {"model": model}, "meaning": throughput_report.MEANING, "real_weights": model in workloads.SHIPPED,
             "rows": rows, "memory": memory}
 
 
-def main(arguments=None):
-    args = parse(arguments)
-    torch.set_num_threads(args.threads)
-    result = run(args)
-    print("\n".join(throughput_report.report(result)))
-    args.output.mkdir(parents=True, exist_ok=True)
-    path = args.output / f"throughput-{args.model}.json"
+def write(result, folder, plot):
+    """The result as JSON, and its picture if wanted and there is one; the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"throughput-{result['options']['model']}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     written = [path]
-    if not args.no_plot and any(row["seconds"] for row in result["rows"]):
+    if plot and any(row["seconds"] for row in result["rows"]):
         import throughput_plot
         written.append(path.with_suffix(".png"))
         throughput_plot.draw([row for row in result["rows"] if row["seconds"]],
                              [row for row in result["memory"] if row["bytes"]],
                              throughput_report.title(result), throughput_report.MEANING, written[-1])
-    print(f"\nwrote {' and '.join(map(str, written))}")
-    wrong = [row for row in result["rows"] if row["right"] is False]
+    return written
+
+
+def main(arguments=None):
+    args = parse(arguments)
+    torch.set_num_threads(args.threads)
+    results = []
+    for model in args.model:
+        results.append(run(model, args))
+        print("\n".join(throughput_report.report(results[-1])))
+        written = write(results[-1], args.output, not args.no_plot)
+        print(f"\nwrote {' and '.join(map(str, written))}\n")
+    if len(results) > 1:
+        print("\n".join(throughput_report.comparison(results)))
+    wrong = {row["label"] for result in results for row in result["rows"] if row["right"] is False}
     if wrong:
-        print(f"{len(wrong)} wrong results: {', '.join(sorted({row['label'] for row in wrong}))}", file=sys.stderr)
-        return 1
-    return 0
+        print(f"wrong results: {', '.join(sorted(wrong))}", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -94,6 +94,24 @@ def _optimised(result, taken):
     return found
 
 
+def comparison(results):
+    """A table of all networks: times relative to the float32 ReLU network, and over serial IF, of each form."""
+    labels = list(dict.fromkeys(row["label"] for result in results for row in result["rows"] if row["form"] != "relu"))
+    lines = []
+    for key, words, format in (("of_network", "time relative to the ReLU network", "{:.3f}"),
+                               ("speedup", "times faster than serial IF", "{:.1f}")):
+        cells = [[words, "batch", "T", *labels]]
+        for result in results:
+            settings = list(dict.fromkeys((row["batch"], row["timesteps"]) for row in result["rows"]))
+            for setting in settings:
+                found = {row["label"]: row[key] for row in result["rows"] if (row["batch"], row["timesteps"]) == setting}
+                cells.append([result["options"]["model"], *map(str, setting),
+                              *(format.format(found[label]) if found.get(label) else "-" for label in labels)])
+        if any(cell != "-" for row in cells[1:] for cell in row[3:]):
+            lines += [*table(cells, (0,)), ""]
+    return lines
+
+
 def title(result):
     """What was measured on what, in a line."""
     options = result["options"]

@@ -1,4 +1,4 @@
-// The largest spike count of each window: bytes, channels last, neighbours of one pixel side by side in a register.
+// The largest spike count, or the sum of the counts, of each window: bytes, channels last, neighbours of one pixel side by side in a register.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -22,13 +22,22 @@ struct Taps {
         last(std::min(taps, size > start ? (size - start + dilation - 1) / dilation : 0)) {}
 };
 
-inline void take_larger(uint8_t* __restrict out, const uint8_t* __restrict in, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) out[i] = std::max(out[i], in[i]);
+struct Larger {
+  uint8_t operator()(uint8_t a, uint8_t b) const { return std::max(a, b); }
+};
+struct Sum {
+  uint8_t operator()(uint8_t a, uint8_t b) const { return static_cast<uint8_t>(a + b); }
+};
+
+template <class Join>
+inline void join(uint8_t* __restrict out, const uint8_t* __restrict in, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out[i] = Join()(out[i], in[i]);
 }
 
 // counts uint8 [N, C, H, W], out [N, C, rows, columns]: the sizes are the caller's; padding counts as no spike.
-at::Tensor max_pool2d(const at::Tensor& counts, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding,
-                      at::IntArrayRef dilation, at::IntArrayRef sizes) {
+template <class Join>
+at::Tensor pool2d(const at::Tensor& counts, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding,
+                  at::IntArrayRef dilation, at::IntArrayRef sizes) {
   check_cpu("counts", counts);
   TORCH_CHECK(counts.scalar_type() == at::kByte && counts.dim() == 4, "counts: expected uint8 [N, C, H, W], got ",
               counts.scalar_type(), " ", counts.sizes());
@@ -56,7 +65,7 @@ at::Tensor max_pool2d(const at::Tensor& counts, at::IntArrayRef kernel, at::IntA
         const Taps across(left, kernel[1], dilation[1], width);
         for (int64_t y = down.first; y < down.last; ++y)
           for (int64_t x = across.first; x < across.last; ++x)
-            take_larger(pixel, image + ((top + y * dilation[0]) * width + left + x * dilation[1]) * channels, channels);
+            join<Join>(pixel, image + ((top + y * dilation[0]) * width + left + x * dilation[1]) * channels, channels);
       }
     }
   });
@@ -65,6 +74,9 @@ at::Tensor max_pool2d(const at::Tensor& counts, at::IntArrayRef kernel, at::IntA
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(pcsnn, CPU, m) { m.impl("max_pool2d", &max_pool2d); }
+TORCH_LIBRARY_IMPL(pcsnn, CPU, m) {
+  m.impl("max_pool2d", &pool2d<Larger>);
+  m.impl("sum_pool2d", &pool2d<Sum>);
+}
 
 }  // namespace pcsnn

@@ -8,11 +8,11 @@ import triton
 from pcsnn.kernels.common import INTERPRETED
 from pcsnn.kernels.expansion import expand_spikes
 from pcsnn.kernels.mean_current import fire_counts, fire_rates, fire_rates_
-from pcsnn.kernels.pooling import max_pool2d
+from pcsnn.kernels.pooling import max_pool2d, sum_pool2d
 from pcsnn.kernels.products import conv2d_fire, linear_fire
 from pcsnn.kernels.spike_trains import fire_spikes
 
 VERSION = triton.__version__
 
 __all__ = ["INTERPRETED", "VERSION", "conv2d_fire", "expand_spikes", "fire_counts", "fire_rates", "fire_rates_", "fire_spikes",
-           "linear_fire", "max_pool2d"]
+           "linear_fire", "max_pool2d", "sum_pool2d"]

@@ -169,19 +169,7 @@ def conv2d_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=
                     groups, _repeat(levels, repeat, scale), timesteps)
 
 
-def max_pool2d(counts, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
-    """Max pooling of spike counts, which is that of sorted spikes in every time-step (12).
-
-    Args:
-        counts: uint8 [N, C, H, W].
-        kernel_size, stride, padding, dilation, ceil_mode: as of torch.nn.functional.max_pool2d.
-
-    Returns:
-        uint8 [N, C, H', W'], channels last in memory.
-
-    Raises:
-        TypeError, ValueError: a dtype, shape or geometry that does not fit.
-    """
+def _pool2d(name, counts, kernel_size, stride, padding, dilation, ceil_mode):
     validate.tensor("counts", counts, (torch.uint8,))
     kernel = _pair("kernel_size", kernel_size, 1)
     stride = kernel if stride is None else _pair("stride", stride, 1)
@@ -200,4 +188,36 @@ def max_pool2d(counts, kernel_size, stride=None, padding=0, dilation=1, ceil_mod
             raise ValueError(f"counts: expected at least the size of the kernel {kernel} with padding {padding} and dilation "
                              f"{dilation}, got {tuple(counts.shape)}")
         sizes.append(length)
-    return ops.call("max_pool2d", counts, kernel, stride, padding, dilation, sizes)
+    return ops.call(name, counts, kernel, stride, padding, dilation, sizes)
+
+
+def max_pool2d(counts, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+    """Max pooling of spike counts, which is that of sorted spikes in every time-step (12).
+
+    Args:
+        counts: uint8 [N, C, H, W].
+        kernel_size, stride, padding, dilation, ceil_mode: as of torch.nn.functional.max_pool2d.
+
+    Returns:
+        uint8 [N, C, H', W'], channels last in memory.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape or geometry that does not fit.
+    """
+    return _pool2d("max_pool2d", counts, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def sum_pool2d(counts, kernel_size, stride=None, padding=0):
+    """The spikes of each window together: average pooling of spike counts without its division.
+
+    Args:
+        counts: uint8 [N, C, H, W]; those of a window sum up to at most 255, else what is returned is the sum modulo 256.
+        kernel_size, stride, padding: as of torch.nn.functional.avg_pool2d; beyond the borders there is no spike.
+
+    Returns:
+        uint8 [N, C, H', W'], channels last in memory.
+
+    Raises:
+        TypeError, ValueError: a dtype, shape or geometry that does not fit.
+    """
+    return _pool2d("sum_pool2d", counts, kernel_size, stride, padding, 1, False)

@@ -32,6 +32,7 @@ _SCHEMAS = (
     "fire_spikes(Tensor current, Tensor levels, Tensor? amplitude, ScalarType out_dtype, int repeat) -> Tensor",
     "expand_spikes(Tensor counts, int timesteps, Tensor? order, ScalarType dtype, Tensor? amplitude) -> Tensor",
     "max_pool2d(Tensor counts, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] sizes) -> Tensor",
+    "sum_pool2d(Tensor counts, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] sizes) -> Tensor",
     *_FUSED_SCHEMAS,
 )
 _library = torch.library.Library("pcsnn", "DEF")
@@ -117,17 +118,20 @@ def _reference_conv2d(*arguments):
     return torch.empty_like(out, memory_format=torch.channels_last).copy_(out)
 
 
-def _reference_pool(counts, kernel, stride, padding, dilation, sizes):
-    out = torch.empty((*counts.shape[:2], *sizes), dtype=torch.uint8, device=counts.device, memory_format=torch.channels_last)
-    return out.copy_(reference.max_pool2d(counts, kernel, stride, padding, dilation, sizes))
+def _reference_max_pool(*arguments):
+    return _fake_pool(*arguments).copy_(reference.max_pool2d(*arguments))
+
+
+def _reference_sum_pool(*arguments):
+    return _fake_pool(*arguments).copy_(reference.sum_pool2d(*arguments))
 
 
 _FAKES = dict(fire_counts=_fake_counts, fire_rates=_fake_rates, fire_rates_=_fake_rates_, fire_spikes=_fake_spikes,
               expand_spikes=_fake_expand, linear_fire=_fake_linear, conv2d_fire=_fake_conv2d,
-              max_pool2d=_fake_pool)
+              max_pool2d=_fake_pool, sum_pool2d=_fake_pool)
 _REFERENCE = dict(fire_counts=_reference_counts, fire_rates=_reference_rates, fire_rates_=_reference_rates_,
                   fire_spikes=_reference_spikes, expand_spikes=_reference_expand, linear_fire=_reference_linear,
-                  conv2d_fire=_reference_conv2d, max_pool2d=_reference_pool)
+                  conv2d_fire=_reference_conv2d, max_pool2d=_reference_max_pool, sum_pool2d=_reference_sum_pool)
 for _name, _fake in _FAKES.items():
     torch.library.register_fake(f"pcsnn::{_name}", _fake, lib=_library)
 

@@ -159,11 +159,21 @@ def whole_levels(levels, weight_scale, bias=None):
     return table.clamp(-(2**31), 2**31 - 1).to(torch.int32)
 
 
-def max_pool2d(counts, kernel, stride, padding, dilation, sizes):
-    """The largest count of each window: uint8 [N, C, H, W] -> [N, C, *sizes]; beyond the borders there is no spike."""
+def _windows(counts, kernel, stride, padding, dilation, sizes):
+    """[taps, N, C, *sizes]; beyond the borders there is no spike."""
     shape = [(size - 1) * step + spread * (taps - 1) + 1 for size, step, spread, taps in zip(sizes, stride, dilation, kernel)]
     ends = [max(0, needed - length - pad) for needed, length, pad in zip(shape, counts.shape[2:], padding)]
     padded = torch.nn.functional.pad(counts, (padding[1], ends[1], padding[0], ends[0]))
     windows = [padded[:, :, y * dilation[0]:, x * dilation[1]:][:, :, ::stride[0], ::stride[1]][:, :, :sizes[0], :sizes[1]]
                for y in range(kernel[0]) for x in range(kernel[1])]
-    return torch.stack(windows).amax(0)
+    return torch.stack(windows)
+
+
+def max_pool2d(*arguments):
+    """The largest count of each window: uint8 [N, C, H, W] -> [N, C, *sizes]; beyond the borders there is no spike."""
+    return _windows(*arguments).amax(0)
+
+
+def sum_pool2d(*arguments):
+    """The sum of the counts of each window, modulo 256: uint8 [N, C, H, W] -> [N, C, *sizes]."""
+    return _windows(*arguments).sum(0).to(torch.uint8)

@@ -55,6 +55,19 @@ def test_right_results_are_timed_and_written(tmp_path, capsys):
     assert printed.count("bit-equal to the reference") == 4 and "WRONG" not in printed
 
 
+def test_several_networks_end_in_one_table(tmp_path, capsys):
+    models = ["cifar_resnet20", "cifar_resnet32"]
+    code = throughput.main([*TINY, "--model", *models, "--timesteps", "2", "--memory-timesteps", "--no-plot", "--rows", "relu", "pcsnn",
+                            "int8-all", "--output", str(tmp_path)])
+    assert code == 0 and {path.name for path in tmp_path.iterdir()} == {f"throughput-{model}.json" for model in models}
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("time relative to the ReLU network"))
+    assert "pcsnn, collapsed" in lines[start] and "first and last too" in lines[start]
+    assert [line.split()[:3] for line in lines[start + 1:start + 3]] == [[model, "2", "2"] for model in models]
+    assert all(float(value) > 0 for line in lines[start + 1:start + 3] for value in line.split()[3:])
+    assert not any("over serial IF" in line for line in lines[start:])
+
+
 def wrong_relu(load, snn):
     return torch.nn.Sequential(load.relu_network(), torch.nn.Threshold(0.0, 0.0))
 

@@ -1,4 +1,4 @@
-"""linear_fire, conv2d_fire and max_pool2d against the reference, bit for bit."""
+"""linear_fire, conv2d_fire and pooling of counts against the reference, bit for bit."""
 
 import itertools
 
@@ -208,6 +208,17 @@ def test_max_pool(kernel, stride, padding, dilation, ceil):
             assert torch.equal(found, expected) and found.dtype == torch.uint8
 
 
+@pytest.mark.parametrize("kernel, stride, padding", [(2, None, 0), (3, 2, 1), ((2, 3), (1, 2), (1, 0)), ((1, 7), None, 0), (1, 1, 0)])
+def test_sum_pool(kernel, stride, padding):
+    generator = torch.Generator().manual_seed(7)
+    for shape in ((2, 17, 11, 12), (1, 1, 9, 9), (0, 3, 9, 9), (3, 64, 10, 13)):
+        counts = rand(generator, 0, 255, *shape).to(torch.uint8)
+        expected = F.avg_pool2d(counts.double(), kernel, stride, padding, divisor_override=1).long() % 256
+        for layout in (torch.contiguous_format, torch.channels_last):
+            found = check(functional.sum_pool2d, counts.contiguous(memory_format=layout), kernel, stride, padding)
+            assert torch.equal(found.long(), expected) and found.dtype == torch.uint8
+
+
 def test_whole_levels_are_the_least_sums_that_reach_them():
     generator = torch.Generator().manual_seed(8)
     unit, bias = torch.rand(6, generator=generator) * 0.01 + 1e-3, torch.randn(6, generator=generator)
@@ -263,6 +274,8 @@ def test_convolution_refuses(change, error, words):
     (lambda: functional.max_pool2d(torch.zeros(2, 3, 3, dtype=torch.uint8), 2), ValueError, r"counts: expected \[N, C, H, W\]"),
     (lambda: functional.max_pool2d(torch.zeros(1, 2, 3, 3, dtype=torch.uint8), 2, padding=2), ValueError, "padding: expected at most half"),
     (lambda: functional.max_pool2d(torch.zeros(1, 2, 3, 3, dtype=torch.uint8), 4), ValueError, "counts: expected at least the size"),
+    (lambda: functional.sum_pool2d(torch.zeros(1, 2, 3, 3), 2), TypeError, "counts: expected dtype"),
+    (lambda: functional.sum_pool2d(torch.zeros(1, 2, 3, 3, dtype=torch.uint8), 2, padding=2), ValueError, "padding: expected at most half"),
     (lambda: functional.whole_levels(torch.ones(3), torch.zeros(2)), ValueError, "weight_scale: expected positive"),
     (lambda: functional.whole_levels(torch.ones(3), torch.ones(2), torch.ones(3)), ValueError, r"bias: expected \[2\]"),
 ])

@@ -65,6 +65,10 @@ SAMPLES = {
         (COUNTS, [2, 3], [2, 1], [1, 1], [1, 1], [3, 5]),
         (COUNTS[:0], [2, 2], [2, 2], [0, 0], [1, 1], [2, 2]),
     ],
+    "sum_pool2d": [
+        (COUNTS, [2, 3], [2, 1], [1, 1], [1, 1], [3, 5]),
+        (COUNTS[:0], [2, 2], [2, 2], [0, 0], [1, 1], [2, 2]),
+    ],
 }
 
 
@@ -86,7 +90,7 @@ def all_functions(current, steps, levels, scale, counts):
     trains = functional.expand_spikes(first, 4, torch.tensor([1, 0, 3, 2]), torch.bfloat16, 0.5)
     fused = functional.conv2d_fire(counts, KERNEL, levels, scale=scale, repeat=1, padding=1)
     whole = functional.linear_fire(counts[:, :, 0, :3], WHOLE[:, :, 0, 0], WHOLE_LEVELS)
-    return first, rates, written, spikes, trains, fused, whole, functional.max_pool2d(counts, 2)
+    return first, rates, written, spikes, trains, fused, whole, functional.max_pool2d(counts, 2), functional.sum_pool2d(counts, 2)
 
 
 ARGUMENTS = {"per layer": (CURRENT, STEPS, LEVELS, SCALE, COUNTS), "per channel": (LAST, STEPS, ROWS, SCALES, COUNTS)}

@@ -13,7 +13,7 @@ from torch import nn
 import pcsnn
 from pcsnn import reference
 from pcsnn.fusion.quantise import limit, quantise
-from pcsnn.nn import QCFS, CollapsedNeuron, Rates, SpikingConv2d, SpikingLinear, SynapticConv2d
+from pcsnn.nn import QCFS, CollapsedNeuron, CountSumPool2d, PixelCounts, Rates, SpikingConv2d, SpikingLinear, SynapticConv2d, SynapticLinear
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "benchmarks"))
 import data  # noqa: E402
@@ -215,6 +215,92 @@ def test_sums_of_values():
             SynapticConv2d(torch.zeros(2, 3, 1, 1), 4, **options)
 
 
+def averaging(activation=lambda: QCFS(LEVELS), seed=3):
+    """Average pools in all forms: windows, a function with padding behind a max pool, concatenated, as a residual, adaptive."""
+    def forward(s, x):
+        x = s.pool(s.a(s.stem(x)))
+        y = F.avg_pool2d(F.max_pool2d(s.b(s.one(x)), 1), 3, stride=1, padding=1)
+        x = s.c(s.two(torch.cat([x, s.pool(s.d(s.wide(x)))], 1)) + F.avg_pool2d(y, (1, 2), (2, 2)))
+        return s.last(s.e(s.linear(torch.flatten(s.adaptive(x), 1))))
+
+    parts = dict(stem=conv(3, 16), pool=nn.AvgPool2d(2), one=conv(16, 24), wide=nn.ConvTranspose2d(16, 16, 2, stride=2), two=conv(32, 24, stride=2),
+                 adaptive=nn.AdaptiveAvgPool2d((2, 1)), linear=nn.Linear(48, 20), last=nn.Linear(20, 7))
+    return randomise(network(forward, **parts, **{name: activation() for name in "abcde"}), seed)
+
+
+def all_sums(fused):
+    return [module for module in fused.network.modules() if isinstance(module, CountSumPool2d)]
+
+
+def test_average_pools_of_counts(tmp_path):
+    x = pictures()
+    snn = pcsnn.convert(averaging(), LEVELS, progress=False, method="none")
+    plain, fused = pcsnn.optimize(snn, "int8"), pcsnn.optimize(snn, "int8", example_inputs=x)
+    assert len(all_sums(plain)) == len(all_sums(fused)) - 1
+    assert type(plain.network.get_submodule("adaptive")) is nn.AdaptiveAvgPool2d
+    with pcsnn.use_backend("reference"):
+        expected = fused(x)
+    assert torch.equal(fused(x), expected)
+    assert (fused(x) - snn(x)).norm() < 0.05 * snn(x).norm()
+    assert (fused(x) - plain(x)).norm() < 0.05 * snn(x).norm()
+    pcsnn.save(fused, tmp_path / "net.safetensors")
+    assert torch.equal(pcsnn.load(tmp_path / "net.safetensors")(x), expected)
+    with pytest.raises(ValueError, match=r"counts: expected height and width \(4, 4\).*got \(8, 8\)"):
+        fused(torch.randn(1, 3, 32, 32))
+    before = copy.deepcopy(fused.state_dict())
+    with pytest.raises(ValueError, match="timesteps: expected at most 63 where average pooling adds up the counts of 4 neurons, got 211"):
+        pcsnn.set_timesteps(fused, 211)
+    assert fused.timesteps == LEVELS and all(torch.equal(value, before[key]) for key, value in fused.state_dict().items())
+    pcsnn.set_timesteps(fused, 2 * LEVELS)
+    assert torch.equal(fused(x), pcsnn.optimize(pcsnn.set_timesteps(snn, 2 * LEVELS), "int8", example_inputs=x)(x))
+
+
+def test_average_pools_whose_sums_pass_a_byte():
+    x = pictures()
+    snn = pcsnn.convert(averaging(nn.ReLU), 60, progress=False, method="max", calibration=x)
+    fused = pcsnn.optimize(snn, "int8", example_inputs=x)
+    assert {module.kernel_size for module in all_sums(fused)} == {(2, 2)}
+    assert (fused(x) - snn(x)).norm() < 0.02 * snn(x).norm()
+
+
+def test_cut_off_windows_keep_their_divisors():
+    def forward(s, x):
+        x = s.a(s.stem(x))
+        return s.last(F.avg_pool2d(x, 3, 2, 1, count_include_pad=False) + F.avg_pool2d(x, 3, 2, 1, True) + F.avg_pool2d(
+            x, 3, 2, 1, divisor_override=5))
+
+    net = randomise(network(forward, stem=conv(3, 16), last=conv(16, 16), a=QCFS(LEVELS)))
+    snn = pcsnn.convert(net, LEVELS, progress=False, method="none")
+    x = torch.randn(2, 3, 15, 15, generator=torch.Generator().manual_seed(1))
+    fused = pcsnn.optimize(snn, "int8")
+    assert not all_sums(fused)
+    torch.testing.assert_close(fused(x), snn(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("net", [wide, averaging])
+def test_first_and_last_layer_in_int8(net, tmp_path):
+    images = torch.randint(256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(4))
+    images[0, :, 0, 0], images[0, :, 0, 1] = 0, 255
+    mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.5, 0.4, 0.6), (0.2, 0.25, 0.3)))
+    x = (images / 255 - mean) / deviation
+    snn = pcsnn.convert(net(), LEVELS, progress=False, method="none")
+    fused = pcsnn.optimize(snn, "int8", example_inputs=x, first_last=True)
+    kinds = [type(module) for module in fused.network.modules()]
+    assert kinds.count(PixelCounts) == kinds.count(SynapticLinear) == 1 and nn.Linear not in kinds
+    pixels = next(module for module in fused.network.modules() if isinstance(module, PixelCounts))
+    inside = pixels(x)[:, :, 1:-1, 1:-1]
+    assert torch.equal(inside.long(), images)  # bytes come back
+    assert fused.network.get_submodule("a").weight.dtype == torch.int8
+    with pcsnn.use_backend("reference"):
+        expected = fused(x)
+    assert torch.equal(fused(x), expected)
+    assert (fused(x) - snn(x)).norm() < 0.1 * snn(x).norm()
+    first = counts(snn, x)["a"].double() - counts(fused, x)["a"].double()
+    assert first.abs().mean() < 0.05 and first.abs().max() <= 2 * LEVELS / 8 + 1
+    pcsnn.save(fused, tmp_path / "net.safetensors")
+    assert torch.equal(pcsnn.load(tmp_path / "net.safetensors")(x), expected)
+
+
 def test_scales_are_fractions_of_the_distance_of_levels():
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(20, 9, 3, 3, generator=generator, dtype=torch.float64)
@@ -238,6 +324,9 @@ def test_scales_are_fractions_of_the_distance_of_levels():
     (lambda: pcsnn.optimize(wide()), TypeError, "snn: expected a SpikingNetwork"),
     (lambda: pcsnn.optimize(wide_snn(), "int4"), ValueError, "weights: expected one of float32, bfloat16, int8, got 'int4'"),
     (lambda: pcsnn.optimize(pcsnn.optimize(wide_snn())), ValueError, "snn: is optimised"),
+    (lambda: pcsnn.optimize(wide_snn(), "int8", first_last=True), ValueError, "first_last: expected with .*example_inputs=None"),
+    (lambda: pcsnn.optimize(wide_snn(), first_last=True, example_inputs=pictures()), ValueError, "first_last: expected with weights='int8'"),
+    (lambda: pcsnn.optimize(wide_snn(), "int8", example_inputs=pictures() / 0), ValueError, "example_inputs: expected finite"),
     (lambda: pcsnn.optimize(wide_snn().double()), ValueError, "snn: expected float32 weights, got torch.float64"),
     (lambda: pcsnn.baselines.serial(pcsnn.optimize(wide_snn())), ValueError, "snn: is optimised"),
     (lambda: pcsnn.analysis.layer_errors(wide(), pcsnn.optimize(wide_snn()), pictures()), ValueError, "snn: is optimised"),

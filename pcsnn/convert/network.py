@@ -92,10 +92,14 @@ def set_timesteps(snn, timesteps):
         `snn` itself.
 
     Raises:
-        TypeError, ValueError: not a SpikingNetwork, T out of range; nothing is changed then.
+        TypeError, ValueError: not a SpikingNetwork, T out of range, or T too large for average pooling of counts in an
+            optimised network; nothing is changed then.
     """
     check_converted(snn)
     validate.timesteps(timesteps)
+    for module in snn.network.modules():
+        if hasattr(module, "check_timesteps"):
+            module.check_timesteps(timesteps)
     if timesteps != snn.timesteps and snn.report.method in DEPENDS_ON_TIMESTEPS:
         warnings.warn(f"this network was calibrated at T = {snn.timesteps}; calibrate anew for T = {timesteps} "
                       f"(pcsnn.convert, method {snn.report.method!r}) for its best accuracy", stacklevel=2)

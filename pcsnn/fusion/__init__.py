@@ -11,7 +11,32 @@ from pcsnn.fusion.fuse import CountFuser, RateFuser
 WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
-def optimize(snn, weights="float32"):
+class _Sizes(torch.fx.Interpreter):
+    """Runs a graph and keeps the (H, W) of what goes into each node."""
+
+    def __init__(self, network):
+        super().__init__(network)
+        self.found = {}
+
+    def run_node(self, node):
+        arguments, _ = self.fetch_args_kwargs_from_env(node)
+        if arguments and isinstance(arguments[0], torch.Tensor) and arguments[0].dim() == 4:
+            self.found[node.name] = tuple(arguments[0].shape[2:])
+        return super().run_node(node)
+
+
+def _ranges(network, inputs):
+    """By input [N, C, H, W]: the least value of each channel and the range above it. Both ends reach to 0, the padding."""
+    names = [node.name for node in network.graph.nodes if node.op == "placeholder"]
+    ranges = {}
+    for name, value in zip(names, inputs):
+        if isinstance(value, torch.Tensor) and value.dim() == 4:
+            low, high = value.amin((0, 2, 3)).clamp(max=0), value.amax((0, 2, 3)).clamp(min=0)
+            ranges[name] = low, (high - low).where(high > low, 1.0)
+    return ranges
+
+
+def optimize(snn, weights="float32", *, example_inputs=None, first_last=False):
     """The same network with each synapse and the neurons behind it as one layer, for inference.
 
     Args:
@@ -21,25 +46,41 @@ def optimize(snn, weights="float32"):
             scale for each output channel (of least squared error), sums exact in int32, so that every machine gets the same
             counts from the same first layer; layers that read values (the first), depthwise ones and the last synapse keep
             float32 weights. The last two fold batch norms into convolutions.
+        example_inputs: a batch of the network's inputs, a tensor or a tuple, finite. Adaptive average pooling of images of their
+            size then acts on counts; the optimised network refuses images of another size there.
+        first_last: for "int8", whether the first layer and the last synapse have int8 weights too. The first one reads its input
+            in 256 steps over the range that each channel has in `example_inputs`, which are needed then.
 
     Returns:
         SpikingNetwork, whose report says for every layer what it became; save, load, record, set_timesteps take it.
 
     Raises:
-        TypeError, ValueError: not a SpikingNetwork, one that is optimised already or double precision, or unknown weights.
+        TypeError, ValueError: not a SpikingNetwork, one that is optimised already or double precision, unknown weights, or
+            example inputs that are missing or not finite.
     """
     check_unfused(snn)
     if weights not in WEIGHTS:
         raise ValueError(f"weights: expected one of {', '.join(WEIGHTS)}, got {weights!r}")
+    if first_last and (weights != "int8" or example_inputs is None):
+        raise ValueError("first_last: expected with weights='int8' and example_inputs, got "
+                         f"weights={weights!r}{'' if example_inputs is not None else ', example_inputs=None'}")
     dtypes = {value.dtype for value in snn.parameters()} - {torch.float32}
     if dtypes:
         raise ValueError(f"snn: expected float32 weights, got {', '.join(map(str, dtypes))}")
+    inputs = () if example_inputs is None else (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
+    for value in inputs:
+        if isinstance(value, torch.Tensor) and not value.isfinite().all():
+            raise ValueError("example_inputs: expected finite values, got NaN or infinity")
     network = copy.deepcopy(snn.network)
     if weights == "float32":
         fuser = RateFuser(network)
     else:
         fold_batch_norms(network)
-        fuser = CountFuser(network, WEIGHTS[weights])
+        sizes = _Sizes(network)
+        if inputs:
+            with torch.no_grad():
+                sizes.run(*inputs)
+        fuser = CountFuser(network, WEIGHTS[weights], sizes.found, _ranges(network, inputs) if first_last else None, first_last)
     fuser.run()
     optimised = SpikingNetwork(network, copy.deepcopy(snn.report))
     neurons = dict(optimised.neurons())

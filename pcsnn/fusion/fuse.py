@@ -1,17 +1,20 @@
 """The passes behind `pcsnn.optimize`: each synapse and the neurons behind it become one layer."""
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.utils import _pair
 
 from pcsnn.convert.canonicalise import unused_name
 from pcsnn.convert.places import argument
 from pcsnn.fusion.quantise import quantise
-from pcsnn.nn import CollapsedNeuron, CountMaxPool2d, Rates, SpikingConv2d, SpikingLinear, SynapticConv2d
-from pcsnn.nn.fused import steps_of
+from pcsnn.nn import (
+    CollapsedNeuron, CountMaxPool2d, CountSumPool2d, PixelCounts, Rates, SpikingConv2d, SpikingLinear, SynapticConv2d, SynapticLinear,
+)
+from pcsnn.nn.counts import BYTE, steps_of
 
 _CAT = {torch.cat, torch.concat, torch.concatenate}
 DENSE = 16  # input channels of a group from which products of int8 pay; below (depthwise), float32 is faster
@@ -19,12 +22,23 @@ DENSE = 16  # input channels of a group from which products of int8 pay; below (
 
 @dataclass
 class _Counts:
-    """What is known of a value that is distinct counts: amplitude [] or [C], channels C, L, and whether it was flattened."""
+    """What is known of a value that is distinct counts: amplitude [] or [C], channels C, L, and how many neurons were added
+    up; whether it was flattened; for the pixels of an image the value [C] of count 0."""
 
     worth: torch.Tensor
     channels: int | None
     levels: int | None
+    area: int = 1
     flat: bool = False
+    low: torch.Tensor | None = None
+
+    def steps(self, timesteps):
+        """The largest count."""
+        return BYTE if self.low is not None else steps_of(timesteps, self.levels, self.area)
+
+    def arguments(self):
+        """What a layer that reads them has to know."""
+        return dict(input_levels=self.levels, input_area=self.area)
 
 
 def is_plain(module):
@@ -67,10 +81,19 @@ class Fuser:
 
     def put(self, node, module, name, args):
         """Let a node call a new module."""
-        name = name if name == node.target else unused_name(self.network, name)
+        shared = any(other.op == "call_module" and other.target == name for other in self.graph.nodes if other is not node)
+        name = unused_name(self.network, name) if shared or name != node.target else name
         self.network.set_submodule(name, module)
         self.modules[name] = module
         node.op, node.target, node.args, node.kwargs = "call_module", name, args, {}
+
+    def insert(self, module, name, source):
+        """A new node right behind `source` that calls a new module on it."""
+        name = unused_name(self.network, name)
+        self.network.add_submodule(name, module)
+        self.modules[name] = module
+        with self.graph.inserting_after(source):
+            return self.graph.call_module(name, (source,))
 
     def finish(self):
         for node in self.graph.nodes:  # views may not fit the layout that layers now return
@@ -101,11 +124,15 @@ class RateFuser(Fuser):
 
 
 class CountFuser(Fuser):
-    """Layers pass on counts; weights of `dtype`: torch.int8, torch.bfloat16 or torch.float16."""
+    """Layers pass on counts; weights of `dtype`: torch.int8, torch.bfloat16 or torch.float16.
 
-    def __init__(self, network, dtype):
+    sizes: (H, W) of what goes into adaptive average pools, by node name; ranges: (low, worth) [C] of inputs that the first
+    layers are to read as counts, by node name; last: whether the last synapse is to have int8 weights too.
+    """
+
+    def __init__(self, network, dtype, sizes=None, ranges=None, last=False):
         super().__init__(network)
-        self.dtype = dtype
+        self.dtype, self.sizes, self.ranges, self.last = dtype, sizes or {}, ranges or {}, last
         self.counts, self.rates = {}, {}
 
     def run(self):
@@ -136,9 +163,11 @@ class CountFuser(Fuser):
             return False
         if self.module(node, nn.MaxPool2d) is not None or node.target is F.max_pool2d:
             return self._max_pool(node)
+        if self.module(node, (nn.AvgPool2d, nn.AdaptiveAvgPool2d)) is not None or node.target in (F.avg_pool2d, F.adaptive_avg_pool2d):
+            return self._average_pool(node)
         if self.module(node, nn.Flatten) is not None or node.target in (torch.flatten, "flatten"):
             return self._flatten(node)
-        if self.dtype == torch.int8 and self.module(node, nn.Conv2d) is not None:
+        if self.dtype == torch.int8 and self.module(node, (nn.Conv2d, nn.Linear)) is not None:
             return self._synapse_alone(node)
         if node.target is operator.getitem:
             return self._slice(node)
@@ -156,12 +185,8 @@ class CountFuser(Fuser):
             with self.graph.inserting_after(before):
                 return self.graph.node_copy(node, lambda source: before)
         if node not in self.rates:
-            module = Rates(known.worth, self.timesteps, known.levels)
-            name = unused_name(self.network, f"{node.name}_rates")
-            self.network.add_submodule(name, module)
-            self.modules[name] = module
-            with self.graph.inserting_after(node):
-                self.rates[node] = self.graph.call_module(name, (node,))
+            rates = Rates(known.worth, self.timesteps, known.levels, known.area)
+            self.rates[node] = self.insert(rates, f"{node.name}_rates", node)
         return self.rates[node]
 
     def _neuron(self, node):
@@ -176,15 +201,23 @@ class CountFuser(Fuser):
         if linear and branch is not None:
             return False
         into = self.counts.get(source.args[0])
+        if into is None and not linear and branch is None and source.args[0].name in self.ranges:
+            into = self._pixels(source, synapse)
         dtype = self._dtype(synapse, into)
         if dtype == torch.float32 and branch is not None and branch not in self.counts:
             into = None  # a sum of two values
             self._read_values(source)
-        options = dict(counted=into is not None, input_levels=into.levels if into else None, emits="counts", **geometry(synapse),
-                       **neuron_arguments(neuron))
+        options = dict(counted=into is not None, emits="counts", **geometry(synapse), **neuron_arguments(neuron))
+        bias = synapse.bias
+        if into is not None and into.low is not None:
+            options |= dict(fixed_steps=BYTE, padding=0)
+            bias = self._bias_of_lows(synapse, into)
+        elif into is not None:
+            options |= into.arguments()
         other = None
         if branch in self.counts:
-            options |= dict(residual_worth=self.counts[branch].worth, residual_levels=self.counts[branch].levels)
+            options |= dict(residual_worth=self.counts[branch].worth, residual_levels=self.counts[branch].levels,
+                            residual_area=self.counts[branch].area)
         elif branch is not None and dtype == torch.float32:
             self._read_values(branch)
         elif branch is not None:
@@ -194,17 +227,17 @@ class CountFuser(Fuser):
         weights = [self._weight(synapse, into)] + ([self._weight(other, self.counts[branch.args[0]])] if other else [])
         scale = None
         if dtype == torch.int8:
-            steps = steps_of(neuron.timesteps, into.levels)
+            steps = into.steps(neuron.timesteps)
             weights, scale = quantise(weights, steps, self._distance(neuron, steps, len(weights[0])))
         else:
             weights = [weight.to(dtype) for weight in weights]
         if other is not None:
             layer = SynapticConv2d(weights[1], neuron.timesteps, weight_scale=scale, bias=other.bias,
-                                   input_levels=self.counts[branch.args[0]].levels, **geometry(other))
+                                   **self.counts[branch.args[0]].arguments(), **geometry(other))
             self.fused[branch.target] = f"{self._name(dtype)} weights, current"
             self.put(branch, layer, branch.target, branch.args)
         kind = SpikingLinear if linear else SpikingConv2d
-        layer = kind(weights[0], weight_scale=scale, bias=synapse.bias, **options)
+        layer = kind(weights[0], weight_scale=scale, bias=bias, **options)
         self.put(node, layer, node.target, (source.args[0], *node.args[1:]))
         self.counts[node] = _Counts(layer.amplitude, weights[0].shape[0], layer.quantization_levels)
         self.fused[node.target] = f"{self._name(dtype)} weights, counts"
@@ -216,9 +249,26 @@ class CountFuser(Fuser):
 
     def _dtype(self, synapse, into):
         """What a synapse multiplies in: float32 for values, and for int8 where a group has few channels."""
-        if into is None or self.dtype == torch.int8 and isinstance(synapse, nn.Conv2d) and synapse.weight.shape[1] < DENSE:
+        if into is None:
             return torch.float32
-        return self.dtype
+        sparse = isinstance(synapse, nn.Conv2d) and synapse.weight.shape[1] < DENSE and into.low is None
+        return torch.float32 if self.dtype == torch.int8 and sparse else self.dtype
+
+    def _pixels(self, node, synapse):
+        """Let the convolution at `node` read its input, values of a known range, as counts."""
+        source = node.args[0]
+        low, worth = self.ranges[source.name]
+        pixels = self.insert(PixelCounts(low, worth, synapse.padding), f"{source.name}_counts", source)
+        node.args = (pixels,)
+        self.counts[pixels] = _Counts(worth, len(worth), None, low=low)
+        return self.counts[pixels]
+
+    @staticmethod
+    def _bias_of_lows(synapse, into):
+        """The bias of a convolution whose counts 0 stand for `low`, float64."""
+        weight = synapse.weight.detach().double().sum((2, 3)).view(synapse.groups, -1, synapse.weight.shape[1])
+        bias = (weight @ into.low.double().view(synapse.groups, -1, 1)).flatten()
+        return bias if synapse.bias is None else bias + synapse.bias.detach().double()
 
     def _branch(self, node, into):
         """The convolution at the end of a residual branch that reads counts of as many steps; else None."""
@@ -226,7 +276,7 @@ class CountFuser(Fuser):
         known = self.counts.get(node.args[0]) if module is not None else None
         if known is None or not isinstance(module, nn.Conv2d) or self._dtype(module, known) == torch.float32:
             return None
-        return module if steps_of(self.timesteps, known.levels) == steps_of(self.timesteps, into.levels) else None
+        return module if known.steps(self.timesteps) == into.steps(self.timesteps) else None
 
     @staticmethod
     def _weight(synapse, into):
@@ -252,13 +302,14 @@ class CountFuser(Fuser):
         return distance.expand(channels)
 
     def _synapse_alone(self, node):
-        """A convolution of counts with no neuron right behind it; the last one of a network keeps its float weights."""
+        """A synapse of counts with no neuron right behind it; the last one of a network keeps its float weights unless asked."""
         module, into = self.modules[node.target], self.counts[node.args[0]]
-        if not is_plain(module) or self._dtype(module, into) == torch.float32 or not self._leads_to_neurons(node):
+        if not is_plain(module) or self._dtype(module, into) == torch.float32 or not (self.last or self._leads_to_neurons(node)):
             return False
-        (weight,), scale = quantise([self._weight(module, into)], steps_of(self.timesteps, into.levels))
-        layer = SynapticConv2d(weight, self.timesteps, weight_scale=scale, bias=module.bias, input_levels=into.levels,
-                               emits="values", **geometry(module))
+        (weight,), scale = quantise([self._weight(module, into)], into.steps(self.timesteps))
+        kind = SynapticLinear if isinstance(module, nn.Linear) else SynapticConv2d
+        layer = kind(weight, self.timesteps, weight_scale=scale, bias=module.bias, emits="values", **into.arguments(),
+                     **geometry(module))
         self.put(node, layer, node.target, node.args)
         self.fused[node.target] = "int8 weights, values"
         return True
@@ -287,6 +338,33 @@ class CountFuser(Fuser):
         self.counts[node] = self.counts[source]
         return True
 
+    def _average_pool(self, node):
+        """Sums of counts, where they fit a byte; a window that a border cuts off would have its own divisor."""
+        module, source = self.module(node), node.args[0]
+        known = self.counts[source]
+        size = None
+        if isinstance(module, nn.AdaptiveAvgPool2d) or node.target is F.adaptive_avg_pool2d:
+            size = self.sizes.get(node.name)
+            goal = module.output_size if module is not None else argument(node, 1, "output_size", None)
+            goal = [length if wanted is None else wanted for length, wanted in zip(size or (), _pair(goal))]
+            if size is None or any(length % wanted for length, wanted in zip(size, goal)):
+                return False
+            kernel = stride = tuple(length // wanted for length, wanted in zip(size, goal))
+            padding = 0
+        else:
+            if module is None:
+                module = nn.AvgPool2d(*node.args[1:], **node.kwargs)
+            kernel, stride, padding = _pair(module.kernel_size), module.stride, module.padding
+            if module.ceil_mode or module.divisor_override or any(_pair(padding)) and not module.count_include_pad:
+                return False
+        known = replace(known, area=known.area * kernel[0] * kernel[1])
+        if known.flat or known.steps(self.timesteps) > BYTE:
+            return False
+        pool = CountSumPool2d(kernel, stride, padding, size)
+        self.put(node, pool, node.target if node.op == "call_module" else node.name, (source,))
+        self.counts[node] = known
+        return True
+
     def _flatten(self, node):
         module = self.module(node)
         start, end = ((module.start_dim, module.end_dim) if module is not None else
@@ -294,7 +372,7 @@ class CountFuser(Fuser):
         known = self.counts[node.args[0]]
         if (start, end) != (1, -1) or known.flat:
             return False
-        self.counts[node] = _Counts(known.worth, known.channels, known.levels, flat=True)
+        self.counts[node] = replace(known, flat=True)
         return True
 
     def _cat(self, node):
@@ -303,10 +381,10 @@ class CountFuser(Fuser):
         known = [self.counts.get(source) for source in sources]
         if dim != 1 or None in known or any(one.flat or one.channels is None for one in known):
             return False
-        if len({one.levels for one in known}) > 1:
+        if len({(one.levels, one.area) for one in known}) > 1:
             return False
         worth = torch.cat([one.worth.expand(one.channels) for one in known])
-        self.counts[node] = _Counts(worth, len(worth), known[0].levels)
+        self.counts[node] = replace(known[0], worth=worth, channels=len(worth))
         return True
 
     def _slice(self, node):
@@ -328,5 +406,5 @@ class CountFuser(Fuser):
             return False
         first, last = sides[4:] or (0, 0)
         worth = F.pad(known.worth.expand(known.channels), (first, last), value=1.0)
-        self.counts[node] = _Counts(worth, len(worth), known.levels)
+        self.counts[node] = replace(known, worth=worth, channels=len(worth))
         return True

@@ -4,50 +4,12 @@ import torch
 from torch.nn.modules.utils import _pair
 
 from pcsnn import functional, ops, reference, validate
+from pcsnn.nn.counts import check_area, steps_of
 from pcsnn.nn.neuron import CollapsedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
 from pcsnn.shapes import convolved
 
 EVEN = 1e-3  # of a whole number of units, summed over all levels: how far int8 levels may move to be evenly spaced
-
-
-def steps_of(timesteps, quantization_levels):
-    """How many distinct counts there are above 0: T, or L where QCFS levels repeat (10)."""
-    return timesteps // reference.repeats(timesteps, quantization_levels)
-
-
-class Rates(FullPrecisionBuffers):
-    """Distinct counts uint8 [N, C, ...] to float32 rates, worth * k / steps.
-
-    Args:
-        worth: amplitude of the neurons, [] or [C].
-        timesteps, quantization_levels: T and L of the neurons.
-    """
-
-    TENSORS = ("worth",)
-
-    def __init__(self, worth, timesteps, quantization_levels=None):
-        super().__init__()
-        self.quantization_levels = quantization_levels
-        self.register_buffer("worth", torch.as_tensor(worth, dtype=torch.float32).detach())
-        self.set_timesteps(timesteps)
-
-    def configuration(self):
-        """The arguments that are no tensors."""
-        return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels)
-
-    def set_timesteps(self, timesteps):
-        """The same neurons at another T."""
-        validate.timesteps(timesteps)
-        self.timesteps = timesteps
-
-    def forward(self, counts):
-        """uint8 [N, C, ...] -> rates of the same shape, bit-equal to those of `CollapsedNeuron`."""
-        scale = reference.scale(self.worth.double(), self.timesteps, self.quantization_levels).to(self.worth.dtype)
-        return counts.to(scale.dtype) * reference.per_channel(scale, counts.dim())
-
-    def extra_repr(self):
-        return f"timesteps={self.timesteps}, quantization_levels={self.quantization_levels}"
 
 
 class _Weights:
@@ -92,7 +54,14 @@ class _Weights:
     @property
     def input_steps(self):
         """Steps of the incoming counts; 1 where what comes in is a value, not a count."""
-        return steps_of(self.timesteps, self.input_levels) if self.counted else 1
+        if not self.counted:
+            return 1
+        return self.fixed_steps or steps_of(self.timesteps, self.input_levels, self.input_area)
+
+    def check_timesteps(self, timesteps):
+        """ValueError where incoming counts would not fit a byte at T = `timesteps`."""
+        if self.counted and not self.fixed_steps:
+            check_area(timesteps, self.input_levels, self.input_area)
 
 
 class _Fused(_Weights, CollapsedNeuron):
@@ -100,12 +69,13 @@ class _Fused(_Weights, CollapsedNeuron):
 
     TENSORS = (*CollapsedNeuron.TENSORS, "weight", "weight_scale", "bias", "residual_worth")
 
-    def __init__(self, weight, timesteps, *, weight_scale=None, bias=None, counted=True, input_levels=None, residual_worth=None,
-                 residual_levels=None, emits="counts", **neuron):
+    def __init__(self, weight, timesteps, *, weight_scale=None, bias=None, counted=True, input_levels=None, input_area=1,
+                 fixed_steps=None, residual_worth=None, residual_levels=None, residual_area=1, emits="counts", **neuron):
         super().__init__(timesteps=timesteps, **neuron)
         if emits not in ("counts", "rates"):
             raise ValueError(f"emits: expected counts or rates, got {emits!r}")
-        self.counted, self.input_levels, self.residual_levels, self.emits = counted, input_levels, residual_levels, emits
+        self.counted, self.input_levels, self.input_area, self.fixed_steps = counted, input_levels, input_area, fixed_steps
+        self.residual_levels, self.residual_area, self.emits = residual_levels, residual_area, emits
         self._register_weights(weight, weight_scale, bias)
         self.register_buffer("residual_worth", None if residual_worth is None else residual_worth.detach().float())
         for name in ("operand_levels", "operand_bias", "operand_residual_scale"):
@@ -115,7 +85,8 @@ class _Fused(_Weights, CollapsedNeuron):
     def configuration(self):
         """The arguments that are no tensors."""
         return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels, counted=self.counted,
-                    input_levels=self.input_levels, residual_levels=self.residual_levels, emits=self.emits)
+                    input_levels=self.input_levels, input_area=self.input_area, fixed_steps=self.fixed_steps,
+                    residual_levels=self.residual_levels, residual_area=self.residual_area, emits=self.emits)
 
     @property
     def exact(self):
@@ -137,7 +108,7 @@ class _Fused(_Weights, CollapsedNeuron):
         if self.emits == "counts":
             levels = levels[..., ::repeats]
         worth = None if self.residual_worth is None else (
-            self.residual_worth.double() / steps_of(self.timesteps, self.residual_levels))
+            self.residual_worth.double() / steps_of(self.timesteps, self.residual_levels, self.residual_area))
         if self.weight.dtype == torch.int8:
             unit = self.weight_scale.double() / into
             self.operand_levels, self.operand_bias = self._whole_levels(levels, unit), None
@@ -231,9 +202,10 @@ class SpikingConv2d(_Convolution, _Fused):
         stride, padding, dilation, groups: of the convolution.
         weight_scale: [O], for int8 weights. bias: [O] or None.
         counted: whether distinct counts come in (uint8), or values (of the dtype of `weight`).
-        input_levels: L of the incoming neurons, or None.
-        residual_worth, residual_levels: amplitude [] or [O] and L of neurons whose counts are the residual branch; None where
-            there is none or it is a current.
+        input_levels, input_area: L of the incoming neurons, or None, and how many of them were added up (CountSumPool2d).
+        fixed_steps: the largest incoming count where that does not depend on T (PixelCounts), or None.
+        residual_worth, residual_levels, residual_area: amplitude [] or [O], L and number of neurons whose counts are the
+            residual branch; None where there is none or it is a current.
         emits: "counts", distinct ones, or "rates".
         threshold, quantization_levels, offset, amplitude, bend: of the neurons, as in CollapsedNeuron.
 
@@ -249,12 +221,7 @@ class SpikingConv2d(_Convolution, _Fused):
         return super().configuration() | self._geometry()
 
 
-class SpikingLinear(_Fused):
-    """A linear layer and the spiking neurons behind it: one operation. Arguments as of SpikingConv2d; weight [O, K].
-
-    Shape: [..., K] to [..., O].
-    """
-
+class _Linear:
     def _shape(self, x):
         """The shape of the result, or None where x does not fit."""
         fits = x.dim() and x.shape[-1] == self.weight.shape[1]
@@ -269,36 +236,34 @@ class SpikingLinear(_Fused):
         functional.linear_fire(x, self.weight)
 
 
-class SynapticConv2d(_Convolution, _Weights, FullPrecisionBuffers):
-    """A convolution of counts without neurons behind it.
+class SpikingLinear(_Linear, _Fused):
+    """A linear layer and the spiking neurons behind it: one operation. Arguments as of SpikingConv2d; weight [O, K].
 
-    Args:
-        weight, timesteps, stride, padding, dilation, groups, weight_scale, bias, input_levels: as of SpikingConv2d.
-        emits: "current": what another layer adds to its own current, in the units of that layer's weights; "values": float32
-            values, from int8 weights.
-
-    Shape: distinct counts [N, C, H, W] to [N, O, H', W']: currents int32 for int8 weights, else of their dtype; or float32.
+    Shape: [..., K] to [..., O].
     """
+
+
+class _Synaptic(_Weights, FullPrecisionBuffers):
+    """A synapse of counts without neurons behind it. Subclasses say which one."""
 
     TENSORS = ("weight", "weight_scale", "bias")
 
-    def __init__(self, weight, timesteps, *, stride=1, padding=0, dilation=1, groups=1, weight_scale=None, bias=None,
-                 input_levels=None, emits="current"):
+    def __init__(self, weight, timesteps, *, weight_scale=None, bias=None, input_levels=None, input_area=1, emits="current"):
         super().__init__()
         if emits not in ("current", "values"):
             raise ValueError(f"emits: expected current or values, got {emits!r}")
         if emits == "values" and weight.dtype != torch.int8:
             raise TypeError(f"weight: expected torch.int8 where values are emitted, got {weight.dtype}")
-        self.counted, self.input_levels, self.emits = True, input_levels, emits
+        self.counted, self.input_levels, self.input_area, self.fixed_steps = True, input_levels, input_area, None
+        self.emits = emits
         self._register_weights(weight, weight_scale, bias)
         self.register_buffer("operand_bias", None, persistent=False)
         self.register_buffer("operand_scale", None, persistent=False)
-        self._set_geometry(stride, padding, dilation, groups)
         self.set_timesteps(timesteps)
 
     def configuration(self):
         """The arguments that are no tensors."""
-        return dict(timesteps=self.timesteps, input_levels=self.input_levels, emits=self.emits, **self._geometry())
+        return dict(timesteps=self.timesteps, input_levels=self.input_levels, input_area=self.input_area, emits=self.emits)
 
     def set_timesteps(self, timesteps):
         """The same layer for counts of another T."""
@@ -321,7 +286,7 @@ class SynapticConv2d(_Convolution, _Weights, FullPrecisionBuffers):
         self._derive()
 
     def forward(self, counts):
-        """uint8 [N, C, H, W] -> currents or values."""
+        """uint8 -> currents or values."""
         if not self._fits(counts):
             self._refuse(counts)
         return self._run(counts, None, self.operand_scale, None, None, 1)
@@ -330,9 +295,28 @@ class SynapticConv2d(_Convolution, _Weights, FullPrecisionBuffers):
         return f"weight={str(self.weight.dtype).removeprefix('torch.')} {list(self.weight.shape)}, timesteps={self.timesteps}"
 
 
-class CountMaxPool2d(torch.nn.MaxPool2d):
-    """torch.nn.MaxPool2d of distinct counts, uint8 [N, C, H, W] (12)."""
+class SynapticConv2d(_Convolution, _Synaptic):
+    """A convolution of counts without neurons behind it.
 
-    def forward(self, counts):
-        """uint8 [N, C, H, W] -> uint8 [N, C, H', W']."""
-        return functional.max_pool2d(counts, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+    Args:
+        weight, timesteps, stride, padding, dilation, groups, weight_scale, bias, input_levels, input_area: as of SpikingConv2d.
+        emits: "current": what another layer adds to its own current, in the units of that layer's weights; "values": float32
+            values, from int8 weights.
+
+    Shape: distinct counts [N, C, H, W] to [N, O, H', W']: currents int32 for int8 weights, else of their dtype; or float32.
+    """
+
+    def __init__(self, weight, timesteps, *, stride=1, padding=0, dilation=1, groups=1, **options):
+        super().__init__(weight, timesteps, **options)
+        self._set_geometry(stride, padding, dilation, groups)
+
+    def configuration(self):
+        """The arguments that are no tensors."""
+        return super().configuration() | self._geometry()
+
+
+class SynapticLinear(_Linear, _Synaptic):
+    """A linear layer of counts without neurons behind it. Arguments as of SynapticConv2d; weight [O, K].
+
+    Shape: distinct counts [..., K] to [..., O].
+    """

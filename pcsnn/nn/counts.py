@@ -1,0 +1,130 @@
+"""What is no synapse between the layers of optimised networks: counts in, or counts out."""
+
+import torch
+import torch.nn.functional as F
+from torch.nn.modules.utils import _pair
+
+from pcsnn import functional, reference, validate
+from pcsnn.nn.precision import FullPrecisionBuffers
+
+BYTE = 255  # the largest count that the layers hand on
+
+
+def steps_of(timesteps, quantization_levels, area=1):
+    """The largest distinct count of `area` neurons together: T of each, or L where QCFS levels repeat (10)."""
+    return area * (timesteps // reference.repeats(timesteps, quantization_levels))
+
+
+def check_area(timesteps, quantization_levels, area):
+    """ValueError where the counts of `area` neurons together do not fit a byte."""
+    if steps_of(timesteps, quantization_levels, area) > BYTE:
+        raise ValueError(f"timesteps: expected at most {BYTE // area} where average pooling adds up the counts of {area} neurons, "
+                         f"got {timesteps}; optimise the converted network at that T")
+
+
+class Rates(FullPrecisionBuffers):
+    """Distinct counts uint8 [N, C, ...] to float32 rates, worth * k / steps.
+
+    Args:
+        worth: amplitude of the neurons, [] or [C].
+        timesteps, quantization_levels: T and L of the neurons.
+        area: how many of them were added up (CountSumPool2d).
+    """
+
+    TENSORS = ("worth",)
+
+    def __init__(self, worth, timesteps, quantization_levels=None, area=1):
+        super().__init__()
+        self.quantization_levels, self.area = quantization_levels, area
+        self.register_buffer("worth", torch.as_tensor(worth, dtype=torch.float32).detach())
+        self.set_timesteps(timesteps)
+
+    def configuration(self):
+        """The arguments that are no tensors."""
+        return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels, area=self.area)
+
+    def check_timesteps(self, timesteps):
+        """ValueError where the counts would not fit a byte at T = `timesteps`."""
+        check_area(timesteps, self.quantization_levels, self.area)
+
+    def set_timesteps(self, timesteps):
+        """The same neurons at another T."""
+        validate.timesteps(timesteps)
+        self.timesteps = timesteps
+
+    def forward(self, counts):
+        """uint8 [N, C, ...] -> rates of the same shape, for area 1 bit-equal to those of `CollapsedNeuron`."""
+        scale = reference.scale(self.worth.double(), self.timesteps, self.quantization_levels) / self.area
+        scale = scale.to(self.worth.dtype)
+        return counts.to(scale.dtype) * reference.per_channel(scale, counts.dim())
+
+    def extra_repr(self):
+        return f"timesteps={self.timesteps}, quantization_levels={self.quantization_levels}, area={self.area}"
+
+
+class CountMaxPool2d(torch.nn.MaxPool2d):
+    """torch.nn.MaxPool2d of distinct counts, uint8 [N, C, H, W] (12)."""
+
+    def forward(self, counts):
+        """uint8 [N, C, H, W] -> uint8 [N, C, H', W']."""
+        return functional.max_pool2d(counts, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+
+class CountSumPool2d(torch.nn.Module):
+    """Average pooling of distinct counts, its division left to whoever reads them (12).
+
+    Args:
+        kernel_size, stride, padding: as of torch.nn.AvgPool2d that counts its padding.
+        input_size: (H, W) that adaptive pooling was made for, or None; other sizes are refused.
+    """
+
+    def __init__(self, kernel_size, stride=None, padding=0, input_size=None):
+        super().__init__()
+        self.kernel_size, self.padding = _pair(kernel_size), _pair(padding)
+        self.stride = self.kernel_size if stride is None else _pair(stride)
+        self.input_size = None if input_size is None else tuple(input_size)
+
+    def forward(self, counts):
+        """uint8 [N, C, H, W] -> uint8 [N, C, H', W'], the sum of each window."""
+        if self.input_size is not None and tuple(counts.shape[2:]) != self.input_size:
+            raise ValueError(f"counts: expected height and width {self.input_size}, for which adaptive pooling was optimised, "
+                             f"got {tuple(counts.shape[2:])}")
+        if self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0):
+            return counts
+        return functional.sum_pool2d(counts, self.kernel_size, self.stride, self.padding)
+
+    def extra_repr(self):
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, input_size={self.input_size}"
+
+
+class PixelCounts(FullPrecisionBuffers):
+    """Values of a known range to the nearest of 256 counts, for a first layer of whole numbers.
+
+    A count k of channel c stands for low_c + k * worth_c / 255. Padding with value 0 is part of it, since count 0 is low_c.
+
+    Args:
+        low, worth: [C], the least value of each channel, and the range above it, > 0.
+        padding: of the convolution behind.
+    """
+
+    TENSORS = ("low", "worth")
+
+    def __init__(self, low, worth, padding=0):
+        super().__init__()
+        self.padding = _pair(padding)
+        self.register_buffer("low", low.detach().float())
+        self.register_buffer("worth", worth.detach().float())
+
+    def configuration(self):
+        """The arguments that are no tensors."""
+        return dict(padding=self.padding)
+
+    def forward(self, values):
+        """float [N, C, H, W] -> uint8 [N, C, H + 2 padding, W + 2 padding]; values out of range count as its ends."""
+        values = F.pad(values, (self.padding[1], self.padding[1], self.padding[0], self.padding[0]))
+        low, unit = (reference.per_channel(value, 4) for value in (self.low, self.worth / BYTE))
+        counts = ((values - low) / unit).round_().clamp_(0, BYTE).to(torch.uint8)
+        return counts.contiguous(memory_format=torch.channels_last)
+
+    def extra_repr(self):
+        return f"padding={self.padding}"
