@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from pcsnn.kernels import common
+from pcsnn.kernels import common, tuning
 from pcsnn.kernels.common import search
 from pcsnn.remembered import remembered
 from pcsnn.shapes import convolved, fused_dtype
@@ -251,16 +251,29 @@ def _shift(weight):
     return weight.flatten(1).sum(1, dtype=torch.int32) * 128
 
 
+def _is_flat(kernel, group_inputs):
+    """Whether the inner dimension of a product runs over taps and channels alike."""
+    return kernel != [1, 1] and group_inputs < FLAT_BELOW
+
+
+def _tiles(weight, flat):
+    return (FLAT_TILES if flat else TILES)[weight.dtype.itemsize]
+
+
 def _product(whole, weight, counts, kernel, rows, groups, pixels, timesteps, share):
     """Kernel, tile, columns, groups of tiles, and what else it takes, of a sum on tensor cores."""
     outputs, group_inputs = weight.shape[:2]
-    flat = kernel != [1, 1] and group_inputs < FLAT_BELOW
-    share = share or tile(rows, outputs // groups, groups, (FLAT_TILES if flat else TILES)[weight.dtype.itemsize])
+    flat = _is_flat(kernel, group_inputs)
+    share = share or tile(rows, outputs // groups, groups, _tiles(weight, flat))
     shifted = whole and timesteps > MAX_UNSHIFTED
     arguments = dict(weight_ptr=_of_weight(weight, _channels_last), shift_ptr=_of_weight(weight, _shift) if shifted else None,
                      counts_ptr=counts.view(torch.int8) if whole and not shifted else counts)
     constants = dict(INNER=share.inner, POINTWISE=pixels, FLAT=flat)
     return product_kernel, share, outputs // groups, groups, arguments, constants
+
+
+def _is_direct(group_inputs, groups):
+    return groups > 1 and group_inputs < DIRECT_BELOW
 
 
 def _direct(weight, counts):
@@ -292,7 +305,7 @@ def plan(out, counts, weight, bias, levels, scale, residual, residual_scale, str
     if whole and taps * group_inputs * timesteps * 128 >= 2**31:
         raise ValueError(f"weight: expected at most {(2**24 - 1) // timesteps} int8 weights an output with counts up to "
                          f"{timesteps}, for a sum that int32 holds, got {taps * group_inputs}")
-    if groups > 1 and group_inputs < DIRECT_BELOW:
+    if _is_direct(group_inputs, groups):
         kernel_function, share, columns, tile_groups, arguments, constants = _direct(weight, counts)
     else:
         pixels = kernel == [1, 1] and (*stride, *padding) == (1, 1, 0, 0)
@@ -310,6 +323,25 @@ def plan(out, counts, weight, bias, levels, scale, residual, residual_scale, str
                       **common.row_constants(levels=(levels, 2), scale=(scale, 1), residual_scale=(residual_scale, 1)))
     return common.Launch(kernel_function, tile_groups * row_tiles * column_tiles, arguments, constants, share.threads,
                          share.stages)
+
+
+def _tuned(out, counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
+           timesteps):
+    """The fastest tile for whole numbers, whose sums are the same in every order; None leaves it to `plan`."""
+    outputs, group_inputs, *kernel = (*weight.shape, 1, 1)[:4]
+    if weight.dtype != torch.int8 or _is_direct(group_inputs, groups) or not tuning.allowed(out):
+        return None
+    rows = triton.next_power_of_2(out.numel() // outputs)  # tiles are alike for sizes alike
+    tables = [None if table is None else (table.dtype, table.dim()) for table in (levels, scale, residual, residual_scale)]
+    key = (out.device, rows, outputs, group_inputs, *kernel, stride, padding, dilation, groups, repeat, timesteps > MAX_UNSHIFTED,
+           None if levels is None else levels.shape[-1], *tables)
+    return tuning.fastest(key, _tiles(weight, _is_flat(kernel, group_inputs)), lambda share: plan(
+        out, counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat, timesteps,
+        share))
+
+
+def _launch(*arguments):
+    plan(*arguments, _tuned(*arguments))()
 
 
 def _contiguous(*tables):
@@ -330,8 +362,8 @@ def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, s
     if out.numel():
         residual = None if residual is None else _channels_last(residual)
         bias, levels, scale, residual_scale = _contiguous(bias, levels, scale, residual_scale)
-        plan(out, _channels_last(counts), weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation,
-             groups, repeat, timesteps)()
+        _launch(out, _channels_last(counts), weight, bias, levels, scale, residual, residual_scale, tuple(stride),
+                tuple(padding), tuple(dilation), groups, repeat, timesteps)
     return out
 
 
@@ -344,6 +376,6 @@ def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, r
                                                                             residual_scale)
         rows = out.numel() // out.shape[-1]
         pixels = [None if x is None else x.view(rows, x.shape[-1], 1, 1) for x in (out, counts, residual)]
-        plan(pixels[0], pixels[1], weight, bias, levels, scale, pixels[2], residual_scale, (1, 1), (0, 0), (1, 1), 1, repeat,
-             timesteps)()
+        _launch(pixels[0], pixels[1], weight, bias, levels, scale, pixels[2], residual_scale, (1, 1), (0, 0), (1, 1), 1, repeat,
+                timesteps)
     return out

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from gpu_free import cases
+from gpu_free import cases, product_cases
 from gpu_free.cases import CURRENTS, LAYOUTS, SPIKES, TIMESTEPS, assert_same, lay_out, name
+from gpu_free.product_cases import FORMS, GEOMETRIES
 from pcsnn import functional, reference
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")]
@@ -63,6 +64,30 @@ def test_layouts_spike_dtypes_and_amplitudes(dtype, layout):
     order = torch.randperm(7, generator=generator)
     expanded = functional.expand_spikes(counts, 7, order.cuda(), dtype, worth)
     assert_same(expanded.cpu(), reference.expand_spikes(counts.cpu(), 7, order, dtype, amplitude))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("dtype", (torch.int8, torch.float16, torch.bfloat16, torch.float32), ids=name)
+def test_synapses_with_their_neurons(dtype, geometry):
+    """Operands whose sums are exact in any order; the first call of int8 times the tiles."""
+    generator = torch.Generator().manual_seed(4)
+    for i, form in enumerate(FORMS.values()):
+        timesteps = product_cases.TIMESTEPS[i % len(product_cases.TIMESTEPS)]
+        made = product_cases.arguments(GEOMETRIES[geometry], form, dtype, timesteps, generator)
+        expected = reference.conv2d_fire(*made)
+        arguments = [value.cuda() if isinstance(value, torch.Tensor) else value for value in made]
+        for _ in range(2):
+            found = torch.ops.pcsnn.conv2d_fire(*arguments, timesteps)
+            assert_same(found.cpu(), expected.contiguous(memory_format=torch.channels_last))
+
+
+def test_pools_of_counts():
+    counts = torch.randint(256, (2, 17, 11, 12), generator=torch.Generator().manual_seed(5)).to(torch.uint8)
+    geometry = [3, 2], [2, 1], [1, 1], [1, 2], [6, 12]
+    for kind in ("max_pool2d", "sum_pool2d"):
+        found = getattr(torch.ops.pcsnn, kind)(counts.cuda(), *geometry)
+        expected = getattr(reference, kind)(counts, *geometry)
+        assert_same(found.cpu(), expected.contiguous(memory_format=torch.channels_last))
 
 
 def test_operators_pass_opcheck():

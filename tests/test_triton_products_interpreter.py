@@ -12,7 +12,7 @@ from gpu_free.cases import LAYOUTS, assert_same, lay_out, name
 from gpu_free.interpreter import interpreted, not_interpreted, run_interpreted
 from gpu_free.product_cases import FORMS, GEOMETRIES, TIMESTEPS, Form, Geometry, check
 from pcsnn import functional, kernels, reference, use_backend
-from pcsnn.kernels import products
+from pcsnn.kernels import products, tuning
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # numpy on infinities, intended
 DTYPES = (torch.int8, torch.float16, torch.float32)
@@ -79,6 +79,35 @@ def test_every_tile(dtype, monkeypatch):
             with monkeypatch.context() as patch:
                 patch.setitem(tiles, dtype.itemsize, (tile, tile))
                 check(interpret, product_cases.arguments(GEOMETRIES[geometry], FORMS["stairs"], dtype, 10, generator), 10)
+
+
+@interpreted
+def test_whole_numbers_take_the_tile_that_was_fastest(monkeypatch):
+    timed = []
+
+    def seconds(launch):
+        launch()  # as timing does: it must leave the result what it is
+        timed.append(launch.constants["ROWS"])
+        return {64: 1.0, 128: 3.0}.get(timed[-1], 2.0)
+
+    monkeypatch.setattr(tuning, "_fastest", {})
+    monkeypatch.setattr(tuning, "allowed", lambda out: True)
+    monkeypatch.setattr(tuning, "seconds", seconds)
+    generator = torch.Generator().manual_seed(7)
+    counts = torch.randint(11, (2, 40, 3, 5), generator=generator).to(torch.uint8)
+    weight = torch.randint(-128, 128, (9, 40, 1, 1), generator=generator).to(torch.int8)
+    levels = torch.arange(0, 10_000, 1000, dtype=torch.int32)
+    geometry = (1, 1), (0, 0), (1, 1), 1
+    expected = reference.conv2d_fire(counts, weight, None, levels, None, None, None, *geometry, 1)
+    for batch in (2, 2, 1):
+        found = products.conv2d_fire(counts[:batch], weight, None, levels, None, None, None, *geometry, 1, 10)
+        assert_same(found, expected[:batch].contiguous(memory_format=torch.channels_last))
+    sizes = [tile.rows for tile in products.TILES[1]]
+    assert timed == 2 * sizes  # 30 rows and 15 are two kinds of product
+    assert {tile.rows for tile in tuning._fastest.values()} == {64}
+    products.conv2d_fire(counts, weight.float(), None, levels.float(), None, None, None, *geometry, 1, 10)
+    products.conv2d_fire(counts, weight[:, :1].repeat(5, 1, 1, 1)[:40], None, levels, None, None, None, *geometry[:3], 40, 1, 10)
+    assert len(timed) == 2 * len(sizes)
 
 
 @interpreted
