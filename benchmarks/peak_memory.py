@@ -5,12 +5,15 @@
 On the CPU: the highest resident set during the pass, less the resident set before it, with network and images loaded,
 a pass of the same kind done and forgotten, and freed memory given back to the system (Linux only). The allocator is
 told to give every large tensor back when it is freed: left alone it keeps up to twice as much, by luck, for all alike.
+Beside it what torch's own tensors take of that, activations and what operators set aside, which hides what libraries
+take for themselves but has no luck in it.
 On a GPU: what torch allocated at most, less what it held before.
 """
 
 import argparse
 import ctypes
 import gc
+import itertools
 import json
 import math
 import pathlib
@@ -18,6 +21,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 
 import torch
 
@@ -64,11 +68,23 @@ def _peak(run, device):
     return _status("VmHWM") - before
 
 
+def _tensors(run):
+    """Bytes of all tensors that torch makes on the CPU in one call, where they are most."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(path))
+        events = [event for event in json.loads(path.read_text())["traceEvents"] if event["name"] == "[memory]"]
+    changes = [event["args"]["Bytes"] for event in sorted(events, key=lambda event: event["ts"])]
+    return max(itertools.accumulate(changes), default=0)
+
+
 @torch.no_grad()
 def _measure_here(args):
-    """{"peaks": {T: bytes}, "unavailable": why those after them are missing, or None}."""
+    """{"peaks": {T: bytes}, "tensors": the same, "unavailable": why those after them are missing, or None}."""
     load = workloads.load(args.model, args.batch, args.image_size, args.device, args.seed)
-    form, peaks = competitors.FORMS[args.form], {}
+    form, peaks, tensors = competitors.FORMS[args.form], {}, {}
     snn = load.convert(args.timesteps[0])
     if torch.device(args.device).type == "cpu":
         _prepare()
@@ -79,13 +95,15 @@ def _measure_here(args):
             if form.warms:
                 run(load.images)
             peaks[timesteps] = _peak(lambda: run(load.images), args.device)
+            on_cpu = torch.device(args.device).type == "cpu"
+            tensors[timesteps] = _tensors(lambda: run(load.images)) if on_cpu else peaks[timesteps]
     except competitors.Unavailable as error:
-        return {"peaks": peaks, "unavailable": str(error)}
+        return {"peaks": peaks, "tensors": tensors, "unavailable": str(error)}
     except (RuntimeError, MemoryError) as error:  # torch raises RuntimeError on the CPU, its subclass on a GPU
         if "memory" not in str(error) and not isinstance(error, MemoryError):
             raise
-        return {"peaks": peaks, "unavailable": f"out of memory at T = {snn.timesteps}"}
-    return {"peaks": peaks, "unavailable": None}
+        return {"peaks": peaks, "tensors": tensors, "unavailable": f"out of memory at T = {snn.timesteps}"}
+    return {"peaks": peaks, "tensors": tensors, "unavailable": None}
 
 
 def measure(form, model, batch, image_size, timesteps, threads, device, seed, processes=1):
@@ -97,7 +115,7 @@ def measure(form, model, batch, image_size, timesteps, threads, device, seed, pr
         RuntimeError: a process failed; with the end of what it said.
     """
     if torch.device(device).type == "cpu" and not STATUS.exists():
-        return {"peaks": {}, "unavailable": "peak memory is measured on Linux only"}
+        return {"peaks": {}, "tensors": {}, "unavailable": "peak memory is measured on Linux only"}
     command = [sys.executable, __file__, form, model, "--batch", batch, "--timesteps", *timesteps, "--threads", threads,
                "--device", device, "--seed", seed, *(["--image-size", image_size] if image_size else [])]
     results = [_in_process(form, command) for _ in range(processes)]
@@ -111,7 +129,7 @@ def _in_process(form, command):
     if done.returncode:
         raise RuntimeError(f"peak memory of {form}: process ended with {done.returncode}\n{done.stderr[-2000:]}")
     result = json.loads(done.stdout.splitlines()[-1])
-    return {**result, "peaks": {int(key): value for key, value in result["peaks"].items()}}
+    return result | {kind: {int(key): value for key, value in result[kind].items()} for kind in ("peaks", "tensors")}
 
 
 def main():

@@ -92,12 +92,13 @@ def measure_memory(model, forms, failed, args, bar):
         form = competitors.FORMS[name]
         bar.set_description(f"peak memory: {form.label}")
         if name in failed:
-            result = {"peaks": {}, "unavailable": failed[name]}
+            result = {"peaks": {}, "tensors": {}, "unavailable": failed[name]}
         else:
             result = peak_memory.measure(name, model, batch, args.image_size, args.memory_timesteps, args.threads,
                                          args.device, args.seed, 1 if form.every_step else MEMORY_PROCESSES)
         row = {"form": name, "label": form.label, "batch": batch}
-        rows += [{**row, "timesteps": timesteps, "bytes": taken} for timesteps, taken in result["peaks"].items()]
+        rows += [{**row, "timesteps": timesteps, "bytes": taken, "tensor_bytes": result["tensors"].get(timesteps)}
+                 for timesteps, taken in result["peaks"].items()]
         if result["unavailable"]:
             rows.append({**row, "timesteps": None, "bytes": None, "remark": result["unavailable"]})
         bar.update()

@@ -186,11 +186,22 @@ def test_peak_memory_counts_what_a_call_allocates():
     assert peak_memory._peak(lambda: None, "cpu") < 4 * MEBI
 
 
+def test_memory_of_tensors_counts_those_that_live_at_once():
+    def call():
+        kept = torch.zeros(4 * MEBI, dtype=torch.uint8)
+        for _ in range(3):
+            kept.clone().clone()
+
+    assert 12 * MEBI <= peak_memory._tensors(call) < 12 * MEBI + 2**16
+    assert peak_memory._tensors(lambda: None) == 0
+
+
 @on_linux
 def test_peak_memory_of_a_competitor_from_a_fresh_process(monkeypatch):
     result = peak_memory.measure("packed", "cifar_resnet20", 2, 32, [1, 16], 1, "cpu", 0)
     assert result["unavailable"] is None
     assert result["peaks"][16] > 4 * result["peaks"][1] > 0
+    assert result["tensors"][16] > 8 * result["tensors"][1] > 0
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(RuntimeError, match="peak memory of relu: process ended with 1"):
         peak_memory.measure("relu", "cifar_resnet20", 2, 32, [1], 1, "cpu", 0)
@@ -202,7 +213,7 @@ def test_figures_of_optimised_forms():
 
     rows = [row("relu", 8, 1.0), row("relu-compiled", 8, 0.8), row("int8", 8, 0.4, 120.0), row("bfloat16", 8, 0.5), row("relu", 1, 1.0),
             row("int8", 1, 0.4), row("float32", 8, 1.1), row("pcsnn", 8, 1.0)]
-    memory = [{"form": form, "batch": 8, "timesteps": 64, "bytes": size} for form, size in (("relu", 100), ("int8", 41))]
+    memory = [{"form": form, "batch": 8, "timesteps": 64, "bytes": 1, "tensor_bytes": size} for form, size in (("relu", 100), ("int8", 41))]
     result = {"options": {"model": "resnet34", "image_size": None}, "rows": rows, "memory": memory}
     lines = [line for line in throughput_report.figures(result) if "serial IF, T" not in line and "network itself" not in line]
     assert [line.split()[0] for line in lines] == ["reached", "MISSED", "reached", "reached", "MISSED", "MISSED"]
@@ -212,7 +223,7 @@ def test_figures_of_optimised_forms():
 
 def test_figures_to_reach_are_printed_for_their_setting_only():
     rows = [{"form": "pcsnn", "batch": 8, "timesteps": 32, "speedup": 40.0, "of_network": 1.2}]
-    memory = [{"form": form, "batch": 8, "timesteps": 64, "bytes": taken}
+    memory = [{"form": form, "batch": 8, "timesteps": 64, "bytes": taken, "tensor_bytes": 1}
               for form, taken in (("relu", 100), ("pcsnn", 105))]
     result = {"rows": rows, "memory": memory, "options": {"model": "resnet34", "image_size": None}}
     assert [line.split()[0] for line in throughput_report.figures(result)] == ["reached", "MISSED", "reached"]

@@ -121,9 +121,9 @@ class PixelCounts(FullPrecisionBuffers):
 
     def forward(self, values):
         """float [N, C, H, W] -> uint8 [N, C, H + 2 padding, W + 2 padding]; values out of range count as its ends."""
-        values = F.pad(values, (self.padding[1], self.padding[1], self.padding[0], self.padding[0]))
         low, unit = (reference.per_channel(value, 4) for value in (self.low, self.worth / BYTE))
-        counts = ((values - low) / unit).round_().clamp_(0, BYTE).to(torch.uint8)
+        padded = F.pad(values, (self.padding[1], self.padding[1], self.padding[0], self.padding[0]))  # a copy in any case
+        counts = padded.sub_(low).div_(unit).round_().clamp_(0, BYTE).to(torch.uint8)
         return counts.contiguous(memory_format=torch.channels_last)
 
     def extra_repr(self):
