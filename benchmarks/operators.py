@@ -1,4 +1,4 @@
-"""Each operator against what it replaces: a serial IF layer, SpikingJelly's IFNode, a copy of as many bytes, a ReLU.
+"""Each operator against what it replaces: a serial IF layer, SpikingJelly's IFNode, a copy of as many bytes, a ReLU layer.
 
     python benchmarks/operators.py [--rounds N] [--threads N] [--json FILE]
     pytest benchmarks/operators.py --benchmark-only
@@ -20,6 +20,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -181,8 +182,57 @@ def expansion_and_copy():
                lambda: functional.expand_spikes(counts, 32), lambda: target.copy_(source))
 
 
+def fused_convolution(channels, size, groups=1, residual=False):
+    """A row: a 3x3 convolution of counts with int8 weights and its neurons, against the float32 one and its ReLU."""
+    def build():
+        generator = torch.Generator().manual_seed(0)
+        counts = torch.randint(33, (8, channels, size, size), generator=generator).to(torch.uint8)
+        weight = torch.randint(-127, 128, (channels, channels // groups, 3, 3), generator=generator).to(torch.int8)
+        counts, kernel = counts.contiguous(memory_format=torch.channels_last), weight.float() / 127
+        levels = (torch.arange(32) * 2 - 16).expand(channels, 32).int() * int(40 * weight[0].numel() ** 0.5)
+        worth = torch.full((channels,), 50, dtype=torch.int32) if residual else None
+
+        def layer(counts):
+            return functional.conv2d_fire(counts, weight, levels, residual=counts if residual else None, residual_scale=worth,
+                                          padding=1, groups=groups, timesteps=32)
+
+        rates = counts.float() / 32
+        same(layer(counts[:1]), reference(layer, counts[:1]), "conv2d_fire")
+        kernel = kernel.contiguous(memory_format=torch.channels_last)
+
+        def float_layer():
+            current = F.conv2d(rates, kernel, padding=1, groups=groups)
+            return (current.add_(rates) if residual else current).relu_()
+
+        words = f"{', depthwise' if groups > 1 else ''}{', residual' if residual else ''}"
+        return Row(f"conv2d_fire 3x3 int8 [8, {channels}, {size}, {size}], T = 32{words} / float32 convolution and ReLU",
+                   lambda: layer(counts), float_layer)
+    build.__name__ = f"fused_convolution_{channels}_{size}" + "_depthwise" * (groups > 1) + "_residual" * residual
+    return build
+
+
+def pooled_counts():
+    counts = torch.randint(33, (8, 64, 112, 112), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    counts = counts.contiguous(memory_format=torch.channels_last)
+    rates = counts.float()
+    same(functional.max_pool2d(counts, 3, 2, 1), F.max_pool2d(rates, 3, 2, 1).to(torch.uint8), "max_pool2d")
+    return Row("max_pool2d of counts [8, 64, 112, 112], 3x3 / of float32", lambda: functional.max_pool2d(counts, 3, 2, 1),
+               lambda: F.max_pool2d(rates, 3, 2, 1))
+
+
+def summed_counts():
+    counts = torch.randint(33, (8, 64, 112, 112), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    counts = counts.contiguous(memory_format=torch.channels_last)
+    rates = counts.float()
+    same(functional.sum_pool2d(counts, 2), F.avg_pool2d(rates, 2).mul_(4).to(torch.uint8), "sum_pool2d")
+    return Row("sum_pool2d of counts [8, 64, 112, 112], 2x2 / avg_pool2d of float32", lambda: functional.sum_pool2d(counts, 2),
+               lambda: F.avg_pool2d(rates, 2))
+
+
 ROWS = (spikes_and_copy, spikes_and_loop, spikes_and_spikingjelly, counts_and_serial, counts_of_many_levels,
-        bisected_counts, rates_and_relu, rates_in_place_and_relu, expansion_and_copy)
+        bisected_counts, rates_and_relu, rates_in_place_and_relu, expansion_and_copy,
+        *(fused_convolution(channels, size) for channels, size in ((64, 56), (128, 28), (256, 14), (512, 7))),
+        fused_convolution(64, 56, residual=True), fused_convolution(96, 56, groups=96), pooled_counts, summed_counts)
 
 
 def measure(build, rounds):
