@@ -44,8 +44,8 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False):
         weights: "float32": layers pass on rates, and every count stays what it is in channels-last layout. "bfloat16": counts
             between layers; weights and currents are rounded to bfloat16. "int8": counts between layers, int8 weights with a
             scale for each output channel (of least squared error), sums exact in int32, so that every machine gets the same
-            counts from the same first layer; layers that read values (the first), depthwise ones and the last synapse keep
-            float32 weights. The last two fold batch norms into convolutions.
+            counts from the same first layer; layers that read values (the first), the last synapse, and depthwise ones whose
+            levels are not evenly spaced keep float32 weights. The last two fold batch norms into convolutions.
         example_inputs: a batch of the network's inputs, a tensor or a tuple, finite. Adaptive average pooling of images of their
             size then acts on counts; the optimised network refuses images of another size there.
         first_last: for "int8", whether the first layer and the last synapse have int8 weights too. The first one reads its input

@@ -17,7 +17,7 @@ from pcsnn.nn import (
 from pcsnn.nn.counts import BYTE, steps_of
 
 _CAT = {torch.cat, torch.concat, torch.concatenate}
-DENSE = 16  # input channels of a group from which products of int8 pay; below (depthwise), float32 is faster
+DENSE = 16  # input channels of a group from which int8 pays in any form; below (depthwise), only where one primitive does it all
 
 
 @dataclass
@@ -203,7 +203,7 @@ class CountFuser(Fuser):
         into = self.counts.get(source.args[0])
         if into is None and not linear and branch is None and source.args[0].name in self.ranges:
             into = self._pixels(source, synapse)
-        dtype = self._dtype(synapse, into)
+        dtype = self._dtype(synapse, into, direct=branch is None and neuron.bend is None)
         if dtype == torch.float32 and branch is not None and branch not in self.counts:
             into = None  # a sum of two values
             self._read_values(source)
@@ -247,12 +247,13 @@ class CountFuser(Fuser):
     def _name(dtype):
         return str(dtype).removeprefix("torch.")
 
-    def _dtype(self, synapse, into):
-        """What a synapse multiplies in: float32 for values, and for int8 where a group has few channels."""
+    def _dtype(self, synapse, into, direct=False):
+        """What a synapse multiplies in: float32 for values, and for int8 where a group has few channels, unless evenly spaced
+        levels follow directly (F4)."""
         if into is None:
             return torch.float32
-        sparse = isinstance(synapse, nn.Conv2d) and synapse.weight.shape[1] < DENSE and into.low is None
-        return torch.float32 if self.dtype == torch.int8 and sparse else self.dtype
+        sparse = isinstance(synapse, nn.Conv2d) and synapse.weight.shape[1] < DENSE
+        return torch.float32 if self.dtype == torch.int8 and sparse and not (direct or into.low is not None) else self.dtype
 
     def _pixels(self, node, synapse):
         """Let the convolution at `node` read its input, values of a known range, as counts."""
