@@ -3,6 +3,9 @@
 int8 weights: the sum over weights is a whole number that float32 holds where it stays below 2^24, so that oneDNN may return it
 as float32. Where the levels of every channel lie on a line that its own requantisation resolves without doubt, it counts the
 spikes itself and writes bytes: one primitive.
+
+On processors with AVX2 and no VNNI oneDNN widens every pair of products to 32 bits. Counts are small, so that csrc/products.cpp
+adds several pairs in 16 bits first, and takes oneDNN's place where weights and T allow it.
 """
 
 import itertools
@@ -20,6 +23,8 @@ EXACT = 2**24  # float32 holds every whole number up to here
 PAIR = 2**15 - 1  # processors without VNNI add products of uint8 and int8 in pairs, saturating in 16 bits
 ROUNDING = 2.0**-21  # of a requantised value, relative to its terms; twice what float32 arithmetic can be off
 STEPS = 60  # of the search for a line
+BLOCK, QUAD = 16, 4  # outputs and inputs side by side in the weights of csrc/products.cpp
+DEPTHS = (8, 4)  # quads of inputs whose products it adds in 16 bits; with two it is no faster than oneDNN
 
 _facts, _packed, _lines = WeakTensorKeyDictionary(), WeakTensorKeyDictionary(), WeakTensorKeyDictionary()
 
@@ -60,10 +65,48 @@ def _line(levels, channels):
     return factor, start
 
 
-def _convolve(x, layer, dtype, line=None, steps=None):
-    """oneDNN's int8 convolution: float32 sums, or bytes, clipped at `steps`, of a line (factor, start) for each channel."""
+def _narrow():
+    """Whether this processor's widest product of bytes is AVX2's, in pairs."""
+    return torch.ops.pcsnn.cpu_capability() == "avx2" and not torch.cpu._is_vnni_supported()
+
+
+def _depth(weight, timesteps):
+    """How many quads of products of counts up to `timesteps` add up in 16 bits, of DEPTHS; None: fewer."""
+    outputs, inputs = weight.shape[:2]
+    pairs = weight.movedim(1, -1).int().abs().reshape(outputs, -1, inputs // 2, 2).sum(-1)
+    for depth in DEPTHS:
+        if inputs % (QUAD * depth) == 0:
+            lanes = pairs.view(outputs, -1, inputs // (QUAD * depth), depth, QUAD // 2).sum(3)
+            if timesteps * int(lanes.amax()) <= PAIR:
+                return depth
+    return None
+
+
+def _blocks(weight):
+    """Weights [O, C, R, S] as csrc/products.cpp reads them, [O / BLOCK, R, S, C / QUAD, BLOCK, QUAD]."""
+    outputs, inputs, *kernel = weight.shape
+    split = weight.reshape(outputs // BLOCK, BLOCK, inputs // QUAD, QUAD, *kernel)
+    return split.permute(0, 4, 5, 2, 1, 3).contiguous()
+
+
+def _own_product(weight, options, timesteps):
+    """(blocks, depth) for csrc/products.cpp, or None where oneDNN is faster or the only one that can."""
+    if weight.dim() != 4 or options[-1] != 1 or len(weight) % BLOCK or weight.shape[1] % (QUAD * DEPTHS[-1]) or not _narrow():
+        return None
+    depth = _depth(weight, timesteps)
+    return None if depth is None else (remembered(_packed, weight, "blocks", lambda: _blocks(weight)), depth)
+
+
+def _convolve(x, layer, dtype, timesteps, line=None, steps=None):
+    """An int8 convolution of counts up to `timesteps`: float32 sums, or bytes, clipped at `steps`, of a line (factor, start) for
+    each channel."""
     weight, options = layer
     stride, padding, dilation, groups = options
+    own = remembered(_facts, weight, (options, timesteps), lambda: _own_product(weight, options, timesteps))
+    if own is not None:
+        blocks, depth = own
+        return torch.ops.pcsnn._products(x, blocks, *(line or (None, None)), len(weight), weight.shape[2:], stride, padding,
+                                         dilation, steps or 0, depth)
     packed, ones, zeros = remembered(_packed, weight, options, lambda: _pack(weight, options))
     factor, start = line or (ones, None)
     attribute, bounds = ("none", []) if steps is None else ("hardtanh", [0.0, float(steps)])
@@ -94,9 +137,9 @@ def _sums(x, layer, timesteps, single, total):
     """Exact sums over int8 weights: float32 where that holds them and one product is enough, else float64."""
     weight, (stride, padding, dilation, groups) = layer
     if single:
-        return _convolve(x, layer, torch.float32)
+        return _convolve(x, layer, torch.float32, timesteps)
     if 15 * total < EXACT:  # in two halves of four bits
-        high, low = (_convolve(part, layer, torch.float32).double() for part in (x >> 4, x & 15))
+        high, low = (_convolve(part, layer, torch.float32, 15).double() for part in (x >> 4, x & 15))
         return high.mul_(16).add_(low)
     return F.conv2d(x.double(), _as_kernel(weight).double(), None, stride, padding, dilation, groups)
 
@@ -113,7 +156,7 @@ def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, time
     if single and bias is None and residual is None and scale is None and levels is not None and repeat:
         line = remembered(_lines, levels, (repeat, len(weight)), lambda: _line(levels[..., ::repeat], len(weight)))
         if line is not None:
-            out = _convolve(x, layer, torch.uint8, line, levels.shape[-1] // repeat)
+            out = _convolve(x, layer, torch.uint8, timesteps, line, levels.shape[-1] // repeat)
             return out if repeat == 1 else out.mul_(repeat)
     if len(x) > 1 and levels is not None and scale is None:  # counts need not wait for the currents of the whole batch
         pixels = x.shape[2] * x.shape[3] // math.prod(layer[1][0])

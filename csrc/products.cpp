@@ -1,0 +1,145 @@
+// A convolution of counts with int8 weights, counts taken where a line gives them; pcsnn/onednn.py says when it pays.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string_view>
+#include <vector>
+
+#include "arguments.h"
+#include "dispatch.h"
+#include "products.h"
+
+namespace pcsnn {
+namespace {
+
+constexpr int64_t kPadded = 1 << 17;  // bytes of a task's input, which stay in its core's cache
+constexpr int64_t kTasks = 4;         // a thread
+
+struct Geometry {
+  int64_t channels, height, width, outputs, rows, columns;
+  at::IntArrayRef kernel, stride, padding, dilation;
+  bool padded() const { return padding[0] > 0 || padding[1] > 0; }
+  int64_t input_rows(int64_t out_rows) const { return (out_rows - 1) * stride[0] + (kernel[0] - 1) * dilation[0] + 1; }
+  int64_t padded_width() const { return width + 2 * padding[1]; }
+};
+
+// Rows `top`.. of an image, which reach over its borders, with silent pixels around.
+void pad(const Geometry& at, const uint8_t* image, int64_t top, int64_t rows, uint8_t* out) {
+  const int64_t side = at.padding[1] * at.channels, inside = at.width * at.channels;
+  for (int64_t row = 0; row < rows; ++row, out += inside + 2 * side) {
+    const int64_t y = top + row;
+    if (y < 0 || y >= at.height) {
+      std::memset(out, 0, inside + 2 * side);
+      continue;
+    }
+    std::memset(out, 0, side);
+    std::memcpy(out + side, image + y * inside, inside);
+    std::memset(out + side + inside, 0, side);
+  }
+}
+
+void check(const at::Tensor& counts, const at::Tensor& weights, const OptionalTensor& factor, const OptionalTensor& start,
+           const Geometry& at, int64_t depth) {
+  check_cpu("counts", counts);
+  check_cpu("weights", weights);
+  TORCH_CHECK(primitives().name != std::string_view("default"), "weights: this processor has no AVX2");
+  TORCH_CHECK(counts.scalar_type() == at::kByte && counts.dim() == 4, "counts: expected uint8 [N, C, H, W]");
+  for (const auto& [name, value, low] : {std::tuple{"kernel", at.kernel, 1}, {"stride", at.stride, 1}, {"padding", at.padding, 0},
+                                         {"dilation", at.dilation, 1}})
+    TORCH_CHECK(value.size() == 2 && value[0] >= low && value[1] >= low, name, ": expected two values from ", low);
+  TORCH_CHECK(at.rows > 0 && at.columns > 0, "counts: expected at least the size of the kernel, got ", counts.sizes());
+  TORCH_CHECK(depth == 4 || depth == 8, "depth: expected 4 or 8, got ", depth);
+  TORCH_CHECK(at.channels % (depth * kQuad) == 0 && at.outputs > 0 && at.outputs % kOutputs == 0,
+              "weights: expected multiples of ", depth * kQuad, " inputs and ", kOutputs, " outputs");
+  TORCH_CHECK(weights.scalar_type() == at::kChar && weights.is_contiguous() &&
+                  weights.numel() == at.outputs * at.channels * at.kernel[0] * at.kernel[1],
+              "weights: expected packed int8, got shape ", weights.sizes());
+  TORCH_CHECK(factor.has_value() == start.has_value(), "start: expected with factor");
+  for (const OptionalTensor& value : {factor, start})
+    TORCH_CHECK(!value || (value->scalar_type() == at::kFloat && value->is_contiguous() && value->numel() == at.outputs),
+                "factor, start: expected float32 [", at.outputs, "]");
+}
+
+// counts uint8 [N, C, H, W]; weights int8 [O / 16, R, S, C / 4, 16, 4]; factor, start float32 [O] or None. Sums float32
+// [N, O, H', W'], or where there is a factor round(factor * sum + start) within 0..most, uint8.
+at::Tensor products(const at::Tensor& counts, const at::Tensor& weights, const OptionalTensor& factor, const OptionalTensor& start,
+                    int64_t outputs, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
+                    int64_t most, int64_t depth) {
+  const auto length = [&](int64_t d) {
+    return (counts.size(2 + d) + 2 * padding[d] - dilation[d] * (kernel[d] - 1) - 1) / stride[d] + 1;
+  };
+  const Geometry at{counts.size(1), counts.size(2), counts.size(3), outputs, length(0), length(1), kernel, stride, padding, dilation};
+  check(counts, weights, factor, start, at, depth);
+  const at::Tensor from = counts.contiguous(at::MemoryFormat::ChannelsLast);
+  at::Tensor out = at::empty({counts.size(0), outputs, at.rows, at.columns}, counts.options().dtype(factor ? at::kByte : at::kFloat),
+                             at::MemoryFormat::ChannelsLast);
+  if (out.numel() == 0) return out;
+  const uint8_t* source = from.const_data_ptr<uint8_t>();
+  const int64_t taps = kernel[0] * kernel[1], image = at.height * at.width * at.channels;
+  const int64_t width = at.padded() ? at.padded_width() : at.width, row_bytes = width * at.channels;
+
+  const int64_t threads = at::get_num_threads(), wanted = threads == 1 ? 1 : kTasks * threads;
+  int64_t rows = at.rows;
+  while (rows > 1 && at.input_rows(rows) * row_bytes > kPadded) rows = (rows + 1) / 2;
+  while (rows > 1 && rows * at.columns > 8 * kPixels && counts.size(0) * ((at.rows + rows - 1) / rows) < wanted) rows = (rows + 1) / 2;
+  const int64_t strips = (at.rows + rows - 1) / rows, parts = counts.size(0) * strips;
+  const int64_t blocks = outputs / kOutputs;
+  const int64_t shares = std::clamp<int64_t>((wanted + parts - 1) / parts, 1, blocks);
+
+  std::vector<int64_t> offsets;
+  for (int64_t y = 0; y < kernel[0]; ++y)
+    for (int64_t x = 0; x < kernel[1]; ++x) offsets.push_back((y * dilation[0] * width + x * dilation[1]) * at.channels);
+
+  at::parallel_for(0, parts * shares, 1, [&](int64_t begin, int64_t end) {
+    std::vector<uint8_t> scratch;
+    std::vector<const uint8_t*> pixels;
+    int64_t prepared = -1;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t part = task / shares, share = task % shares, n = part / strips, top = part % strips * rows;
+      const int64_t height = std::min(rows, at.rows - top);
+      if (part != prepared) {
+        const uint8_t* base = source + n * image + (top * stride[0]) * row_bytes;
+        if (at.padded()) {
+          scratch.resize(at.input_rows(height) * row_bytes);
+          pad(at, source + n * image, top * stride[0] - padding[0], at.input_rows(height), scratch.data());
+          base = scratch.data();
+        }
+        pixels.clear();
+        for (int64_t y = 0; y < height; ++y)
+          for (int64_t x = 0; x < at.columns; ++x) pixels.push_back(base + y * stride[0] * row_bytes + x * stride[1] * at.channels);
+        prepared = part;
+      }
+      const int64_t place = (n * at.rows + top) * at.columns * outputs;
+      for (int64_t block = blocks * share / shares; block < blocks * (share + 1) / shares; ++block) {
+        const int64_t output = block * kOutputs;
+        ProductWork work{pixels.data(), static_cast<int64_t>(pixels.size()), offsets.data(), taps, at.channels / kQuad,
+                         weights.const_data_ptr<int8_t>() + block * taps * at.channels * kOutputs, depth, outputs,
+                         nullptr, nullptr, nullptr, nullptr, static_cast<float>(most)};
+        if (factor) {
+          work.bytes = out.mutable_data_ptr<uint8_t>() + place + output;
+          work.factor = factor->const_data_ptr<float>() + output;
+          work.start = start->const_data_ptr<float>() + output;
+        } else {
+          work.sums = out.mutable_data_ptr<float>() + place + output;
+        }
+#ifdef PCSNN_X86_DISPATCH
+        products_avx2(work);
+#endif
+      }
+    }
+  });
+  return out;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(pcsnn, m) {
+  m.def("_products(Tensor counts, Tensor weights, Tensor? factor, Tensor? start, int outputs, int[2] kernel, int[2] stride, "
+        "int[2] padding, int[2] dilation, int most, int depth) -> Tensor");
+}
+TORCH_LIBRARY_IMPL(pcsnn, CPU, m) { m.impl("_products", &products); }
+
+}  // namespace pcsnn
