@@ -41,15 +41,20 @@ void pad(const Geometry& at, const uint8_t* image, int64_t top, int64_t rows, ui
   }
 }
 
+// What the size of the result is computed from, and so comes first.
+void check_window(const at::Tensor& counts, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding,
+                  at::IntArrayRef dilation) {
+  check_cpu("counts", counts);
+  TORCH_CHECK(counts.scalar_type() == at::kByte && counts.dim() == 4, "counts: expected uint8 [N, C, H, W]");
+  for (const auto& [name, value, low] : {std::tuple{"kernel", kernel, 1}, {"stride", stride, 1}, {"padding", padding, 0},
+                                         {"dilation", dilation, 1}})
+    TORCH_CHECK(value.size() == 2 && value[0] >= low && value[1] >= low, name, ": expected two values from ", low);
+}
+
 void check(const at::Tensor& counts, const at::Tensor& weights, const OptionalTensor& factor, const OptionalTensor& start,
            const Geometry& at, int64_t depth) {
-  check_cpu("counts", counts);
   check_cpu("weights", weights);
   TORCH_CHECK(primitives().name != std::string_view("default"), "weights: this processor has no AVX2");
-  TORCH_CHECK(counts.scalar_type() == at::kByte && counts.dim() == 4, "counts: expected uint8 [N, C, H, W]");
-  for (const auto& [name, value, low] : {std::tuple{"kernel", at.kernel, 1}, {"stride", at.stride, 1}, {"padding", at.padding, 0},
-                                         {"dilation", at.dilation, 1}})
-    TORCH_CHECK(value.size() == 2 && value[0] >= low && value[1] >= low, name, ": expected two values from ", low);
   TORCH_CHECK(at.rows > 0 && at.columns > 0, "counts: expected at least the size of the kernel, got ", counts.sizes());
   TORCH_CHECK(depth == 4 || depth == 8, "depth: expected 4 or 8, got ", depth);
   TORCH_CHECK(at.channels % (depth * kQuad) == 0 && at.outputs > 0 && at.outputs % kOutputs == 0,
@@ -68,6 +73,7 @@ void check(const at::Tensor& counts, const at::Tensor& weights, const OptionalTe
 at::Tensor products(const at::Tensor& counts, const at::Tensor& weights, const OptionalTensor& factor, const OptionalTensor& start,
                     int64_t outputs, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
                     int64_t most, int64_t depth) {
+  check_window(counts, kernel, stride, padding, dilation);
   const auto length = [&](int64_t d) {
     return (counts.size(2 + d) + 2 * padding[d] - dilation[d] * (kernel[d] - 1) - 1) / stride[d] + 1;
   };

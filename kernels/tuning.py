@@ -11,7 +11,7 @@ def allowed(tensor):
     return tensor.is_cuda and not torch.cuda.is_current_stream_capturing()
 
 
-def seconds(launch):
+def milliseconds(launch):
     """Median time of a launch, which writes the same result each time."""
     with torch.cuda.device(launch.arguments["out_ptr"].device):
         return triton.testing.do_bench(launch, warmup=5, rep=20, return_mode="median")
@@ -20,5 +20,5 @@ def seconds(launch):
 def fastest(key, candidates, launch_of):
     """The one of `candidates` with the fastest launch; timed at the first call with `key`, which names the kind of product."""
     if key not in _fastest:
-        _fastest[key] = min(candidates, key=lambda candidate: seconds(launch_of(candidate)))
+        _fastest[key] = min(candidates, key=lambda candidate: milliseconds(launch_of(candidate)))
     return _fastest[key]

@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused():
     blocks, rest = onednn._blocks(weight), (16, (3, 3), (1, 1), (0, 0), (1, 1), 0)
     calls = ((counts.float(), blocks, None, *rest, 4), (counts, blocks[:, :2], None, *rest, 4), (counts, blocks, None, *rest, 2),
              (counts[:, :12], blocks, None, *rest, 4), (counts, blocks, torch.ones(16), *rest, 4),
-             (counts[:, :, :2], blocks, None, *rest, 4))
+             (counts[:, :, :2], blocks, None, *rest, 4), (counts, blocks, None, 16, (3, 3), (0, 1), *rest[3:], 4))
     for x, packed, factor, *other in calls:
         with pytest.raises(RuntimeError, match="expected"):
             torch.ops.pcsnn._products(x, packed, factor, None, *other)

@@ -85,14 +85,14 @@ def test_every_tile(dtype, monkeypatch):
 def test_whole_numbers_take_the_tile_that_was_fastest(monkeypatch):
     timed = []
 
-    def seconds(launch):
+    def milliseconds(launch):
         launch()  # as timing does: it must leave the result what it is
         timed.append(launch.constants["ROWS"])
         return {64: 1.0, 128: 3.0}.get(timed[-1], 2.0)
 
     monkeypatch.setattr(tuning, "_fastest", {})
     monkeypatch.setattr(tuning, "allowed", lambda out: True)
-    monkeypatch.setattr(tuning, "seconds", seconds)
+    monkeypatch.setattr(tuning, "milliseconds", milliseconds)
     generator = torch.Generator().manual_seed(7)
     counts = torch.randint(11, (2, 40, 3, 5), generator=generator).to(torch.uint8)
     weight = torch.randint(-128, 128, (9, 40, 1, 1), generator=generator).to(torch.int8)
