@@ -9,8 +9,9 @@ import data
 import pcsnn
 from pcsnn import models
 
-FASHION_MNIST = {"resnet20": models.cifar_resnet20, "vgg": models.vgg_small, "mobilenet": models.mobilenet_small}
-QCFS, RELU = ("resnet20", "vgg"), ("vgg", "mobilenet")  # the shipped checkpoints with either activation
+FASHION_MNIST = {"resnet20": models.cifar_resnet20, "vgg": models.vgg_small, "mobilenet": models.mobilenet_small,
+                 "transformer": models.linear_transformer_small}
+QCFS, RELU = ("resnet20", "vgg", "transformer"), ("vgg", "mobilenet")  # the shipped checkpoints with either activation
 THRESHOLD = 4.0  # initial: batch norm gives currents of deviation 1, and L = 8 then puts levels 0.5 apart
 
 

@@ -6,9 +6,10 @@ their state dicts stay as published. All networks trace with torch.fx.
 """
 
 from pcsnn.models.cifar_resnet import cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56
+from pcsnn.models.linear_transformer import linear_transformer_small
 from pcsnn.models.mobilenet import mobilenet_small, mobilenet_v2
 from pcsnn.models.resnet import resnet18, resnet34, resnet50, resnet101
 from pcsnn.models.vgg import vgg16, vgg16_bn, vgg_small
 
-__all__ = ["cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "mobilenet_small",
-           "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg16_bn", "vgg_small"]
+__all__ = ["cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56",
+           "linear_transformer_small", "mobilenet_small", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg16_bn", "vgg_small"]
