@@ -5,6 +5,7 @@ The launchers take the arguments of the operator schemas in `pcsnn.ops`, already
 
 import triton
 
+from pcsnn.kernels.attention import spiking_attention
 from pcsnn.kernels.common import INTERPRETED
 from pcsnn.kernels.expansion import expand_spikes
 from pcsnn.kernels.mean_current import fire_counts, fire_rates, fire_rates_
@@ -15,4 +16,4 @@ from pcsnn.kernels.spike_trains import fire_spikes
 VERSION = triton.__version__
 
 __all__ = ["INTERPRETED", "VERSION", "conv2d_fire", "expand_spikes", "fire_counts", "fire_rates", "fire_rates_", "fire_spikes",
-           "linear_fire", "max_pool2d", "sum_pool2d"]
+           "linear_fire", "max_pool2d", "spiking_attention", "sum_pool2d"]

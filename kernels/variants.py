@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from pcsnn.kernels import common, expansion, mean_current, products, spike_trains
+from pcsnn.kernels import attention, common, expansion, mean_current, products, spike_trains
 
 CURRENTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SPIKES = (torch.uint8, torch.float32, torch.float16, torch.bfloat16, torch.float64)  # bool is written as uint8
@@ -143,3 +143,33 @@ def products_of_every_tile():
         found += [product("stem", dtype, share, "rates", _TIMESTEPS) for share in flat_tiles]
         found += [product("depthwise", dtype, None, form, _TIMESTEPS) for form in ("scanned", "bisected")]
     return found + [product("conv2d", torch.int8, share, "guessed", products.MAX_UNSHIFTED) for share in products.TILES[1]]
+
+
+def attention_variant(dtype, share, width, form, *, causal=False, state=False, out_width=64):
+    """Attention of heads of `width` features in the tile `share`; state: the product by K^T V, summed before."""
+    heads, queries = 3, 2 * share.rows
+    features = heads * width
+    levels, scale = ((_empty(torch.float32, 16), _empty(torch.float32)) if form == "guessed"
+                     else (_empty(torch.float32, features, _TIMESTEPS), _empty(torch.float32, features)))
+    query, out = _empty(dtype, 2, queries, features), _empty(dtype, 2, queries, heads * out_width)
+    key = None if state else _empty(dtype, 2, queries, features)
+    value = _empty(torch.float32, 2, heads, width, out_width) if state else _empty(dtype, 2, queries, heads * out_width)
+    launch = attention.plan(out, query, key, value, levels, scale, heads, causal, int(form == "guessed"), share)
+    kind = "state" if state else "causal attention" if causal else "attention"
+    return Variant(kind, dtype, dtype, f"{'x'.join(map(str, share[:3]))} of {width}, {out_width}", form, launch)
+
+
+def attentions():
+    """Attention: every tile with the widest heads it is for, in the form with the most registers; all forms of the first."""
+    found = []
+    for dtype in (torch.float16, torch.float32):
+        tiles = attention.TILES[dtype.itemsize]
+        found += [attention_variant(dtype, share, most or attention.MAX_WIDTH, "bisected", causal=True)
+                  for most, share in tiles.items()]
+        found.append(attention_variant(dtype, tiles[64], 32, "guessed"))
+    found += [attention_variant(torch.bfloat16, attention.TILES[2][64], 64, form, causal=form == "bisected")
+              for form in ("guessed", "bisected")]
+    found += [attention_variant(dtype, attention.STATE_TILE, 64, form, state=True, out_width=out_width)
+              for dtype in (torch.float16, torch.bfloat16, torch.float32)
+              for form in ("guessed", "bisected") for out_width in (attention.STATE_COLUMNS, attention.STATE_TILE.columns)]
+    return found

@@ -9,11 +9,12 @@ On every device the result equals `pcsnn.reference` bit for bit. Nothing here ha
 import torch
 
 from pcsnn import ops, reference, validate
+from pcsnn.attention import spiking_attention
 from pcsnn.fused import conv2d_fire, linear_fire, max_pool2d, sum_pool2d, whole_levels
 from pcsnn.spacing import repeat_of
 
 __all__ = ["conv2d_fire", "expand_spikes", "fire_counts", "fire_rates", "fire_spikes", "levels", "linear_fire", "max_pool2d",
-           "sum_pool2d", "whole_levels"]
+           "spiking_attention", "sum_pool2d", "whole_levels"]
 
 
 def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=0.0, bend=None):

@@ -16,7 +16,7 @@ import warnings
 
 import torch
 
-from pcsnn import onednn, reference
+from pcsnn import attention_reference, linear_attention, onednn, reference
 from pcsnn.shapes import convolved, fused_dtype
 
 _FUSED_SCHEMAS = (
@@ -33,6 +33,8 @@ _SCHEMAS = (
     "expand_spikes(Tensor counts, int timesteps, Tensor? order, ScalarType dtype, Tensor? amplitude) -> Tensor",
     "max_pool2d(Tensor counts, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] sizes) -> Tensor",
     "sum_pool2d(Tensor counts, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] sizes) -> Tensor",
+    "spiking_attention(Tensor query, Tensor key, Tensor value, Tensor levels, Tensor scale, int heads, bool causal, int repeat) "
+    "-> Tensor",
     *_FUSED_SCHEMAS,
 )
 _library = torch.library.Library("pcsnn", "DEF")
@@ -84,6 +86,10 @@ def _fake_pool(counts, kernel, stride, padding, dilation, sizes):
     return torch.empty((*counts.shape[:2], *sizes), dtype=torch.uint8, device=counts.device, memory_format=torch.channels_last)
 
 
+def _fake_attention(query, key, value, levels, scale, heads, causal, repeat):
+    return query.new_empty((*query.shape[:-1], value.shape[-1]))
+
+
 # The reference computes values in any layout; as a backend it returns the layout the schema's fake promises.
 def _reference_counts(current, levels, residual, residual_scale, repeat):
     out = torch.empty_like(current, dtype=torch.uint8)
@@ -126,12 +132,17 @@ def _reference_sum_pool(*arguments):
     return _fake_pool(*arguments).copy_(reference.sum_pool2d(*arguments))
 
 
+def _reference_attention(*arguments):
+    return attention_reference.spiking_attention(*arguments).contiguous()
+
+
 _FAKES = dict(fire_counts=_fake_counts, fire_rates=_fake_rates, fire_rates_=_fake_rates_, fire_spikes=_fake_spikes,
               expand_spikes=_fake_expand, linear_fire=_fake_linear, conv2d_fire=_fake_conv2d,
-              max_pool2d=_fake_pool, sum_pool2d=_fake_pool)
+              max_pool2d=_fake_pool, sum_pool2d=_fake_pool, spiking_attention=_fake_attention)
 _REFERENCE = dict(fire_counts=_reference_counts, fire_rates=_reference_rates, fire_rates_=_reference_rates_,
                   fire_spikes=_reference_spikes, expand_spikes=_reference_expand, linear_fire=_reference_linear,
-                  conv2d_fire=_reference_conv2d, max_pool2d=_reference_max_pool, sum_pool2d=_reference_sum_pool)
+                  conv2d_fire=_reference_conv2d, max_pool2d=_reference_max_pool, sum_pool2d=_reference_sum_pool,
+                  spiking_attention=_reference_attention)
 for _name, _fake in _FAKES.items():
     torch.library.register_fake(f"pcsnn::{_name}", _fake, lib=_library)
 
@@ -172,6 +183,7 @@ if _no_extension:
 else:
     for _name in ("linear_fire", "conv2d_fire"):
         _library.impl(f"_{_name}", getattr(onednn, _name), "CPU")
+    _library.impl("spiking_attention", linear_attention.spiking_attention, "CPU")
 
 try:
     from pcsnn import kernels

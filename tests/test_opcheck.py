@@ -20,6 +20,8 @@ WHOLE, WHOLE_LEVELS = (40 * KERNEL).to(torch.int8), torch.arange(-200, 200, 100,
 GEOMETRY = [2, 1], [1, 0], [1, 1], 1
 COUNTED, SUMS = COUNTS[:, :, :3, :4], torch.arange(72, dtype=torch.int32).reshape(2, 3, 3, 4)  # of its outputs' shape
 
+TOKENS = CURRENT[0].transpose(0, 2)  # strided, of 3 features
+
 SAMPLES = {
     "fire_counts": [
         (CURRENT, LEVELS, None, None, 1),
@@ -61,6 +63,12 @@ SAMPLES = {
         (COUNTS[:, :, 0, :3], WHOLE[:, :, 0, 0], None, WHOLE_LEVELS, None, COUNTS[:, :, 1, :3], WHOLE_LEVELS[:, 1], 0, 120),
         (COUNTS[:, 0, 0, :3], KERNEL[:, :, 0, 0].half(), None, None, None, None, None, 1, 120),
     ],
+    "spiking_attention": [
+        (CURRENT[0], CURRENT[1], CURRENT[1, :, :, :3].contiguous(), LEVELS, SCALE, 1, False, 1),
+        (TOKENS, TOKENS, TOKENS, ROWS, SCALES, 3, True, 0),
+        (CURRENT[0].half(), CURRENT[0, :, :2].half(), CURRENT[0, :, :2].half(), LEVELS, SCALE, 5, False, 1),
+        (CURRENT[0, :0], CURRENT[0, :0], CURRENT[0, :0], LEVELS, SCALE, 1, False, 1),
+    ],
     "max_pool2d": [
         (COUNTS, [2, 3], [2, 1], [1, 1], [1, 1], [3, 5]),
         (COUNTS[:0], [2, 2], [2, 2], [0, 0], [1, 1], [2, 2]),
@@ -90,7 +98,10 @@ def all_functions(current, steps, levels, scale, counts):
     trains = functional.expand_spikes(first, 4, torch.tensor([1, 0, 3, 2]), torch.bfloat16, 0.5)
     fused = functional.conv2d_fire(counts, KERNEL, levels, scale=scale, repeat=1, padding=1)
     whole = functional.linear_fire(counts[:, :, 0, :3], WHOLE[:, :, 0, 0], WHOLE_LEVELS)
-    return first, rates, written, spikes, trains, fused, whole, functional.max_pool2d(counts, 2), functional.sum_pool2d(counts, 2)
+    tokens = current[0].transpose(0, 2)  # features last: as many as there are levels for
+    attended = functional.spiking_attention(tokens, tokens, tokens, levels, scale=scale, heads=3, causal=True, repeat=1)
+    pooled = functional.max_pool2d(counts, 2), functional.sum_pool2d(counts, 2)
+    return first, rates, written, spikes, trains, fused, whole, *pooled, attended
 
 
 ARGUMENTS = {"per layer": (CURRENT, STEPS, LEVELS, SCALE, COUNTS), "per channel": (LAST, STEPS, ROWS, SCALES, COUNTS)}

@@ -1,9 +1,10 @@
 """Thin modules over the operators; only QCFS, the activation networks are trained with, has a gradient."""
 
+from pcsnn.nn.attention import SpikingAttention, TimeAverage
 from pcsnn.nn.counts import CountMaxPool2d, CountSumPool2d, PixelCounts, Rates
 from pcsnn.nn.fused import SpikingConv2d, SpikingLinear, SynapticConv2d, SynapticLinear
 from pcsnn.nn.neuron import CollapsedNeuron, ParallelSpikingNeuron
 from pcsnn.nn.qcfs import QCFS
 
 __all__ = ["QCFS", "CollapsedNeuron", "CountMaxPool2d", "CountSumPool2d", "ParallelSpikingNeuron", "PixelCounts", "Rates",
-           "SpikingConv2d", "SpikingLinear", "SynapticConv2d", "SynapticLinear"]
+           "SpikingAttention", "SpikingConv2d", "SpikingLinear", "SynapticConv2d", "SynapticLinear", "TimeAverage"]

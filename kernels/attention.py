@@ -1,0 +1,194 @@
+"""Attention without softmax of spiking queries, collapsed over time, in one launch (20).
+
+A program fires a tile of queries of one head from their mean currents, in registers, and keeps the rates there as the left
+operand of its products. Of few keys, or under a causal mask, it walks over tiles of keys as flash attention does: scores, the
+mask, times values; there is no maximum to keep. Of many keys without a mask K^T V is summed before, by torch, and it is one
+product.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from pcsnn.kernels import common
+from pcsnn.kernels.common import search
+from pcsnn.linear_attention import keys_first, split_heads
+
+MAX_WIDTH = 256  # features of a head of queries, all of which a program holds
+STATE_COST = 4   # what a multiplication of float32, as those by K^T V are, may cost in place of one on tensor cores
+
+
+class Tile(NamedTuple):
+    """A program's share, and how it is run."""
+
+    rows: int     # queries
+    keys: int     # at a time
+    columns: int  # features of values, at most
+    threads: int
+    stages: int
+
+
+# By size of an element in bytes, then of heads up to so many features; the last is for few queries, of heads of any width.
+TILES = {
+    2: {64: Tile(64, 64, 64, 128, 2), 128: Tile(64, 32, 64, 256, 2), 256: Tile(32, 32, 64, 256, 2), 0: Tile(16, 32, 64, 128, 2)},
+    4: {64: Tile(32, 32, 32, 128, 2), 128: Tile(32, 16, 32, 256, 2), 256: Tile(16, 16, 32, 256, 2), 0: Tile(16, 16, 32, 256, 2)},
+}
+
+# Of the product by K^T V, summed before; `keys` are features of queries at a time, and there are no fewer columns. One stage: more
+# would also fetch ahead what a search reads of the levels.
+STATE_TILE, STATE_COLUMNS = Tile(64, 16, 64, 256, 1), 32
+
+_UNSPECIALISED = ("queries", "keys", "heads", "row_tiles", "column_tiles", "timesteps", "repeat")
+
+
+@triton.jit
+def _fire(current, lane, head, width, levels_ptr, scale_ptr, timesteps, repeat, DTYPE: tl.constexpr, STEPS: tl.constexpr,
+          LEVELS_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr):
+    """Rates of queries under `current` [ROWS, WIDTH], rounded to DTYPE; lane [WIDTH]: features of the head, beyond it 0."""
+    channel = head * width + tl.minimum(lane, width - 1)
+    levels = levels_ptr
+    if LEVELS_ROWS:
+        levels = levels_ptr + channel[None, :].to(tl.int64) * timesteps
+    groups = search(current.to(tl.float32), levels, timesteps, repeat, STEPS, False)
+    scale = tl.load(scale_ptr + channel)[None, :] if SCALE_ROWS else tl.load(scale_ptr)
+    return tl.where((lane < width)[None, :], groups.to(tl.float32) * scale, 0.0).to(DTYPE)
+
+
+@triton.jit(do_not_specialize=_UNSPECIALISED)
+def attention_kernel(query_ptr, key_ptr, value_ptr, out_ptr, levels_ptr, scale_ptr, queries, keys, heads, width, out_width,
+                     features, out_features, row_tiles, column_tiles, timesteps, repeat,
+                     ROWS: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, CAUSAL: tl.constexpr,
+                     STEPS: tl.constexpr, LEVELS_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr):
+    """(Q K^T) V: query [N, M, features], key [N, S, features], value [N, S, out_features]."""
+    dtype: tl.constexpr = query_ptr.dtype.element_ty
+    program = tl.program_id(0)
+    column_tile = program % column_tiles
+    row_tile = program // column_tiles % row_tiles
+    pair = program // column_tiles // row_tiles
+    head = pair % heads
+    image = (pair // heads).to(tl.int64)
+    start = row_tile * ROWS
+    row_lane = tl.arange(0, ROWS)
+    row = start + row_lane
+    row_inside = (row < queries)[:, None]
+    lane = tl.arange(0, WIDTH)
+    live = (lane < width)[None, :]
+    column = column_tile * COLUMNS + tl.arange(0, COLUMNS)
+    column_inside = (column < out_width)[None, :]
+
+    sources = query_ptr + (image * queries + start) * features + head * width
+    current = tl.load(sources + row_lane[:, None] * features + lane[None, :], mask=row_inside & live, other=0)
+    rates = _fire(current, lane, head, width, levels_ptr, scale_ptr, timesteps, repeat, dtype, STEPS, LEVELS_ROWS, SCALE_ROWS)
+
+    key_lane = tl.arange(0, KEYS)
+    key_row = key_ptr + image * keys * features + head * width + key_lane[:, None] * features + lane[None, :]
+    value_row = value_ptr + image * keys * out_features + head * out_width + key_lane[:, None] * out_features + column[None, :]
+    end = tl.minimum(keys, start + ROWS) if CAUSAL else keys
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for first in range(0, end, KEYS):
+        seen = (first + key_lane < keys)[:, None]
+        k = tl.load(key_row, mask=seen & live, other=0)
+        v = tl.load(value_row, mask=seen & column_inside, other=0)
+        scores = tl.dot(rates, tl.trans(k), input_precision="ieee")
+        if CAUSAL:
+            scores = tl.where((first + key_lane)[None, :] <= row[:, None], scores, 0.0)
+        total = tl.dot(scores.to(dtype), v, total, input_precision="ieee")
+        key_row += KEYS * features  # addresses, not an offset: a long sequence spans more than 2^31 elements
+        value_row += KEYS * out_features
+    out = out_ptr + (image * queries + start) * out_features + head * out_width
+    tl.store(out + row_lane[:, None] * out_features + column[None, :], total.to(out_ptr.dtype.element_ty),
+             mask=row_inside & column_inside)
+
+
+@triton.jit(do_not_specialize=_UNSPECIALISED)
+def state_kernel(query_ptr, value_ptr, out_ptr, levels_ptr, scale_ptr, queries, heads, width, out_width, features, out_features,
+                 row_tiles, column_tiles, timesteps, repeat,
+                 ROWS: tl.constexpr, INNER: tl.constexpr, COLUMNS: tl.constexpr, STEPS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
+                 SCALE_ROWS: tl.constexpr):
+    """Q (K^T V): query [N, M, features]; value is K^T V, float32 [N, heads, width, out_width]."""
+    dtype: tl.constexpr = query_ptr.dtype.element_ty
+    program = tl.program_id(0)
+    column_tile = program % column_tiles
+    row_tile = program // column_tiles % row_tiles
+    pair = program // column_tiles // row_tiles
+    head = pair % heads
+    image = (pair // heads).to(tl.int64)
+    start = row_tile * ROWS
+    row_lane = tl.arange(0, ROWS)
+    row_inside = (start + row_lane < queries)[:, None]
+    column = column_tile * COLUMNS + tl.arange(0, COLUMNS)
+    column_inside = (column < out_width)[None, :]
+    sources = query_ptr + (image * queries + start) * features + head * width + row_lane[:, None] * features
+    state = value_ptr + pair.to(tl.int64) * width * out_width + column[None, :]
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for first in range(0, width, INNER):
+        lane = first + tl.arange(0, INNER)
+        live = lane < width
+        current = tl.load(sources + lane[None, :], mask=row_inside & live[None, :], other=0)
+        rates = _fire(current, lane, head, width, levels_ptr, scale_ptr, timesteps, repeat, dtype, STEPS, LEVELS_ROWS, SCALE_ROWS)
+        factor = tl.load(state + lane[:, None] * out_width, mask=live[:, None] & column_inside, other=0)
+        total = tl.dot(rates.to(tl.float32), factor, total, input_precision="ieee")
+    out = out_ptr + (image * queries + start) * out_features + head * out_width
+    tl.store(out + row_lane[:, None] * out_features + column[None, :], total.to(out_ptr.dtype.element_ty),
+             mask=row_inside & column_inside)
+
+
+def tile(queries, width, itemsize):
+    """The tile for so many queries of heads of so many features."""
+    tiles = TILES[itemsize]
+    if queries <= tiles[0].rows:
+        return tiles[0]
+    return next(share for most, share in tiles.items() if width <= most)
+
+
+def sums_keys_first(queries, keys, width, out_width, causal, itemsize):
+    """Whether K^T V is summed before the launch: where its float32 products still are fewer by what they cost more."""
+    return not causal and keys_first(queries, keys, width, out_width, STATE_COST if itemsize == 2 else 1)
+
+
+def plan(out, query, key, value, levels, scale, heads, causal, repeat, share=None):
+    """The launch that fills `out` [N, M, H * E], not empty. All contiguous; key None: value is K^T V, float32 [N, H, D, E].
+
+    share: the Tile of keys and values, where it is not to be chosen here.
+    """
+    images, queries, features = query.shape
+    width, out_width = features // heads, out.shape[-1] // heads
+    if key is None:
+        share = STATE_TILE
+    elif width > MAX_WIDTH:
+        raise ValueError(f"query: expected at most {MAX_WIDTH} features a head on a GPU, got {width}")
+    else:
+        share = share or tile(queries, width, query.element_size())
+    columns = min(share.columns, max(triton.next_power_of_2(out_width), STATE_COLUMNS if key is None else 16))
+    row_tiles, column_tiles = triton.cdiv(queries, share.rows), triton.cdiv(out_width, columns)
+    searched, steps = common.search_arguments(levels, repeat)
+    arguments = dict(query_ptr=query, value_ptr=value, out_ptr=out, levels_ptr=levels, scale_ptr=scale, queries=queries,
+                     heads=heads, width=width, out_width=out_width, features=features, out_features=out.shape[-1],
+                     row_tiles=row_tiles, column_tiles=column_tiles, **searched)
+    constants = dict(ROWS=share.rows, COLUMNS=columns, **steps, **common.row_constants(levels=(levels, 2), scale=(scale, 1)))
+    if key is None:
+        kernel, constants = state_kernel, constants | dict(INNER=share.keys)
+    else:
+        kernel, arguments = attention_kernel, arguments | dict(key_ptr=key, keys=key.shape[1])
+        constants |= dict(KEYS=share.keys, WIDTH=max(triton.next_power_of_2(width), 16), CAUSAL=causal)
+    return common.Launch(kernel, images * heads * row_tiles * column_tiles, arguments, constants, share.threads, share.stages)
+
+
+def spiking_attention(query, key, value, levels, scale, heads, causal, repeat):
+    """Mean current [N, M, H * D], key [N, S, H * D], value [N, S, H * E], float32, float16 or bfloat16 -> [N, M, H * E].
+
+    levels [T] or [H * D, T], scale [] or [H * D]. TypeError: float64. ValueError: D > MAX_WIDTH.
+    """
+    if query.dtype == torch.float64:
+        raise TypeError("query: expected float32, float16 or bfloat16 on a GPU, got float64")
+    out = query.new_empty((*query.shape[:-1], value.shape[-1]))
+    if not out.numel():
+        return out
+    sizes = query.shape[1], key.shape[1], query.shape[2] // heads, value.shape[2] // heads
+    if sums_keys_first(*sizes, causal, query.element_size()):
+        key, value = None, split_heads(key, heads).transpose(-2, -1).float() @ split_heads(value, heads).float()
+    key = None if key is None else key.contiguous()
+    plan(out, query.contiguous(), key, value.contiguous(), levels.contiguous(), scale.contiguous(), heads, causal, repeat)()
+    return out

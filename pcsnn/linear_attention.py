@@ -1,0 +1,44 @@
+"""Attention without softmax on rates: the order of its products, its causal form in chunks, and the operator of the CPU."""
+
+import torch
+
+from pcsnn.attention_reference import join_heads, split_heads
+from pcsnn.reference import compute_dtype
+
+CHUNK = 64  # queries of a causal product that are masked together; what lies before them is summed in a state [D, E]
+
+
+def keys_first(queries, keys, width, out_width, cost=1):
+    """Whether Q (K^T V) takes fewer multiplications than (Q K^T) V, where one of the former counts as `cost` of the latter."""
+    return (queries + keys) * width * out_width * cost < queries * keys * (width + out_width)
+
+
+def multiply(query, key, value, causal):
+    """[..., M, D], [..., S, D], [..., S, E] -> [..., M, E]; leading dimensions broadcast.
+
+    Without a mask the two products in the order of fewer multiplications; a causal one (Q K^T) masked, V within chunks of
+    `CHUNK` tokens and Q (K^T V) with all before them.
+    """
+    if not causal:
+        queries = query.shape[:-1].numel() // max(key.shape[:-2].numel(), 1)
+        if keys_first(queries, *key.shape[-2:], value.shape[-1]):
+            return query @ (key.transpose(-2, -1) @ value)
+        return query @ key.transpose(-2, -1) @ value
+    state, out = 0, []
+    for q, k, v in zip(*(x.split(CHUNK, -2) for x in (query, key, value))):
+        here = (q @ k.transpose(-2, -1)).tril() @ v
+        out.append(here if not out else here + q @ state)
+        state = state + k.transpose(-2, -1) @ v
+    return torch.cat(out, -2) if out else query.new_zeros(*query.shape[:-1], value.shape[-1])
+
+
+def attend(query, key, value, heads, causal):
+    """`multiply` head by head: [..., M, H * D], [..., S, H * D], [..., S, H * E] -> [..., M, H * E]."""
+    return join_heads(multiply(*(split_heads(x, heads) for x in (query, key, value)), causal))
+
+
+def spiking_attention(query, key, value, levels, scale, heads, causal, repeat):
+    """The operator on the CPU: rates by the extension, products by torch, in float32 for half precision."""
+    rates = torch.ops.pcsnn.fire_rates(query.flatten(0, 1), levels, scale, None, None, repeat).view(query.shape)
+    precise = compute_dtype(query)
+    return attend(rates.to(precise), key.to(precise), value.to(precise), heads, causal).to(query.dtype).contiguous()
