@@ -200,7 +200,10 @@ ANALOG = {
     "mul_1": lambda s, x: (lambda h: (h * 2) * h)(s.act(s.conv(x))),
     "mul_": lambda s, x: (lambda h: s.second(h).mul_(h))(s.act(s.conv(x))),
     "pow_1": lambda s, x: s.act(s.conv(x)) ** 2,
-    "matmul": lambda s, x: (lambda h: h @ h)(s.act(s.conv(x))),
+    "layer_norm": lambda s, x: s.last(F.layer_norm(s.second(s.act(s.conv(x))), (8, 8))),
+    "scaled_dot_product_attention": lambda s, x: (lambda h: F.scaled_dot_product_attention(h, s.second(h), h))(s.act(s.conv(x))),
+    "multihead": lambda s, x: (lambda h: s.multihead(h, h, h)[0])(s.act(s.conv(x)).flatten(2)),
+    "softmax_attention": lambda s, x: (lambda h: (h @ s.second(h).mT * 0.3).softmax(-1) @ h)(s.act(s.conv(x))),
     "truediv": lambda s, x: (lambda h: s.second(h) / (h + 1))(s.act(s.conv(x))),
     "div": lambda s, x: torch.div(s.act(s.conv(x)), 0.3, rounding_mode="floor"),
     "floordiv": lambda s, x: s.act(s.conv(x)) // 0.3,
@@ -220,9 +223,10 @@ ANALOG = {
     "maximum": lambda s, x: (lambda h: torch.maximum(s.second(h), h))(s.act(s.conv(x))),
 }
 ANALOG_PARTS = dict(conv=conv(), second=conv(4, 4), act=q(), last=q(), leaky=nn.LeakyReLU(0.3), stem=nn.ELU(),
-                    softmax_module=nn.Softmax(1),
+                    softmax_module=nn.Softmax(1), multihead=nn.MultiheadAttention(64, 2, batch_first=True),
                     norm=nn.LayerNorm([4, 8, 8]), group=nn.GroupNorm(2, 4), prelu=nn.PReLU(), pool=nn.MaxPool2d(2))
-NAMES = {"max_pool2d_of_padding": "max_pool2d", "mul_": "mul", "pow_1": "pow", "div": "div"}
+NAMES = {"max_pool2d_of_padding": "max_pool2d", "mul_": "mul", "pow_1": "pow", "div": "div",
+         "softmax_attention": "softmax"}
 
 
 def analog_network(form):

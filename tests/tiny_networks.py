@@ -241,6 +241,38 @@ MOVES = {
     "pixel_shuffle": (lambda a: seq(conv(), a(), nn.PixelShuffle(2), nn.PixelUnshuffle(2), nn.ChannelShuffle(2),
                                     conv(4, 4), a()), [IMAGE]),
 }
+def _heads(h):
+    """[N, 4, 8, 8] -> [N, 2 heads, 64 tokens, 2]."""
+    return h.flatten(2).unflatten(1, (2, 2)).transpose(-2, -1)
+
+
+def _attention(s, h):
+    q, k, v = _heads(s.last(s.second(h))), _heads(s.third(s.conv3(h))), _heads(h)
+    out = (q @ k.transpose(-2, -1)) @ v * 0.01
+    return s.fourth(s.conv4(out.transpose(-2, -1).reshape(h.shape)))
+
+
+def _keys_first(s, h):
+    q, k, v = _heads(s.last(s.second(h))), _heads(s.conv3(h)), _heads(h)
+    out = torch.matmul(q, k.mT.matmul(v).div(64))
+    return s.fourth(s.conv4(out.transpose(-2, -1).contiguous().view(h.size())))
+
+
+def _causal(s, h):
+    q, v = s.last(s.second(h)).flatten(2).transpose(1, 2), h.flatten(2).transpose(1, 2)
+    scores = torch.bmm(q, v.permute(0, 2, 1)).masked_fill(s.future, 0)
+    return torch.bmm(scores.tril(3) / 64, v)
+
+
+ATTENTION = {
+    "attention": (lambda a: network(lambda s, x: _attention(s, s.act(s.conv(x))), conv=conv(), act=a(), second=conv(4, 4),
+                                    last=a(), conv3=conv(4, 4), third=a(), conv4=conv(4, 4), fourth=a()), [IMAGE]),
+    "attention_keys_first": (lambda a: network(lambda s, x: _keys_first(s, s.act(s.conv(x))), conv=conv(), act=a(),
+                                               second=conv(4, 4), last=a(), conv3=conv(4, 4), conv4=conv(4, 4), fourth=a()),
+                             [IMAGE]),
+    "causal_attention": (behind(lambda s, h: _causal(s, h), future=torch.ones(64, 64, dtype=torch.bool).triu(1)), [IMAGE]),
+    "product": (behind(lambda s, h: s.last(s.second(h)) @ s.weights(h), weights=conv(4, 4)), [IMAGE]),
+}
 POOLS = {
     "average_pools": (lambda a: seq(conv(), a(), nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
                                     conv(4, 4),
@@ -281,5 +313,5 @@ SHAPES = {
 }
 
 # name: (activation factory -> network, shapes of its inputs without the batch)
-NETWORKS = LAYERS | NORMS | SHARED | SUMS | MOVES | POOLS | DROPPED | SHAPES
+NETWORKS = LAYERS | NORMS | SHARED | SUMS | MOVES | ATTENTION | POOLS | DROPPED | SHAPES
 MOVED_POOLS = {"max_pool_first", "max_pool_function_first"}  # their activations see other shapes after conversion

@@ -34,12 +34,23 @@ class PackedNeuron(FullPrecisionBuffers):
         return functional.fire_spikes(steps, self.levels, current.dtype, self.amplitude, repeat=self._repeat).flatten(0, 1)
 
 
+class PackedAverage(torch.nn.Module):
+    """Values [T * N, ...] to their average over T, at every step."""
+
+    def __init__(self, timesteps):
+        super().__init__()
+        self.timesteps = timesteps
+
+    def forward(self, x):
+        return _by_step(x, self.timesteps).mean(0).repeat(self.timesteps, *[1] * (x.dim() - 1))
+
+
 class PackedNetwork(Evaluated):
     """A converted network with T steps in the batch; made by `packed`. Shares the weights of its SpikingNetwork."""
 
     def __init__(self, snn):
         super().__init__()
-        self.network = with_neurons(snn, PackedNeuron)
+        self.network = with_neurons(snn, PackedNeuron, lambda: PackedAverage(snn.timesteps))
         self.timesteps = snn.timesteps
 
     @torch.no_grad()

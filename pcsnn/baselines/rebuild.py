@@ -5,6 +5,7 @@ import copy
 from torch import fx, nn
 
 from pcsnn.convert.network import check_unfused
+from pcsnn.nn import TimeAverage
 
 
 class Evaluated(nn.Module):
@@ -14,8 +15,9 @@ class Evaluated(nn.Module):
         return super().train(False)
 
 
-def with_neurons(snn, make):
-    """A GraphModule that computes like `snn.network`, each CollapsedNeuron replaced by make(neuron); all else is shared."""
+def with_neurons(snn, make, average=TimeAverage):
+    """A GraphModule that computes like `snn.network`, each CollapsedNeuron replaced by make(neuron) and each TimeAverage by
+    average(); all else is shared."""
     check_unfused(snn)
     analog = [row.name for row in snn.report.rows if row.kind == "analog"]
     if analog:
@@ -23,6 +25,7 @@ def with_neurons(snn, make):
                          "time: this network has no form that runs step by step")
     network = snn.network
     made = {name: make(neuron) for name, neuron in snn.neurons()}
+    made |= {name: average() for name, module in network.named_modules() if isinstance(module, TimeAverage)}
     called = {node.target for node in network.graph.nodes if node.op in ("call_module", "get_attr")}
     parts = {name: made.get(name) or _attribute(network, name) for name in called}
     return fx.GraphModule(parts, copy.deepcopy(network.graph)).eval()

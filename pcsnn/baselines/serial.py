@@ -68,7 +68,8 @@ def serial(snn):
     """The converted network as serial soft-reset IF neurons: T passes over the input, mean output (2).
 
     Under constant current its counts equal QCFS with L = T; in deeper layers, whose current is uneven, they do not:
-    that is the unevenness error the parallel neuron removes.
+    that is the unevenness error the parallel neuron removes. A product of activations, as in attention, is that of one step's
+    spikes: what a serial network has when it needs it, and not the average that (20) takes.
 
     Args:
         snn: a SpikingNetwork without analog operations.

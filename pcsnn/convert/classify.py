@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import fx
 
 from pcsnn.convert import operations as ops
+from pcsnn.convert.attention import is_product, origin
 from pcsnn.convert.canonicalise import is_max_pool
 from pcsnn.convert.places import argument
 from pcsnn.convert.report import Row
@@ -119,6 +120,10 @@ class _Classifier:
         if (function in ops.QUOTIENTS and _is_constant(argument(node, 1, "other", None))
                 and argument(node, 2, "rounding_mode", None) is None):
             return self._linear(node, f"{name} by a constant", highest)
+        if function is torch.masked_fill and argument(node, 2, "value", None) == 0 and _dynamic(node) == 1:
+            return self._linear(node, f"{name} with 0", highest)
+        if is_product(node) and _dynamic(node) == 2:
+            return self._product(node, name, highest)
         if function in ops.PRODUCTS and highest > Signal.CONSTANT:
             return self._analog(node, f"{name} of two activations: their product over time is not that of their averages; "
                                       "train without the gate, or keep it analog with strict=False")
@@ -131,6 +136,23 @@ class _Classifier:
     def _linear(self, node, detail, highest, moving=False):
         self._row(node, "exact", detail)
         return highest if moving or highest <= Signal.STEADY else max(highest, Signal.CURRENT)
+
+    def _product(self, node, name, highest):
+        """A matrix product of two activations: averaging the right one over time makes it linear in the left one."""
+        signals = [factor.meta["signal"] for factor in node.args]
+        node.meta["averaged"] = all(signal in (Signal.TRAINS, Signal.CURRENT) for signal in signals)
+        if not node.meta["averaged"]:  # one of them is constant over time
+            return self._linear(node, f"{name} with averages over time", highest)
+        origins = [origin(factor, lambda source: source.meta["signal"] > Signal.CONSTANT) for factor in node.args]
+        node.meta["factors"] = [name for source in origins for name in source.meta.get("factors", [_source_name(source)])]
+        spiking, *averaged = node.meta["factors"]
+        what = "linear attention" if len(averaged) == 2 else name
+        signal = self._linear(node, f"{what}: {spiking} spiking, {' and '.join(averaged)} averaged over time", highest)
+        node.meta["row"] = self.rows[-1]
+        for source in origins:
+            if "row" in source.meta:
+                source.meta["row"].detail = f"{name} within {node.name}"
+        return signal
 
     def _moving(self, highest, padding):
         """Padding above zero does not spike."""
@@ -147,7 +169,8 @@ class _Classifier:
     def _other(self, node, name, highest):
         if highest == Signal.CONSTANT:
             return Signal.CONSTANT
-        return self._analog(node, f"{name} is neither linear nor a ReLU; replace it by ReLU or pcsnn.nn.QCFS and retrain, "
+        advice = ops.ADVICE.get(name, "replace it by ReLU or pcsnn.nn.QCFS")
+        return self._analog(node, f"{name} is neither linear nor a ReLU; {advice} and retrain, "
                                   "or keep it analog, applied to averages over time, with strict=False")
 
 

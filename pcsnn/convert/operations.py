@@ -39,14 +39,15 @@ AVERAGE_POOL_FUNCTIONS = {
     F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
     torch.avg_pool1d, torch.adaptive_avg_pool1d, torch.mean,
 }
-LINEAR_FUNCTIONS = AVERAGE_POOL_FUNCTIONS | {torch.sum, torch.neg, torch.negative, operator.neg, F.fold, torch.cumsum}
+LINEAR_FUNCTIONS = AVERAGE_POOL_FUNCTIONS | {torch.sum, torch.neg, torch.negative, operator.neg, F.fold, torch.cumsum, torch.tril, torch.triu}
 MAX_POOL_FUNCTIONS = {
     F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
     torch.max_pool1d, torch.max_pool2d, torch.max_pool3d, torch.amax,
 }
 INTERPOLATIONS = {F.interpolate, F.upsample}
 ADDITIONS = {operator.add, operator.sub, torch.add, torch.sub, torch.subtract, torch.rsub}
-PRODUCTS = {operator.mul, torch.mul, torch.multiply, operator.matmul, torch.matmul, torch.mm, torch.bmm, torch.einsum}
+MATRIX_PRODUCTS = {operator.matmul, torch.matmul, torch.mm, torch.bmm}
+PRODUCTS = MATRIX_PRODUCTS | {operator.mul, torch.mul, torch.multiply, torch.einsum}
 QUOTIENTS = {operator.truediv, torch.div, torch.divide, torch.true_divide}
 MOVING_FUNCTIONS = {
     operator.getitem, torch.cat, torch.concat, torch.concatenate, torch.stack, torch.flatten, torch.reshape, torch.permute,
@@ -62,7 +63,7 @@ MOVING_ATTRIBUTES = {"T", "mT"}
 # methods that are rewritten to the torch function of the same name, so that the tables above hold for both
 FUNCTION_METHODS = {
     "add", "sub", "mul", "div", "neg", "mean", "sum", "cumsum", "matmul", "mm", "bmm", "amax", "relu", "clamp", "clamp_min",
-    "clip", "sigmoid", "tanh", "subtract", "multiply", "divide", "true_divide", "negative",
+    "clip", "sigmoid", "tanh", "tril", "triu", "masked_fill", "subtract", "multiply", "divide", "true_divide", "negative",
 }
 MOVING_METHODS = {
     "view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "chunk", "split", "unbind",
@@ -86,6 +87,16 @@ IN_PLACE_FUNCTIONS = {
     operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul, operator.itruediv: operator.truediv,
     torch.relu_: torch.relu, F.relu_: F.relu, F.hardtanh_: F.hardtanh, torch.clamp_: torch.clamp, torch.clamp_min_: torch.clamp_min,
     F.leaky_relu_: F.leaky_relu, F.elu_: F.elu, torch.sigmoid_: torch.sigmoid, torch.tanh_: torch.tanh,
+}
+
+# what to put in place of what stays analog, by the name of a module, function or method; anything else: an activation
+_NO_SOFTMAX = "use attention without softmax, written out as matrix products of Q, K and V"
+ADVICE = {
+    **dict.fromkeys(("Softmax", "Softmax2d", "softmax", "_softmax", "MultiheadAttention", "scaled_dot_product_attention",
+                     "TransformerEncoderLayer", "TransformerEncoder", "TransformerDecoderLayer", "TransformerDecoder",
+                     "Transformer"), _NO_SOFTMAX),
+    **dict.fromkeys(("LayerNorm", "layer_norm", "GroupNorm", "group_norm", "RMSNorm", "rms_norm", "InstanceNorm1d",
+                     "InstanceNorm2d", "InstanceNorm3d", "instance_norm"), "normalise with batch norm, linear in evaluation mode,"),
 }
 
 

@@ -1,10 +1,12 @@
-"""Puts neurons where activations stood, each reading its residual branch itself and writing over its current where it may."""
+"""Puts neurons where activations stood, each reading its residual branch itself and writing over its current where it may, and
+averages over time where products of activations take them."""
 
 import operator
 
 import torch
 
 from pcsnn.convert import operations as ops
+from pcsnn.convert.attention import insert_averages
 from pcsnn.convert.classify import Signal
 
 _SUMS = {operator.add, torch.add}
@@ -25,8 +27,7 @@ def replace_activations(network, neurons):
             network.graph.erase_node(current)
             current = branches[0]
         neuron.inplace = _is_fresh(current, modules)
-    network.graph.lint()
-    network.recompile()
+    insert_averages(network)
 
 
 def _is_residual_sum(node):
