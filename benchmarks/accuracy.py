@@ -194,7 +194,7 @@ def main():
         print("Where L does not divide T, method none is the half shift without calibration: give --data to calibrate.")
     if args.serial_images and checkpoints:
         print("Serial IF takes the maximum of spikes step by step, which fires more often than the largest rate: "
-              "behind max pools its error grows with T.")
+              "behind max pools its error grows with T. In attention it multiplies the spikes of one step.")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         result = {"rows": rows, "seconds": round(time.time() - begun, 1), "pcsnn": pcsnn.__version__,

@@ -3,6 +3,7 @@
     python benchmarks/train.py --model resnet20 --data FOLDER
     python benchmarks/train.py --model resnet20 --data FOLDER --start CHECKPOINT --seed 1    a second stage
     python benchmarks/train.py --model vgg --activation relu --data FOLDER
+    python benchmarks/train.py --model transformer --data FOLDER --epochs 9
 
 Killed and started again with the same options, it goes on from its last checkpoint to the same weights: the order and
 augmentation of the images follow from seed and step alone, everything else is in the checkpoint.

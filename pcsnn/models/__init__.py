@@ -12,4 +12,5 @@ from pcsnn.models.resnet import resnet18, resnet34, resnet50, resnet101
 from pcsnn.models.vgg import vgg16, vgg16_bn, vgg_small
 
 __all__ = ["cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56",
-           "linear_transformer_small", "mobilenet_small", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg16_bn", "vgg_small"]
+           "linear_transformer_small", "mobilenet_small", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101",
+           "vgg16", "vgg16_bn", "vgg_small"]
