@@ -12,12 +12,12 @@ from pcsnn.models.initialise import he_normal
 class BasicBlock(nn.Module):
     expansion = 1
 
-    def __init__(self, in_channels, channels, stride, activation):
+    def __init__(self, in_channels, channels, stride, activation, dilation=1):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, dilation, dilation, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu1 = activation()
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = _projection(in_channels, channels, stride)
         self.relu2 = activation()
@@ -31,12 +31,12 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     expansion = 4
 
-    def __init__(self, in_channels, channels, stride, activation):
+    def __init__(self, in_channels, channels, stride, activation, dilation=1):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu1 = activation()
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu2 = activation()
         self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
@@ -57,35 +57,56 @@ def _projection(in_channels, channels, stride):
     return nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
 
 
-class ResNet(nn.Module):
+class Stages(nn.Module):
+    """A ResNet without its classifier: stem and four stages of `blocks[i]` blocks of the class `block`.
+
+    `dilated[i]`: stage i + 2 keeps its resolution, and its convolutions spread instead (arXiv 1706.05587). `widths`: channels
+    of the stages, before the expansion of a block; the stem has widths[0].
+
+    Shape: [N, in_channels, H, W] to the results of the last two stages; each undilated stage halves the resolution.
+    """
+
+    def __init__(self, block, blocks, *, in_channels=3, activation=nn.ReLU, widths=(64, 128, 256, 512),
+                 dilated=(False, False, False)):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, widths[0], 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.relu = activation()
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        before, dilation = widths[0], 1
+        for i, (count, width, keep) in enumerate(zip(blocks, widths, (True, *dilated))):
+            stride, spread = (1, 2 if i else 1) if keep else (2, 1)
+            stage = _stage(block, before, width, count, stride, activation, dilation, dilation * spread)
+            self.add_module(f"layer{i + 1}", stage)
+            before, dilation = width * block.expansion, dilation * spread
+        self.channels = tuple(width * block.expansion for width in widths)
+
+    def forward(self, x):
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return x, self.layer4(x)
+
+
+class ResNet(Stages):
     """Four stages of `blocks[i]` blocks of the class `block`.
 
     Shape: [N, in_channels, H, W] to [N, num_classes]; published weights are for 224x224.
     """
 
     def __init__(self, block, blocks, *, in_channels=3, num_classes=1000, activation=nn.ReLU):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = activation()
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.layer1 = _stage(block, 64, 64, blocks[0], 1, activation)
-        self.layer2 = _stage(block, 64 * block.expansion, 128, blocks[1], 2, activation)
-        self.layer3 = _stage(block, 128 * block.expansion, 256, blocks[2], 2, activation)
-        self.layer4 = _stage(block, 256 * block.expansion, 512, blocks[3], 2, activation)
+        super().__init__(block, blocks, in_channels=in_channels, activation=activation)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(512 * block.expansion, num_classes)
+        self.fc = nn.Linear(self.channels[-1], num_classes)
         he_normal(self)
 
     def forward(self, x):
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(self.avgpool(x).flatten(1))
+        return self.fc(self.avgpool(super().forward(x)[1]).flatten(1))
 
 
-def _stage(block, in_channels, channels, blocks, stride, activation):
-    first = block(in_channels, channels, stride, activation)
-    rest = [block(channels * block.expansion, channels, 1, activation) for _ in range(blocks - 1)]
+def _stage(block, in_channels, channels, blocks, stride, activation, first_dilation, dilation):
+    """The first block of a dilated stage still has the dilation of the stage before, as in torchvision."""
+    first = block(in_channels, channels, stride, activation, first_dilation)
+    rest = [block(channels * block.expansion, channels, 1, activation, dilation) for _ in range(blocks - 1)]
     return nn.Sequential(first, *rest)
 
 
