@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from pcsnn.convert import operations as ops
 from pcsnn.convert.methods import least_squares, refine
@@ -39,12 +40,28 @@ def _with_biases(modules):
 
 
 def _direct(network):
-    """The synapse that makes the only output of a network, or None."""
+    """{place among the outputs: the synapse that makes it, or that an interpolation behind it reads}.
+
+    Interpolations pass constants on: a larger bias raises the mean behind them by as much.
+    """
     modules = dict(network.named_modules())
-    source = next(node for node in network.graph.nodes if node.op == "output").args[0]
-    made = isinstance(source, torch.fx.Node) and source.op == "call_module"
-    module = modules[source.target] if made else None
-    return module if isinstance(module, _WITH_BIAS) else None
+    made = {}
+    for place, source in enumerate(tree_leaves(next(node for node in network.graph.nodes if node.op == "output").args[0])):
+        kinds = _WITH_BIAS
+        while _interpolates(source, modules):
+            source, kinds = source.args[0], ops.CONVOLUTIONS
+        module = modules[source.target] if isinstance(source, torch.fx.Node) and source.op == "call_module" else None
+        if isinstance(module, kinds) and module not in made.values():
+            made[place] = module
+    return made
+
+
+def _interpolates(node, modules):
+    if not isinstance(node, torch.fx.Node):
+        return False
+    if node.op == "call_module":
+        return isinstance(modules[node.target], torch.nn.Upsample)
+    return node.op == "call_function" and node.target in ops.INTERPOLATIONS
 
 
 def _fit_layers(network, places, groups, timesteps, progress):
@@ -64,11 +81,11 @@ def _fit_layers(network, places, groups, timesteps, progress):
     share = min(1.0, MEMORY / (peak * sum(len(group[0]) for group in groups)))
     some = [tuple(part[:max(1, int(len(part) * share))] for part in group) for group in groups]
     outputs = lockstep(network, mini_batches(some, CHUNK), choose, progress)
-    direct = _direct(network)
-    if direct is not None:
-        channel = -1 if isinstance(direct, torch.nn.Linear) else 1
-        errors = [(taught - learnt).transpose(0, channel).flatten(1) for taught, learnt in zip(*outputs)]
-        direct.bias.data += torch.cat(errors, 1).mean(1)
+    for place, module in _direct(network).items():
+        channel = -1 if isinstance(module, torch.nn.Linear) else 1
+        pairs = [[tree_leaves(output)[place] for output in pair] for pair in zip(*outputs)]
+        errors = [(taught - learnt).transpose(0, channel).flatten(1) for taught, learnt in pairs]
+        module.bias.data += torch.cat(errors, 1).mean(1)
     return settings
 
 
