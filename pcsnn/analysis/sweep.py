@@ -110,7 +110,13 @@ def _logits(output):
     return tensors[0]
 
 
-def _float_accuracy(network, data):
+def _hits(choice, label, ignore):
+    """How many labels are hit, and how many count."""
+    counting = label != ignore if ignore is not None else torch.ones_like(label, dtype=torch.bool)
+    return int(((choice == label) & counting).sum()), int(counting.sum())
+
+
+def _float_accuracy(network, data, ignore):
     """Accuracy of the float network, None without labels. Checks all data, labels and outputs on its way."""
     right = decisions = labelled = batches = 0
     for inputs, label in data.read("float network"):
@@ -125,14 +131,16 @@ def _float_accuracy(network, data):
             raise ValueError(f"data: expected labels {tuple(choice.shape)} for outputs {tuple(logits.shape)}, "
                              f"got {tuple(label.shape)} in batch {batches - 1}")
         labelled += 1
-        right += int((choice == label).sum())
-        decisions += choice.numel()
+        hit, counting = _hits(choice, label, ignore)
+        right, decisions = right + hit, decisions + counting
+    if labelled and not decisions:
+        raise ValueError(f"ignore: every label of data is {ignore}")
     if labelled not in (0, batches):
         raise ValueError(f"data: expected labels in every batch or in none, got them in {labelled} of {batches}")
     return right / decisions if labelled else None
 
 
-def _evaluate(network, snn, data):
+def _evaluate(network, snn, data, ignore):
     """The row of one spiking network."""
     right = same = decisions = labelled = spikes = neurons = 0
     difference = norm = 0.0
@@ -144,8 +152,8 @@ def _evaluate(network, snn, data):
         same += int((choice == expected.argmax(1)).sum())
         decisions += choice.numel()
         if label is not None:
-            right += int((choice == label).sum())
-            labelled += choice.numel()
+            hit, counting = _hits(choice, label, ignore)
+            right, labelled = right + hit, labelled + counting
         difference += (logits.double() - expected.double()).square().sum().item()
         norm += expected.double().square().sum().item()
         for counts in recording.counts.values():
@@ -174,7 +182,7 @@ def _check(timesteps, method, options):
 
 
 @torch.no_grad()
-def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=None, progress=True, **options):
+def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=None, progress=True, ignore=None, **options):
     """Convert a network at several T and measure each result against the float network on the same data.
 
     Methods whose settings depend on T, and "auto", which chooses by T, convert anew for each; "none" too, as folding of
@@ -184,12 +192,13 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
         net: the float network; it is not changed, and runs in evaluation mode.
         data: a tensor [N, ...] (taken in batches of 32), or an iterable of input tensors or of (input, label, ...), for
             a network with several inputs (input 1, input 2, ...). Labels are integers [N, ...], the shape of the
-            output without its classes; every one counts. It is read once and then once for each T; a one-shot iterator
-            is kept in memory.
+            output without its classes; every one but `ignore` counts. It is read once and then once for each T; a
+            one-shot iterator is kept in memory.
         timesteps: the T to try, each 1..255.
         method: as in `pcsnn.convert`.
         calibration: as in `pcsnn.convert`; None: the inputs of `data`, so that the figures are those of data seen.
         progress: show progress bars on a terminal.
+        ignore: the label of what has no class, an integer, e.g. of void pixels.
         options: further arguments of `pcsnn.convert`.
 
     Returns:
@@ -205,12 +214,14 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
             whatever `pcsnn.convert` refuses.
     """
     timesteps = _check(timesteps, method, options)
+    if ignore is not None:
+        validate.integer("ignore", ignore, -2**63, 2**63 - 1)
     network, inputs = float_network(net)
     device = next((tensor.device for tensor in (*network.parameters(), *network.buffers())), torch.device("cpu"))
     if calibration is not None:
         calibration = Batches(calibration, inputs, device).source  # a one-shot iterator must serve several conversions
     data = _Labelled(data, inputs, device, progress)
-    result = Sweep(method, _float_accuracy(network, data))
+    result = Sweep(method, _float_accuracy(network, data, ignore))
     anew = method in DEPENDS_ON_TIMESTEPS | {"auto", "none"}
     snn = None
     for value in timesteps:
@@ -219,5 +230,5 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
                           progress=progress, **options)
         else:
             set_timesteps(snn, value)
-        result.rows.append(_evaluate(network, snn, data))
+        result.rows.append(_evaluate(network, snn, data, ignore))
     return result
