@@ -18,7 +18,7 @@ def label(method):
     return LABELS.get(method, method)
 
 
-def _by_method(rows):
+def by_method(rows):
     """{method: {T: rows of every seed}}, of the rows that were measured, in their order."""
     found = {}
     for row in rows:
@@ -33,11 +33,12 @@ def _aligned(cells):
                       for i, (text, width) in enumerate(zip(row, widths))).rstrip() for row in cells]
 
 
-def _block(measured, key, timesteps):
-    title, factor, form = BLOCKS[key]
+def block(measured, key, how, timesteps):
+    """A table of one key of the rows, as lines: methods down, T across. `how`: title, factor and format."""
+    title, factor, form = how
     cells = [[title, *(f"T = {steps}" for steps in timesteps)]]
     for method, columns in measured.items():
-        values = [[row[key] * factor for row in columns.get(steps, [])] for steps in timesteps]
+        values = [[row[key] * factor for row in columns.get(steps, []) if key in row] for steps in timesteps]
         cells.append([label(method), *(form.format(statistics.fmean(some)) if some else "" for some in values)])
     return _aligned(cells)
 
@@ -63,10 +64,10 @@ def lines(name, rows, timesteps):
     if source:
         found[0] += (f": float network {100 * source['accuracy']:.2f} % on {source['images']} test images, "
                      f"{source['calibration_images']} images to calibrate")
-    measured = _by_method(rows)
+    measured = by_method(rows)
     if measured:
-        for key in BLOCKS:
-            found += ["", *_block(measured, key, timesteps)]
+        for key, how in BLOCKS.items():
+            found += ["", *block(measured, key, how, timesteps)]
         each = _seeds(measured, timesteps)
         found += ["", *each] if each else []
     refused = [f"{label(row['method'])}: not run: {row['why']}" for row in rows if "why" in row]
@@ -84,7 +85,7 @@ def plot(cases, rows, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    measured = {name: _by_method([row for row in rows if row["network"] == name]) for name in cases}
+    measured = {name: by_method([row for row in rows if row["network"] == name]) for name in cases}
     measured = {name: methods for name, methods in measured.items() if methods}
     if not measured:
         raise ValueError("plot: no row was measured")

@@ -22,6 +22,11 @@ class Verdict:
     words: str
 
 
+def scores(output):
+    """The tensor of an output, or the "out" of one with several."""
+    return output["out"] if isinstance(output, dict) else output
+
+
 def difference(output, expected):
     """|output - expected| / |expected| in the 2-norm; infinite where shapes differ or output is not finite."""
     if output.shape != expected.shape or not output.isfinite().all():
@@ -30,9 +35,9 @@ def difference(output, expected):
 
 
 def agreement(output, expected):
-    """How many images get the same class, in words."""
-    same = (output.argmax(1) == expected.argmax(1)).sum().item()
-    return f"same class on {same} of {len(expected)}"
+    """How many images, or pixels, get the same class, in words."""
+    same = output.argmax(1) == expected.argmax(1)
+    return f"same class on {same.sum().item()} of {same.numel()}"
 
 
 def close(output, expected, what):
@@ -136,7 +141,7 @@ def serial_first_layer(serial, snn, images):
         fired = fired + (output != 0)
 
     hooks = [neuron.register_forward_pre_hook(note_due), layer.register_forward_hook(count)]
-    expected, output = snn(images), serial(images)
+    expected, output = scores(snn(images)), scores(serial(images))
     for hook in hooks:
         hook.remove()
     wrong = (fired != due).sum().item()
