@@ -19,6 +19,7 @@ TEMPERATURE = 2.0
 LAYERS = 10.0  # weight of the mean error of the layers beside the divergence of the outputs
 MEMORY = 2**31  # bytes that a gradient step may keep
 BATCH = 64
+DENSE_BATCH = 8  # where an input has many outputs, pixels or tokens, and so as many divergences
 MIXED = 0.5  # of the batches are mixed where weights change: more data against learning 1,024 images by heart
 AVERAGE = 0.98  # of the running average of the parameters, over the second half of the steps
 
@@ -111,10 +112,11 @@ def _student(network, neurons):
 
 
 @torch.no_grad()
-def _size(network, groups):
-    """Root mean square of the outputs on a few inputs."""
+def _outputs(network, groups):
+    """Root mean square of the outputs on a few inputs, and whether an input has more than one of each class."""
     outputs = per_input(network(*(part[:BATCH] for part in groups[0])))
-    return sum(value.square().mean().sqrt().item() for value in outputs) / max(len(outputs), 1)
+    size = sum(value.square().mean().sqrt().item() for value in outputs) / max(len(outputs), 1)
+    return size, any(value.dim() > 2 for value in outputs)
 
 
 def _relative_error(learnt, taught):
@@ -166,7 +168,7 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
     for name in staircases:
         teacher.get_submodule(name).register_forward_hook(
             lambda module, arguments, output, name=name: taught.__setitem__(name, output))
-    scale = _size(teacher, groups)
+    scale, dense = _outputs(teacher, groups)
     levels = [parameter for module in staircases.values() for parameter in module.parameters()]
     biases = [module.bias.requires_grad_(True) for module in outputs]
     changes = _free_weights(network) if weights else []
@@ -175,7 +177,7 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
                                   {"params": changes, "lr": WEIGHT_RATE}])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     total = max(footprint(teacher, tuple(part[:1] for part in group))[1] for group in groups)
-    batches = shuffled(groups, int(min(BATCH, max(8, MEMORY / (3 * total)))), generator)
+    batches = shuffled(groups, int(min(DENSE_BATCH if dense else BATCH, max(8, MEMORY / (3 * total)))), generator)
     averages = None
     with torch.enable_grad():
         for step in show_steps(range(steps), "refining", progress):
