@@ -27,8 +27,8 @@ from segmentation_metrics import evaluate, predict
 from segmentation_train import DEFAULTS, MODELS, load, train
 
 METHODS = ("max", "paper", "light", "advanced")
-SCENES, SHOWN = 3, (4, 8, 16)  # images and T in the picture
-LAYER = "backbone.layer2.1.relu2"  # whose rates the picture shows
+SCENES, SHOWN = 3, (4, 8, 16)  # images and T in the picture; the second T's rates are shown
+LAYER = "backbone.layer2.1.relu2"  # the layer of these rates
 CHECKED = 2  # images on which results are compared before they count
 
 
@@ -95,11 +95,14 @@ class Subject:
 
 def measure_quality(subject, args, results):
     """Rows of the float network and of every method at every T that the file lacks."""
-    if not results.find(subject.name, "float"):
-        found = evaluate(subject.own, subject.labels).intersections_over_unions
-        results.add(subject.row("float", None, subject.own, calibration_images=len(subject.calibration),
-                                classes=dict(zip(camvid.CLASSES, found.nan_to_num().tolist()))))
-    source = results.find(subject.name, "float")
+    found = evaluate(subject.own, subject.labels).intersections_over_unions
+    source = subject.row("float", None, subject.own, calibration_images=len(subject.calibration),
+                         classes=dict(zip(camvid.CLASSES, found.nan_to_num().tolist())))
+    known = results.find(subject.name, "float")
+    if known is None:
+        results.add(source)
+    elif known["miou"] != source["miou"]:
+        raise Stale(f"{args.json} has rows of another training of {subject.name}: delete it or name another file")
     for method in args.methods:
         for timesteps in args.timesteps:
             if results.find(subject.name, method, timesteps):
@@ -143,7 +146,7 @@ def draw(subject, args, results):
         snn, _ = subject.convert(method, timesteps)
         classes = subject.predict(snn, f"{method}, T = {timesteps}")
         predictions[f"T = {timesteps}, mIoU {100 * evaluate(classes, subject.labels).miou:.1f}"] = classes[some]
-        if timesteps == args.shown_timesteps:
+        if timesteps == SHOWN[1]:
             with pcsnn.record(snn) as recorded:
                 snn(subject.some(1))
     rates = recorded.counts[LAYER][0].float() / recorded.timesteps
@@ -177,7 +180,6 @@ def arguments(argv):
     parser.add_argument("--progress-interval", type=float, default=0.1, help="seconds between progress bar updates")
     args = parser.parse_args(argv)
     args.timesteps = sorted(set(args.timesteps))
-    args.shown_timesteps = SHOWN[1]
     return args
 
 

@@ -170,11 +170,22 @@ def test_calibration_lowers_the_error_of_recorded_maxima_on_dict_outputs(method,
     assert calibrated < 0.8 * plain
 
 
+def test_gradient_steps_take_fewer_inputs_where_each_has_many_outputs(monkeypatch):
+    take_few_steps(monkeypatch, 2)
+    refine = sys.modules["pcsnn.convert.methods.refine"]
+    taken, shuffled = [], refine.shuffled
+    monkeypatch.setattr(refine, "shuffled", lambda groups, size, generator: taken.append(size) or shuffled(groups, size, generator))
+    pcsnn.convert(dense(), 4, calibration=images(16, 16, 20), method="light")
+    flat = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
+    pcsnn.convert(flat, 4, calibration=images(16, 16, 20), method="light")
+    assert taken == [refine.DENSE_BATCH, refine.BATCH] == [8, 64]
+
+
 def test_the_papers_method_corrects_means_on_dict_outputs():
     net, data = dense(), images(32, 16, 20)
     with torch.no_grad():
         expected = net(data)["out"]
-        plain, paper = (pcsnn.convert(net, 3, calibration=[data] * 200, method=method)(data)["out"] - expected
+        plain, paper = (pcsnn.convert(net, 3, calibration=[data] * 100, method=method)(data)["out"] - expected
                         for method in ("max", "paper"))
     assert paper.mean((0, 2, 3)).norm() < 0.8 * plain.mean((0, 2, 3)).norm()
 
@@ -319,7 +330,7 @@ def test_the_benchmark_measures_once_and_draws(trained, tmp_path, capsys, monkey
     assert set(rows) == {("float", None), *((kind, steps) for kind in ("max", "light", "time") for steps in (4, 8))}
     source, light = rows["float", None], rows["light", 8]
     assert light["lost_miou"] == source["miou"] - light["miou"] and light["seconds"] > 0 and source["images"] == 3
-    assert rows["time", 8]["serial"] > rows["time", 8]["pcsnn"] > 0 and "first layer" in rows["time", 8]["checked"]
+    assert rows["time", 8]["serial"] > 0 and rows["time", 8]["speedup"] > 0 and "first layer" in rows["time", 8]["checked"]
     assert all(words in shown for words in ("mIoU lost, points", "Serial IF / pcsnn", "T = 8: serial IF: same class"))
 
     monkeypatch.setattr(pcsnn, "convert", lambda *arguments, **named: pytest.fail("converted again"))
@@ -329,6 +340,11 @@ def test_the_benchmark_measures_once_and_draws(trained, tmp_path, capsys, monkey
     assert (tmp_path / "scenes.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit, match="delete it or name another file"):
         segmentation.main([*options, "--images", "2"])
+    other = json.loads((tmp_path / "rows.json").read_text())
+    next(row for row in other["rows"] if row["method"] == "float")["miou"] += 0.01
+    (tmp_path / "rows.json").write_text(json.dumps(other))
+    with pytest.raises(SystemExit, match="rows of another training of deeplabv3_small"):
+        segmentation.main(options)
 
 
 def test_a_wrong_result_is_not_timed(trained, monkeypatch):
