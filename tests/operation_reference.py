@@ -191,6 +191,9 @@ class Machine:
                          for o, taps, step, pad, n in zip((oy, oz), k, s, p, x.shape[1:])]
             yield [x.at(c, y, z) for y, z in itertools.product(*spans)]
 
+    def pooled(self, m, x):
+        return tuple(m(torch.zeros(1, *x.shape, dtype=torch.float64)).shape[2:])
+
     def average(self, cells, area):
         total, any_number = self.number(0), False
         for cell in cells:
@@ -252,7 +255,7 @@ class Machine:
         elif isinstance(module, nn.BatchNorm2d):
             shape, out = self.batch_norm(module, x)
         elif isinstance(module, (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)):
-            sizes = module(torch.zeros(1, *x.shape, dtype=torch.float64)).shape[2:]
+            sizes = self.pooled(module, x)
             windows = list(self.windows(module, x, sizes))
             shape = (x.shape[0], *sizes)
             if isinstance(module, nn.MaxPool2d):
@@ -427,6 +430,8 @@ class Machine:
             count = max(map(len, operands))
             return [Array(one.shape, [Cell(trains=a.trains + b.trains) for a, b in zip(one.cells, two.cells, strict=True)])
                     for one, two in zip(*([_step(operand, t) for t in range(count)] for operand in operands))]
+        if isinstance(module, nn.AdaptiveAvgPool2d) and self.pooled(module, arrays[0]) == arrays[0].shape[1:]:
+            return operands[0]  # each window is one place
         for position, operand in enumerate(operands):
             for array in operand:
                 self.meter.load(position, array.cells)

@@ -15,11 +15,11 @@ def through_module(module, plane):
         return plane.sum().item() * module.out_features
     if isinstance(module, ops.BATCH_NORMS):
         return plane.sum().item()
-    # One output channel of each group, its weights all one: the other channels of the group see the same.
-    weight, channels = _ones(module.weight, module.groups, isinstance(module, ops.TRANSPOSED_CONVOLUTIONS))
-    state = {"weight": weight.to(plane.device)}
+    transposed = isinstance(module, ops.TRANSPOSED_CONVOLUTIONS)
+    plane, ones, channels = _one_channel(plane, module.weight, module.groups, transposed)
+    state = {"weight": ones}
     if module.bias is not None:
-        state["bias"] = torch.zeros(module.groups, dtype=plane.dtype, device=plane.device)
+        state["bias"] = torch.zeros_like(ones[:, 0].flatten(1)[:, 0])
     return functional_call(module, state, (plane,)).sum().item() * channels
 
 
@@ -27,15 +27,19 @@ def through_function(function, plane, weight, options):
     """The same through F.conv2d and its like, or F.linear; `options`: its arguments behind the bias, by name."""
     if function is torch.nn.functional.linear:
         return plane.sum().item() * weight.shape[0]
-    ones, channels = _ones(weight, options.get("groups", 1), "transpose" in function.__name__)
-    return function(plane, ones.to(plane.device), None, **options).sum().item() * channels
+    plane, ones, channels = _one_channel(plane, weight, options.get("groups", 1), "transpose" in function.__name__)
+    return function(plane, ones, None, **options).sum().item() * channels
 
 
-def _ones(weight, groups, transposed):
-    """(weights of one output channel a group, all one; how many output channels a group has)."""
-    if transposed:
-        return torch.ones(weight.shape[0], 1, *weight.shape[2:], dtype=torch.float64), weight.shape[1]
-    return torch.ones(groups, *weight.shape[1:], dtype=torch.float64), weight.shape[0] // groups
+def _one_channel(plane, weight, groups, transposed):
+    """A convolution of ones, from one input to one output channel in each group: all channels of a group have the same
+    targets and images are alike, so that they are summed before.
+
+    Returns (plane [1, groups, ...], weight [groups, 1, ...], output channels of a group).
+    """
+    plane = plane.sum(0, keepdim=True).unflatten(1, (groups, -1)).sum(2)
+    channels = weight.shape[1] if transposed else weight.shape[0] // groups
+    return plane, torch.ones(groups, 1, *weight.shape[2:], dtype=plane.dtype, device=plane.device), channels
 
 
 def _each(value, dimensions):

@@ -21,13 +21,14 @@ def plot_operations(results, path=None):
     Raises:
         TypeError, ValueError: no list of Operations; none; a T that comes twice.
     """
-    results = list(results)
+    if not isinstance(results, (list, tuple)):
+        raise TypeError(f"results: expected a list of Operations, got {type(results).__name__}")
     for result in results:
         if not isinstance(result, Operations):
             raise TypeError(f"results: expected Operations, made by count_operations, got {type(result).__name__}")
     if not results:
         raise ValueError("results: expected at least one, got none")
-    results.sort(key=lambda result: result.timesteps)
+    results = sorted(results, key=lambda result: result.timesteps)
     steps = [result.timesteps for result in results]
     if len(set(steps)) < len(steps):
         raise ValueError(f"results: expected each T once, got {steps}")
