@@ -21,10 +21,11 @@ FIELDS = [field.name for field in dataclasses.fields(Count) if field.name != "by
 
 
 def seq(*layers):
+    """Factory of networks of these layers, a_ standing for an activation."""
     return lambda a: nn.Sequential(*(a() if layer is a_ else copy.deepcopy(layer) for layer in layers))
 
 
-a_ = object()  # stands for an activation
+a_ = object()
 
 
 def _spikes_and_numbers(s, x):
@@ -46,9 +47,10 @@ NETWORKS = {
     "transposed": seq(conv(), a_, nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=2), a_),
     "norms": seq(conv(), nn.BatchNorm2d(4), a_, conv(4, 2), nn.BatchNorm2d(2), a_, nn.BatchNorm2d(2)),
     "on_the_input": seq(a_, conv(), a_, a_),
-    "pools": seq(nn.MaxPool2d(2, 1), conv(), a_, nn.MaxPool2d(3, 2, 1), conv(4, 3), a_, nn.AvgPool2d(2, 1), nn.AdaptiveAvgPool2d(1),
-                 nn.Flatten(), nn.Linear(3, 2)),
-    "average_pools": seq(nn.AvgPool2d(2, 1, 1), conv(), a_, nn.AvgPool2d(3, 2, 1), conv(4, 2), a_, nn.AdaptiveAvgPool2d(2)),
+    "pools": seq(nn.MaxPool2d(2, 1), conv(), a_, nn.MaxPool2d(3, 2, 1), conv(4, 3), a_, nn.AvgPool2d(2, 1),
+                 nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)),
+    "average_pools": seq(nn.AvgPool2d(2, 1, 1), conv(), a_, nn.AvgPool2d(3, 2, 1), conv(4, 2), a_,
+                         nn.AdaptiveAvgPool2d(2)),
     "windows_of_one": seq(conv(), a_, nn.AdaptiveAvgPool2d((5, 5)), conv(4, 2), a_),
     "mean": behind(lambda s, h: s.linear(s.last(s.second(h)).mean((2, 3))), linear=nn.Linear(4, 2)),
     "residual": behind(lambda s, h: s.last(s.second(h) + h)),

@@ -1,4 +1,4 @@
-"""How often the elements of a value take part in a synapse or a pool: strides, padding, groups and borders included."""
+"""How often the elements of a value take part in a synapse or a pool, with strides, padding, groups and borders."""
 
 import math
 
@@ -47,13 +47,13 @@ def _each(value, dimensions):
 
 
 def windows(lengths, sizes, kernel, stride, padding, dilation):
-    """Which places each window of a pool covers: for each dimension bool [size, length]. Beyond the borders is nothing."""
+    """Which places each window of a pool covers: for each dimension bool [size, length]. Nothing is beyond the borders."""
     dimensions = len(lengths)
     kernel = _each(kernel, dimensions)
     stride = kernel if stride in (None, (), []) else _each(stride, dimensions)
     covered = []
-    for length, size, taps, step, pad, spread in zip(lengths, sizes, kernel, stride, _each(padding, dimensions),
-                                                     _each(dilation, dimensions)):
+    padding, dilation = _each(padding, dimensions), _each(dilation, dimensions)
+    for length, size, taps, step, pad, spread in zip(lengths, sizes, kernel, stride, padding, dilation):
         cover = torch.zeros(size, length, dtype=torch.bool)
         for window in range(size):
             for tap in range(taps):
@@ -83,6 +83,14 @@ def through_windows(cover, plane):
     return plane.sum().item()
 
 
-def covered_places(cover):
-    """How many places all windows of one channel cover, those covered twice counted twice."""
-    return math.prod(int(places.sum()) for places in cover)
+def windows_less_one(cover, value):
+    """Sum over all windows, one for each element of `value`, of the places they cover, less one each."""
+    places = math.prod(int(dimension.sum()) for dimension in cover)
+    channels = value.numel() // math.prod(len(dimension) for dimension in cover)
+    return places * channels - value.numel()
+
+
+def copies(cover):
+    """Whether each window is one place, and each place one window."""
+    return all(places.shape[0] == places.shape[1] and bool(places.diagonal().all()) and int(places.sum()) == len(places)
+               for places in cover)

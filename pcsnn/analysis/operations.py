@@ -7,7 +7,8 @@ import torch
 from torch import fx
 
 from pcsnn.analysis.costs import EXECUTIONS, Count, LayerOperations, Operations
-from pcsnn.analysis.operation_rules import Call, cost, summed, tensors
+from pcsnn.analysis.operation_calls import Call, summed
+from pcsnn.analysis.operation_rules import cost
 from pcsnn.analysis.signals import AVERAGE, CONSTANT, MOVING, WORD, Signals, outcome
 from pcsnn.baselines.serial import SerialIF, serial
 from pcsnn.convert.methods.batches import Batches, show
@@ -58,9 +59,10 @@ class _Walk(fx.Interpreter):
         if isinstance(module, TimeAverage):
             return self.average(node, self._signals[node.args[0]])
         signals = fx.map_arg(node.args, lambda source: self._signals.get(source, source))
-        call = Call(node, module, args, kwargs, signals, value, self.steps)
-        result = cost(call)
-        operands = tensors(signals)
+        if "other" in kwargs:
+            args, signals = (*args, kwargs["other"]), (*signals, self._signals.get(node.kwargs["other"], kwargs["other"]))
+        result = cost(Call(node, module, args, kwargs, signals, value, self.steps))
+        operands = [self._signals[source] for source in sources]
         if result is None:
             self.uncounted.append(_name(node))
             return outcome(value, operands)
