@@ -3,9 +3,10 @@
     python benchmarks/operations.py                                  two networks at T = 8, on FashionMNIST test images
     python benchmarks/operations.py --timesteps 1 2 4 8 16 32 --plot operations.png --layers
 
-Batch norms are folded. Serial and parallel: what an event-driven machine does, an addition for each target of each spike.
-docs/operations.md has the conventions. "memory" is what the traffic would cost from a static memory of 1 MB at 100 pJ a 64-bit
-access, and from DRAM at 1.3 nJ, the lower end (Horowitz, ISSCC 2014): the usual energy leaves both out.
+Batch norms are folded. Serial and parallel: what an event-driven machine does, an addition for each target of each
+spike. docs/operations.md has the conventions. "energy" leaves memory out, as is usual. "SRAM" and "DRAM" are what the
+traffic alone would cost: at 100 pJ for 64 bits from a cache of 1 MB, at 1.3 nJ, the lower end, from DRAM (Horowitz,
+ISSCC 2014).
 """
 
 import argparse
@@ -30,7 +31,8 @@ def rows(result):
     energies = result.energy()
     for execution in EXECUTIONS:
         total, energy = result.total(execution), energies[execution]
-        numbers = (total.accumulates, total.macs, total.input_macs, total.additions, total.comparisons, total.bytes / 1024)
+        numbers = (total.accumulates, total.macs, total.input_macs, total.additions, total.comparisons,
+                   total.bytes / 1024)
         joules = (energy.total, energy.first_layer, total.bytes * SRAM, total.bytes * DRAM)
         yield (str(result.timesteps), execution, *(f"{value:,.0f}" for value in numbers),
                *(f"{1e6 * value:.2f}" for value in joules))
@@ -50,7 +52,7 @@ def measure(name, args):
     return results
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=networks.QCFS, default=["vgg", "resnet20"])
     parser.add_argument("--timesteps", type=int, nargs="+", default=[8])
@@ -59,13 +61,14 @@ def main():
     parser.add_argument("--plot", type=pathlib.Path, help="write a picture against T of the last network")
     parser.add_argument("--json", type=pathlib.Path, help="also write all results to this file")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     results = {name: measure(name, args) for name in args.networks}
     if args.plot:
         plot_operations(results[args.networks[-1]], args.plot)
     if args.json:
-        args.json.write_text(json.dumps({name: [result.as_dict() for result in some] for name, some in results.items()}) + "\n")
+        found = {name: [result.as_dict() for result in some] for name, some in results.items()}
+        args.json.write_text(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Operations on the arrays of one step, number by number, that count themselves: what operation_reference runs.
 
-Every addition, multiplication and comparison is one of `Number`, which tallies itself. Spikes go to their targets one by
-one.
+Every addition, multiplication and comparison is one of `Number`, which tallies itself. Spikes go to their targets one
+by one.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from torch import nn
 
 
 class Meter:
-    """Tallies: {node name: Counter}. What an execution of an operation has loaded of an operand, it does not load again."""
+    """Tallies: {node name: Counter}. What an execution of an operation has loaded of an operand, it keeps."""
 
     def __init__(self):
         self.rows = defaultdict(Counter)
@@ -64,7 +64,7 @@ class Number:
 
 
 class Cell:
-    """What an element holds at one step: a number, or the spikes of some trains, [(fired, worth)]; neither is padding."""
+    """What an element holds at a step: a number, or the spikes of some trains, [(fired, worth)]; neither is padding."""
 
     def __init__(self, number=None, trains=(), fixed=False, averaged=False):
         self.number, self.trains, self.fixed, self.averaged = number, list(trains), fixed, averaged
@@ -170,7 +170,8 @@ class Arithmetic:
         scale = (m.running_var + m.eps).rsqrt() * m.weight
         shift = (m.bias - m.running_mean * scale).tolist()
         each = len(x.cells) // len(shift)
-        out = [self.send(self.number(shift[i // each]), cell, scale[i // each].item()) for i, cell in enumerate(x.cells)]
+        scale = scale.tolist()
+        out = [self.send(self.number(shift[i // each]), cell, scale[i // each]) for i, cell in enumerate(x.cells)]
         return x.shape, out
 
     def windows(self, m, x, sizes):

@@ -1,4 +1,4 @@
-"""Runs a small converted network number by number and counts what it does: the oracle of pcsnn.analysis.count_operations.
+"""Runs a small converted network number by number and counts what it does: the oracle of count_operations.
 
 Spikes come from the neurons run here, step by step; every cell read or written tallies its bits. Only the graph, the
 parameters and moves of elements (done to their places) are taken from the network.
@@ -143,11 +143,11 @@ class Machine(Arithmetic):
         return node.op == "call_method" or node.target in ops.MOVING_FUNCTIONS or node.target is getattr
 
     def walk(self, image, steps):
-        """Run the network on `steps` steps at once. Returns {node: list of arrays}; one array alone is the same at each."""
+        """Run the network on `steps` steps at once. A value is a list of arrays; one alone is the same at each step."""
         values = {}
         for node in self.graph.nodes:
             if node.op == "output":
-                break
+                return
             if node in self.kept:
                 values[node] = self.kept[node]
                 continue
@@ -166,7 +166,6 @@ class Machine(Arithmetic):
                 values[node] = self.compute(node, module, operands, steps)
             if not isinstance(values[node], list) or not any(array.over_time for array in values[node]):
                 self.kept[node] = values[node]
-        return values
 
     def compute(self, node, module, operands, steps):
         self.meter.execution(node.name)

@@ -2,8 +2,11 @@
 
 import copy
 import dataclasses
+import importlib
 import json
 import math
+import pathlib
+import types
 
 import operation_reference
 import pytest
@@ -177,7 +180,8 @@ def two_layers():
     return pcsnn.convert(make("convolutions"), 3, method="none")
 
 
-@pytest.mark.parametrize("feed", [lambda x: x, lambda x: [x[:1], x[1:]], lambda x: iter([(x[:3], torch.zeros(3)), (x[3:], None)])],
+@pytest.mark.parametrize("feed", [lambda x: x, lambda x: [x[:1], x[1:]],
+                                  lambda x: iter([(x[:3], torch.zeros(3)), (x[3:], None)])],
                          ids=["tensor", "batches", "labelled iterator"])
 def test_batches_do_not_matter(feed):
     snn, x = two_layers(), images(4)
@@ -203,9 +207,9 @@ def test_the_neurons_formulas():
         snn = pcsnn.convert(make("no_bias"), timesteps, method="none")
         rows = [row for row in count_operations(snn, images(1), progress=False).layers if row.kind == "neuron"]
         (counts,) = (row.counts for row in rows)
-        assert [(counts[execution].additions, counts[execution].comparisons, counts[execution].multiplications)
-                for execution in EXECUTIONS] == [(200 * timesteps, 100 * timesteps, 0), (100 * timesteps, 100 * search, 0),
-                                                 (0, 100 * search, 100), (0, 100, 0)]
+        figures = [(count.additions, count.comparisons, count.multiplications) for count in map(counts.get, EXECUTIONS)]
+        assert figures == [(200 * timesteps, 100 * timesteps, 0), (100 * timesteps, 100 * search, 0),
+                           (0, 100 * search, 100), (0, 100, 0)]
 
 
 def test_energy_by_hand():
@@ -254,7 +258,7 @@ def test_dict_file_and_table(tmp_path):
 def test_unknown_operations_are_named():
     net = randomise(network(lambda s, x: s.act(s.conv(torch.sin(x))), conv=conv(), act=QCFS(LEVELS)))
     result = count_operations(pcsnn.convert(net, 4), images().float(), progress=False)
-    assert result.uncounted == ["sin"] and "not counted: sin" in str(result) and result.as_dict()["uncounted"] == ["sin"]
+    assert result.uncounted == result.as_dict()["uncounted"] == ["sin"] and "not counted: sin" in str(result)
     assert result.total("float").input_macs > 0
 
 
@@ -266,10 +270,12 @@ def test_plot(tmp_path):
     assert (tmp_path / "operations.png").stat().st_size > 1000
     lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
     assert list(lines) == list(EXECUTIONS)
-    total = [result.total("serial") for result in reversed(results)]
+    total = [result.total("serial") for result in results[::-1]]
     assert list(lines["serial"].get_xdata()) == [2, 4]
-    assert list(lines["serial"].get_ydata()) == pytest.approx([(one.accumulates + one.input_macs) / 1e6 for one in total])
-    for bad, error, words in (([], ValueError, "results: expected at least one"), ([snn], TypeError, "got SpikingNetwork"),
+    expected = [(one.accumulates + one.input_macs) / 1e6 for one in total]
+    assert list(lines["serial"].get_ydata()) == pytest.approx(expected)
+    for bad, error, words in (([], ValueError, "results: expected at least one"),
+                              ([snn], TypeError, "got SpikingNetwork"),
                               (results[:1] * 2, ValueError, "expected each T once"),
                               (results[0], TypeError, "results: expected a list")):
         with pytest.raises(error, match=words):
@@ -280,15 +286,15 @@ def test_plot(tmp_path):
 @pytest.mark.parametrize("change, error, words", [
     (dict(snn=nn.ReLU()), TypeError, "snn: expected a SpikingNetwork, made by pcsnn.convert, got ReLU"),
     (dict(snn=lambda: pcsnn.optimize(two_layers().float())), ValueError, "snn: is optimised"),
-    (dict(snn=lambda: pcsnn.convert(randomise(nn.Sequential(conv(), QCFS(LEVELS), nn.GELU())), 4, strict=False)), ValueError,
-     "snn: 2 is analog"),
+    (dict(snn=lambda: pcsnn.convert(randomise(nn.Sequential(conv(), QCFS(LEVELS), nn.GELU())), 4, strict=False)),
+     ValueError, "snn: 2 is analog"),
     (dict(data=3), TypeError, "data: expected a tensor"),
     (dict(data=[]), ValueError, "data: expected at least one batch"),
     (dict(data=images() / 0), ValueError, "data: expected finite values"),
 ])
 def test_refuses(change, error, words):
     arguments = dict(snn=two_layers(), data=images()) | {
-        name: value() if callable(value) and not isinstance(value, nn.Module) else value for name, value in change.items()}
+        name: value() if isinstance(value, types.FunctionType) else value for name, value in change.items()}
     with pytest.raises(error, match=words):
         count_operations(**arguments)
 
@@ -304,3 +310,17 @@ def test_results_refuse():
         result.energy(accumulate="1")
     with pytest.raises(ValueError, match="mac: expected at least accumulate, 2, which it includes, got 1"):
         result.energy(mac=1, accumulate=2)
+
+
+def test_the_benchmark_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).resolve().parents[1] / "benchmarks"))
+    module = importlib.import_module("operations")
+    options = ["--networks", "transformer", "--timesteps", "1", "--images", "2", "--json", str(tmp_path / "all.json")]
+    module.main(options)
+    (result,) = json.loads((tmp_path / "all.json").read_text())["transformer"]
+    assert (result["timesteps"], result["images"]) == (1, 2)
+    printed = capsys.readouterr().out
+    for execution in EXECUTIONS:
+        (line,) = (line for line in printed.splitlines() if f" {execution} " in line)
+        assert f"{result['total'][execution]['additions']:,.0f}" in line
+        assert f"{1e6 * result['energy'][execution]['total']:.2f}" in line

@@ -8,6 +8,6 @@ from pcsnn.analysis.record import Recording, record
 from pcsnn.analysis.sweep import Sweep, SweepRow, sweep
 
 __all__ = [
-    "EXECUTIONS", "Count", "Energy", "LayerError", "LayerErrors", "LayerOperations", "Operations", "Recording", "Sweep", "SweepRow",
-    "count_operations", "layer_errors", "plot_operations", "record", "sweep",
+    "EXECUTIONS", "Count", "Energy", "LayerError", "LayerErrors", "LayerOperations", "Operations", "Recording", "Sweep",
+    "SweepRow", "count_operations", "layer_errors", "plot_operations", "record", "sweep",
 ]

@@ -10,7 +10,7 @@ from pcsnn.convert import operations as ops
 
 
 def through_module(module, plane):
-    """Sum over the elements of `plane` of each times its fan-out through a convolution, a linear layer or a batch norm."""
+    """Sum over the elements of `plane` of each times its fan-out through a convolution, linear layer or batch norm."""
     if isinstance(module, nn.Linear):
         return plane.sum().item() * module.out_features
     if isinstance(module, ops.BATCH_NORMS):
@@ -47,7 +47,7 @@ def _each(value, dimensions):
 
 
 def windows(lengths, sizes, kernel, stride, padding, dilation):
-    """Which places each window of a pool covers: for each dimension bool [size, length]. Nothing is beyond the borders."""
+    """Which places each window of a pool covers: for each dimension bool [size, length]. No place is beyond borders."""
     dimensions = len(lengths)
     kernel = _each(kernel, dimensions)
     stride = kernel if stride in (None, (), []) else _each(stride, dimensions)

@@ -1,8 +1,8 @@
 """One operation at work, and what all rules of pcsnn.analysis.operation_rules share.
 
-A sum starts at its bias, so that a bias costs nothing and n terms cost n additions. A spike costs an addition wherever it
-goes: what it is worth is in the weight. A number costs a multiplication and an addition at every step, or once where it
-is the same at every step.
+A sum starts at its bias, so that a bias costs nothing and n terms cost n additions. A spike costs an addition wherever
+it goes: what it is worth is in the weight. A number costs a multiplication and an addition at every step, or once where
+it is the same at every step.
 """
 
 from collections import Counter

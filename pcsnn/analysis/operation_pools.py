@@ -1,4 +1,4 @@
-"""What pools and interpolations cost. Each rule gives (kind, Counter, signals of the result), or None if it does not know."""
+"""What pools and interpolations cost; rules as in pcsnn.analysis.operation_rules."""
 
 from collections import Counter
 
@@ -37,8 +37,8 @@ def average_pool(call):
 
 
 def maximum(call):
-    """n - 1 comparisons for each window of n places, at every step. The maximum of sorted trains fires the largest of their
-    counts (12)."""
+    """n - 1 comparisons for each window of n places, at every step. The maximum of sorted trains fires as often as that
+    train of them which fires most (12)."""
     source = call.source
     if call.node.op == "call_function" and call.node.target is torch.amax:
         compared = call.args[0].numel() - call.value.numel()

@@ -1,7 +1,7 @@
 """What an operation of a network costs, by what its operands carry. Neurons are in pcsnn.analysis.operations.
 
-Each rule gives (kind, Counter, signals of the result), or None if it does not know. The Counter has the fields of Count for
-all images together, but for the bytes: `bits` of values, of all images, and of `parameters`, once.
+Each rule gives (kind, Counter, signals of the result), or None if it does not know. The Counter has the fields of Count
+for all images together, but for the bytes: `bits` of values, of all images, and of `parameters`, once.
 """
 
 import builtins
@@ -54,8 +54,8 @@ def _functional_synapse(call):
 
 
 def _product(call):
-    """A matrix product. A spike of the left factor adds a row of the right one; a spike of the right one adds a column of
-    the left one's numbers; numbers are multiplied."""
+    """A matrix product. A spike of the left factor adds a row of the right one; a spike of the right one adds a column
+    of the left one's numbers; numbers are multiplied."""
     first = 1 if call.node.target is torch.einsum else 0
     left, right = call.signals[first:first + 2]
 
@@ -97,8 +97,9 @@ def _scaling(call):
         return "scale", spent, result
     left, right = call.wide(operands)
     result = outcome(call.value, operands)
-    multiplications = whole(left.events) + whole(right.events) + whole(left.filled * right.filled) * call.passes(*operands)
-    return "scale", Counter(multiplications=multiplications, bits=call.bits(result, *operands)), result
+    spikes, numbers = whole(left.events) + whole(right.events), whole(left.filled * right.filled)
+    spent = Counter(multiplications=spikes + numbers * call.passes(*operands), bits=call.bits(result, *operands))
+    return "scale", spent, result
 
 
 def _moved(call):

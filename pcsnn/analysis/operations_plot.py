@@ -9,7 +9,7 @@ _STYLES = {"serial": (plots.WRONG, "o", "-"), "parallel": ("#ff7f0e", "^", "-"),
 
 
 def plot_operations(results, path=None):
-    """Synaptic operations, operations of neurons and all else, energy, and memory traffic against T, one line an execution.
+    """Synaptic operations, those of neurons and all else, energy, and memory traffic against T, a line an execution.
 
     Args:
         results: a list of Operations of one network at several T.
@@ -38,9 +38,10 @@ def plot_operations(results, path=None):
         totals = [result.total(execution) for result in results]
         style = dict(color=colour, marker=marker, linestyle=line, label=execution)
         macs = [count.macs + count.input_macs for count in totals]
+        rest = [count.additions + count.multiplications + count.comparisons - count.accumulates - 2 * mac
+                for count, mac in zip(totals, macs)]
         synaptic.plot(steps, [(count.accumulates + mac) / 1e6 for count, mac in zip(totals, macs)], **style)
-        others.plot(steps, [(count.additions - count.accumulates + count.multiplications - 2 * mac + count.comparisons) / 1e6
-                            for count, mac in zip(totals, macs)], **style)
+        others.plot(steps, [value / 1e6 for value in rest], **style)
         energy.plot(steps, [1e6 * result.energy()[execution].total for result in results], **style)
         traffic.plot(steps, [count.bytes / 2**20 for count in totals], **style)
     for axes, title, label in ((synaptic, "Synaptic operations (MACs, accumulates)", "millions an image"),

@@ -55,8 +55,8 @@ class Signals:
         return any(bool((number == kind).any()) for number in _listed(self.number))
 
     def bits(self, steps):
-        """What is read or written for `steps` steps: a bit for each step of a train, a word for each number of a step; a
-        number that does not change counts once."""
+        """What is read or written for `steps` steps: a bit for each step of a train, a word for each number of a step,
+        one word for a number that does not change."""
         moving = int((self.number == MOVING).sum())
         still = int((self.number > 0).sum()) - moving
         return steps * int(self.trains.sum()) + WORD * (steps * moving + still)
