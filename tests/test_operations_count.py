@@ -67,6 +67,7 @@ NETWORKS = {
     "moves": behind(lambda s, h: s.last(s.second(F.pad(h[:, :, 1:, ::2], (1, 0, 2, 0))))),
     "attention": behind(_attention),
     "attention_of_averages": behind(lambda s, h: s.last(s.second(h)) @ s.third(h), third=conv(4, 4)),
+    "numbers_times_spikes": behind(lambda s, h: s.third(h) @ s.last(s.second(h)), third=conv(4, 4)),
 }
 
 

@@ -32,7 +32,7 @@ def plot_operations(results, path=None):
     steps = [result.timesteps for result in results]
     if len(set(steps)) < len(steps):
         raise ValueError(f"results: expected each T once, got {steps}")
-    figure = plots._figure(17.0, 4.4)
+    figure = plots._figure(15.5, 3.9)
     synaptic, others, energy, traffic = figure.subplots(1, 4)
     for execution, (colour, marker, line) in _STYLES.items():
         totals = [result.total(execution) for result in results]
