@@ -1,0 +1,79 @@
+"""What each element of a value carries over time: spikes of one or more neurons, or a number."""
+
+from dataclasses import dataclass
+
+import torch
+
+CONSTANT, AVERAGE, MOVING = 1, 2, 3  # a number: as the input is at all steps; an average over them; another at each
+WORD = 32  # bits of a number; a spike takes one
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Three float64 tensors shaped like a value, or tuples of them where a value is a tuple.
+
+    Attributes:
+        events: how many spikes an element carries over the steps looked at.
+        trains: how many spike trains it is the sum of; 0 where it is a number or padding.
+        number: CONSTANT, AVERAGE or MOVING; 0 where it is trains or padding.
+    """
+
+    events: torch.Tensor
+    trains: torch.Tensor
+    number: torch.Tensor
+
+    @classmethod
+    def numbers(cls, value, kind):
+        none = torch.zeros(value.shape, dtype=torch.float64, device=value.device)
+        return cls(none, none, torch.full_like(none, kind))
+
+    @classmethod
+    def spikes(cls, events):
+        events = events.double()
+        return cls(events, torch.ones_like(events), torch.zeros_like(events))
+
+    def map(self, change):
+        """The same change of each of the three."""
+        return Signals(change(self.events), change(self.trains), change(self.number))
+
+    @property
+    def filled(self):
+        """1 where an element is a number, else 0."""
+        return (self.number > 0).double()
+
+    @property
+    def over_time(self):
+        """Whether any element changes from step to step."""
+        return any(bool((trains > 0).any()) for trains in _listed(self.trains)) or self._any(MOVING)
+
+    @property
+    def averaged(self):
+        """Whether any element is an average over the steps."""
+        return self._any(AVERAGE)
+
+    def _any(self, kind):
+        return any(bool((number == kind).any()) for number in _listed(self.number))
+
+    def bits(self, steps):
+        """What is read or written for `steps` steps: a bit for each step of a train, a word for each number of a step,
+        one word for a number that does not change."""
+        moving = int((self.number == MOVING).sum())
+        still = int((self.number > 0).sum()) - moving
+        return steps * int(self.trains.sum()) + WORD * (steps * moving + still)
+
+
+def _listed(planes):
+    return planes if isinstance(planes, tuple) else (planes,)
+
+
+def outcome(value, sources):
+    """The signals of numbers, a tensor or several, computed from `sources`."""
+    kind = CONSTANT
+    if any(source.over_time for source in sources):
+        kind = MOVING
+    elif any(source.averaged for source in sources):
+        kind = AVERAGE
+    if isinstance(value, torch.Tensor):
+        return Signals.numbers(value, kind)
+    parts = [Signals.numbers(part, kind) for part in value]
+    return Signals(*(tuple(getattr(part, plane) for part in parts) for plane in ("events", "trains", "number")))
