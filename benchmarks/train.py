@@ -90,16 +90,19 @@ def train(args):
     torch.manual_seed(args.seed)
     if args.start:
         model, before = networks.load(args.start)
-        if (before["model"], before["levels"]) != (args.model, args.levels):
+        if (before["model"], before["levels"], before.get("activation", args.activation)) != (
+                args.model, args.levels, args.activation):
             raise SystemExit(f"{args.start} is a {before['model']} with {before['levels']} levels")
         stages = [*before["stages"], stage]
     else:
-        model, stages = networks.build(args.model, args.levels), [stage]
+        model, stages = networks.build(args.model, args.levels, args.activation), [stage]
     model = model.to(memory_format=torch.channels_last)
     steps = len(images) // args.batch
     optimizer, schedule = build_optimizer(model, stage, args.epochs * steps)
 
     settings = {"model": args.model, "levels": args.levels, "stages": stages}
+    if args.activation in networks.SIGNED:
+        settings["activation"] = args.activation
     state_file = args.output.with_suffix(".training.pt")
     done = 0
     if state_file.exists():
@@ -150,8 +153,9 @@ def main():
     parser.add_argument("--model", choices=sorted(networks.FASHION_MNIST), required=True)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder with FashionMNIST's *-ubyte.gz files")
     parser.add_argument("--output", type=pathlib.Path,
-                        help="default: benchmarks/checkpoints/MODEL[-relu]-fashion-mnist.safetensors")
-    parser.add_argument("--activation", choices=("qcfs", "relu"), default="qcfs", help="relu: ReLU6 in a mobilenet")
+                        help="default: benchmarks/checkpoints/MODEL[-ACTIVATION]-fashion-mnist.safetensors")
+    parser.add_argument("--activation", choices=("qcfs", "relu", *networks.SIGNED), default="qcfs",
+                        help="relu: ReLU6 in a mobilenet")
     parser.add_argument("--levels", type=int, default=8, help="quantization levels L of QCFS")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)

@@ -38,6 +38,12 @@ inline void check_levels(const at::Tensor& levels, at::IntArrayRef neurons, int6
               ", got ", repeat);
 }
 
+inline void check_balance(int64_t turn, int64_t low, const at::Tensor& levels) {
+  const int64_t timesteps = levels.size(-1);
+  TORCH_CHECK(turn >= 0 && turn <= timesteps, "turn: expected 0..", timesteps, ", got ", turn);
+  TORCH_CHECK(low >= 0 && low <= timesteps, "low: expected 0..", timesteps, ", got ", low);
+}
+
 inline void check_channel_values(const char* name, const at::Tensor& values, at::IntArrayRef neurons) {
   check_cpu(name, values);
   TORCH_CHECK(at::isFloatingType(values.scalar_type()), name, ": expected a floating dtype, got ",

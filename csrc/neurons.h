@@ -20,8 +20,8 @@ constexpr int64_t kFewLevels = 16;
 template <class F>
 class Table {
  public:
-  Table(const Channels& channels, const at::Tensor& levels, int64_t repeat, bool distinct)
-      : levels_(levels.to(dtype_of<F>).contiguous()), each_(channels.each()) {
+  Table(const Channels& channels, const at::Tensor& levels, int64_t repeat, bool distinct, Balance balance = {})
+      : balance_(balance), levels_(levels.to(dtype_of<F>).contiguous()), each_(channels.each()) {
     const int64_t timesteps = levels_.size(-1);
     const int64_t rows = levels_.dim() == 2 ? levels_.size(0) : 1;
     const F* data = levels_.const_data_ptr<F>();
@@ -62,11 +62,13 @@ class Table {
             repeat_,
             weight_,
             each_,
+            balance_,
             columns_.empty() ? nullptr : columns_.data() + offset,
             columns_stride_};
   }
 
  private:
+  Balance balance_;
   at::Tensor levels_;
   bool each_;
   std::vector<int32_t> row_;

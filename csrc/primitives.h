@@ -21,6 +21,14 @@ struct Values {
   bool each;
 };
 
+// A signed table (S1): k levels reached are |k - turn| - low spikes, those below zero counted negative.
+struct Balance {
+  int32_t turn;
+  int32_t low;
+  bool any() const { return turn || low; }
+  int32_t operator()(int32_t count) const { return (count < turn ? turn - count : count - turn) - low; }
+};
+
 // The level table as the neurons of a block see it. `each` says whether row, first and inverse hold one entry a neuron
 // (the channel changes from neuron to neuron) or a single one.
 template <class F>
@@ -33,6 +41,7 @@ struct Search {
   int32_t repeat;  // m >= 1: a row is timesteps / m evenly spaced levels, each m times; 0: bisect
   int32_t weight;  // what a distinct level adds to the count
   bool each;
+  Balance balance;   // of the rates
   const F* columns;  // level x of neuron i at [x * columns_stride + i], or null: few levels of neighbours of other channels
   int64_t columns_stride;
 };
@@ -46,7 +55,7 @@ struct Kernels {
   void (*add_rows[kTypes])(const F* base, const void* in, int64_t stride, int64_t n, F* mean);
   void (*add_counts)(const F* base, const uint8_t* counts, Values<F> scale, int64_t n, F* mean);
   void (*search)(const F* mean, int64_t n, const Search<F>& table, uint8_t* counts);
-  void (*rates[kTypes])(const uint8_t* counts, Values<F> scale, int64_t n, void* out);
+  void (*rates[kTypes])(const uint8_t* counts, Balance balance, Values<F> scale, int64_t n, void* out);
 };
 
 // `off` and `on` are bit patterns of the output's width; a neuron spikes where its count reaches `threshold` (0..255).

@@ -112,9 +112,13 @@ void add_counts(const F* base, const uint8_t* counts, Values<F> scale, int64_t n
 }
 
 template <class Out, class F>
-void rates(const uint8_t* counts, Values<F> scale, int64_t n, void* out) {
+void rates(const uint8_t* counts, Balance balance, Values<F> scale, int64_t n, void* out) {
   Out* __restrict to = static_cast<Out*>(out);
   int64_t i = 0;
+  if (balance.any()) {
+    for (; i < n; ++i) narrow(scale.data[scale.each ? i : 0] * static_cast<F>(balance(counts[i])), to + i);
+    return;
+  }
 #if PCSNN_AVX2
   if constexpr (std::is_same_v<Out, Half>)
     for (; i + 8 <= n; i += 8) {
@@ -372,7 +376,8 @@ void search<float>(const float* mean, int64_t n, const Search<float>& table, uin
 }
 
 template <class Find>
-void rate32(const float* mean, const float* residual, int64_t i, const Find& find, Values<float> scale, float* out) {
+void rate32(const float* mean, const float* residual, int64_t i, const Find& find, Balance balance, Values<float> scale,
+            float* out) {
   __m256 means[kVectors];
   for (int v = 0; v < kVectors; ++v) {
     means[v] = _mm256_loadu_ps(mean + 8 * v);
@@ -380,6 +385,11 @@ void rate32(const float* mean, const float* residual, int64_t i, const Find& fin
   }
   __m256i count[kVectors];
   find(means, i, count);
+  if (balance.any()) {
+    const __m256i turn = _mm256_set1_epi32(balance.turn), low = _mm256_set1_epi32(balance.low);
+    for (int v = 0; v < kVectors; ++v)
+      count[v] = _mm256_sub_epi32(_mm256_abs_epi32(_mm256_sub_epi32(count[v], turn)), low);
+  }
   for (int v = 0; v < kVectors; ++v) {
     const __m256 factor = scale.each ? _mm256_loadu_ps(scale.data + i + 8 * v) : _mm256_set1_ps(*scale.data);
     _mm256_storeu_ps(out + 8 * v, _mm256_mul_ps(factor, _mm256_cvtepi32_ps(count[v])));
@@ -390,13 +400,13 @@ void fused_rates(const float* mean, const float* residual, int64_t n, const Sear
                  float* out) {
   with_find(n, table, [=](const auto& find) {
     int64_t i = 0;
-    for (; i + 32 <= n; i += 32) rate32(mean + i, residual ? residual + i : nullptr, i, find, scale, out + i);
+    for (; i + 32 <= n; i += 32) rate32(mean + i, residual ? residual + i : nullptr, i, find, table.balance, scale, out + i);
     if (i == n) return;
     alignas(32) float rest[32] = {}, more[32] = {}, found[32];
     const size_t bytes = static_cast<size_t>(n - i) * sizeof(float);
     __builtin_memcpy(rest, mean + i, bytes);
     if (residual) __builtin_memcpy(more, residual + i, bytes);
-    rate32(rest, residual ? more : nullptr, i, find, scale, found);
+    rate32(rest, residual ? more : nullptr, i, find, table.balance, scale, found);
     __builtin_memcpy(out + i, found, bytes);
   });
 }
@@ -430,7 +440,7 @@ void fused_rates(const float* mean, const float* residual, int64_t n, const Sear
     const float sum = residual ? mean[i] + residual[i] : mean[i];
     const int64_t channel = i * table.each;
     const int32_t count = table.repeat ? guess_one(sum, table, channel) : bisect_one(sum, table, channel);
-    out[i] = scale.data[i * scale.each] * static_cast<float>(count);
+    out[i] = scale.data[i * scale.each] * static_cast<float>(table.balance(count));
   }
 }
 

@@ -45,9 +45,9 @@ namespace {
 // `out` may be `current`.
 template <class F>
 void rates_into(const at::Tensor& out, const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
-                const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat) {
+                const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat, Balance balance) {
   const Channels channels(current, per_channel(levels, scale, residual_scale));
-  const Table<F> table(channels, levels, repeat, true);
+  const Table<F> table(channels, levels, repeat, true, balance);
   const ChannelValues<F> scales(channels, scale);
   const Mean<F> mean(channels, current, residual, residual_scale);
   const Type type = current_type(current);
@@ -73,24 +73,28 @@ void rates_into(const at::Tensor& out, const at::Tensor& current, const at::Tens
     channels.runs(begin, end, [&](int64_t start, int64_t length, int64_t offset) {
       const int64_t i = start - begin;
       kernels<F>().search(means + i, length, table.at(offset), counts + i);
-      kernels<F>().rates[type](counts + i, scales.at(offset), length, rates + start * size);
+      kernels<F>().rates[type](counts + i, balance, scales.at(offset), length, rates + start * size);
     });
   });
 }
 
 void run_rates(const at::Tensor& out, const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
-               const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat) {
+               const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat, int64_t turn,
+              int64_t low) {
   const auto run = current_type(current) == kDouble ? rates_into<double> : rates_into<float>;
-  run(out, current, levels, scale, residual, residual_scale, repeat);
+  const Balance balance{static_cast<int32_t>(turn), static_cast<int32_t>(low)};
+  run(out, current, levels, scale, residual, residual_scale, repeat, balance);
 }
 
 at::Tensor fire_rates(const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
-                      const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat) {
+                      const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat,
+                      int64_t turn, int64_t low) {
   current_type(current);
   check_mean_arguments(current, levels, residual, residual_scale, repeat);
   check_channel_values("scale", scale, current.sizes());
+  check_balance(turn, low, levels);
   at::Tensor out = huge_pages(at::empty_like(current));
-  if (current.numel()) run_rates(out, to_dense(current), levels, scale, residual, residual_scale, repeat);
+  if (current.numel()) run_rates(out, to_dense(current), levels, scale, residual, residual_scale, repeat, turn, low);
   return out;
 }
 
@@ -105,18 +109,20 @@ OptionalTensor kept(const OptionalTensor& residual, const at::Tensor& current) {
 }  // namespace
 
 void fire_rates_(const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
-                 const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat) {
+                 const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat, int64_t turn,
+                 int64_t low) {
   at::assert_no_internal_overlap(current);
   if (!dense(current)) {
-    current.copy_(fire_rates(current, levels, scale, residual, residual_scale, repeat));
+    current.copy_(fire_rates(current, levels, scale, residual, residual_scale, repeat, turn, low));
     return;
   }
   current_type(current);
   check_mean_arguments(current, levels, residual, residual_scale, repeat);
   check_channel_values("scale", scale, current.sizes());
+  check_balance(turn, low, levels);
   if (current.numel() == 0) return;
   const at::Tensor table = levels.is_alias_of(current) ? levels.clone() : levels;
-  run_rates(current, current, table, scale, kept(residual, current), residual_scale, repeat);
+  run_rates(current, current, table, scale, kept(residual, current), residual_scale, repeat, turn, low);
   if (!current.is_inference()) current.unsafeGetTensorImpl()->bump_version();
 }
 

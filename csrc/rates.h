@@ -11,6 +11,7 @@ at::Tensor fire_counts(const at::Tensor& current, const at::Tensor& levels, cons
                        const OptionalTensor& residual_scale, int64_t repeat);
 
 void fire_rates_(const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
-                 const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat);
+                 const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat, int64_t turn = 0,
+                 int64_t low = 0);
 
 }  // namespace pcsnn

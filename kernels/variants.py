@@ -43,13 +43,16 @@ def _tables(form):
     return _empty(torch.float32, _CHANNELS, _TIMESTEPS), _empty(torch.float32, _CHANNELS), 0
 
 
-def _mean(operation, dtype, output, size, form, residual_dtype=torch.uint8):
+def _mean(operation, dtype, output, size, form, residual_dtype=torch.uint8, signed=False):
     shape = _SHAPES[size]
     levels, scale, repeat = _tables(form)
     residual = None if form == "plain" else _empty(residual_dtype, *shape)
     residual_scale = scale if residual is not None and residual_dtype == torch.uint8 else None
     launch = mean_current.plan(_empty(output, *shape), _empty(dtype, *shape), levels,
-                               scale if operation == "fire_rates" else None, residual, residual_scale, repeat)
+                               scale if operation == "fire_rates" else None, residual, residual_scale, repeat,
+                               *((3, 2) if signed else ()))
+    if signed:
+        form = f"{form} signed"
     return Variant(operation, dtype, output, size, form if residual is None or residual_dtype == torch.uint8 else "sum", launch)
 
 
@@ -80,6 +83,7 @@ def variants():
     for dtype in CURRENTS:
         found += [_mean("fire_counts", dtype, torch.uint8, "wide", "full"), _mean("fire_rates", dtype, dtype, "wide", "full"),
                   _mean("fire_rates", dtype, dtype, "wide", "full", residual_dtype=dtype),
+                  _mean("fire_rates", dtype, dtype, "wide", "full", signed=True),
                   _spikes(dtype, torch.uint8, "wide", "full")]
     found += [_spikes(torch.float32, output, "wide", "full") for output in SPIKES[1:]]
     found += [_expand(output, "wide", "full") for output in SPIKES]

@@ -11,10 +11,11 @@ import torch
 from pcsnn import ops, reference, validate
 from pcsnn.attention import spiking_attention
 from pcsnn.fused import conv2d_fire, linear_fire, max_pool2d, sum_pool2d, whole_levels
+from pcsnn.signed import signed_levels
 from pcsnn.spacing import repeat_of
 
 __all__ = ["conv2d_fire", "expand_spikes", "fire_counts", "fire_rates", "fire_spikes", "levels", "linear_fire", "max_pool2d",
-           "spiking_attention", "sum_pool2d", "whole_levels"]
+           "signed_levels", "spiking_attention", "sum_pool2d", "whole_levels"]
 
 
 def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=0.0, bend=None):
@@ -173,8 +174,9 @@ def _check_amplitude(amplitude, dtype, name, shape, like):
     return amplitude
 
 
-def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, repeat=None, inplace=False):
-    """Firing rates of neurons under a mean current, in one pass: scale * (k // m), k as in `fire_counts`.
+def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, repeat=None, inplace=False, turn=0,
+               low=0):
+    """Firing rates of neurons under a mean current, in one pass: scale * (|k // m - turn| - low), k as in `fire_counts`.
 
     m is `repeat`, the number of times each level stands in a staircase of `levels`: with T = m L and the scale
     amplitude / L the rate is bit-equal to QCFS with L levels.
@@ -184,6 +186,7 @@ def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, re
         scale: the worth of one distinct level, amplitude * m / T: a number, or a tensor [] or [C], float32.
         repeat: m >= 1 where `validate.level_spacing` says so, 0 for levels not evenly spaced; None: m is 1, and whether
             they are evenly spaced is looked up.
+        turn, low: of a signed table (S1), as `signed_levels` gives them, 0..T: k levels reached are |k - turn| - low spikes.
         inplace: write the rates over `current`, which must be dense (not expanded), and return it.
 
     Returns:
@@ -199,8 +202,10 @@ def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, re
         residual_scale = _as_scalar_tensor("residual_scale", residual_scale, current)
     _check_current(current, levels, residual, residual_scale, scale=scale)
     validate.per_layer_or_channel("scale", scale, current.shape, (torch.float32, torch.float64))
+    validate.integer("turn", turn, 0, levels.shape[-1])
+    validate.integer("low", low, 0, levels.shape[-1])
     repeat = repeat_of(levels, repeat, True)
     if not inplace:
-        return ops.call("fire_rates", current, levels, scale, residual, residual_scale, repeat)
-    ops.call("fire_rates_", current, levels, scale, residual, residual_scale, repeat)
+        return ops.call("fire_rates", current, levels, scale, residual, residual_scale, repeat, turn, low)
+    ops.call("fire_rates_", current, levels, scale, residual, residual_scale, repeat, turn, low)
     return current

@@ -4,7 +4,8 @@
 (kernels/, CUDA and ROCm; through its interpreter on the CPU in tests), "reference" (plain torch, every device).
 
 Common arguments: `levels` [T] or [C, T] on the mean current; `repeat` m >= 1 says that each row is T/m evenly spaced
-levels, each m times, so that a kernel may guess and verify, 0 that it must bisect; `scale` and `amplitude` [] or [C].
+levels, each m times, so that a kernel may guess and verify, 0 that it must bisect; `scale` and `amplitude` [] or [C];
+`turn` and `low` of a signed table (S1), 0 for any other.
 Fused operators (a synapse and its neurons): `timesteps` is the largest count that comes in; with int8 weights `bias`,
 `levels`, and `residual_scale` are int32, and what comes out without levels and scale is too.
 """
@@ -27,8 +28,10 @@ _FUSED_SCHEMAS = (
 )
 _SCHEMAS = (
     "fire_counts(Tensor current, Tensor levels, Tensor? residual, Tensor? residual_scale, int repeat) -> Tensor",
-    "fire_rates(Tensor current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, int repeat) -> Tensor",
-    "fire_rates_(Tensor(a!) current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, int repeat) -> ()",
+    "fire_rates(Tensor current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, int repeat, "
+    "int turn=0, int low=0) -> Tensor",
+    "fire_rates_(Tensor(a!) current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, int repeat, "
+    "int turn=0, int low=0) -> ()",
     "fire_spikes(Tensor current, Tensor levels, Tensor? amplitude, ScalarType out_dtype, int repeat) -> Tensor",
     "expand_spikes(Tensor counts, int timesteps, Tensor? order, ScalarType dtype, Tensor? amplitude) -> Tensor",
     "max_pool2d(Tensor counts, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] sizes) -> Tensor",
@@ -55,11 +58,11 @@ def _fake_counts(current, levels, residual, residual_scale, repeat):
     return torch.empty_like(current, dtype=torch.uint8)
 
 
-def _fake_rates(current, levels, scale, residual, residual_scale, repeat):
+def _fake_rates(current, levels, scale, residual, residual_scale, repeat, turn=0, low=0):
     return torch.empty_like(current)
 
 
-def _fake_rates_(current, levels, scale, residual, residual_scale, repeat):
+def _fake_rates_(current, levels, scale, residual, residual_scale, repeat, turn=0, low=0):
     return None
 
 
@@ -96,13 +99,13 @@ def _reference_counts(current, levels, residual, residual_scale, repeat):
     return out.copy_(reference.fire_counts(current, levels, residual, residual_scale))
 
 
-def _reference_rates(current, levels, scale, residual, residual_scale, repeat):
+def _reference_rates(current, levels, scale, residual, residual_scale, repeat, turn=0, low=0):
     out = torch.empty_like(current)
-    return out.copy_(reference.fire_rates(current, levels, scale, residual, residual_scale, max(repeat, 1)))
+    return out.copy_(reference.fire_rates(current, levels, scale, residual, residual_scale, max(repeat, 1), turn, low))
 
 
-def _reference_rates_(current, levels, scale, residual, residual_scale, repeat):
-    current.copy_(reference.fire_rates(current, levels, scale, residual, residual_scale, max(repeat, 1)))
+def _reference_rates_(current, levels, scale, residual, residual_scale, repeat, turn=0, low=0):
+    current.copy_(reference.fire_rates(current, levels, scale, residual, residual_scale, max(repeat, 1), turn, low))
 
 
 def _reference_spikes(current, levels, amplitude, out_dtype, repeat):

@@ -76,10 +76,23 @@ def fire_counts(current, levels, residual=None, residual_scale=None):
     return search(mean, levels.to(mean.dtype)).to(torch.uint8)
 
 
-def fire_rates(current, levels, scale, residual=None, residual_scale=None, repeat=1):
-    """Mean current [N, ...] -> scale * (k // repeat), in the dtype of the current (10)."""
+def balance(counts, turn, low):
+    """k levels of a signed table reached -> spikes, those below zero counted negative: int32 |k - turn| - low (S1)."""
+    return (counts.to(torch.int32) - turn).abs() - low
+
+
+def signed_spikes(spikes, turn, low):
+    """Sorted spikes [T, ...] of k -> int8 in -1..1, whose sum is `balance`; step t is won by level T - t (S2)."""
+    level = torch.arange(len(spikes), 0, -1, device=spikes.device).reshape(-1, *[1] * (spikes.dim() - 1))
+    down = ((level > turn) & (level <= low)).to(torch.int8)  # silent where the level is reached, else negative
+    up = (level <= turn - low).to(torch.int8)
+    return torch.where(level <= turn, -1, 1).to(torch.int8) * spikes.to(torch.int8) + up - down
+
+
+def fire_rates(current, levels, scale, residual=None, residual_scale=None, repeat=1, turn=0, low=0):
+    """Mean current [N, ...] -> scale * (|k // repeat - turn| - low), in the dtype of the current (10), (S1)."""
     mean = add_residual(current, residual, residual_scale)
-    counts = search(mean, levels.to(mean.dtype)) // repeat
+    counts = balance(search(mean, levels.to(mean.dtype)) // repeat, turn, low)
     return (counts.to(mean.dtype) * per_channel(scale.to(mean.dtype), mean.dim())).to(current.dtype)
 
 

@@ -32,11 +32,13 @@ SAMPLES = {
     "fire_rates": [
         (CURRENT, LEVELS, SCALE, None, None, 1),
         (LAST, ROWS, SCALES, LAST, None, 0),
+        (LAST, ROWS, SCALES, None, None, 0, 2, 1),
         (CURRENT.double().transpose(1, 2).transpose(1, 2)[..., 1:], LEVELS, SCALE, COUNTS[..., 1:], SCALE, 1),
     ],
     "fire_rates_": [
         (CURRENT.clone(), LEVELS, SCALE, None, None, 1),
         (LAST.clone()[..., ::2], ROWS, SCALES, LAST[..., ::2], None, 0),
+        (CURRENT.clone(), LEVELS, SCALE, None, None, 0, 1, 2),
     ],
     "fire_spikes": [
         (STEPS, LEVELS, None, torch.uint8, 1),

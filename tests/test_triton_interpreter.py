@@ -71,6 +71,25 @@ def test_counts_and_rates(dtype, timesteps):
 
 
 @interpreted
+@pytest.mark.parametrize("timesteps", (1, 8, 255))
+@dtypes
+def test_signed_rates(dtype, timesteps):
+    generator = torch.Generator().manual_seed(timesteps)
+    for table in (torch.randn(timesteps, generator=generator), torch.randn(SHAPE[1], timesteps, generator=generator)):
+        levels = table.sort(-1).values
+        levels[..., :timesteps // 4] = -torch.inf
+        current = cases.near_levels(levels, SHAPE, dtype, generator)
+        scale = without_rounding(torch.tensor(0.3), dtype)
+        for turn, low in ((0, 1), (1, 1), (timesteps // 2, timesteps // 3), (timesteps, 0)):
+            out = Guarded(SHAPE, current.stride(), dtype)
+            run_guarded(mean_current.plan(out.tensor, current, levels, scale, None, None, 0, turn, low), out)
+            expected = reference.fire_rates(current, levels, scale, turn=turn, low=low)
+            assert_same(out.tensor, expected)
+            with use_backend("triton"):
+                assert_same(functional.fire_rates(current.clone(), levels, scale, inplace=True, turn=turn, low=low), expected)
+
+
+@interpreted
 @pytest.mark.parametrize("timesteps", TIMESTEPS)
 @dtypes
 def test_spikes(dtype, timesteps):

@@ -14,6 +14,7 @@ from pcsnn.convert.methods.batches import Batches, run_through
 from pcsnn.convert.network import SpikingNetwork, check_unfused
 from pcsnn.convert.table import table
 from pcsnn.convert.trace import required_inputs, trace
+from pcsnn.nn import SignedNeuron
 
 
 @dataclass
@@ -52,13 +53,13 @@ class LayerErrors:
         return plots.draw_layer_errors(self, path)
 
 
-def float_network(net):
+def float_network(net, signed=False):
     """(the canonical graph of a copy of a float network in evaluation mode, how many inputs it takes)."""
     if isinstance(net, SpikingNetwork) or not isinstance(net, torch.nn.Module):
         raise TypeError(f"net: expected the float network, a torch.nn.Module, got {type(net).__name__}")
     try:
         network = trace(net)
-        canonicalise(network)
+        canonicalise(network, signed)
     except ValueError as error:
         raise ValueError(f"net: {str(error).removeprefix('model: ')}") from error
     return network, required_inputs(network)
@@ -105,8 +106,12 @@ class _Layer:
         target = self.activation.forward(student).double()
         z, a = self.z.double(), self.a.double()
         self.z = self.a = None
-        highest = reference.per_channel(neuron.spike.double(), target.dim())
-        outside = (target < highest.clamp(max=0)) | (target > highest.clamp(min=0))
+        if isinstance(neuron, SignedNeuron):
+            least, most = neuron.range()
+        else:
+            highest = reference.per_channel(neuron.spike.double(), target.dim())
+            least, most = highest.clamp(max=0), highest.clamp(min=0)
+        outside = (target < least) | (target > most)
         own = rate - target
         parts = {"z": z, "a": a, "current": student.double() - z, "rate": rate - a, "propagated": target - a,
                  "clipping": own.where(outside, 0), "rounding": own.where(~outside, 0)}
@@ -156,6 +161,8 @@ def layer_errors(net, snn, data, *, progress=True):
         clipping     = n(z') - a(z')      where a(z') lies outside [0, A], which no spike count can represent; else 0
         rounding     = n(z') - a(z')      where a(z') lies inside [0, A]; else 0
 
+    A signed neuron represents what lies between its least and its largest rate instead of [0, A].
+
     So clipping^2 + rounding^2 is the square of what the neuron itself adds. All is reported as relative RMS over all
     elements of all batches: `current` is |z' - z| / |z|; `rate`, `propagated`, `clipping`, `rounding` are divided by
     |a(z)| (norms; 0 / 0 is 0, anything else / 0 infinite). Propagated errors may cancel the others or add to them: the
@@ -183,7 +190,7 @@ def layer_errors(net, snn, data, *, progress=True):
             network that reaches NaN or infinity.
     """
     check_unfused(snn)
-    network, inputs = float_network(net)
+    network, inputs = float_network(net, any(isinstance(neuron, SignedNeuron) for _, neuron in snn.neurons()))
     ours, theirs = _first_parameter(network), _first_parameter(snn)
     if ours is not None and theirs is not None and ours.dtype != theirs.dtype:
         raise ValueError(f"net: expected parameters of dtype {theirs.dtype} like those of snn, got {ours.dtype}")

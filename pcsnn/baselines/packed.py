@@ -3,8 +3,9 @@
 import torch
 from torch.utils._pytree import tree_map
 
-from pcsnn import functional
+from pcsnn import functional, reference
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
+from pcsnn.nn import SignedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
 
 
@@ -34,6 +35,24 @@ class PackedNeuron(FullPrecisionBuffers):
         return functional.fire_spikes(steps, self.levels, current.dtype, self.amplitude, repeat=self._repeat).flatten(0, 1)
 
 
+class PackedSignedNeuron(PackedNeuron):
+    """The same for a SignedNeuron: spikes of two signs, times amplitude (S2)."""
+
+    def __init__(self, neuron):
+        super().__init__(neuron)
+        self.turn, self.low = neuron.turn, neuron.low
+
+    def forward(self, current, residual=None):
+        if residual is not None:
+            current = current + residual
+        spikes = functional.fire_spikes(_by_step(current, self.timesteps), self.levels, repeat=self._repeat)
+        return (reference.signed_spikes(spikes, self.turn, self.low) * self.amplitude.to(current.dtype)).flatten(0, 1)
+
+
+def _packed_neuron(neuron):
+    return (PackedSignedNeuron if isinstance(neuron, SignedNeuron) else PackedNeuron)(neuron)
+
+
 class PackedAverage(torch.nn.Module):
     """Values [T * N, ...] to their average over T, at every step."""
 
@@ -50,10 +69,10 @@ class PackedNetwork(Evaluated):
 
     Args:
         snn: see `packed`.
-        neuron: makes of each CollapsedNeuron what stands in its place.
+        neuron: makes of each neuron of `snn` what stands in its place.
     """
 
-    def __init__(self, snn, neuron=PackedNeuron):
+    def __init__(self, snn, neuron=_packed_neuron):
         super().__init__()
         self.network = with_neurons(snn, neuron, lambda: PackedAverage(snn.timesteps))
         self.timesteps = snn.timesteps

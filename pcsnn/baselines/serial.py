@@ -5,6 +5,7 @@ from torch.utils._pytree import tree_map
 
 from pcsnn import reference
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
+from pcsnn.nn import SignedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
 
 
@@ -43,12 +44,19 @@ class SerialIF(FullPrecisionBuffers):
         return spikes * reference.per_channel(self.amplitude.to(current.dtype), current.dim())
 
 
+def _serial_neuron(neuron):
+    if isinstance(neuron, SignedNeuron):
+        raise ValueError(f"snn: a neuron in place of {neuron.kind} has spikes of two signs, which serial IF neurons have not; "
+                         "pcsnn.baselines.packed runs it step by step")
+    return SerialIF(neuron.threshold, neuron.offset, neuron.spike)
+
+
 class SerialNetwork(Evaluated):
     """A converted network run step by step; made by `serial`. Shares the weights of its SpikingNetwork."""
 
     def __init__(self, snn):
         super().__init__()
-        self.network = with_neurons(snn, lambda neuron: SerialIF(neuron.threshold, neuron.offset, neuron.spike))
+        self.network = with_neurons(snn, _serial_neuron)
         self.timesteps = snn.timesteps
 
     @torch.no_grad()
@@ -78,6 +86,6 @@ def serial(snn):
         SerialNetwork, sharing weights and thresholds.
 
     Raises:
-        TypeError, ValueError: not a SpikingNetwork; one with analog operations.
+        TypeError, ValueError: not a SpikingNetwork; one with analog operations or signed neurons.
     """
     return SerialNetwork(snn)

@@ -13,15 +13,19 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pcsnn.convert import operations as ops
 from pcsnn.convert.places import activation, argument
+from pcsnn.convert.signed_places import rises_only, signed_activation
 
 
-def canonicalise(network):
-    """All rewriting passes but the folding of batch norm. Afterwards node.meta["activation"] marks activation places."""
+def canonicalise(network, signed=False):
+    """All rewriting passes but the folding of batch norm. Afterwards node.meta["activation"] marks activation places.
+
+    signed: whether activations that go below zero are such places too.
+    """
     _inputs_by_position(network)
     _drop_identities(network)
     _remove_in_place(network)
     _methods_to_functions(network)
-    _separate_activations(network)
+    _separate_activations(network, signed)
     _pool_behind_activations(network)
     _finish(network)
 
@@ -149,12 +153,13 @@ def _methods_to_functions(network):
             node.op, node.target = "call_function", getattr(torch, node.target)
 
 
-def _separate_activations(network):
-    """Each activation place becomes a module of its own, nn.ReLU, nn.Hardtanh(0, bound) or QCFS, named where it stands."""
+def _separate_activations(network, signed):
+    """Each activation place becomes a module of its own, nn.ReLU, nn.Hardtanh(0, bound), QCFS or (signed) what it is, named
+    where it stands."""
     modules = dict(network.named_modules())
     taken = set()
     for node in list(network.graph.nodes):
-        module = activation(node, modules)
+        module = activation(node, modules) or (signed_activation(node, modules) if signed else None)
         if module is None:
             continue
         if node.op == "call_module" and node.target not in taken:
@@ -179,10 +184,10 @@ def is_max_pool(node, modules):
 
 
 def _pool_behind_activations(network):
-    """conv - max pool - activation becomes conv - activation - max pool: equal, as activations are monotone (12)."""
+    """conv - max pool - activation becomes conv - activation - max pool: equal where the activation is monotone (12)."""
     modules = dict(network.named_modules())
     for place in list(network.graph.nodes):
-        if not place.meta.get("activation"):
+        if not place.meta.get("activation") or not rises_only(network.get_submodule(place.target)):
             continue
         pool = place.args[0]
         while is_max_pool(pool, modules) and len(pool.users) == 1 and not pool.args[0].meta.get("activation"):

@@ -13,6 +13,7 @@ from pcsnn.convert.attention import is_product, origin
 from pcsnn.convert.canonicalise import is_max_pool
 from pcsnn.convert.places import argument
 from pcsnn.convert.report import Row
+from pcsnn.convert.signed_places import rises_only
 
 
 class Signal(enum.IntEnum):
@@ -70,7 +71,7 @@ class _Classifier:
             return highest
         if node.meta.get("activation"):
             self._row(node, "spiking", name)
-            return Signal.TRAINS
+            return Signal.TRAINS if rises_only(self.modules[node.target]) else Signal.CURRENT
         if node.op == "call_module":
             return self._module(node, name, highest)
         return self._call(node, name, highest)
@@ -170,6 +171,8 @@ class _Classifier:
         if highest == Signal.CONSTANT:
             return Signal.CONSTANT
         advice = ops.ADVICE.get(name, "replace it by ReLU or pcsnn.nn.QCFS")
+        if name in ops.SIGNED:
+            advice = f"convert it with signed=True, or {advice}"
         return self._analog(node, f"{name} is neither linear nor a ReLU; {advice} and retrain, "
                                   "or keep it analog, applied to averages over time, with strict=False")
 

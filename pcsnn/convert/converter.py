@@ -14,7 +14,8 @@ from pcsnn.convert.report import Report
 from pcsnn.convert.trace import required_inputs, trace
 
 
-def convert(model, timesteps, *, calibration=None, method="auto", strict=True, fold=None, progress=True, seed=0):
+def convert(model, timesteps, *, calibration=None, method="auto", strict=True, fold=None, signed=False,
+            progress=True, seed=0):
     """A spiking network from a trained one: a parallel neuron at every ReLU, clipped ReLU and QCFS activation.
 
     The result computes all T time-steps at once: between layers go firing rates, and every synaptic operation runs once
@@ -35,6 +36,8 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
             averages over time.
         fold: fold batch norms into the convolutions before them. None: only where the conversion is not lossless, since
             folding rounds anew, and unfolded the result is bit-equal to the source network.
+        signed: let LeakyReLU, PReLU, ELU, GELU, SiLU, Hardswish and Mish spike as well, with spikes of two signs
+            (`pcsnn.nn.SignedNeuron`, (S1)-(S4)); off, they are operations that cannot spike.
         progress: show progress bars on a terminal.
         seed: of what "light" and "advanced" draw at random, the order of the inputs.
 
@@ -60,7 +63,7 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     device = tensors[0].device if tensors else torch.device("cpu")
 
     network = trace(model)
-    canonicalise(network)
+    canonicalise(network, signed)
     batches = None if calibration is None else Batches(calibration, required_inputs(network), device)
     places = _places(network, strict)
     lossless = all(place.lossless(timesteps) for place in places)
@@ -95,6 +98,7 @@ def _places(network, strict):
     places = [Place(node.target, modules[node.target], node not in mixed and has_channels(node.args[0], modules))
               for node in network.graph.nodes if node.meta.get("activation")]
     if not places:
-        raise ValueError("model: nothing was converted: it has no ReLU, clipped ReLU or QCFS activation, only "
+        raise ValueError("model: nothing was converted: it has no ReLU, clipped ReLU or QCFS activation (signed=True takes "
+                         "others), only "
                          + ", ".join(sorted({row.detail for row in rows}) or ["operations without activation"]))
     return places

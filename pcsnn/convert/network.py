@@ -6,7 +6,7 @@ import torch
 
 from pcsnn import validate
 from pcsnn.convert.methods import DEPENDS_ON_TIMESTEPS
-from pcsnn.nn import CollapsedNeuron
+from pcsnn.nn import CollapsedNeuron, SignedNeuron
 
 
 class SpikingNetwork(torch.nn.Module):
@@ -16,7 +16,8 @@ class SpikingNetwork(torch.nn.Module):
     evaluation mode and its parameters require no gradient. Made by `pcsnn.convert` or `pcsnn.load`.
 
     Attributes:
-        network: the torch.fx GraphModule; a `pcsnn.nn.CollapsedNeuron` stands at every activation.
+        network: the torch.fx GraphModule; a `pcsnn.nn.CollapsedNeuron` (or SignedNeuron) stands at every
+            activation.
         report: what became of each layer of the source.
     """
 
@@ -31,11 +32,11 @@ class SpikingNetwork(torch.nn.Module):
         return self.report.timesteps
 
     def neurons(self):
-        """(layer name, CollapsedNeuron) in execution order."""
+        """(layer name, CollapsedNeuron or SignedNeuron) in execution order."""
         for node in self.network.graph.nodes:
             if node.op == "call_module":
                 module = self.network.get_submodule(node.target)
-                if isinstance(module, CollapsedNeuron):
+                if isinstance(module, (CollapsedNeuron, SignedNeuron)):
                     yield node.target, module
 
     def forward(self, *inputs, **named_inputs):
@@ -56,12 +57,15 @@ def check_converted(snn):
 def check_unfused(snn):
     """TypeError or ValueError for anything but a SpikingNetwork with its neurons in layers of their own."""
     check_converted(snn)
-    if any(type(neuron) is not CollapsedNeuron for _, neuron in snn.neurons()):
+    if any(type(neuron) not in (CollapsedNeuron, SignedNeuron) for _, neuron in snn.neurons()):
         raise ValueError("snn: is optimised, its neurons are one with their synapses; give the network that pcsnn.convert made")
 
 
 def describe(neuron, timesteps):
     """The report's words on a neuron."""
+    if isinstance(neuron, SignedNeuron):
+        least, most = neuron.range()
+        return f"signed, {least:.4g}..{most:.4g} in steps of {neuron.scale.item():.4g}"
     theta = neuron.threshold
     silent = int((theta == torch.inf).sum())
     alive = theta[theta != torch.inf]

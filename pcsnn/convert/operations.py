@@ -89,6 +89,10 @@ IN_PLACE_FUNCTIONS = {
     F.leaky_relu_: F.leaky_relu, F.elu_: F.elu, torch.sigmoid_: torch.sigmoid, torch.tanh_: torch.tanh,
 }
 
+# activations that `pcsnn.convert(signed=True)` makes spiking
+SIGNED = {"LeakyReLU", "PReLU", "ELU", "GELU", "SiLU", "Hardswish", "Mish", "leaky_relu", "elu", "gelu", "silu", "hardswish",
+          "mish"}
+
 # what to put in place of what stays analog, by the name of a module, function or method; anything else: an activation
 _NO_SOFTMAX = "use attention without softmax, written out as matrix products of Q, K and V"
 ADVICE = {

@@ -78,7 +78,7 @@ class ParallelSpikingNeuron(_Neuron):
         return f"timesteps={self.timesteps}, shift={self.shift}, output={self.output!r}"
 
 
-def _joined(current, residual):
+def joined(current, residual):
     """The two as the operators take them: of one shape and dtype, or already added."""
     if residual is None or (residual.shape == current.shape and residual.dtype == current.dtype):
         return current, residual
@@ -147,7 +147,7 @@ class CollapsedNeuron(_Neuron):
 
     def forward(self, current, residual=None):
         """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
-        current, residual = _joined(current, residual)
+        current, residual = joined(current, residual)
         return functional.fire_rates(current, self.levels, self.scale, residual, repeat=self._repeat, inplace=self.inplace)
 
     @property
@@ -162,7 +162,7 @@ class CollapsedNeuron(_Neuron):
 
     def counts(self, current, residual=None):
         """Spike counts, uint8 [N, ...], of the same currents."""
-        current, residual = _joined(current, residual)
+        current, residual = joined(current, residual)
         return functional.fire_counts(current, self.levels, residual, repeat=self._repeat)
 
     def rates_of(self, counts, dtype=torch.float32):

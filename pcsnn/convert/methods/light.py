@@ -6,7 +6,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from pcsnn.convert import operations as ops
-from pcsnn.convert.methods import least_squares, refine
+from pcsnn.convert.methods import least_squares, refine, signed
 from pcsnn.convert.methods.batches import first, mini_batches
 from pcsnn.convert.methods.lockstep import MEMORY, footprint, lockstep
 from pcsnn.convert.methods.place import Settings
@@ -74,7 +74,8 @@ def _fit_layers(network, places, groups, timesteps, progress):
         if place.name not in settings:
             if not all(value.isfinite().all() for value in activations):
                 raise ValueError(f"model: {place.name} reaches NaN or infinity on the calibration data")
-            settings[place.name] = least_squares.fit(place, currents, activations, timesteps)
+            fit = signed.fit if place.signed else least_squares.fit
+            settings[place.name] = fit(place, currents, activations, timesteps)
         return settings[place.name].neuron(place, timesteps).to(currents[0])
 
     peak = max(footprint(network, tuple(part[:1] for part in group))[0] for group in groups)

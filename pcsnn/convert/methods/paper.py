@@ -42,6 +42,10 @@ def paper(network, places, batches, timesteps, progress, seed):
     Teacher: the source, its ReLU clipped at theta. Student: the spiking network at T. After every batch, in every layer,
     psi <- 0.99 psi + 0.01 mean(z_teacher - z_student), then phi <- 0.99 phi + 0.01 mean(a_teacher - a_student).
     """
+    below = [place.name for place in places if place.signed]
+    if below:
+        raise ValueError("method: 'paper' is defined for activations that do not go below zero, "
+                         f"got signed ones at {', '.join(below)}; use max, quick, light or advanced")
     settings = recorded_maxima(network, places, batches, timesteps, progress, seed)
     teacher, student = copy.deepcopy(network), copy.deepcopy(network)
     watches = []

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from pcsnn.convert.places import bound
+from pcsnn.convert.signed_places import signed_kind
 from pcsnn.nn import QCFS, CollapsedNeuron
 
 
@@ -27,6 +28,11 @@ class Place:
     def bound(self):
         """The learned threshold or the bound of the activation; None for ReLU."""
         return self.activation.threshold.detach() if isinstance(self.activation, QCFS) else bound(self.activation)
+
+    @property
+    def signed(self):
+        """(kind, slope) of an activation that goes below zero; None for any other."""
+        return signed_kind(self.activation)
 
     def lossless(self, timesteps):
         return self.quantization_levels is not None and timesteps % self.quantization_levels == 0

@@ -1,7 +1,10 @@
 """Thresholds without calibration: the activations' own bounds, or the largest activation of each channel."""
 
+import math
+
 import torch
 
+from pcsnn.convert.methods import signed
 from pcsnn.convert.methods.batches import run_through
 from pcsnn.convert.methods.place import Settings
 
@@ -11,17 +14,18 @@ def from_bounds(network, places, batches, timesteps, progress, seed):
     without = [place.name for place in places if place.bound is None]
     if without:
         raise ValueError(f"method: 'none' needs activations with a bound, and {', '.join(without)} "
-                         f"{'is a ReLU' if len(without) == 1 else 'are ReLUs'}; give calibration= and another method")
+                         f"{'has' if len(without) == 1 else 'have'} none; give calibration= and another method")
     return {place.name: Settings(place.bound) for place in places}
 
 
 def recorded_maxima(network, places, batches, timesteps, progress, seed):
     """Method "max" (16): theta is the largest activation over the data, per channel; QCFS keeps its learned threshold.
 
-    A channel that never rises above zero gets an infinite threshold: it emits no spikes.
+    A channel that never rises above zero gets an infinite threshold: it emits no spikes. An activation that goes below zero
+    gets an amplitude that covers all currents of its layer (S4).
     """
     recorded = [place for place in places if place.quantization_levels is None]
-    maxima = {}
+    maxima, ranges = {}, {}
 
     def record(place):
         def hook(module, arguments, output):
@@ -31,7 +35,8 @@ def recorded_maxima(network, places, batches, timesteps, progress, seed):
         return hook
 
     if recorded:
-        hooks = [network.get_submodule(place.name).register_forward_hook(record(place)) for place in recorded]
+        hooks = [network.get_submodule(place.name).register_forward_hook(
+            signed.record_range(place, ranges) if place.signed else record(place)) for place in recorded]
         try:
             run_through(network, batches, "recording maxima", progress)
         finally:
@@ -42,4 +47,9 @@ def recorded_maxima(network, places, batches, timesteps, progress, seed):
         if not highest.isfinite().all():
             raise ValueError(f"model: {name} reaches NaN or infinity on the calibration data")
         settings[name] = Settings(torch.where(highest > 0, highest, torch.inf))
+    for place in recorded:
+        if place.signed:
+            if not all(map(math.isfinite, ranges[place.name])):
+                raise ValueError(f"model: {place.name} reaches NaN or infinity on the calibration data")
+            settings[place.name] = signed.from_range(place, timesteps, *ranges[place.name])
     return settings

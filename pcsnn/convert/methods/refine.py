@@ -11,6 +11,7 @@ from pcsnn.convert import operations as ops
 from pcsnn.convert.methods.batches import show_steps, shuffled
 from pcsnn.convert.methods.lockstep import footprint, per_input
 from pcsnn.convert.methods.place import Settings
+from pcsnn.convert.methods.signed import StraightThrough
 from pcsnn.convert.methods.transfer import staircase
 
 RATE = 3e-3  # of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to the outputs
@@ -161,7 +162,8 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
     """
     generator = torch.Generator().manual_seed(seed)
     device = groups[0][0].device
-    staircases = {place.name: Staircase(settings[place.name], timesteps, device) for place in places
+    staircases = {place.name: StraightThrough(settings[place.name], place, timesteps, device) if place.signed
+                  else Staircase(settings[place.name], timesteps, device) for place in places
                   if not place.lossless(timesteps)}  # a lossless QCFS is its neuron, and has a gradient
     student = _student(network, staircases)
     taught = {}

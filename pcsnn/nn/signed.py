@@ -1,0 +1,111 @@
+"""Spiking neurons whose spikes have two signs, in collapsed networks."""
+
+import torch
+
+from pcsnn import functional, reference, validate
+from pcsnn.nn.neuron import joined
+from pcsnn.nn.precision import FullPrecisionBuffers
+from pcsnn.signed import signed_levels
+
+
+class SignedNeuron(FullPrecisionBuffers):
+    """An activation that goes below zero, under time collapse: mean current in, rate out, at a cost independent of T (S1).
+
+    k = #{x : mean >= levels_x}; rate = amplitude * (|k - turn| - low) / T, the activation rounded to a multiple of
+    amplitude / T. Over time, each of the T steps gives a spike worth the amplitude, one worth minus that, or none (S2).
+
+    Args:
+        kind: "leaky_relu" (PReLU too), "elu", "gelu", "gelu_tanh", "silu", "hardswish" or "mish".
+        timesteps: T, 1..255.
+        amplitude: what a spike is worth, a number > 0 or a tensor []; the values reach from the activation at `lowest`
+            over its least value up through T steps of amplitude / T.
+        lowest: the current at which the levels start; below it the rate stays what it is there. A number or a tensor [].
+        slope: below zero, of "leaky_relu", or alpha of "elu"; a number or a tensor [] or [C]; else None.
+        inplace: write the rates over the current.
+
+    Attributes:
+        levels [T] or [C, T], scale []: of `pcsnn.functional.fire_rates`. turn, low: integers 0..T, likewise.
+
+    Shape: mean current [N, ...] or [N, C, ...] (float32, float16, bfloat16, float64) to rates of the same shape and dtype.
+
+    Raises:
+        ValueError, TypeError: arguments out of range; so few time-steps that no level is left above the least value.
+        RuntimeError: the current requires a gradient.
+    """
+
+    exact = True
+    spacing = 0  # the levels are not evenly spaced
+    TENSORS = ("amplitude", "lowest", "slope")
+
+    def __init__(self, kind, timesteps, *, amplitude, lowest, slope=None, inplace=False):
+        super().__init__()
+        self.kind, self.timesteps, self.inplace = kind, timesteps, inplace
+        worth = validate.threshold(amplitude, "amplitude")
+        if worth.dim() or worth.isinf():
+            raise ValueError(f"amplitude: expected one finite number for the layer, got shape {tuple(worth.shape)}, {worth.max()}")
+        self.register_buffer("amplitude", worth.to(torch.float32))
+        self.register_buffer("lowest", torch.as_tensor(lowest).detach().to("cpu", torch.float32))
+        self.register_buffer("slope", None if slope is None else torch.as_tensor(slope).detach().to("cpu", torch.float32))
+        self.register_buffer("levels", None, persistent=False)
+        self.register_buffer("scale", None, persistent=False)
+        self._derive()
+
+    def _derive(self):
+        self.levels, self.turn, self.low = (value.to(self.amplitude) if isinstance(value, torch.Tensor) else value
+                                            for value in self._table(self.timesteps))
+        self.scale = reference.scale(self.amplitude.to(torch.float64), self.timesteps).to(self.amplitude)
+
+    def _table(self, timesteps):
+        return signed_levels(self.kind, self.amplitude.double().item() / timesteps, timesteps, self.lowest.item(), self.slope)
+
+    def _load_from_state_dict(self, *arguments):
+        super()._load_from_state_dict(*arguments)
+        self._derive()
+
+    def configuration(self):
+        """The arguments that are no tensors."""
+        return dict(kind=self.kind, timesteps=self.timesteps, inplace=self.inplace)
+
+    def check_timesteps(self, timesteps):
+        """ValueError where T = `timesteps` leaves no level above the activation's least value."""
+        self._table(timesteps)
+
+    def set_timesteps(self, timesteps):
+        """The same layer at T = `timesteps`."""
+        self._table(timesteps)
+        self.timesteps = timesteps
+        self._derive()
+
+    @property
+    def spike(self):
+        """What one spike is worth, []: the amplitude, as `scale` rounds it."""
+        return self.scale * self.timesteps
+
+    def forward(self, current, residual=None):
+        """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
+        current, residual = joined(current, residual)
+        return functional.fire_rates(current, self.levels, self.scale, residual, repeat=0, inplace=self.inplace,
+                                     turn=self.turn, low=self.low)
+
+    def counts(self, current, residual=None):
+        """Levels reached, k, uint8 [N, ...]; `balance` says how many spikes that is."""
+        current, residual = joined(current, residual)
+        return functional.fire_counts(current, self.levels, residual, repeat=0)
+
+    def balance(self, counts):
+        """Positive less negative spikes, int32 [N, ...], of given k."""
+        return reference.balance(counts, self.turn, self.low)
+
+    def rates_of(self, counts, dtype=torch.float32):
+        """Rates of given k, bit-equal to what `forward` returns for them."""
+        precise = torch.float64 if dtype == torch.float64 else torch.float32
+        return (self.balance(counts).to(precise) * self.scale.to(precise)).to(dtype)
+
+    def range(self):
+        """The least and the largest rate, floats."""
+        ends = self.rates_of(torch.arange(self.timesteps + 1, dtype=torch.uint8, device=self.levels.device), torch.float64)
+        always = int((self.levels == -torch.inf).sum(-1).min())
+        return ends[always:].min().item(), ends[-1].item()
+
+    def extra_repr(self):
+        return f"{self.kind}, timesteps={self.timesteps}, turn={self.turn}, low={self.low}"
