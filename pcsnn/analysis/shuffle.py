@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 import torch
 from torch.utils._pytree import tree_leaves
 
-from pcsnn import functional
+from pcsnn import functional, reference
 from pcsnn.analysis.layer_errors import relative
 from pcsnn.analysis.record import record
-from pcsnn.analysis.trains import random_order
+from pcsnn.analysis.trains import random_order, signed_trains
 from pcsnn.baselines.packed import PackedNetwork
 from pcsnn.convert.methods.batches import Batches, run_through
 from pcsnn.convert.network import check_unfused
 from pcsnn.convert.table import table
 from pcsnn.convert.trace import required_inputs
+from pcsnn.nn import SignedNeuron
 
 DTYPES = (torch.float64, torch.float32)
 ROUNDING = 1024  # how many units in the last place the outputs may be apart, relative to their norm
@@ -93,8 +94,11 @@ class _Shuffled(torch.nn.Module):
         self.counted += apart.numel()
         self.different += int(apart.count_nonzero())
         self.largest = max(self.largest, int(apart.max()))
-        shuffled = functional.expand_spikes(self.expected, neuron.timesteps, self.order, current.dtype, neuron.spike)
-        return shuffled.flatten(0, 1)
+        if isinstance(neuron, SignedNeuron):
+            shuffled = signed_trains(neuron, self.expected, self.order)
+        else:
+            shuffled = functional.expand_spikes(self.expected, neuron.timesteps, self.order, torch.bool)
+        return (shuffled * reference.per_channel(neuron.spike.to(current.dtype), self.expected.dim())).flatten(0, 1)
 
     def row(self):
         return ShuffledLayer(self.name, self.counted, self.different, self.largest)

@@ -17,7 +17,7 @@ class LayerSpikes:
         rate: spikes per neuron and time-step, the mean of k / T; 0..1.
         sparsity: share of zeros over samples, neurons and time-steps, 1 - rate.
         silent: neurons that fire in no sample.
-        saturated: share of the counts, over neurons and samples, that are T; 0..1.
+        saturated: share of neurons and samples with a spike at every step, count T; 0..1.
     """
 
     name: str
