@@ -27,7 +27,7 @@ demo: build
 	    --memory-timesteps 32 --rows relu qcfs serial packed pcsnn int8
 
 test: build
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 bench: build
 	$(RUN) benchmarks/operators.py --json results/operators.json

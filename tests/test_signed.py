@@ -167,6 +167,17 @@ def test_recording_errors_and_optimising():
     for name, neuron in snn.neurons():
         assert torch.equal(recording.rates()[name], neuron.rates_of(recording.counts[name]))
     assert recording.rates()["act1"].min() < 0
+    neuron = dict(snn.neurons())["act1"]
+    order = pcsnn.analysis.random_order(32)
+    trains = recording.spikes("act1", order)
+    assert trains.dtype == torch.int8 and set(trains.unique().tolist()) == {-1, 0, 1}
+    assert torch.equal(trains.sum(0).int(), neuron.balance(recording.counts["act1"]))
+    assert torch.equal(torch.stack([step["act1"] for step in recording.steps(order=order)]), trains)
+    row = recording.summary()[0]
+    assert row.spikes == int(trains.ne(0).sum()) and row.silent == int((trains == 0).all(1).all(0).sum())
+    with pytest.raises(ValueError, match="act1 has spikes of two signs"):
+        recording.packed("act1")
+    assert pcsnn.analysis.check_shuffle(snn, DATA, progress=False).same
     rows = layer_errors(net, snn, DATA, progress=False).rows
     assert [row.name for row in rows] == ["act1", "act2"] and all(0 < row.clipping < row.rounding for row in rows)
     torch.testing.assert_close(pcsnn.optimize(snn, example_inputs=DATA[:2])(DATA), snn(DATA), rtol=1e-4, atol=1e-4)

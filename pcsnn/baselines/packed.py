@@ -69,7 +69,7 @@ class PackedNetwork(Evaluated):
 
     Args:
         snn: see `packed`.
-        neuron: makes of each neuron of `snn` what stands in its place.
+        neuron: makes of each CollapsedNeuron or SignedNeuron what stands in its place.
     """
 
     def __init__(self, snn, neuron=_packed_neuron):
