@@ -13,8 +13,7 @@ pytest.importorskip("matplotlib")
 
 def ticks(axes):
     """{(neuron, time-step from 0)} of the marks in one raster."""
-    (marks,) = axes.collections
-    marks = (segment.T for segment in marks.get_segments())
+    marks = (segment.T for marks in axes.collections for segment in marks.get_segments())
     return {(round(float(y.mean())), round(float(x[0])) - 1) for x, y in marks}
 
 

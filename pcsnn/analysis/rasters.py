@@ -4,16 +4,12 @@ import math
 
 import torch
 
-from pcsnn import functional, validate
+from pcsnn import validate
 from pcsnn.analysis.plots import RIGHT, WRONG, _figure, _finish, _save
-from pcsnn.analysis.trains import order_of, pick
 
 
-def _sample(recording, layer, sample):
-    """Counts uint8 [1, ...] of one sample, on the CPU."""
-    counts = recording.counts_of(layer)
-    validate.integer("sample", sample, 0, len(counts) - 1)
-    return counts[sample:sample + 1].cpu()
+def _check_sample(recording, layer, sample):
+    validate.integer("sample", sample, 0, len(recording.counts_of(layer)) - 1)
 
 
 def _some(neurons, total):
@@ -26,6 +22,8 @@ def _some(neurons, total):
 
 def plot_raster(recording, layer, path, *, sample=0, neurons=64, order=None):
     """The spikes of some neurons under one sample: sorted (7), and with `order` shuffled beside them (13).
+
+    Neurons against time-steps; negative spikes of signed neurons are red.
 
     Args:
         recording: a Recording.
@@ -42,15 +40,18 @@ def plot_raster(recording, layer, path, *, sample=0, neurons=64, order=None):
         KeyError, RuntimeError, TypeError, ValueError: a layer that was not recorded or has not run; a sample, neurons
             or an order that do not fit. ImportError without matplotlib, the extra [plots].
     """
-    counts = _sample(recording, layer, sample)
-    chosen = pick(counts, _some(neurons, counts.numel()))
-    orders = [None] if order is None else [None, order_of(layer, order, "cpu")]
-    trains = [functional.expand_spikes(chosen, recording.timesteps, places, torch.bool)[:, 0].T for places in orders]
-    figure = _figure(5.0 * len(trains) + 0.6, 1.4 + min(6.0, 0.08 * chosen.shape[1] + 1.0))
+    _check_sample(recording, layer, sample)
+    total = recording.counts_of(layer)[0].numel()
+    chosen, samples = _some(neurons, total), slice(sample, sample + 1)
+    trains = [recording.spikes(layer, places, chosen, samples)[:, 0].T.to("cpu", torch.int8)
+              for places in ([None] if order is None else [None, order])]
+    figure = _figure(5.0 * len(trains) + 0.6, 1.4 + min(6.0, 0.08 * len(trains[0]) + 1.0))
     all_axes = figure.subplots(1, len(trains), sharey=True, squeeze=False)[0]
+    width = min(3.0, 100 / recording.timesteps)
     for axes, spikes, title in zip(all_axes, trains, ("sorted", "shuffled")):
-        places, steps = spikes.nonzero().T.numpy()
-        axes.vlines(steps + 1, places - 0.4, places + 0.4, color="black", linewidth=min(3.0, 100 / recording.timesteps))
+        for fired, colour in ((spikes > 0, "black"), (spikes < 0, WRONG)):
+            places, steps = fired.nonzero().T.numpy()
+            axes.vlines(steps + 1, places - 0.4, places + 0.4, color=colour, linewidth=width)
         axes.set_xlim(0.5, recording.timesteps + 0.5)
         axes.set_ylim(len(spikes) - 0.5, -0.5)
         axes.set_title(title, fontsize=11)
@@ -58,7 +59,7 @@ def plot_raster(recording, layer, path, *, sample=0, neurons=64, order=None):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("time-step")
     all_axes[0].set_ylabel("neuron")
-    figure.suptitle(f"{layer}: {chosen.shape[1]} of {counts.numel():,} neurons, sample {sample}", fontsize=12)
+    figure.suptitle(f"{layer}: {len(trains[0])} of {total:,} neurons, sample {sample}", fontsize=12)
     return _save(figure, path)
 
 
@@ -146,12 +147,13 @@ def plot_rate_maps(recording, layer, path, *, sample=0, channels=16):
         KeyError, RuntimeError, TypeError, ValueError: a layer that was not recorded, has not run or is no [N, C, H, W];
             a sample or number of channels out of range. ImportError without matplotlib.
     """
-    counts = _sample(recording, layer, sample)
+    _check_sample(recording, layer, sample)
+    counts = recording.counts_of(layer)
     if counts.dim() != 4:
         raise ValueError(f"layer: expected one with counts [N, C, H, W], got {layer} with counts of "
                          f"{counts.dim()} dimensions")
     validate.integer("channels", channels, 1, 2**31 - 1)
-    maps = (counts[0].double() / recording.timesteps)[:channels]
+    maps = recording.spike_counts(layer)[sample, :channels].cpu().double() / recording.timesteps
     columns = min(8, len(maps))
     rows = math.ceil(len(maps) / columns)
     figure = _figure(max(4.0, 1.3 * columns + 0.8), 0.6 + 1.45 * rows)

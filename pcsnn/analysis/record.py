@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 import torch
 
-from pcsnn import functional, reference
+from pcsnn import functional
 from pcsnn.analysis.spike_summary import spike_table, summarise
-from pcsnn.analysis.trains import order_of, pack_spikes, pick
+from pcsnn.analysis.trains import order_of, pack_spikes, pick, signed_trains
 from pcsnn.convert.network import check_converted
 from pcsnn.nn import SignedNeuron, SpikingAttention
 
@@ -34,13 +34,14 @@ def _rates(layer, counts):
 class Recording:
     """What the layers of a network fired. Only counts are kept, a byte a neuron whatever T; trains are made when asked.
 
-    Layers whose spikes have two signs (`pcsnn.nn.SignedNeuron`) have the levels reached for counts, and trains of int8 -1, 0
-    and 1 (S2) where others have bool.
-
     Every method that makes trains takes `order`, None for sorted trains (7), or a permutation of the steps (13): int64
     [T] for all layers, or {layer name: int64 [T]}. Step x shows place order[x] of the sorted train.
 
-    A layer that was not recorded is a KeyError, one that has not run yet a RuntimeError.
+    Trains are bool. Those of a `pcsnn.nn.SignedNeuron`, whose spikes have two signs, are int8 in -1..1 (S2); its counts
+    are the levels reached, and `spike_counts` says how many spikes that is.
+
+    A layer that was not recorded is a KeyError, one that has not run yet a RuntimeError, as are the trains of signed
+    neurons and rates when the network has another T by now.
 
     Attributes:
         counts: {layer name: uint8 [N, ...]} in execution order; several forward passes are joined along the batch.
@@ -73,44 +74,43 @@ class Recording:
             parts[:] = [torch.cat(parts)]
         return parts[0]
 
-    def spikes(self, layer, order=None, neurons=None):
+    def spike_counts(self, layer):
+        """How many spikes each neuron of a layer fired, of either sign, uint8 [N, ...]."""
+        counts = self.counts_of(layer)
+        if not self._signed(layer):
+            return counts
+        return self._trains(layer, None).abs().sum(0, dtype=torch.uint8)[counts.to(torch.int32)]
+
+    def spikes(self, layer, order=None, neurons=None, samples=slice(None)):
         """The spike trains of a layer: sorted, or permuted by `order`.
 
         Args:
             layer: its name.
             order: see Recording.
             neurons: the neurons to expand, of the flattened ones of a sample: int64 [len], a list, a range or a slice.
+            samples: a slice of the samples to expand.
 
         Returns:
-            bool (int8 of two signs) [T, N, ...], or [T, N, len] of the `neurons` asked for.
+            bool [T, N, ...], or [T, N, len] of the `neurons` asked for; int8 of signed neurons.
 
         Raises:
             KeyError, RuntimeError: see Recording.
             TypeError, ValueError: an order or indices that do not fit.
         """
-        counts = self.counts_of(layer)
-        if neurons is not None:
-            counts = pick(counts, neurons)
-        return self._expand(layer, counts, order)
-
-    def _expand(self, layer, counts, order):
-        order, neuron = order_of(layer, order, counts.device), self._neurons[layer]
-        if not isinstance(neuron, SignedNeuron):
-            return functional.expand_spikes(counts, self.timesteps, order, torch.bool)
-        self._check_timesteps(layer, neuron)
-        functional.expand_spikes(counts[:0], self.timesteps, order)  # for its checks
-        trains = reference.signed_spikes(functional.expand_spikes(counts, self.timesteps), neuron.turn, neuron.low)
-        return trains if order is None else trains[order]
+        if not isinstance(samples, slice):
+            raise TypeError(f"samples: expected a slice, got {type(samples).__name__}")
+        counts = self.counts_of(layer)[samples]
+        return self._expand(layer, counts if neurons is None else pick(counts, neurons), order)
 
     def packed(self, layer, order=None):
         """The spike trains of a layer as bits, uint8 [ceil(T/8), N, ...]: bit b of byte j is time-step 8 j + b.
 
         Bits from T on are 0. The bytes are looked up by the counts, without the trains in memory;
-        `pcsnn.analysis.unpack_spikes` is the inverse. A ValueError for spikes of two signs.
+        `pcsnn.analysis.unpack_spikes` is the inverse. A ValueError for signed neurons.
         """
         counts = self.counts_of(layer)
-        if isinstance(self._neurons[layer], SignedNeuron):
-            raise ValueError(f"layer: {layer} has spikes of two signs, which do not go into a bit")
+        if self._signed(layer):
+            raise ValueError(f"layer: {layer} has spikes of two signs, which do not fit into bits")
         bytes_of = pack_spikes(self._trains(layer, order))
         packed = torch.empty(len(bytes_of), *counts.shape, dtype=torch.uint8, device=counts.device)
         for some, fired in zip(packed.split(SAMPLES, 1), counts.split(SAMPLES)):
@@ -118,7 +118,7 @@ class Recording:
         return packed
 
     def steps(self, layers=None, order=None):
-        """The spikes step by step, for what is driven by events: T times {layer name: bool (int8 of two signs) [N, ...]}.
+        """The spikes step by step, for what is driven by events: T times {layer name: bool [N, ...]} (int8 if signed).
 
         Each step is made when it is asked for, so that memory holds the counts and one step. Arguments are checked
         at once.
@@ -127,15 +127,12 @@ class Recording:
             layers: names; None: all that ran.
             order: see Recording.
         """
-        counts = self.counts if layers is None else {name: self.counts_of(name) for name in layers}
-        trains = {name: self._trains(name, order) for name in counts}
-        return ({name: trains[name][step][fired.to(torch.int32)] for name, fired in counts.items()}
-                for step in range(self.timesteps))
+        names = list(self.counts if layers is None else layers)
+        at = {name: self._stepper(name, order) for name in names}
+        return ({name: spikes(step) for name, spikes in at.items()} for step in range(self.timesteps))
 
     def rates(self):
         """{layer name: firing rates amplitude * k / T, float32 [N, ...]}.
-
-        Raises RuntimeError when the network has another T by now, as its amplitude a spike is another.
         """
         rates = {}
         for name, counts in self.counts.items():
@@ -146,22 +143,39 @@ class Recording:
         return rates
 
     def histogram(self, layer):
-        """How many neurons, over all samples, fired k times (of two signs: reached k levels): int64 [T + 1], k = 0..T."""
-        return torch.bincount(self.counts_of(layer).reshape(-1), minlength=self.timesteps + 1)
+        """How many neurons, over all samples, fired k times: int64 [T + 1], k = 0..T."""
+        return torch.bincount(self.spike_counts(layer).reshape(-1), minlength=self.timesteps + 1)
 
     def summary(self):
         """A `pcsnn.analysis.LayerSpikes` for each layer that ran: neurons, firing rate, sparsity, and so on."""
-        return [summarise(name, counts, self.histogram(name), self._trains(name, None).ne(0).sum(0)) for name, counts in self.counts.items()]
+        return [summarise(name, self.spike_counts(name), self.histogram(name)) for name in self.counts]
 
     def table(self):
         """The summary as text, with a line for the whole network."""
         return spike_table(self.summary(), self.timesteps)
 
     def _trains(self, layer, order):
-        """The trains of counts k = 0..T, [T, T + 1]."""
-        device = self.counts_of(layer).device
-        every = torch.arange(self.timesteps + 1, dtype=torch.uint8, device=device)
+        """The trains of k = 0..T, [T, T + 1]."""
+        every = torch.arange(self.timesteps + 1, dtype=torch.uint8, device=self.counts_of(layer).device)
         return self._expand(layer, every, order)
+
+    def _signed(self, layer):
+        return isinstance(self._neurons[layer], SignedNeuron)
+
+    def _expand(self, layer, counts, order):
+        order = order_of(layer, order, counts.device)
+        if not self._signed(layer):
+            return functional.expand_spikes(counts, self.timesteps, order, torch.bool)
+        self._check_timesteps(layer, self._neurons[layer])
+        return signed_trains(self._neurons[layer], counts, order)
+
+    def _stepper(self, layer, order):
+        """A function of x that gives the spikes of step x."""
+        counts, trains = self.counts_of(layer), self._trains(layer, order)
+        if self._signed(layer):
+            return lambda step: trains[step][counts.to(torch.int32)]
+        least = (~trains).sum(1).tolist()  # counts above T - order[x] fire at step x: the least is how many do not
+        return lambda step: counts >= least[step]
 
     def _check_timesteps(self, name, layer):
         now = _neuron(layer).timesteps

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 from pcsnn import functional, reference
 from pcsnn.analysis.layer_errors import relative
 from pcsnn.analysis.record import record
-from pcsnn.analysis.trains import random_order
+from pcsnn.analysis.trains import random_order, signed_trains
 from pcsnn.baselines.packed import PackedNetwork
 from pcsnn.convert.methods.batches import Batches, run_through
 from pcsnn.convert.network import check_unfused
@@ -95,11 +95,10 @@ class _Shuffled(torch.nn.Module):
         self.different += int(apart.count_nonzero())
         self.largest = max(self.largest, int(apart.max()))
         if isinstance(neuron, SignedNeuron):
-            trains = functional.expand_spikes(self.expected, neuron.timesteps)
-            shuffled = reference.signed_spikes(trains, neuron.turn, neuron.low)[self.order] * neuron.spike.to(current.dtype)
+            shuffled = signed_trains(neuron, self.expected, self.order)
         else:
-            shuffled = functional.expand_spikes(self.expected, neuron.timesteps, self.order, current.dtype, neuron.spike)
-        return shuffled.flatten(0, 1)
+            shuffled = functional.expand_spikes(self.expected, neuron.timesteps, self.order, torch.bool)
+        return (shuffled * reference.per_channel(neuron.spike.to(current.dtype), self.expected.dim())).flatten(0, 1)
 
     def row(self):
         return ShuffledLayer(self.name, self.counted, self.different, self.largest)

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from pcsnn.convert.table import table
 
 
@@ -15,11 +13,11 @@ class LayerSpikes:
         name: of the layer.
         samples: N.
         neurons: of one sample.
-        spikes: of either sign, of all neurons, samples and time-steps together.
-        rate: spikes per neuron and time-step, 0..1.
+        spikes: of all neurons, samples and time-steps together.
+        rate: spikes per neuron and time-step, the mean of k / T; 0..1.
         sparsity: share of zeros over samples, neurons and time-steps, 1 - rate.
         silent: neurons that fire in no sample.
-        saturated: share of the counts, over neurons and samples, that are T; 0..1.
+        saturated: share of neurons and samples with a spike at every step, count T; 0..1.
     """
 
     name: str
@@ -32,16 +30,15 @@ class LayerSpikes:
     saturated: float
 
 
-def summarise(name, counts, histogram, fired):
-    """The LayerSpikes of counts uint8 [N, ...], their histogram int64 [T + 1], and the spikes, of either sign, of a neuron
-    of each count, int64 [T + 1]."""
+def summarise(name, counts, histogram):
+    """The LayerSpikes of counts uint8 [N, ...] and their histogram int64 [T + 1]."""
     if not counts.numel():
         raise RuntimeError(f"layer: {name} ran on empty batches only, shape {tuple(counts.shape)}")
     often = histogram.tolist()
     timesteps = len(often) - 1
-    spikes = int((histogram * fired).sum())
+    spikes = sum(k * many for k, many in enumerate(often))
     places = timesteps * counts.numel()
-    silent = int((fired == 0)[counts.to(torch.int32)].all(0).sum())
+    silent = int((counts.amax(0) == 0).sum())
     return LayerSpikes(name, len(counts), counts[0].numel(), spikes, spikes / places, (places - spikes) / places,
                        silent, often[timesteps] / counts.numel())
 
