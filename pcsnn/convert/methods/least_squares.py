@@ -10,6 +10,7 @@ import math
 
 import torch
 
+from pcsnn import collectives
 from pcsnn.convert.methods.place import Settings
 
 BINS = 1024
@@ -21,11 +22,12 @@ ENTRIES = 2**24  # of the largest intermediate
 
 
 class Histogram:
-    """Current and float activation of the channels of a layer: lists of [N, C, ...], one entry a batch."""
+    """Current and float activation of the channels of a layer: lists of [N, C, ...], one entry a batch; of all processes."""
 
     def __init__(self, place, currents, activations):
-        self.largest, highest = (torch.stack([place.rows(part).amax(1) for part in parts]).amax(0).double()
-                                 for parts in (activations, currents))
+        self.largest, highest = (
+            collectives.highest(torch.stack([place.rows(part).amax(1) for part in parts]).amax(0).double())
+            for parts in (activations, currents))
         self.alive = (self.largest > 0) & (highest > 0)
         top = torch.maximum(self.largest, highest).clamp_min(1e-30)
         self.low, self.width = -top / 2, top * 1.5 / BINS
@@ -37,7 +39,8 @@ class Histogram:
             entry = (((z - self.low[:, None]) / self.width[:, None]).floor_().clamp_(0, BINS - 1).long() + first).flatten()
             count += torch.bincount(entry, minlength=len(count))
             sums += torch.bincount(entry, a.flatten(), len(count))
-        self.count, self.sums = (self._at_least(values.view(channels, BINS)) for values in (count, sums))
+        self.count, self.sums = (self._at_least(collectives.summed(values).view(channels, BINS))
+                                 for values in (count, sums))
 
     @staticmethod
     def _at_least(values):

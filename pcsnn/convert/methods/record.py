@@ -2,6 +2,7 @@
 
 import torch
 
+from pcsnn import collectives
 from pcsnn.convert.methods.batches import run_through
 from pcsnn.convert.methods.place import Settings
 
@@ -18,7 +19,8 @@ def from_bounds(network, places, batches, timesteps, progress, seed):
 def recorded_maxima(network, places, batches, timesteps, progress, seed):
     """Method "max" (16): theta is the largest activation over the data, per channel; QCFS keeps its learned threshold.
 
-    A channel that never rises above zero gets an infinite threshold: it emits no spikes.
+    A channel that never rises above zero gets an infinite threshold: it emits no spikes. Several processes: the largest of
+    all, whatever their shares.
     """
     recorded = [place for place in places if place.quantization_levels is None]
     maxima = {}
@@ -41,5 +43,6 @@ def recorded_maxima(network, places, batches, timesteps, progress, seed):
     for name, highest in maxima.items():
         if not highest.isfinite().all():
             raise ValueError(f"model: {name} reaches NaN or infinity on the calibration data")
+        highest = collectives.highest(highest)
         settings[name] = Settings(torch.where(highest > 0, highest, torch.inf))
     return settings
