@@ -109,7 +109,7 @@ def shard(data, batch_size=32, **options):
     batch.
 
     Args:
-        data: a tensor [N, ...], a tuple or list of such tensors (e.g. images and labels), or a dataset with a length.
+        data: a tensor [N, ...], a tuple of such tensors (e.g. images and labels), or a dataset with a length.
         batch_size: of this process.
         options: further ones of torch.utils.data.DataLoader, e.g. num_workers.
 
@@ -121,7 +121,7 @@ def shard(data, batch_size=32, **options):
     refused = sorted(set(options) & {"shuffle", "sampler", "batch_sampler", "drop_last"})
     if refused:
         raise TypeError(f"options: expected those that leave open which items are read, got {', '.join(refused)}")
-    tensors = (data,) if isinstance(data, torch.Tensor) else data if isinstance(data, (tuple, list)) else ()
+    tensors = (data,) if isinstance(data, torch.Tensor) else data if isinstance(data, tuple) else ()
     if tensors:
         for tensor in tensors:
             validate.tensor("data", tensor, min_dim=1)
