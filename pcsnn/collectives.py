@@ -78,6 +78,16 @@ def gathered(value):
     return values
 
 
+def divided(count, compute):
+    """compute(slice) of `count` rows: tensors with a row for each row of the slice, or None. Each process takes some rows."""
+    first, last = (count * process // size() for process in (rank(), rank() + 1))
+    own = compute(slice(first, last))
+    if size() == 1:
+        return own
+    parts = zip(*gathered([value if value is None else value.cpu() for value in own]))
+    return [value if value is None else torch.cat(part).to(value) for value, part in zip(own, parts)]
+
+
 def from_first(value):
     """What process 0 gave. Tensors must be on the host."""
     if size() == 1:

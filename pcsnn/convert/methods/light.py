@@ -107,7 +107,7 @@ def quick(network, places, batches, timesteps, progress, seed):
     """Method "quick": each layer's threshold, shift, levels and amplitude by least squares (C1)-(C3), and no gradient.
 
     Uses the first 1,024 inputs of the data; of them as many as let the live values of a network stay within 1 GB. Several
-    processes share the work on these inputs, and add up the histograms.
+    processes share these inputs, add up the histograms, and share the channels.
     """
     return _calibrate(network, places, batches, timesteps, progress, seed, 0, False)
 
