@@ -12,6 +12,7 @@ from analysis_cases import two_layers
 from distributed_cases import METHODS, calibrated, evaluated, images, labels, rows, swept
 
 import pcsnn
+from pcsnn import collectives
 from pcsnn.distributed import alone, rank, shard, size
 
 
@@ -33,13 +34,17 @@ def agreeing():
     found["dataset"] = [int(part) for batch in shard(list(range(65)), 4) for part in batch]
     for method in METHODS:
         found[method] = calibrated(method, shard(x, 8)).state_dict()
-    found["sizes"] = calibrated("quick", list(shard(rows(), 1))).state_dict()
+    found["sizes"] = calibrated("light", list(shard(rows(), 1))).state_dict()
     found["sweep"] = swept(shard((x, y), 8))
     found["evaluation"] = evaluated(shard((x, y), 8))
     found["one image"] = evaluated(shard((few, none_here), 8))
     with alone():
         found["alone"] = calibrated("quick", x).state_dict()
         found["alone size"] = size(), rank()
+    module = torch.nn.Linear(2, 2, bias=False)
+    torch.nn.init.constant_(module.weight, 5 + rank())
+    collectives.like_first(module)
+    found["first"] = module.weight.detach(), collectives.from_first(rank())
     found["other T"] = error_of(lambda: pcsnn.convert(two_layers(), 4 + rank(), calibration=shard(x, 8), method="max"))
     found["other model"] = error_of(lambda: evaluated(shard((x, y), 8), seed=rank()))
     found["no images"] = error_of(lambda: evaluated(shard((x[:0], y[:0]), 8)))

@@ -67,8 +67,13 @@ def test_calibration_is_that_of_one_process(found, method):
     assert any(not torch.allclose(value, other[key], rtol=1e-3) for key, value in expected.items() if key in other)
 
 
+def test_process_0_decides(found):
+    for result in found:
+        assert result["first"][1] == 0 and torch.equal(result["first"][0], torch.full((2, 2), 5.0))
+
+
 def test_inputs_of_several_sizes(found):
-    expected = calibrated("quick", [row[None] for row in rows()]).state_dict()
+    expected = calibrated("light", [row[None] for row in rows()]).state_dict()
     for key, value in expected.items():
         torch.testing.assert_close(found[0]["sizes"][key], value, rtol=1e-4, atol=1e-5)
 
