@@ -20,6 +20,7 @@ import tempfile
 import time
 
 import torch
+from tqdm import tqdm
 
 import data
 import networks
@@ -106,14 +107,14 @@ def measure(forms, args):
     """({what: {form: {round: seconds}}}, the largest difference of calibrated outputs, the results of the first run)."""
     seconds = {what: {form: {} for form in forms} for what in WORK}
     first, apart, shuffled = None, 0.0, random.Random(0)
+    runs = [(turn, form) for turn in range(args.rounds) for form in shuffled.sample(forms, len(forms))]
     with tempfile.TemporaryDirectory() as folder:
-        for turn in range(args.rounds):
-            for form in shuffled.sample(forms, len(forms)):
-                result = launch(form, args, pathlib.Path(folder))
-                first = first or result
-                apart = max(apart, differences(result, first))
-                for what in WORK:
-                    seconds[what][form][turn] = result["seconds"][what]
+        for turn, form in tqdm(runs, leave=False, unit="run"):
+            result = launch(form, args, pathlib.Path(folder))
+            first = first or result
+            apart = max(apart, differences(result, first))
+            for what in WORK:
+                seconds[what][form][turn] = result["seconds"][what]
     return seconds, apart, first
 
 
