@@ -62,7 +62,7 @@ def signed_levels(kind, quantum, timesteps, lowest, slope=None):
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range; a quantum so small that the levels end before the
-            function rises (needs more time-steps).
+            function rises above zero (needs more time-steps).
     """
     if kind not in TURNS:
         raise ValueError(f"kind: expected one of {', '.join(TURNS)}, got {kind!r}")
@@ -89,9 +89,9 @@ def signed_levels(kind, quantum, timesteps, lowest, slope=None):
     jump = torch.where(falling, 2 * (least + low), 0)
     before = torch.where(falling, turn - low - first, turn + low + first)  # levels that are always reached
     used = before + falls + jump
-    if int(used.max()) >= timesteps:
-        raise ValueError(f"quantum: {quantum:.4g} leaves no level above the function's least value at T = {timesteps}: "
-                         f"{int(used.max())} lie below; expected a larger one")
+    if turn + low >= timesteps:
+        raise ValueError(f"quantum: {quantum:.4g} leaves no level above zero at T = {timesteps}: the function takes "
+                         f"{turn + low} to reach it; expected a larger one")
     step = torch.arange(timesteps).expand(len(slopes), -1)  # [C, T]
     down = (first - (step - before) - 0.5) * quantum
     up = (least + (step - used) + 0.5) * quantum

@@ -78,7 +78,7 @@ def test_in_place_and_checks_of_arguments():
         functional.fire_rates(current, levels, 0.1, low=-1)
     with pytest.raises(ValueError, match="kind: expected one of leaky_relu"):
         signed_levels("softplus", 0.1, 8, -1.0)
-    with pytest.raises(ValueError, match="quantum: .* leaves no level above .* at T = 8"):
+    with pytest.raises(ValueError, match="quantum: .* leaves no level above zero at T = 8"):
         signed_levels("silu", 0.01, 8, -6.0)
     with pytest.raises(ValueError, match="slope: expected None for gelu"):
         signed_levels("gelu", 0.1, 8, -1.0, 0.1)

@@ -1,6 +1,7 @@
 """Looking into converted networks."""
 
 from pcsnn.analysis.costs import EXECUTIONS, Count, Energy, LayerOperations, Operations
+from pcsnn.analysis.evaluate import Evaluation, evaluate
 from pcsnn.analysis.layer_errors import LayerError, LayerErrors, layer_errors
 from pcsnn.analysis.operations import count_operations
 from pcsnn.analysis.operations_plot import plot_operations
@@ -12,8 +13,8 @@ from pcsnn.analysis.sweep import Sweep, SweepRow, sweep
 from pcsnn.analysis.trains import pack_spikes, random_order, unpack_spikes
 
 __all__ = [
-    "EXECUTIONS", "Count", "Energy", "LayerError", "LayerErrors", "LayerOperations", "LayerSpikes", "Operations", "Recording",
-    "ShuffleCheck", "ShuffledLayer", "Sweep", "SweepRow", "check_shuffle", "count_operations", "layer_errors", "pack_spikes",
-    "plot_histograms", "plot_operations", "plot_raster", "plot_rate_maps", "plot_rates", "random_order", "record", "sweep",
-    "unpack_spikes",
+    "EXECUTIONS", "Count", "Energy", "Evaluation", "LayerError", "LayerErrors", "LayerOperations", "LayerSpikes", "Operations",
+    "Recording", "ShuffleCheck", "ShuffledLayer", "Sweep", "SweepRow", "check_shuffle", "count_operations", "evaluate",
+    "layer_errors", "pack_spikes", "plot_histograms", "plot_operations", "plot_raster", "plot_rate_maps", "plot_rates",
+    "random_order", "record", "sweep", "unpack_spikes",
 ]

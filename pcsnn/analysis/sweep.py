@@ -1,20 +1,19 @@
 """Accuracy, fidelity, error and spikes of a network's conversions at several T."""
 
 import inspect
-import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
-from torch.utils._pytree import tree_leaves
 
-from pcsnn import validate
+from pcsnn import collectives, validate
 from pcsnn.analysis import plots
+from pcsnn.analysis.labelled import Accuracy, Labelled, hits, logits_of
 from pcsnn.analysis.layer_errors import float_network, relative
 from pcsnn.analysis.record import record
 from pcsnn.convert.converter import convert
 from pcsnn.convert.methods import DEPENDS_ON_TIMESTEPS, METHODS
-from pcsnn.convert.methods.batches import Batches, show
+from pcsnn.convert.methods.batches import Batches
 from pcsnn.convert.network import set_timesteps
 from pcsnn.convert.table import table
 
@@ -61,83 +60,12 @@ def _percent(share):
     return "-" if share is None else f"{100 * share:6.2f} %"
 
 
-class _Seen:
-    """An iterable that remembers the item it gave last: labels stand in it, behind the inputs that Batches checks."""
-
-    def __init__(self, source):
-        self.source, self.item = source, None
-
-    def __iter__(self):
-        for self.item in self.source:
-            yield self.item
-
-    def __length_hint__(self):
-        return operator.length_hint(self.source)
-
-
-class _Labelled:
-    """Checked batches of data as (inputs, label or None), under a progress bar, as often as they are read."""
-
-    def __init__(self, data, inputs, device, progress):
-        self.source = Batches(data, inputs, device, "data").source
-        self._inputs, self._device, self._progress = inputs, device, progress
-
-    def read(self, what):
-        seen = _Seen(self.source)
-        batches = Batches(seen, self._inputs, self._device, "data")
-        for position, inputs in enumerate(show(batches, what, self._progress)):
-            yield inputs, self._label(seen.item, position)
-
-    def _label(self, item, position):
-        if isinstance(item, torch.Tensor):
-            return None
-        behind = item[1:] if isinstance(item[0], (tuple, list)) else item[self._inputs:]
-        label = behind[0] if behind else None
-        if label is None:
-            return None
-        if not isinstance(label, torch.Tensor) or label.is_floating_point() or label.is_complex():
-            got = label.dtype if isinstance(label, torch.Tensor) else type(label).__name__
-            raise TypeError(f"data: expected labels as a tensor of integers, got {got} in batch {position}")
-        return label.to(self._device)
-
-
-def _logits(output):
-    """The first tensor of an output, [N, classes, ...]."""
-    tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
-    shape = tuple(tensors[0].shape) if tensors else "no tensor"
-    if not tensors or len(shape) < 2 or shape[1] < 2:
-        raise ValueError(f"net: expected outputs [N, classes, ...] with at least 2 classes, got {shape}")
-    return tensors[0]
-
-
-def _hits(choice, label, ignore):
-    """How many labels are hit, and how many count."""
-    counting = label != ignore if ignore is not None else torch.ones_like(label, dtype=torch.bool)
-    return int(((choice == label) & counting).sum()), int(counting.sum())
-
-
 def _float_accuracy(network, data, ignore):
     """Accuracy of the float network, None without labels. Checks all data, labels and outputs on its way."""
-    right = decisions = labelled = batches = 0
+    seen = Accuracy("net", ignore)
     for inputs, label in data.read("float network"):
-        logits = _logits(network(*inputs))
-        if not logits.isfinite().all():
-            raise ValueError(f"net: its output reaches NaN or infinity in batch {batches} of data")
-        batches += 1
-        if label is None:
-            continue
-        choice = logits.argmax(1)
-        if label.shape != choice.shape:
-            raise ValueError(f"data: expected labels {tuple(choice.shape)} for outputs {tuple(logits.shape)}, "
-                             f"got {tuple(label.shape)} in batch {batches - 1}")
-        labelled += 1
-        hit, counting = _hits(choice, label, ignore)
-        right, decisions = right + hit, decisions + counting
-    if labelled and not decisions:
-        raise ValueError(f"ignore: every label of data is {ignore}")
-    if labelled not in (0, batches):
-        raise ValueError(f"data: expected labels in every batch or in none, got them in {labelled} of {batches}")
-    return right / decisions if labelled else None
+        seen.see(network(*inputs), label)
+    return seen.reduce()
 
 
 def _evaluate(network, snn, data, ignore):
@@ -145,20 +73,22 @@ def _evaluate(network, snn, data, ignore):
     right = same = decisions = labelled = spikes = neurons = 0
     difference = norm = 0.0
     for inputs, label in data.read(f"evaluating T = {snn.timesteps}"):
-        expected = _logits(network(*inputs))
+        expected = logits_of(network(*inputs), "net")
         with record(snn) as recording:
-            logits = _logits(snn(*inputs))
+            logits = logits_of(snn(*inputs), "net")
         choice = logits.argmax(1)
         same += int((choice == expected.argmax(1)).sum())
         decisions += choice.numel()
         if label is not None:
-            hit, counting = _hits(choice, label, ignore)
+            hit, counting = hits(choice, label, ignore)
             right, labelled = right + hit, labelled + counting
         difference += (logits.double() - expected.double()).square().sum().item()
         norm += expected.double().square().sum().item()
-        for counts in recording.counts.values():
-            spikes += int(counts.sum())
-            neurons += counts.numel()
+        for name in recording.counts:
+            fired = recording.spike_counts(name)
+            spikes, neurons = spikes + int(fired.sum()), neurons + fired.numel()
+    right, same, decisions, labelled, spikes, neurons = collectives.totals(right, same, decisions, labelled, spikes, neurons)
+    difference, norm = collectives.totals(difference, norm)
     return SweepRow(snn.timesteps, right / labelled if labelled else None, same / decisions, relative(difference, norm),
                     spikes / neurons, snn.report.method)
 
@@ -186,7 +116,9 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
     """Convert a network at several T and measure each result against the float network on the same data.
 
     Methods whose settings depend on T, and "auto", which chooses by T, convert anew for each; "none" too, as folding of
-    batch norms depends on T. Others convert once, and `pcsnn.set_timesteps` does the rest.
+    batch norms depends on T. Others convert once, and `pcsnn.set_timesteps` does the rest. Several processes of
+    torch.distributed each give their own shares of data and calibration (`pcsnn.distributed.shard`), and all get the
+    result over all of them.
 
     Args:
         net: the float network; it is not changed, and runs in evaluation mode.
@@ -220,7 +152,8 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
     device = next((tensor.device for tensor in (*network.parameters(), *network.buffers())), torch.device("cpu"))
     if calibration is not None:
         calibration = Batches(calibration, inputs, device).source  # a one-shot iterator must serve several conversions
-    data = _Labelled(data, inputs, device, progress)
+    data = Labelled(data, inputs, device, progress)
+    collectives.agree("net", net, timesteps, method, calibration is None, ignore, sorted(options.items()))
     result = Sweep(method, _float_accuracy(network, data, ignore))
     anew = method in DEPENDS_ON_TIMESTEPS | {"auto", "none"}
     snn = None

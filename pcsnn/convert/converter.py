@@ -2,7 +2,7 @@
 
 import torch
 
-from pcsnn import validate
+from pcsnn import collectives, validate
 from pcsnn.convert.canonicalise import canonicalise, fold_batch_norms
 from pcsnn.convert.classify import classify, has_channels, mixed_by_max_pool
 from pcsnn.convert.methods import METHODS, NEEDS_DATA
@@ -27,7 +27,9 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
         timesteps: T, 1..255.
         calibration: a tensor [N, ...] (taken in batches of 32), or an iterable of input tensors or (input, label, ...),
             for a network with several inputs (input 1, input 2, ...); needed by all methods but "none". "quick", "light" and
-            "advanced" take the first 1,024 inputs and keep them in memory; the others stream.
+            "advanced" take the first 1,024 inputs and keep them in memory; the others stream. With an initialised
+            torch.distributed process group each process gives its own share, `pcsnn.distributed.shard(images)`, and the
+            result, the same in all, is that of one process with all data. See docs/cluster.md.
         method: "none" (learned thresholds and bounds, no data), "max" (thresholds are recorded maxima), "paper" (recorded
             maxima, then the paper's calibration (17)), "quick" (least squares layer after layer (C1)-(C3)), "light" ("quick",
             then gradient steps on thresholds, shifts, levels and amplitudes (C4), (C5)), "advanced" (on weights too), "auto"
@@ -47,7 +49,7 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range; a model that cannot be traced, has no activation that
             can spike, or (strict) has operations that cannot; a method that needs data and has none; empty, NaN or
-            infinite data.
+            infinite data; a model or arguments that differ between processes.
 
     Source: arXiv 2412.13610; the staircase levels for T = m L are this project's.
     """
@@ -76,7 +78,12 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     if fold or (fold is None and not (lossless and method == "none")):
         fold_batch_norms(network)
     rows, _ = classify(network)
+    if method in NEEDS_DATA:
+        collectives.agree("model", model, timesteps, method, strict, fold, signed, seed)
     settings = METHODS[method](network, places, batches, timesteps, progress, seed)
+    if method in NEEDS_DATA:  # processors differ in how they round: what process 0 found goes for all
+        settings = collectives.from_first({name: chosen.cpu() for name, chosen in settings.items()})
+        collectives.like_first(network)
     neurons = {place.name: settings[place.name].neuron(place, timesteps).to(device) for place in places}
     for row in rows:
         if row.kind == "spiking":

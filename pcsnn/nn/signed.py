@@ -29,7 +29,7 @@ class SignedNeuron(FullPrecisionBuffers):
     Shape: mean current [N, ...] or [N, C, ...] (float32, float16, bfloat16, float64) to rates of the same shape and dtype.
 
     Raises:
-        ValueError, TypeError: arguments out of range; so few time-steps that no level is left above the least value.
+        ValueError, TypeError: arguments out of range; so few time-steps that no level is left above zero.
         RuntimeError: the current requires a gradient.
     """
 
@@ -67,7 +67,7 @@ class SignedNeuron(FullPrecisionBuffers):
         return dict(kind=self.kind, timesteps=self.timesteps, inplace=self.inplace)
 
     def check_timesteps(self, timesteps):
-        """ValueError where T = `timesteps` leaves no level above the activation's least value."""
+        """ValueError where T = `timesteps` leaves no level above zero."""
         self._table(timesteps)
 
     def set_timesteps(self, timesteps):

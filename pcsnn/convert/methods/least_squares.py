@@ -6,10 +6,12 @@ float activations, spikes won at levels t_1..t_T leave
 E = sum a^2 - 2 (amplitude / T) sum_k A(t_k) + (amplitude / T)^2 sum_k (2 k - 1) N(t_k).
 """
 
+import copy
 import math
 
 import torch
 
+from pcsnn import collectives
 from pcsnn.convert.methods.place import Settings
 
 BINS = 1024
@@ -21,11 +23,12 @@ ENTRIES = 2**24  # of the largest intermediate
 
 
 class Histogram:
-    """Current and float activation of the channels of a layer: lists of [N, C, ...], one entry a batch."""
+    """Current and float activation of the channels of a layer: lists of [N, C, ...], one entry a batch; of all processes."""
 
     def __init__(self, place, currents, activations):
-        self.largest, highest = (torch.stack([place.rows(part).amax(1) for part in parts]).amax(0).double()
-                                 for parts in (activations, currents))
+        self.largest, highest = (
+            collectives.highest(torch.stack([place.rows(part).amax(1) for part in parts]).amax(0).double())
+            for parts in (activations, currents))
         self.alive = (self.largest > 0) & (highest > 0)
         top = torch.maximum(self.largest, highest).clamp_min(1e-30)
         self.low, self.width = -top / 2, top * 1.5 / BINS
@@ -37,7 +40,15 @@ class Histogram:
             entry = (((z - self.low[:, None]) / self.width[:, None]).floor_().clamp_(0, BINS - 1).long() + first).flatten()
             count += torch.bincount(entry, minlength=len(count))
             sums += torch.bincount(entry, a.flatten(), len(count))
-        self.count, self.sums = (self._at_least(values.view(channels, BINS)) for values in (count, sums))
+        self.count, self.sums = (self._at_least(collectives.summed(values).view(channels, BINS))
+                                 for values in (count, sums))
+
+    def part(self, rows):
+        """The same of some channels, a slice."""
+        part = copy.copy(self)
+        for name in ("largest", "alive", "low", "width", "count", "sums"):
+            setattr(part, name, getattr(self, name)[rows])
+        return part
 
     @staticmethod
     def _at_least(values):
@@ -62,7 +73,7 @@ def _even(histogram, timesteps):
     """The best evenly spaced levels (10), [C] each: theta, psi, amplitude, and what they take off the squared error."""
     steps = _steps(timesteps, histogram.low.device)
     best = None
-    for part in THRESHOLDS.to(steps.device).split(max(1, ENTRIES // (len(histogram.low) * timesteps))):
+    for part in THRESHOLDS.to(steps.device).split(max(1, ENTRIES // max(1, len(histogram.low) * timesteps))):
         theta = histogram.largest.clamp_min(1e-30)[:, None] * part  # [C, thresholds]
         for shift in SHIFTS.tolist():
             levels = (steps - 0.5 - shift) * theta.unsqueeze(-1) / timesteps
@@ -90,18 +101,24 @@ def _bent(histogram, amplitude, timesteps):
     return histogram.low[:, None] + histogram.width[:, None] * edges, amplitude
 
 
+def _best(histogram, timesteps, bend):
+    """theta, psi, amplitude, [C] each, and the bend, [C, T] or None."""
+    theta, psi, amplitude = _even(histogram, timesteps)
+    if not bend or not 1 < timesteps <= BENT:
+        return theta, psi, amplitude, None
+    levels, amplitude = _bent(histogram, amplitude, timesteps)
+    even = (_steps(timesteps, theta.device) - 0.5) * theta[:, None] / timesteps - psi[:, None]
+    return theta, psi, amplitude, (levels - even) / theta[:, None]
+
+
 def fit(place, currents, activations, timesteps, *, bend=True):
     """The Settings of a layer that minimise the squared difference of its rate on `currents` to `activations`.
 
     A channel that is never active, in the float network or in the student, is silent.
     """
     histogram = Histogram(place, currents, activations)
-    theta, psi, amplitude = _even(histogram, timesteps)
-    bent = None
-    if bend and 1 < timesteps <= BENT:
-        levels, amplitude = _bent(histogram, amplitude, timesteps)
-        even = (_steps(timesteps, theta.device) - 0.5) * theta[:, None] / timesteps - psi[:, None]
-        bent = (levels - even) / theta[:, None]
+    theta, psi, amplitude, bent = collectives.divided(
+        len(histogram.low), lambda rows: _best(histogram.part(rows), timesteps, bend))
     alive = histogram.alive & (amplitude > 0)
     theta, psi, amplitude = (torch.where(alive, value, rest)
                              for value, rest in ((theta, torch.inf), (psi, 0.0), (amplitude, 0.0)))

@@ -5,9 +5,10 @@ import copy
 import torch
 from torch.utils._pytree import tree_leaves
 
+from pcsnn import collectives
 from pcsnn.convert import operations as ops
 from pcsnn.convert.methods import least_squares, refine, signed
-from pcsnn.convert.methods.batches import first, mini_batches
+from pcsnn.convert.methods.batches import dealt, first, mini_batches
 from pcsnn.convert.methods.lockstep import MEMORY, footprint, lockstep
 from pcsnn.convert.methods.place import Settings
 
@@ -81,12 +82,12 @@ def _fit_layers(network, places, groups, timesteps, progress):
     peak = max(footprint(network, tuple(part[:1] for part in group))[0] for group in groups)
     share = min(1.0, MEMORY / (peak * sum(len(group[0]) for group in groups)))
     some = [tuple(part[:max(1, int(len(part) * share))] for part in group) for group in groups]
-    outputs = lockstep(network, mini_batches(some, CHUNK), choose, progress)
+    outputs = lockstep(network, mini_batches(dealt(some), CHUNK), choose, progress)
     for place, module in _direct(network).items():
         channel = -1 if isinstance(module, torch.nn.Linear) else 1
         pairs = [[tree_leaves(output)[place] for output in pair] for pair in zip(*outputs)]
         errors = [(taught - learnt).transpose(0, channel).flatten(1) for taught, learnt in pairs]
-        module.bias.data += torch.cat(errors, 1).mean(1)
+        module.bias.data += collectives.mean(torch.cat(errors, 1))
     return settings
 
 
@@ -106,13 +107,17 @@ def _calibrate(network, places, batches, timesteps, progress, seed, steps, weigh
 def quick(network, places, batches, timesteps, progress, seed):
     """Method "quick": each layer's threshold, shift, levels and amplitude by least squares (C1)-(C3), and no gradient.
 
-    Uses the first 1,024 inputs of the data; of them as many as let the live values of a network stay within 1 GB.
+    Uses the first 1,024 inputs of the data; of them as many as let the live values of a network stay within 1 GB. Several
+    processes share these inputs, add up the histograms, and share the channels.
     """
     return _calibrate(network, places, batches, timesteps, progress, seed, 0, False)
 
 
 def light(network, places, batches, timesteps, progress, seed):
-    """Method "light": "quick", then 300 gradient steps on thresholds, shifts, levels, amplitudes and output biases (C4), (C5)."""
+    """Method "light": "quick", then 300 gradient steps on thresholds, shifts, levels, amplitudes and output biases (C4), (C5).
+
+    Several processes draw the same batches, share the work on each, and add up the gradients.
+    """
     return _calibrate(network, places, batches, timesteps, progress, seed, STEPS["light"], False)
 
 

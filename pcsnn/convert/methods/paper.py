@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from pcsnn import reference
+from pcsnn import collectives, reference
 from pcsnn.convert.methods.batches import show
 from pcsnn.convert.methods.place import Settings
 from pcsnn.convert.methods.record import recorded_maxima
@@ -20,16 +20,17 @@ def _clip(module, theta):
 
 
 class _Watch:
-    """Means of the input z and output a of one module, by channel, at its last call."""
+    """Means of the input z and output a of one module, by channel, at its last call, over `count` elements each."""
 
     def __init__(self, module, place):
         self._place = place
-        self.z = self.a = None
+        self.z = self.a = self.count = None
         self._hook = module.register_forward_hook(self._see)
 
     def _see(self, module, arguments, output):
         self.z = self._place.reduce(arguments[0], torch.mean).double()
         self.a = self._place.reduce(output, torch.mean).double()
+        self.count = self._place.rows(output).shape[1]
 
     def remove(self):
         self._hook.remove()
@@ -41,6 +42,7 @@ def paper(network, places, batches, timesteps, progress, seed):
 
     Teacher: the source, its ReLU clipped at theta. Student: the spiking network at T. After every batch, in every layer,
     psi <- 0.99 psi + 0.01 mean(z_teacher - z_student), then phi <- 0.99 phi + 0.01 mean(a_teacher - a_student).
+    Several processes: batch i is batch i of all of them together, of those that have as many.
     """
     below = [place.name for place in places if place.signed]
     if below:
@@ -59,13 +61,17 @@ def paper(network, places, batches, timesteps, progress, seed):
         watches.append((place, neuron, _Watch(teacher.get_submodule(place.name), place), _Watch(neuron, place)))
     psi = {place.name: 0.0 for place in places}
     phi = {place.name: 0.0 for place in places}
-    for batch in show(batches, "calibrating", progress):
-        teacher(*batch)
-        student(*batch)
-        for place, neuron, taught, learnt in watches:
+    for batch in collectives.in_step(show(batches, "calibrating", progress)):
+        if batch is not None:
+            teacher(*batch)
+            student(*batch)
+        seen = [0 if batch is None else taught.count for *_, taught, _ in watches]
+        currents = collectives.means([taught.z - learnt.z for *_, taught, learnt in watches], seen)
+        rates = collectives.means([taught.a - learnt.a for *_, taught, learnt in watches], seen)
+        for (place, neuron, *_), current, rate in zip(watches, currents, rates):
             name = place.name
-            psi[name] = MOMENTUM * psi[name] + (1 - MOMENTUM) * (taught.z - learnt.z)
-            phi[name] = MOMENTUM * phi[name] + (1 - MOMENTUM) * (taught.a - learnt.a)
+            psi[name] = MOMENTUM * psi[name] + (1 - MOMENTUM) * current
+            phi[name] = MOMENTUM * phi[name] + (1 - MOMENTUM) * rate
             settings[name] = _shifted(settings[name], psi[name], phi[name])
             neuron.adjust(settings[name].offset, settings[name].amplitude)
     return settings

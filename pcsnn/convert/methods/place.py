@@ -1,6 +1,6 @@
 """An activation place, and what a conversion method decides for it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -63,6 +63,10 @@ class Settings:
     amplitude: torch.Tensor | float | None = None
     bend: torch.Tensor | None = None
     staircase: bool = True
+
+    def cpu(self):
+        """The same on the host."""
+        return Settings(**{key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in asdict(self).items()})
 
     def neuron(self, place, timesteps):
         return CollapsedNeuron(self.threshold, timesteps, offset=self.offset, amplitude=self.amplitude, bend=self.bend,

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from pcsnn import collectives
 from pcsnn.convert.methods import signed
 from pcsnn.convert.methods.batches import run_through
 from pcsnn.convert.methods.place import Settings
@@ -22,7 +23,7 @@ def recorded_maxima(network, places, batches, timesteps, progress, seed):
     """Method "max" (16): theta is the largest activation over the data, per channel; QCFS keeps its learned threshold.
 
     A channel that never rises above zero gets an infinite threshold: it emits no spikes. An activation that goes below zero
-    gets an amplitude that covers all currents of its layer (S4).
+    gets an amplitude that covers all currents of its layer (S4). Several processes: the largest of all, whatever their shares.
     """
     recorded = [place for place in places if place.quantization_levels is None]
     maxima, ranges = {}, {}
@@ -46,6 +47,7 @@ def recorded_maxima(network, places, batches, timesteps, progress, seed):
     for name, highest in maxima.items():
         if not highest.isfinite().all():
             raise ValueError(f"model: {name} reaches NaN or infinity on the calibration data")
+        highest = collectives.highest(highest)
         settings[name] = Settings(torch.where(highest > 0, highest, torch.inf))
     for place in recorded:
         if place.signed:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
+from pcsnn import collectives, distributed
 from pcsnn.convert import operations as ops
 from pcsnn.convert.methods.batches import show_steps, shuffled
 from pcsnn.convert.methods.lockstep import footprint, per_input
@@ -120,8 +121,16 @@ def _outputs(network, groups):
     return size, any(value.dim() > 2 for value in outputs)
 
 
-def _relative_error(learnt, taught):
-    return (learnt - taught).square().mean() / taught.square().mean().clamp_min(1e-12)
+def _own(batch):
+    """The rows of a batch, which every process has drawn, that are this one's, and their share of all rows."""
+    own = tuple(part[distributed.rank()::distributed.size()] for part in batch)
+    return own, len(own[0]) / len(batch[0])
+
+
+def _mean_squares(values, share, device):
+    """Mean square of each tensor over all processes; `share`: of the batch that this one has, and no values where 0."""
+    own = [value.square().mean() if share else torch.zeros((), device=device) for value in values]
+    return collectives.means(own, [share] * len(own))
 
 
 def _divergence(learnt, taught):
@@ -159,6 +168,7 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
     """Adam with a cosine rate on what `settings` holds, and on biases of the modules `outputs`; changes both in place.
 
     Loss: the divergence of the outputs from the teacher's, and the mean relative squared error of all layers' rates.
+    Several processes draw the same batches; each works on its rows, and the gradients are added up.
     """
     generator = torch.Generator().manual_seed(seed)
     device = groups[0][0].device
@@ -186,13 +196,18 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
             batch = _varied(next(batches), generator)
             if weights and torch.rand((), generator=generator) < MIXED:
                 batch = _mixed(batch, generator)
+            batch, share = _own(batch)
             with torch.no_grad():
-                expected = per_input(teacher(*batch))
-            found = per_input(student(*batch))
-            errors = [_relative_error(module.out, taught[name]) for name, module in staircases.items()]
-            loss = sum(_divergence(*pair) for pair in zip(found, expected)) + LAYERS * torch.stack(errors).mean()
+                expected = per_input(teacher(*batch)) if share else []
+            squares = _mean_squares([taught.get(name) for name in staircases], share, device)
             optimiser.zero_grad()
-            loss.backward()
+            if share:
+                found = per_input(student(*batch))
+                errors = [(module.out - taught[name]).square().mean() / square.clamp_min(1e-12)
+                          for (name, module), square in zip(staircases.items(), squares)]
+                loss = sum(_divergence(*pair) for pair in zip(found, expected)) + LAYERS * torch.stack(errors).mean()
+                (loss * share).backward()
+            collectives.sum_gradients(parameters)
             optimiser.step()
             schedule.step()
             if step + 1 >= steps / 2:

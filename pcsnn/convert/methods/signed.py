@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pcsnn import functional
+from pcsnn import collectives, functional
 from pcsnn.nn import SignedNeuron
 from pcsnn.signed import TURNS, activation, signed_levels
 
@@ -22,6 +22,10 @@ class SignedSettings:
     amplitude: float
     lowest: float
 
+    def cpu(self):
+        slope = self.slope.cpu() if isinstance(self.slope, torch.Tensor) else self.slope
+        return SignedSettings(self.kind, slope, self.amplitude, self.lowest)
+
     def neuron(self, place, timesteps):
         return SignedNeuron(self.kind, timesteps, amplitude=self.amplitude, lowest=self.lowest, slope=self.slope)
 
@@ -38,7 +42,7 @@ def covering(kind, slope, timesteps, lowest, highest):
             _, turn, low = signed_levels(kind, quantum, timesteps, lowest, slope)
             if quantum * (timesteps - turn - low + 0.5) >= top:
                 return quantum * timesteps
-        except ValueError:  # no level left above the least value
+        except ValueError:  # no level left above zero
             pass
         quantum *= COARSER
 
@@ -52,36 +56,43 @@ def record_range(place, seen):
 
 
 def from_range(place, timesteps, lowest, highest):
-    """The Settings that cover all currents recorded."""
+    """The Settings that cover all currents recorded, by all processes."""
     kind, slope = place.signed
+    highest, lowest = _ends(highest, lowest)
     return SignedSettings(kind, slope, covering(kind, slope, timesteps, lowest, highest), lowest)
+
+
+def _ends(highest, lowest):
+    """The largest and the least of all processes, floats."""
+    highest, lowest = collectives.highest(torch.tensor([highest, -lowest], dtype=torch.float64)).tolist()
+    return highest, -lowest
 
 
 def fit(place, currents, activations, timesteps):
     """The SignedSettings that minimise the squared difference of the rate on `currents` to `activations` (S4).
 
     currents, activations: lists of [N, ...], one entry a batch. Tried: amplitudes up to what covers all currents, and tables
-    that start at the lowest current, at the activation's least value, or at zero.
+    that start at the lowest current, at the activation's least value, or at zero. Several processes: errors are added up.
     """
     kind, slope = place.signed
-    lowest, highest = (reduce(torch.stack([reduce(part) for part in currents])).item() for reduce in (torch.min, torch.max))
+    highest, lowest = _ends(*(reduce(torch.stack([reduce(part) for part in currents])).item()
+                              for reduce in (torch.max, torch.min)))
     share = max(1, int(ELEMENTS / len(currents) / currents[0][0].numel()))
     z = torch.cat([part[:share] for part in currents]).float()
     a = torch.cat([part[:share] for part in activations]).float()
     starts = {lowest} | {start for start in (0.0, TURNS[kind]) if start is not None and lowest < start}
-    best = torch.inf, None
-    for start in starts:
+    tried, errors = [], []
+    for start in sorted(starts):
         whole = covering(kind, slope, timesteps, start, max(highest, 0.0))
         for amplitude in (AMPLITUDES * whole).tolist():
             try:
                 levels, turn, low = signed_levels(kind, amplitude / timesteps, timesteps, start, slope)
-            except ValueError:  # no level left above the least value
+            except ValueError:  # no level left above zero
                 continue
             rates = functional.fire_rates(z, levels.to(z.device), amplitude / timesteps, repeat=0, turn=turn, low=low)
-            error = (rates - a).square().mean().item()
-            if error < best[0]:
-                best = error, SignedSettings(kind, slope, amplitude, start)
-    return best[1]
+            tried.append(SignedSettings(kind, slope, amplitude, start))
+            errors.append((rates - a).square().sum(dtype=torch.float64))
+    return tried[int(collectives.summed(torch.stack(errors)).argmin())]
 
 
 class StraightThrough(torch.nn.Module):

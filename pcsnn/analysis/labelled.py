@@ -1,0 +1,104 @@
+"""Batches of data with or without labels, and what a network decides about them."""
+
+import operator
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from pcsnn import collectives, distributed
+from pcsnn.convert.methods.batches import Batches, show
+
+
+class _Seen:
+    """An iterable that remembers the item it gave last: labels stand in it, behind the inputs that Batches checks."""
+
+    def __init__(self, source):
+        self.source, self.item = source, None
+
+    def __iter__(self):
+        for self.item in self.source:
+            yield self.item
+
+    def __length_hint__(self):
+        return operator.length_hint(self.source)
+
+
+class Labelled:
+    """Checked batches of data as (inputs, label or None), under a progress bar, as often as they are read.
+
+    Of several processes some may have no data, all together may not.
+    """
+
+    def __init__(self, data, inputs, device, progress):
+        self.source = Batches(data, inputs, device, "data").source
+        self._inputs, self._device, self._progress = inputs, device, progress
+
+    def read(self, what):
+        seen = _Seen(self.source)
+        batches = Batches(seen, self._inputs, self._device, "data", empty=distributed.size() > 1)
+        for position, inputs in enumerate(show(batches, what, self._progress)):
+            yield inputs, self._label(seen.item, position)
+
+    def _label(self, item, position):
+        if isinstance(item, torch.Tensor):
+            return None
+        behind = item[1:] if isinstance(item[0], (tuple, list)) else item[self._inputs:]
+        label = behind[0] if behind else None
+        if label is None:
+            return None
+        if not isinstance(label, torch.Tensor) or label.is_floating_point() or label.is_complex():
+            got = label.dtype if isinstance(label, torch.Tensor) else type(label).__name__
+            raise TypeError(f"data: expected labels as a tensor of integers, got {got} in batch {position}")
+        return label.to(self._device)
+
+
+def logits_of(output, whose):
+    """The first tensor of an output, [N, classes, ...], of the argument `whose`."""
+    tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+    shape = tuple(tensors[0].shape) if tensors else "no tensor"
+    if not tensors or len(shape) < 2 or shape[1] < 2:
+        raise ValueError(f"{whose}: expected outputs [N, classes, ...] with at least 2 classes, got {shape}")
+    return tensors[0]
+
+
+def hits(choice, label, ignore):
+    """How many labels are hit, and how many count."""
+    counting = label != ignore if ignore is not None else torch.ones_like(label, dtype=torch.bool)
+    return int(((choice == label) & counting).sum()), int(counting.sum())
+
+
+class Accuracy:
+    """Labels hit, batch by batch, by the argument `whose`. Checks outputs and labels; ValueError for what does not fit."""
+
+    def __init__(self, whose, ignore):
+        self._whose, self._ignore = whose, ignore
+        self.right = self.decisions = self.labelled = self.batches = self.inputs = 0
+
+    def see(self, output, label):
+        """The output of one batch, and its label or None."""
+        logits = logits_of(output, self._whose)
+        if not logits.isfinite().all():
+            raise ValueError(f"{self._whose}: its output reaches NaN or infinity in batch {self.batches} of data")
+        self.batches += 1
+        self.inputs += len(logits)
+        if label is None:
+            return
+        choice = logits.argmax(1)
+        if label.shape != choice.shape:
+            raise ValueError(f"data: expected labels {tuple(choice.shape)} for outputs {tuple(logits.shape)}, "
+                             f"got {tuple(label.shape)} in batch {self.batches - 1}")
+        self.labelled += 1
+        hit, counting = hits(choice, label, self._ignore)
+        self.right, self.decisions = self.right + hit, self.decisions + counting
+
+    def reduce(self):
+        """Add up what all processes saw, check it as a whole, and return the share of labels hit, None without labels."""
+        sums = collectives.totals(self.right, self.decisions, self.labelled, self.batches, self.inputs)
+        self.right, self.decisions, self.labelled, self.batches, self.inputs = sums
+        if not self.batches:
+            raise ValueError("data: expected at least one batch with data, got none")
+        if self.labelled and not self.decisions:
+            raise ValueError(f"ignore: every label of data is {self._ignore}")
+        if self.labelled not in (0, self.batches):
+            raise ValueError(f"data: expected labels in every batch or in none, got them in {self.labelled} of {self.batches}")
+        return self.right / self.decisions if self.labelled else None
