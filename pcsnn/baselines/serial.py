@@ -31,7 +31,8 @@ class SerialIF(FullPrecisionBuffers):
         """Forget the membrane potential."""
         self.potential = None
 
-    def forward(self, current, residual=None):
+    def fire(self, current, residual=None):
+        """The spikes of the next step, 0 or 1 in the dtype of the current."""
         if residual is not None:
             current = current + residual
         threshold = reference.per_channel(self.threshold.to(current.dtype), current.dim())
@@ -40,7 +41,14 @@ class SerialIF(FullPrecisionBuffers):
         self.potential = (threshold / 2 if self.potential is None else self.potential) + current
         spikes = (self.potential >= threshold).to(current.dtype)
         self.potential -= threshold * spikes
-        return spikes * reference.per_channel(self.amplitude.to(current.dtype), current.dim())
+        return spikes
+
+    def worth(self, spikes):
+        """amplitude * s."""
+        return spikes * reference.per_channel(self.amplitude.to(spikes.dtype), spikes.dim())
+
+    def forward(self, current, residual=None):
+        return self.worth(self.fire(current, residual))
 
 
 class SerialNetwork(Evaluated):
@@ -51,12 +59,16 @@ class SerialNetwork(Evaluated):
         self.network = with_neurons(snn, lambda neuron: SerialIF(neuron.threshold, neuron.offset, neuron.spike))
         self.timesteps = snn.timesteps
 
-    @torch.no_grad()
-    def forward(self, *inputs, **named_inputs):
-        """The inputs of the source network to the average of its outputs over T passes."""
+    def reset(self):
+        """Start new trains in all layers."""
         for module in self.network.modules():
             if isinstance(module, SerialIF):
                 module.reset()
+
+    @torch.no_grad()
+    def forward(self, *inputs, **named_inputs):
+        """The inputs of the source network to the average of its outputs over T passes."""
+        self.reset()
         total = None
         for _ in range(self.timesteps):
             out = self.network(*inputs, **named_inputs)

@@ -1,0 +1,54 @@
+"""Operations and energy against T as a picture. matplotlib is loaded when it is drawn."""
+
+from pcsnn.analysis import plots
+from pcsnn.analysis.costs import Operations
+
+# execution: colour, marker, line
+_STYLES = {"serial": (plots.WRONG, "o", "-"), "parallel": ("#ff7f0e", "^", "-"), "collapsed": (plots.RIGHT, "o", "-"),
+           "float": (plots.FLOAT, "s", "--")}
+
+
+def plot_operations(results, path=None):
+    """Synaptic operations, operations of neurons and all else, energy, and memory traffic against T, one line an execution.
+
+    Args:
+        results: a list of Operations of one network at several T.
+        path: where to write the picture, if given.
+
+    Returns:
+        matplotlib.figure.Figure. Needs the extra [plots].
+
+    Raises:
+        TypeError, ValueError: no list of Operations; none; a T that comes twice.
+    """
+    results = list(results)
+    for result in results:
+        if not isinstance(result, Operations):
+            raise TypeError(f"results: expected Operations, made by count_operations, got {type(result).__name__}")
+    if not results:
+        raise ValueError("results: expected at least one, got none")
+    results.sort(key=lambda result: result.timesteps)
+    steps = [result.timesteps for result in results]
+    if len(set(steps)) < len(steps):
+        raise ValueError(f"results: expected each T once, got {steps}")
+    figure = plots._figure(17.0, 4.4)
+    synaptic, others, energy, traffic = figure.subplots(1, 4)
+    for execution, (colour, marker, line) in _STYLES.items():
+        totals = [result.total(execution) for result in results]
+        style = dict(color=colour, marker=marker, linestyle=line, label=execution)
+        macs = [count.macs + count.input_macs for count in totals]
+        synaptic.plot(steps, [(count.accumulates + mac) / 1e6 for count, mac in zip(totals, macs)], **style)
+        others.plot(steps, [(count.additions - count.accumulates + count.multiplications - 2 * mac + count.comparisons) / 1e6
+                            for count, mac in zip(totals, macs)], **style)
+        energy.plot(steps, [1e6 * result.energy()[execution].total for result in results], **style)
+        traffic.plot(steps, [count.bytes / 2**20 for count in totals], **style)
+    for axes, title, label in ((synaptic, "Synaptic operations (MACs, accumulates)", "millions an image"),
+                               (others, "Neurons, pools and sums", "million operations an image"),
+                               (energy, "Energy of synaptic operations, 45 nm", "microjoules an image"),
+                               (traffic, "Least memory traffic", "MiB an image")):
+        plots._finish(axes, title, label)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(steps, [str(step) for step in steps])
+        axes.minorticks_off()
+        axes.set_xlabel("time-steps T")
+    return plots._save(figure, path)
