@@ -10,7 +10,8 @@ from pcsnn.cli.sweep import FORMS, cells_of, footer_of, percent
 
 
 def summary(row, float_accuracy, images, args):
-    facts = [("", ""), ("network", args.model), ("weights", str(args.weights or "of the function itself")),
+    facts = [("", ""), ("network", args.model), ("QCFS levels L", str(args.levels or "as the network has them")),
+             ("weights", str(args.weights or "of the function itself")),
              ("data", f"{args.data}, {images:,} images"),
              ("calibration", str(args.calibration or "the same data, or none needed")), ("time-steps T", str(row.timesteps)),
              ("method", row.method), ("accuracy", percent(row.accuracy)), ("accuracy of the float network", percent(float_accuracy)),

@@ -5,6 +5,7 @@ import pathlib
 import sys
 
 from pcsnn import analysis
+from pcsnn.analysis.costs import ACCUMULATE, MAC
 from pcsnn.analysis.layer_errors import float_network
 from pcsnn.cli import options
 from pcsnn.cli.errors import UsageError
@@ -113,11 +114,11 @@ def cells_of(rows):
     """The table of rows of results, as cells of text: the heading first."""
     rows = sorted(rows, key=lambda row: row["timesteps"])
     cells = [("T", "accuracy", "fidelity", "logit error", "spikes per neuron", "method", *(f"{form}, ms" for form in FORMS),
-              "speed-up", "energy: serial", "parallel", "collapsed", "float")]
+              "speed-up", *(f"{name}, uJ" for name in analysis.EXECUTIONS))]
     for row in rows:
         timed, counted = row["time"], row["operations"]
         times = [f"{timed['milliseconds'][form]:.3f}" for form in FORMS] + [f"{timed['speed_up']:.1f}"] if timed else ["-"] * 4
-        energy = [f"{1e6 * counted['energy'][name]['total']:.4g} uJ" for name in analysis.EXECUTIONS] if counted else ["-"] * 4
+        energy = [f"{1e6 * counted['energy'][name]['total']:.2f}" for name in analysis.EXECUTIONS] if counted else ["-"] * 4
         cells.append((str(row["timesteps"]), percent(row["accuracy"]), percent(row["fidelity"]), f"{row['logit_error']:.4f}",
                       f"{row['spikes_per_neuron']:.3f}", row["method"], *times, *energy))
     return cells
@@ -132,10 +133,11 @@ def footer_of(rows):
     lines = [f"float accuracy {percent(rows[0]['float_accuracy'])}; times and energies per image"]
     timed = next((row["time"] for row in rows if row["time"]), None)
     if timed:
-        lines.append(f"times: medians of {timed['rounds']} rounds in turns, batches of {timed['batch']}; spiking is the collapsed form, one "
+        lines.append(f"ms: medians of {timed['rounds']} rounds in turns, batches of {timed['batch']}; spiking is the collapsed form, one "
                      "synaptic operation a layer for all T; speed-up over serial integrate-and-fire")
     if any(row["operations"] for row in rows):
-        lines.append("energy: 45 nm, 4.6 pJ a multiply-accumulate, 0.9 pJ an accumulate, first layer and synapses")
+        lines.append(f"uJ, energy: 45 nm, {1e12 * MAC:.1f} pJ a multiply-accumulate, {1e12 * ACCUMULATE:.1f} pJ an accumulate, first layer "
+                     "and synapses")
     return lines
 
 
