@@ -161,3 +161,127 @@ def test_a_neuron_in_another_network_is_not_recorded():
     with pcsnn.record(snn) as record:
         other(torch.ones(2, 3))
     assert record.counts == {}
+
+
+def test_some_layers_only():
+    snn, x = converted("shared_activation"), inputs("shared_activation")
+    with pcsnn.record(snn) as whole:
+        snn(*x)
+    first, *_, last = whole.counts
+    for layers in ([last, first], (name for name in (first, last)), {first, last}):
+        with pcsnn.record(snn, layers) as some:
+            assert len(hooks(snn)) == 2
+            snn(*x)
+        assert list(some.counts) == [first, last] == list(some.rates()) == [row.name for row in some.summary()]
+        assert torch.equal(some.counts[last], whole.counts[last])
+        with pytest.raises(KeyError, match=f"layer: expected one of {first}, {last}, got 'act_1'"):
+            some.spikes("act_1")
+
+
+@pytest.mark.parametrize("layers, error, words", [
+    (["last", "conv"], ValueError, "layers: expected names among act, last, got 'conv'"),
+    ([], ValueError, "layers: expected names among act, last, got none"),
+    ("last", TypeError, r"layers: expected a sequence of layer names, got str \('last'\)"),
+    (7, TypeError, "layers: expected a sequence of layer names, got int")])
+def test_layers_that_are_refused(layers, error, words):
+    snn = converted()
+    with pytest.raises(error, match=words), pcsnn.record(snn, layers):
+        pass
+    assert not hooks(snn)
+
+
+@pytest.mark.parametrize("name", ["residual", "convolutions", "broadcast_sum", "max_pools", "mlp"])
+def test_optimised_networks_in_float32_fire_as_the_plain_ones(name):
+    snn, x = converted(name), inputs(name)
+    fast = pcsnn.optimize(snn)
+    assert any(type(neuron) is not CollapsedNeuron for _, neuron in fast.neurons())
+    with pcsnn.record(snn) as plain, pcsnn.record(fast) as fused:
+        expected, out = snn(*x), fast(*x)
+    torch.testing.assert_close(out, expected)
+    assert list(fused.counts) == list(plain.counts)
+    for layer, counts in plain.counts.items():
+        assert torch.equal(fused.counts[layer], counts) and torch.equal(fused.packed(layer), plain.packed(layer))
+    assert [row.spikes for row in fused.summary()] == [row.spikes for row in plain.summary()]
+    assert all(torch.equal(fused.rates()[layer], rates) for layer, rates in plain.rates().items())
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_counts_between_layers_are_those_recorded(weights):
+    """Optimised layers hand on distinct counts: with T = 3 L they are a third of the spike counts."""
+    snn, x = pcsnn.convert(build("convolutions"), 3 * LEVELS), inputs("convolutions")
+    fast = pcsnn.optimize(snn, weights)
+    outputs, _ = layer_outputs(fast, *x)
+    with pcsnn.record(fast) as record:
+        fast(*x)
+    emits = {layer: neuron.emits for layer, neuron in fast.neurons()}
+    assert "counts" in emits.values()
+    for layer, counts in record.counts.items():
+        assert counts.dtype == torch.uint8 and 0 < counts.max() <= 3 * LEVELS
+        found = 3 * outputs[layer] if emits[layer] == "counts" else outputs[layer]
+        assert torch.equal(counts if emits[layer] == "counts" else record.rates()[layer], found)
+
+
+def test_joined_counts_are_kept_once():
+    snn, (x,) = converted(), inputs("residual", batch=6)
+    with pcsnn.record(snn) as record:
+        for part in x.split(1):
+            snn(part)
+        counts = record.counts
+        assert [parts[0] is counts[layer] and len(parts) for layer, parts in record._parts.items()] == [1, 1]
+        snn(x)
+    assert len(counts["last"]) == 6 and torch.equal(record.counts["last"], torch.cat([counts["last"]] * 2))
+    assert record.counts["last"] is record.counts["last"]
+
+
+def test_counts_are_kept_on_the_device_asked_for():
+    snn, x = converted(), inputs("residual")
+    with pcsnn.record(snn, device="meta") as record:
+        snn(*x)
+    assert {counts.device.type for counts in record.counts.values()} == {"meta"}
+    with pcsnn.record(snn, device="cpu") as record:
+        snn(*x)
+    assert {counts.device.type for counts in record.counts.values()} == {"cpu"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")
+def test_recording_on_a_gpu():
+    snn, x = converted(), inputs("residual")
+    with pcsnn.record(snn) as expected:
+        snn(*x)
+    snn, order = snn.cuda(), pcsnn.analysis.random_order(9, 2)
+    with pcsnn.record(snn) as there, pcsnn.record(snn, device="cpu") as here:
+        snn(*(value.cuda() for value in x))
+    for layer, counts in expected.counts.items():
+        assert there.counts[layer].is_cuda and here.counts[layer].device.type == "cpu"
+        assert (there.counts[layer].cpu() != counts).double().mean() < 0.01  # convolutions sum in another order there
+        assert torch.equal(there.counts[layer].cpu(), here.counts[layer])
+        assert torch.equal(there.packed(layer, order).cpu(), here.packed(layer, order))
+        assert torch.equal(there.spikes(layer, order, slice(0, 5)).cpu(), here.spikes(layer, order, slice(0, 5)))
+        assert torch.equal(there.rates()[layer].cpu(), here.rates()[layer])
+    assert there.summary() == here.summary()
+
+
+def test_samples_of_different_shapes_are_not_joined():
+    snn = converted()
+    with pcsnn.record(snn) as record:
+        snn(torch.randn(2, 3, 8, 8))
+        snn(torch.randn(1, 3, 4, 6))
+    for call in (lambda: record.counts, lambda: record.spikes("act"), record.summary):
+        words = r"layer: act fired in samples of different shapes, \[4, 8, 8\], \[4, 4, 6\]"
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+def test_another_number_of_time_steps_is_refused():
+    snn, x = pcsnn.convert(build("residual"), LEVELS), inputs("residual")
+    with pcsnn.record(snn) as record:
+        snn(*x)
+        pcsnn.set_timesteps(snn, 3 * LEVELS)
+        with pytest.raises(RuntimeError, match="layer: act was recorded at T = 4, and has T = 12 by now"):
+            snn(*x)
+    with pytest.raises(RuntimeError, match="layer: act was recorded at T = 4, and has T = 12 by now"):
+        record.rates()
+    assert len(record.counts["last"]) == 3 and record.spikes("last").shape[0] == LEVELS
+    pcsnn.set_timesteps(snn, LEVELS)
+    assert list(record.rates()) == ["act", "last"]

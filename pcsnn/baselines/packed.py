@@ -46,11 +46,16 @@ class PackedAverage(torch.nn.Module):
 
 
 class PackedNetwork(Evaluated):
-    """A converted network with T steps in the batch; made by `packed`. Shares the weights of its SpikingNetwork."""
+    """A converted network with T steps in the batch; made by `packed`. Shares the weights of its SpikingNetwork.
 
-    def __init__(self, snn):
+    Args:
+        snn: see `packed`.
+        neuron: makes of each CollapsedNeuron what stands in its place.
+    """
+
+    def __init__(self, snn, neuron=PackedNeuron):
         super().__init__()
-        self.network = with_neurons(snn, PackedNeuron, lambda: PackedAverage(snn.timesteps))
+        self.network = with_neurons(snn, neuron, lambda: PackedAverage(snn.timesteps))
         self.timesteps = snn.timesteps
 
     @torch.no_grad()
