@@ -11,7 +11,7 @@ def check_matplotlib():
 
 
 def draw_times(rows):
-    """Milliseconds an image of each form, and the speed-up, against T, of rows of a sweep that have times: a matplotlib Figure."""
+    """A matplotlib Figure of milliseconds an image of each form, and the speed-up, against T: of a sweep's rows."""
     rows = sorted(rows, key=lambda row: row["timesteps"])
     steps = [row["timesteps"] for row in rows]
     figure = plots._figure(10.0, 4.0)

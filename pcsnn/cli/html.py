@@ -44,9 +44,11 @@ def picture(figure, words):
 def page(title, sections):
     """The whole page of (name, heading, body in HTML) sections."""
     links = "".join(f'<a href="#{name}">{html.escape(heading)}</a> ' for name, heading, _ in sections)
-    bodies = "\n".join(f'<section id="{name}">\n<h2>{html.escape(heading)}</h2>\n{body}\n</section>' for name, heading, body in sections)
+    bodies = "\n".join(f'<section id="{name}">\n<h2>{html.escape(heading)}</h2>\n{body}\n</section>'
+                       for name, heading, body in sections)
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
-            f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>\n<nav>{links}</nav>\n{bodies}\n</body>\n</html>\n")
+            f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>\n<nav>{links}</nav>\n"
+            f"{bodies}\n</body>\n</html>\n")
 
 
 def write(path, content):

@@ -15,8 +15,8 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".
 
 
 class Folder:
-    """The images of a folder, decoded when they are asked for: CLASS/.../IMAGE, classes numbered in the order of their names,
-    or IMAGE alone, without labels."""
+    """The images of a folder, decoded when they are asked for: CLASS/.../IMAGE, classes numbered in the order of their
+    names, or IMAGE alone, without labels."""
 
     def __init__(self, path, option, channels):
         self._image = _pillow(option)
@@ -62,31 +62,34 @@ def _pillow(option):
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError(f"{option}: reading image files needs Pillow, the extra [images]: pip install pillow") from error
+        raise ImportError(f"{option}: reading image files needs Pillow, the extra [images]: pip install pillow") \
+            from error
     return Image
 
 
 class Arrays:
     """The arrays `images` and, if there, `labels` of a .npz or .safetensors file.
 
-    Images are uint8 [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels, or floating point [N, ...], what the network
-    takes.
+    Images are uint8 [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels, or floating point [N, ...], what the
+    network takes.
     """
 
     def __init__(self, path, option):
         self.path, self.option = path, option
         images, self.labels = _read_arrays(path, option)
         if images.dim() < 2 or not len(images):
-            raise ValueError(f"{option}: expected images [N, ...] with N > 0 in {path}, got shape {tuple(images.shape)}")
+            raise ValueError(f"{option}: expected images [N, ...] with N > 0 in {path}, got shape "
+                             f"{tuple(images.shape)}")
         if images.dtype == torch.uint8:
             images = _channels_first(images, path, option)
         elif not images.is_floating_point():
-            raise ValueError(f"{option}: expected images of dtype uint8 or floating point in {path}, got {images.dtype}")
+            raise ValueError(f"{option}: expected images of dtype uint8 or floating point in {path}, got "
+                             f"{images.dtype}")
         self.images = images
         if self.labels is not None:
             if self.labels.is_floating_point() or len(self.labels) != len(images):
-                raise ValueError(f"{option}: expected labels in whole numbers, one for each of {len(images)} images, in {path}, got "
-                                 f"{self.labels.dtype} {tuple(self.labels.shape)}")
+                raise ValueError(f"{option}: expected labels in whole numbers, one for each of {len(images)} images, "
+                                 f"in {path}, got {self.labels.dtype} {tuple(self.labels.shape)}")
             self.labels = self.labels.long()
 
     def __len__(self):
@@ -112,7 +115,8 @@ def _read_arrays(path, option):
             with numpy.load(path, allow_pickle=False) as file:
                 found = {key: torch.from_numpy(file[key]) for key in ("images", "labels") if key in file}
         else:
-            found = {key: value for key, value in safetensors.torch.load_file(path).items() if key in ("images", "labels")}
+            tensors = safetensors.torch.load_file(path)
+            found = {key: tensors[key] for key in ("images", "labels") if key in tensors}
     except (ValueError, TypeError, OSError, safetensors.SafetensorError) as error:
         raise ValueError(f"{option}: cannot read {path}: {error}") from error
     if "images" not in found:
@@ -128,15 +132,16 @@ def _channels_first(images, path, option):
         return images
     if images.dim() == 4 and images.shape[3] in (1, 3):
         return images.permute(0, 3, 1, 2)
-    raise ValueError(f"{option}: expected uint8 images [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels in {path}, "
-                     f"got shape {tuple(images.shape)}")
+    raise ValueError(f"{option}: expected uint8 images [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels in "
+                     f"{path}, got shape {tuple(images.shape)}")
 
 
 def open_images(path, option, channels):
     """A Folder or Arrays.
 
     Raises:
-        FileNotFoundError, UsageError, ValueError, ImportError: nothing there, another kind of file, no or unreadable images.
+        FileNotFoundError, UsageError, ValueError, ImportError: nothing there, another kind of file, no images, no
+            Pillow.
     """
     if path.is_dir():
         return Folder(path, option, channels)
@@ -162,7 +167,8 @@ class Preparation:
     def __call__(self, image, name):
         image = image.float() / 255 if image.dtype == torch.uint8 else image.float()
         if (self.resize or self.crop or self.mean is not None or self.std is not None) and image.dim() != 3:
-            raise ValueError(f"--resize, --crop, --mean, --std: expected images [C, H, W], got {name} {tuple(image.shape)}")
+            raise ValueError(f"--resize, --crop, --mean, --std: expected images [C, H, W], got {name} "
+                             f"{tuple(image.shape)}")
         if self.resize:
             image = F.interpolate(image[None], self._target(image), mode="bilinear", antialias=True)[0]
         if self.crop:
@@ -182,7 +188,8 @@ class Preparation:
     def _middle(self, image, name):
         (height, width), (rows, columns) = self.crop, image.shape[1:]
         if height > rows or width > columns:
-            raise ValueError(f"--crop: expected at most the size of the images, got {height}x{width} for {name}, {rows}x{columns}")
+            raise ValueError(f"--crop: expected at most the size of the images, got {height}x{width} for {name}, "
+                             f"{rows}x{columns}")
         top, left = (rows - height) // 2, (columns - width) // 2
         return image[:, top:top + height, left:left + width]
 
@@ -194,7 +201,7 @@ def _per_channel(option, values, image):
 
 
 class Prepared(torch.utils.data.Dataset):
-    """`count` images (None: all), drawn by `seed`, as (float32 image, int64 label), or the image alone without labels."""
+    """`count` images (None: all), drawn by `seed`: (float32 image, int64 label), or the image alone without labels."""
 
     def __init__(self, source, prepare, count, seed):
         self.source, self.prepare = source, prepare
@@ -210,5 +217,6 @@ class Prepared(torch.utils.data.Dataset):
         self._shape = self._shape or image.shape
         if image.shape != self._shape:
             raise ValueError(f"{self.source.option}: expected images of one size, got {tuple(image.shape)} in "
-                             f"{self.source.name(place)} after {tuple(self._shape)}; --resize and --crop make them equal")
+                             f"{self.source.name(place)} after {tuple(self._shape)}; --resize and --crop make them "
+                             "equal")
         return image if self.source.labels is None else (image, self.source.labels[place])

@@ -40,12 +40,12 @@ def open_data(args, network):
 
 def data_settings(args, loader, source):
     """What tells these data from others: a dict for JSON."""
-    return {"content": source.fingerprint(), "images": len(loader.dataset), "seed": args.seed, "channels": args.channels,
-            "resize": args.resize, "crop": args.crop, "mean": args.mean, "std": args.std}
+    return {"content": source.fingerprint(), "images": len(loader.dataset), "seed": args.seed,
+            "channels": args.channels, "resize": args.resize, "crop": args.crop, "mean": args.mean, "std": args.std}
 
 
 def first_images(loader, count, device):
-    """The first `count` images of the data in one tensor [count, ...], channels-last where they have rows and columns."""
+    """The first `count` images of the data in one tensor [count, ...]; channels-last where it has rows and columns."""
     parts, left = [], count
     for item in loader:
         images = item if isinstance(item, torch.Tensor) else item[0]
@@ -65,11 +65,12 @@ def check_fits(network, loader, option, args):
     try:
         output = network(images.to(args.device))
     except Exception as error:  # whatever the network does
-        raise ValueError(f"{option}: a batch {tuple(images.shape)} does not run through {args.model}: {error}") from error
+        shape = tuple(images.shape)
+        raise ValueError(f"{option}: a batch {shape} does not run through {args.model}: {error}") from error
     logits = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)), None)
     if labels is None or logits is None or logits.dim() < 2:
         return
     source = loader.dataset.source.labels
     if source.min() < 0 or source.max() >= logits.shape[1]:
-        raise ValueError(f"{option}: expected labels 0..{logits.shape[1] - 1} for {args.model}, whose outputs are {tuple(logits.shape)}, "
-                         f"got {int(source.min())}..{int(source.max())}")
+        raise ValueError(f"{option}: expected labels 0..{logits.shape[1] - 1} for {args.model}, whose outputs are "
+                         f"{tuple(logits.shape)}, got {int(source.min())}..{int(source.max())}")

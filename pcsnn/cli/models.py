@@ -17,7 +17,7 @@ from pcsnn.cli.errors import UsageError
 
 
 def build(args):
-    """The network that MODEL, --model-args, --levels and --weights name, in evaluation mode, on --device, channels-last.
+    """The network that MODEL, --model-args, --levels and --weights name, for evaluation, on --device, channels-last.
 
     Raises:
         UsageError: no such model, arguments it does not take, --levels for a function of the user's own.
@@ -39,7 +39,8 @@ def _constructor(args):
         return _imported(args.model)
     if args.model not in models.__all__:
         close = difflib.get_close_matches(args.model, models.__all__, 3) or models.__all__
-        raise UsageError(f"MODEL: expected module:function, or one of pcsnn.models such as {', '.join(close)}, got {args.model!r}")
+        raise UsageError(f"MODEL: expected module:function, or one of pcsnn.models such as {', '.join(close)}, got "
+                         f"{args.model!r}")
     return getattr(models, args.model)
 
 
@@ -90,10 +91,11 @@ def _load(network, args):
             metadata = file.metadata() or {}
         tensors = safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"--weights: {path} is not a safetensors file ({error}); safetensors.torch.save_file(net.state_dict(), path) "
-                         "writes one") from error
+        raise ValueError(f"--weights: {path} is not a safetensors file ({error}); "
+                         "safetensors.torch.save_file(net.state_dict(), path) writes one") from error
     if "pcsnn" in metadata:
-        raise ValueError(f"--weights: {path} is a network that was converted already; expected the weights it was made from")
+        raise ValueError(f"--weights: {path} is a network that was converted already; expected the weights it was "
+                         "made from")
     trained = _levels(metadata)
     if trained is not None and args.levels is not None and trained != args.levels:
         raise ValueError(f"--levels: {path} says it was trained with {trained}, got {args.levels}")

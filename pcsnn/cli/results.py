@@ -1,4 +1,4 @@
-"""The results of a sweep in a JSON-lines file that a stopped run goes on in: a line of settings, then a line for each T."""
+"""The results of a sweep in a JSON-lines file that a stopped run goes on in: settings, then a line for each T."""
 
 import json
 import os
@@ -57,8 +57,10 @@ class Results:
         here, there = _flat(settings), _flat(theirs)
         different = [name for name in {**here, **there} if here.get(name) != there.get(name)]
         if different:
-            told = "\n".join(f"  {name}: {_shown(there.get(name))} there, {_shown(here.get(name))} now" for name in different)
-            raise ValueError(f"--output: {path} holds results of other settings; name another file, or delete this one:\n{told}")
+            told = "\n".join(f"  {name}: {_shown(there.get(name))} there, {_shown(here.get(name))} now"
+                             for name in different)
+            raise ValueError(f"--output: {path} holds results of other settings; name another file, or delete this "
+                             f"one:\n{told}")
         self.cut = whole < path.stat().st_size
         if self.cut:
             os.truncate(path, whole)

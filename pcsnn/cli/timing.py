@@ -12,7 +12,7 @@ from pcsnn.convert.methods.batches import show_steps
 
 
 def alternate(calls, rounds, device, progress):
-    """{name: [seconds of each round]}: every call once a round, in turns of both directions, so that drifting load falls on all.
+    """{name: [seconds of each round]}: every call once a round, in turns of both directions, so that load falls on all.
 
     Each call runs once before, to be warm.
     """
@@ -38,8 +38,8 @@ def _finish(device):
 def time_forms(net, snn, images, rounds, progress):
     """Times of one batch, `images` [N, ...]: a dict for JSON.
 
-    `milliseconds`: an image, the median over `rounds`, of "float" (the float network, batch norms folded), "serial" (T passes)
-    and "spiking" (collapsed, (11)). `speed_up`: serial over spiking, the median of the ratios of the rounds.
+    `milliseconds`: an image, the median over `rounds`, of "float" (the float network, batch norms folded), "serial" (T
+    passes) and "spiking" (collapsed, (11)). `speed_up`: serial over spiking, the median of the ratios of the rounds.
     """
     network, _ = float_network(net)
     fold_batch_norms(network)
