@@ -414,11 +414,10 @@ def test_report_with_analog_operations(tmp_path):
 
 
 @pytest.mark.parametrize("options, code, words", [
-    (("--model-args", '{"seed": 1}', "--sweep", "swept.jsonl"), 1, "--sweep: swept.jsonl is of another network or "
-                                                                   "conversion: model_args, state"),
-    (("--sweep", "none.jsonl"), 1, "--sweep: no file none.jsonl"), (("--layers", "nine"), 2, "--layers: expected "
-                                                                                             "names among 2, 4, got "
-                                                                                             "nine"),
+    (("--model-args", '{"seed": 1}', "--sweep", "swept.jsonl"), 1,
+     "--sweep: swept.jsonl is of another network or conversion: model_args, state"),
+    (("--sweep", "none.jsonl"), 1, "--sweep: no file none.jsonl"),
+    (("--layers", "nine"), 2, "--layers: expected names among 2, 4, got nine"),
 ])
 def test_report_refuses(tmp_path, capsys, swept, options, code, words):
     common = ("report", *NET, "--data", "photos", "--timesteps", 2, *QUICK, "--output", tmp_path / "r.html")
@@ -440,8 +439,8 @@ def test_info(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("command, code, words", [
-    ("convert vgg_smal --timesteps 4", 2, "MODEL: expected module:function, or one of pcsnn.models such as vgg_small, "
-                                          "got 'vgg_smal'"),
+    ("convert vgg_smal --timesteps 4", 2,
+     "MODEL: expected module:function, or one of pcsnn.models such as vgg_small, got 'vgg_smal'"),
     ("convert cli_nets: --timesteps 4", 2, "MODEL: expected module:function, got 'cli_nets:'"),
     ("convert cli_nets:missing --timesteps 4", 2, "MODEL: cli_nets has no missing"),
     ("convert cli_nets:instance --timesteps 4", 2, "MODEL: expected a function or class, got cli_nets:instance"),
@@ -452,33 +451,33 @@ def test_info(capsys, monkeypatch):
     ("convert cli_nets:make --timesteps 0", 2, "--timesteps: expected a whole number in 1..255, got '0'"),
     ("convert cli_nets:make --timesteps 4 --levels 4", 2, "--levels: is for networks of pcsnn.models"),
     ("convert cli_nets:make --timesteps 4 --model-args [1]", 2, "--model-args: expected a JSON object"),
-    ('convert cli_nets:make --timesteps 4 --model-args {"x":1}', 2, "--model-args: cli_nets:make got an unexpected "
-                                                                    "keyword argument 'x'"),
+    ('convert cli_nets:make --timesteps 4 --model-args {"x":1}', 2,
+     "--model-args: cli_nets:make got an unexpected keyword argument 'x'"),
     ("convert cli_nets:make --timesteps 4 --weights none", 1, "--weights: no file none"),
     ("convert cli_nets:make --timesteps 4 --weights cli_nets.py", 1,
      "--weights: cli_nets.py is not a safetensors file"),
     ("convert cli_nets:make --timesteps 5", 1, "--data: expected data for method 'light', got None"),
     ("convert cli_nets:analog --timesteps 4", 1, "MODEL: 1 operation cannot spike"),
     ("convert cli_nets:analog --timesteps 4", 1, "--no-strict keeps them analog"),
-    ("convert cli_nets:make --timesteps 4 --output missing/file", 2, "--output: expected a file in a folder that "
-                                                                     "exists, got missing/file"),
+    ("convert cli_nets:make --timesteps 4 --output missing/file", 2,
+     "--output: expected a file in a folder that exists, got missing/file"),
     ("convert cli_nets:make --timesteps 4 --output photos", 2, "--output: expected a file, got the folder photos"),
-    ("convert cli_nets:make --timesteps 4 --device nowhere", 2, "--device: expected a device like cpu or cuda:0 that "
-                                                                "is there, got 'nowhere'"),
+    ("convert cli_nets:make --timesteps 4 --device nowhere", 2,
+     "--device: expected a device like cpu or cuda:0 that is there, got 'nowhere'"),
     ("convert cli_nets:make --timesteps 4 --data none", 1, "--data: no file or folder none"),
-    ("convert cli_nets:make --timesteps 4 --data cli_nets.py", 2, "--data: expected a folder, or a .npz or "
-                                                                  ".safetensors file"),
-    ("convert cli_nets:make --timesteps 4 --data photos", 1, "--data: a batch (12, 3, 10, 12) does not run through "
-                                                             "cli_nets:make"),
+    ("convert cli_nets:make --timesteps 4 --data cli_nets.py", 2,
+     "--data: expected a folder, or a .npz or .safetensors file"),
+    ("convert cli_nets:make --timesteps 4 --data photos", 1,
+     "--data: a batch (12, 3, 10, 12) does not run through cli_nets:make"),
     ("convert cli_nets:make --timesteps 4 --data photos --resize 1x", 2,
      "--resize: expected pixels, as 224 or 200x300"),
-    ("convert cli_nets:make --timesteps 4 --data photos --crop 11", 1, "--crop: expected at most the size of the "
-                                                                       "images, got 11x11"),
-    ("convert cli_nets:make --timesteps 4 --data photos --mean 1 2", 1, "--mean: expected one value, or one for each "
-                                                                        "of 3 channels, got 2"),
+    ("convert cli_nets:make --timesteps 4 --data photos --crop 11", 1,
+     "--crop: expected at most the size of the images, got 11x11"),
+    ("convert cli_nets:make --timesteps 4 --data photos --mean 1 2", 1,
+     "--mean: expected one value, or one for each of 3 channels, got 2"),
     ("convert cli_nets:make --timesteps 4 --data photos --std 0", 2, "--std: expected values above 0"),
-    ("convert vgg_small --timesteps 4 --data photos", 1, "--data: a batch (12, 3, 10, 12) does not run through "
-                                                         "vgg_small"),
+    ("convert vgg_small --timesteps 4 --data photos", 1,
+     "--data: a batch (12, 3, 10, 12) does not run through vgg_small"),
     ("convert cli_nets:make --timesteps 4 --data mixed", 1, "--data: expected images of one size"),
     ("convert cli_nets:make --timesteps 4 --data bad", 1, "--data: cannot read bad"),
     ("convert cli_nets:make --timesteps 4 --data empty", 1, "--data: no image in empty"),

@@ -69,9 +69,9 @@ def device(text):
 
 def add_model(parser):
     group = parser.add_argument_group("the network")
-    group.add_argument("model", metavar="MODEL", help="a constructor of pcsnn.models, e.g. cifar_resnet20, or "
-                                                      "module:function, "
-                       "importable from here, that returns the trained network")
+    group.add_argument("model", metavar="MODEL",
+                       help="a constructor of pcsnn.models, e.g. cifar_resnet20, or module:function, importable from "
+                            "here, that returns the trained network")
     group.add_argument("--model-args", type=json_object, default={}, metavar="JSON",
                        help="arguments of that function, e.g. '{\"num_classes\": 10}'")
     group.add_argument("--weights", type=pathlib.Path, metavar="FILE", help="its state dict, safetensors")
@@ -85,8 +85,7 @@ def add_data(parser, calibration):
     group = parser.add_argument_group("the data")
     group.add_argument("--data", type=pathlib.Path, metavar="PATH", required=calibration, help=(
         "a folder of images, CLASS/IMAGE.png or without classes, or a .npz or .safetensors file with the arrays "
-        "images and labels"
-        + ("" if calibration else "; calibrates the network, labels are ignored")))
+        "images and labels" + ("" if calibration else "; calibrates the network, labels are ignored")))
     if calibration:
         group.add_argument("--calibration", type=pathlib.Path, metavar="PATH",
                            help="data to calibrate on (default: --data, so that figures are those of data seen)")

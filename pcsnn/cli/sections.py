@@ -16,8 +16,8 @@ def summary(row, float_accuracy, images, args):
              ("weights", str(args.weights or "of the function itself")),
              ("data", f"{args.data}, {images:,} images"),
              ("calibration", str(args.calibration or "the same data, or none needed")),
-             ("time-steps T", str(row.timesteps)),
-             ("method", row.method), ("accuracy", percent(row.accuracy)),
+             ("time-steps T", str(row.timesteps)), ("method", row.method),
+             ("accuracy", percent(row.accuracy)),
              ("accuracy of the float network", percent(float_accuracy)),
              ("same decision as the float network", percent(row.fidelity)),
              ("relative error of the logits", f"{row.logit_error:.4f}"),
@@ -53,8 +53,8 @@ def rasters(recording, layers, neurons, seed):
 
 def operations(counted):
     return (html.note(f"Per image. Energy by the convention of the literature: 45 nm, {1e12 * MAC:.1f} pJ a "
-                      f"multiply-accumulate, {1e12 * ACCUMULATE:.1f} pJ "
-                      "an accumulate.") + html.text(counted.table(), "pre"))
+                      f"multiply-accumulate, {1e12 * ACCUMULATE:.1f} pJ an "
+                      "accumulate.") + html.text(counted.table(), "pre"))
 
 
 def not_measured(analog):
