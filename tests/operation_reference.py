@@ -1,278 +1,28 @@
-"""Runs a small converted network number by number and counts what it does: the oracle of pcsnn.analysis.count_operations.
+"""Runs a small converted network number by number and counts what it does: the oracle of count_operations.
 
-Every addition, multiplication and comparison is one of `Number`, which tallies itself; every cell read or written tallies
-its bits. Spikes come from the neurons run here, step by step, and go to their targets one by one. Only the graph, the
-parameters and moves of elements (done to their indices) are taken from the network.
+Spikes come from the neurons run here, step by step; every cell read or written tallies its bits. Only the graph, the
+parameters and moves of elements (done to their places) are taken from the network.
 """
 
-import itertools
 import math
 import operator
 from collections import Counter, defaultdict
 
 import torch
+from counted_arithmetic import Arithmetic, Array, Cell
 from torch import fx, nn
 
 from pcsnn.convert import operations as ops
 from pcsnn.nn import CollapsedNeuron, TimeAverage
 
 
-class Meter:
-    """Tallies: {node name: Counter}. What one execution of an operation has loaded of an operand, it has not to load again."""
-
-    def __init__(self):
-        self.rows = defaultdict(Counter)
-        self._row, self._loaded = None, set()
-
-    def execution(self, name):
-        self._row, self._loaded = self.rows[name], set()
-
-    def tally(self, what, count=1):
-        self._row[what] += count
-
-    def load(self, operand, cells):
-        for cell in cells:
-            if (operand, id(cell)) not in self._loaded:
-                self._loaded.add((operand, id(cell)))
-                self.tally("bits", cell.bits)
-
-    def store(self, cells):
-        for cell in cells:
-            self.tally("bits", cell.bits)
-
-
-class Number:
-    def __init__(self, value, meter):
-        self.value, self.meter = value, meter
-
-    def _with(self, value, what):
-        self.meter.tally(what)
-        return Number(value, self.meter)
-
-    def __add__(self, other):
-        return self._with(self.value + other.value, "additions")
-
-    def __sub__(self, other):
-        return self._with(self.value - other.value, "additions")
-
-    def __mul__(self, other):
-        return self._with(self.value * other.value, "multiplications")
-
-    def __ge__(self, other):
-        self.meter.tally("comparisons")
-        return self.value >= other.value
-
-    def __gt__(self, other):
-        self.meter.tally("comparisons")
-        return self.value > other.value
-
-
-class Cell:
-    """What an element holds at one step: a number, or the spikes of some trains, [(fired, worth)]; neither is padding."""
-
-    def __init__(self, number=None, trains=(), fixed=False, averaged=False):
-        self.number, self.trains, self.fixed, self.averaged = number, list(trains), fixed, averaged
-        self.bits = 32 if number is not None else len(self.trains)
-
-    @property
-    def over_time(self):
-        return bool(self.trains) or self.number is not None and not self.fixed
-
-    @property
-    def fired(self):
-        return [worth for fired, worth in self.trains if fired]
-
-
-class Array:
-    def __init__(self, shape, cells):
-        self.shape, self.cells = tuple(shape), list(cells)
-        assert len(self.cells) == math.prod(self.shape)
-
-    def at(self, *index):
-        place = 0
-        for length, i in zip(self.shape, index):
-            place = place * length + i
-        return self.cells[place]
-
-    @property
-    def over_time(self):
-        return any(cell.over_time for cell in self.cells)
-
-
-class Machine:
-    """Runs an operation on the arrays of one step."""
+class Machine(Arithmetic):
+    """One execution of a network on one image: "serial", "parallel", "collapsed" or "float"."""
 
     def __init__(self, snn, execution):
-        self.graph, self.modules = snn.network.graph, dict(snn.network.named_modules())
-        self.timesteps, self.execution, self.meter = snn.timesteps, execution, Meter()
-        self.potentials, self.kept, self.category = {}, {}, None
-
-    def number(self, value):
-        return Number(float(value), self.meter)
-
-    # ---- what a synapse does with one element ----
-    def multiply_add(self, sum_, number, weight):
-        self.meter.tally(self.category)
-        return sum_ + number * weight
-
-    def accumulate(self, sum_, value):
-        self.meter.tally("accumulates")
-        return sum_ + self.number(value)
-
-    def send(self, sum_, cell, weight):
-        """An element's contribution to one target."""
-        if cell.number is not None:
-            return self.multiply_add(sum_, cell.number, self.number(weight))
-        for worth in cell.fired:
-            sum_ = self.accumulate(sum_, weight * worth)
-        return sum_
-
-    def parameters(self, *tensors):
-        self.meter.tally("bits", 32 * sum(tensor.numel() for tensor in tensors if tensor is not None))
-
-    # ---- operations ----
-    def convolution(self, m, x):
-        transposed = isinstance(m, nn.ConvTranspose2d)
-        outside, weight = m.out_channels, m.weight.tolist()
-        inside_group, outside_group = m.in_channels // m.groups, outside // m.groups
-        if transposed:
-            sizes = [(n - 1) * s - 2 * p + d * (k - 1) + o + 1 for n, s, p, d, k, o in
-                     zip(x.shape[1:], m.stride, m.padding, m.dilation, m.kernel_size, m.output_padding)]
-        else:
-            sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, s, p, d, k in
-                     zip(x.shape[1:], m.stride, m.padding, m.dilation, m.kernel_size)]
-        bias = [0.0] * outside if m.bias is None else m.bias.tolist()
-        sums = {(o, *place): self.number(bias[o]) for o in range(outside)
-                for place in itertools.product(*map(range, sizes))}
-        taps = list(itertools.product(*map(range, m.kernel_size)))
-        for c, y, z in itertools.product(*map(range, x.shape)):  # each element to its targets
-            group = c // inside_group
-            for (ky, kz), o in itertools.product(taps, range(outside_group)):
-                target = []
-                for at, k, s, p, d in zip((y, z), (ky, kz), m.stride, m.padding, m.dilation):
-                    if transposed:
-                        target.append(at * s - p + k * d)
-                    else:
-                        lead, off = divmod(at + p - k * d, s)
-                        target.append(-1 if off else lead)
-                key = (group * outside_group + o, *target)
-                if key in sums:
-                    w = weight[c][o][ky][kz] if transposed else weight[key[0]][c % inside_group][ky][kz]
-                    sums[key] = self.send(sums[key], x.at(c, y, z), w)
-        return (outside, *sizes), sums.values()
-
-    def linear(self, m, x):
-        rows, bias = m.weight.tolist(), [0.0] * m.out_features if m.bias is None else m.bias.tolist()
-        out = []
-        for start in range(0, len(x.cells), m.in_features):
-            for row, b in zip(rows, bias):
-                total = self.number(b)
-                for cell, w in zip(x.cells[start:start + m.in_features], row):
-                    total = self.send(total, cell, w)
-                out.append(total)
-        return (*x.shape[:-1], m.out_features), out
-
-    def batch_norm(self, m, x):
-        scale = (m.running_var + m.eps).rsqrt() * m.weight
-        shift = (m.bias - m.running_mean * scale).tolist()
-        each = len(x.cells) // len(shift)
-        out = [self.send(self.number(shift[i // each]), cell, scale[i // each].item()) for i, cell in enumerate(x.cells)]
-        return x.shape, out
-
-    def windows(self, m, x, sizes):
-        """(channel, the cells of a window) for each output in turn."""
-        for c, oy, oz in itertools.product(range(x.shape[0]), *map(range, sizes)):
-            if isinstance(m, nn.AdaptiveAvgPool2d):
-                spans = [range(math.floor(o * n / s), math.ceil((o + 1) * n / s))
-                         for o, n, s in zip((oy, oz), x.shape[1:], sizes)]
-            else:
-                k, s, p = (v if isinstance(v, tuple) else (v, v) for v in (m.kernel_size, m.stride, m.padding))
-                spans = [range(max(o * step - pad, 0), min(o * step - pad + taps, n))
-                         for o, taps, step, pad, n in zip((oy, oz), k, s, p, x.shape[1:])]
-            yield [x.at(c, y, z) for y, z in itertools.product(*spans)]
-
-    def average(self, cells, area):
-        total, any_number = self.number(0), False
-        for cell in cells:
-            if cell.number is not None:
-                total, any_number = total + cell.number, True
-        if any_number:
-            total = total * self.number(1 / area)
-        for cell in cells:
-            for worth in cell.fired:
-                total = total + self.number(worth / area)
-        return total
-
-    def maximum(self, cells):
-        best = cells[0]
-        for cell in cells[1:]:
-            a, b = (self.number(sum(c.fired) if c.number is None else c.number.value) for c in (cell, best))
-            best = cell if a > b else best
-        return Cell(best.number, best.trains, best.fixed)
-
-    def together(self, cells):
-        """The sum of what several elements hold at one place."""
-        numbers = [cell.number for cell in cells if cell.number is not None]
-        total = numbers[0] if numbers else self.number(0)
-        for number in numbers[1:]:
-            total = total + number
-        for cell in cells:
-            for worth in cell.fired:
-                total = total + self.number(worth)
-        return total
-
-    def matrix_product(self, a, b):
-        rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[-1]
-        batch = math.prod(a.shape[:-2])
-        out = []
-        for n, i, j in itertools.product(range(batch), range(rows), range(columns)):
-            total = self.number(0)
-            for k in range(inner):
-                left, right = a.cells[(n * rows + i) * inner + k], b.cells[(n * inner + k) * columns + j]
-                if left.number is None:
-                    for worth in left.fired:
-                        total = self.accumulate(total, worth * (sum(right.fired) if right.number is None else
-                                                                right.number.value))
-                else:
-                    total = self.send(total, right, left.number.value)
-            out.append(total)
-        return (*a.shape[:-1], columns), out
-
-    def operate(self, node, arrays):
-        """The result of an operation on the arrays of one step."""
-        module = self.modules.get(node.target) if node.op == "call_module" else None
-        over_time = any(array.over_time for array in arrays)
-        averaged = any(cell.averaged for array in arrays for cell in array.cells)
-        self.category = "macs" if over_time or averaged else "input_macs"
-        x = arrays[0]
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            shape, out = self.convolution(module, x)
-        elif isinstance(module, nn.Linear):
-            shape, out = self.linear(module, x)
-        elif isinstance(module, nn.BatchNorm2d):
-            shape, out = self.batch_norm(module, x)
-        elif isinstance(module, (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)):
-            sizes = module(torch.zeros(1, *x.shape, dtype=torch.float64)).shape[2:]
-            windows = list(self.windows(module, x, sizes))
-            shape = (x.shape[0], *sizes)
-            if isinstance(module, nn.MaxPool2d):
-                return Array(shape, [self.maximum(cells) for cells in windows])
-            area = module.kernel_size ** 2 if isinstance(module, nn.AvgPool2d) else None
-            out = [self.average(cells, area or len(cells)) for cells in windows]
-        elif node.target is torch.mean:
-            (first, second), shape = node.args[1], x.shape[:1]
-            assert (first, second) == (2, 3)
-            size = len(x.cells) // shape[0]
-            out = [self.average(x.cells[start:start + size], size) for start in range(0, len(x.cells), size)]
-        elif node.target in (operator.add, torch.add):
-            shape, out = x.shape, [self.together(pair) for pair in zip(*(array.cells for array in arrays), strict=True)]
-        elif node.target is operator.matmul:
-            shape, out = self.matrix_product(*arrays)
-        elif node.target is operator.mul:
-            shape, out = x.shape, [cell.number * self.number(node.args[1]) for cell in x.cells]
-        else:
-            raise NotImplementedError(node.format_node())
-        return Array(shape, [Cell(number, fixed=not over_time, averaged=averaged and not over_time) for number in out])
+        super().__init__(dict(snn.network.named_modules()))
+        self.graph, self.timesteps, self.execution = snn.network.graph, snn.timesteps, execution
+        self.potentials, self.kept = {}, {}
 
     # ---- neurons: lists of currents, one for each step, to lists of arrays ----
     def per_cell(self, value, array):
@@ -350,7 +100,7 @@ class Machine:
         return Array(like.shape, cells)
 
     def average_over_time(self, steps):
-        """The factor of a product that (20) averages; only the parallel execution has several steps to do it over."""
+        """The factor of a product that (20) averages; only the parallel execution has the steps to do it."""
         cells = []
         for over_time in zip(*(step.cells for step in steps)):
             if not over_time[0].over_time:
@@ -393,17 +143,18 @@ class Machine:
         return node.op == "call_method" or node.target in ops.MOVING_FUNCTIONS or node.target is getattr
 
     def walk(self, image, steps):
-        """Run the network on `steps` steps at once. Returns {node: list of arrays}; one array alone is the same at each."""
+        """Run the network on `steps` steps at once. A value is a list of arrays; one alone is the same at each step."""
         values = {}
         for node in self.graph.nodes:
             if node.op == "output":
-                break
+                return
             if node in self.kept:
                 values[node] = self.kept[node]
                 continue
             module = self.modules.get(node.target) if node.op == "call_module" else None
             if node.op == "placeholder":
-                values[node] = [Array(image.shape, [Cell(self.number(v), fixed=True) for v in image.flatten().tolist()])]
+                cells = [Cell(self.number(value), fixed=True) for value in image.flatten().tolist()]
+                values[node] = [Array(image.shape, cells)]
             elif self.is_move(node):
                 sources = [values[source] for source in node.all_input_nodes]
                 count = max((len(value) for value in sources if isinstance(value, list)), default=1)
@@ -411,11 +162,10 @@ class Machine:
                          for t in range(count)]
                 values[node] = moved if isinstance(moved[0], Array) else moved[0]
             else:
-                values[node] = self.compute(node, module, [values[arg] for arg in node.args if isinstance(arg, fx.Node)],
-                                            steps)
+                operands = [values[arg] for arg in node.args if isinstance(arg, fx.Node)]
+                values[node] = self.compute(node, module, operands, steps)
             if not isinstance(values[node], list) or not any(array.over_time for array in values[node]):
                 self.kept[node] = values[node]
-        return values
 
     def compute(self, node, module, operands, steps):
         self.meter.execution(node.name)
@@ -424,9 +174,11 @@ class Machine:
         if isinstance(module, TimeAverage) and (self.execution != "parallel" or not over_time):
             return operands[0]
         if node.target is operator.add and not any(cell.number for array in arrays for cell in array.cells):
-            count = max(map(len, operands))
-            return [Array(one.shape, [Cell(trains=a.trains + b.trains) for a, b in zip(one.cells, two.cells, strict=True)])
-                    for one, two in zip(*([_step(operand, t) for t in range(count)] for operand in operands))]
+            one, two = operands
+            return [Array(a.shape, [Cell(trains=x.trains + y.trains) for x, y in zip(a.cells, b.cells, strict=True)])
+                    for a, b in zip(one, two, strict=True)]
+        if isinstance(module, nn.AdaptiveAvgPool2d) and self.pooled(module, arrays[0]) == arrays[0].shape[1:]:
+            return operands[0]  # each window is one place
         for position, operand in enumerate(operands):
             for array in operand:
                 self.meter.load(position, array.cells)

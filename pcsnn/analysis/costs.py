@@ -9,7 +9,7 @@ from pcsnn import validate
 from pcsnn.convert.table import table
 
 EXECUTIONS = ("serial", "parallel", "collapsed", "float")
-MAC, ACCUMULATE = 4.6e-12, 0.9e-12  # joules at 45 nm, 32-bit floating point: a multiplication 3.7 pJ, an addition 0.9 pJ
+MAC, ACCUMULATE = 4.6e-12, 0.9e-12  # joules at 45 nm, 32-bit floating point: multiplication 3.7 pJ, addition 0.9 pJ
 _STEPPED = ("serial", "parallel")
 
 
@@ -49,7 +49,7 @@ class Energy:
     Attributes:
         first_layer: multiply-accumulates of the input.
         synapses: all other multiply-accumulates, and the accumulates of spikes.
-        rest: neurons, pools and sums: an addition or a comparison as an accumulate, a multiplication as a MAC without one.
+        rest: neurons, pools and sums; an addition or a comparison as an accumulate, a multiplication as a MAC less one.
     """
 
     first_layer: float

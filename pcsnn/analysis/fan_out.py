@@ -1,4 +1,4 @@
-"""How often the elements of a value take part in a synapse or a pool: strides, padding, groups and borders included."""
+"""How often the elements of a value take part in a synapse or a pool, with strides, padding, groups and borders."""
 
 import math
 
@@ -10,16 +10,16 @@ from pcsnn.convert import operations as ops
 
 
 def through_module(module, plane):
-    """Sum over the elements of `plane` of each times its fan-out through a convolution, a linear layer or a batch norm."""
+    """Sum over the elements of `plane` of each times its fan-out through a convolution, linear layer or batch norm."""
     if isinstance(module, nn.Linear):
         return plane.sum().item() * module.out_features
     if isinstance(module, ops.BATCH_NORMS):
         return plane.sum().item()
-    # One output channel of each group, its weights all one: the other channels of the group see the same.
-    weight, channels = _ones(module.weight, module.groups, isinstance(module, ops.TRANSPOSED_CONVOLUTIONS))
-    state = {"weight": weight.to(plane.device)}
+    transposed = isinstance(module, ops.TRANSPOSED_CONVOLUTIONS)
+    plane, ones, channels = _one_channel(plane, module.weight, module.groups, transposed)
+    state = {"weight": ones}
     if module.bias is not None:
-        state["bias"] = torch.zeros(module.groups, dtype=plane.dtype, device=plane.device)
+        state["bias"] = torch.zeros_like(ones[:, 0].flatten(1)[:, 0])
     return functional_call(module, state, (plane,)).sum().item() * channels
 
 
@@ -27,15 +27,19 @@ def through_function(function, plane, weight, options):
     """The same through F.conv2d and its like, or F.linear; `options`: its arguments behind the bias, by name."""
     if function is torch.nn.functional.linear:
         return plane.sum().item() * weight.shape[0]
-    ones, channels = _ones(weight, options.get("groups", 1), "transpose" in function.__name__)
-    return function(plane, ones.to(plane.device), None, **options).sum().item() * channels
+    plane, ones, channels = _one_channel(plane, weight, options.get("groups", 1), "transpose" in function.__name__)
+    return function(plane, ones, None, **options).sum().item() * channels
 
 
-def _ones(weight, groups, transposed):
-    """(weights of one output channel a group, all one; how many output channels a group has)."""
-    if transposed:
-        return torch.ones(weight.shape[0], 1, *weight.shape[2:], dtype=torch.float64), weight.shape[1]
-    return torch.ones(groups, *weight.shape[1:], dtype=torch.float64), weight.shape[0] // groups
+def _one_channel(plane, weight, groups, transposed):
+    """A convolution of ones, from one input to one output channel in each group: all channels of a group have the same
+    targets and images are alike, so that they are summed before.
+
+    Returns (plane [1, groups, ...], weight [groups, 1, ...], output channels of a group).
+    """
+    plane = plane.sum(0, keepdim=True).unflatten(1, (groups, -1)).sum(2)
+    channels = weight.shape[1] if transposed else weight.shape[0] // groups
+    return plane, torch.ones(groups, 1, *weight.shape[2:], dtype=plane.dtype, device=plane.device), channels
 
 
 def _each(value, dimensions):
@@ -43,13 +47,13 @@ def _each(value, dimensions):
 
 
 def windows(lengths, sizes, kernel, stride, padding, dilation):
-    """Which places each window of a pool covers: for each dimension bool [size, length]. Beyond the borders is nothing."""
+    """Which places each window of a pool covers: for each dimension bool [size, length]. No place is beyond borders."""
     dimensions = len(lengths)
     kernel = _each(kernel, dimensions)
     stride = kernel if stride in (None, (), []) else _each(stride, dimensions)
     covered = []
-    for length, size, taps, step, pad, spread in zip(lengths, sizes, kernel, stride, _each(padding, dimensions),
-                                                     _each(dilation, dimensions)):
+    padding, dilation = _each(padding, dimensions), _each(dilation, dimensions)
+    for length, size, taps, step, pad, spread in zip(lengths, sizes, kernel, stride, padding, dilation):
         cover = torch.zeros(size, length, dtype=torch.bool)
         for window in range(size):
             for tap in range(taps):
@@ -79,6 +83,14 @@ def through_windows(cover, plane):
     return plane.sum().item()
 
 
-def covered_places(cover):
-    """How many places all windows of one channel cover, those covered twice counted twice."""
-    return math.prod(int(places.sum()) for places in cover)
+def windows_less_one(cover, value):
+    """Sum over all windows, one for each element of `value`, of the places they cover, less one each."""
+    places = math.prod(int(dimension.sum()) for dimension in cover)
+    channels = value.numel() // math.prod(len(dimension) for dimension in cover)
+    return places * channels - value.numel()
+
+
+def copies(cover):
+    """Whether each window is one place, and each place one window."""
+    return all(places.shape[0] == places.shape[1] and bool(places.diagonal().all()) and int(places.sum()) == len(places)
+               for places in cover)

@@ -7,7 +7,8 @@ import torch
 from torch import fx
 
 from pcsnn.analysis.costs import EXECUTIONS, Count, LayerOperations, Operations
-from pcsnn.analysis.operation_rules import Call, cost, summed, tensors
+from pcsnn.analysis.operation_calls import Call, summed
+from pcsnn.analysis.operation_rules import cost
 from pcsnn.analysis.signals import AVERAGE, CONSTANT, MOVING, WORD, Signals, outcome
 from pcsnn.baselines.serial import SerialIF, serial
 from pcsnn.convert.methods.batches import Batches, show
@@ -58,9 +59,11 @@ class _Walk(fx.Interpreter):
         if isinstance(module, TimeAverage):
             return self.average(node, self._signals[node.args[0]])
         signals = fx.map_arg(node.args, lambda source: self._signals.get(source, source))
-        call = Call(node, module, args, kwargs, signals, value, self.steps)
-        result = cost(call)
-        operands = tensors(signals)
+        if "other" in kwargs:
+            other = kwargs["other"]
+            args, signals = (*args, other), (*signals, self._signals.get(node.kwargs["other"], other))
+        result = cost(Call(node, module, args, kwargs, signals, value, self.steps))
+        operands = [self._signals[source] for source in sources]
         if result is None:
             self.uncounted.append(_name(node))
             return outcome(value, operands)
@@ -107,7 +110,8 @@ class _ParallelWalk(_Walk):
         neurons, spikes = counts.numel(), Signals.spikes(counts)
         additions, bits = _currents(operands, counts.shape, self.steps)
         spent = Counter(additions=additions + self.steps * neurons, comparisons=self.steps.bit_length() * neurons,
-                        spikes=int(counts.sum()), bits=bits + spikes.bits(self.steps), parameters=WORD * neuron.levels.numel())
+                        spikes=int(counts.sum()), bits=bits + spikes.bits(self.steps),
+                        parameters=WORD * neuron.levels.numel())
         return neuron.rates_of(counts, currents[0].dtype), spikes, {"parallel": spent}
 
     def average(self, node, source):
@@ -116,7 +120,8 @@ class _ParallelWalk(_Walk):
                          source.number.masked_fill(over_time, AVERAGE))
         if over_time.any():
             moving = int((source.number == MOVING).sum())
-            spent = Counter(additions=int(source.events.sum()) + self.steps * moving, multiplications=int(over_time.sum()),
+            spent = Counter(additions=int(source.events.sum()) + self.steps * moving,
+                            multiplications=int(over_time.sum()),
                             bits=source.bits(self.steps) + result.bits(self.steps))
             self._spend(node, "average", "over time", False, {"parallel": spent})
         return result
@@ -148,9 +153,9 @@ class _RateWalk(_Walk):
         neurons, rates = counts.numel(), Signals.numbers(counts, MOVING)
         additions, bits = _currents(operands, counts.shape, 1)
         bits += rates.bits(1)
-        tables = WORD * (neuron.levels.numel() + neuron.scale.numel())
+        tables, search = WORD * (neuron.levels.numel() + neuron.scale.numel()), neuron.timesteps.bit_length()
         spent = {"collapsed": Counter(additions=additions, multiplications=neurons, spikes=int(counts.sum()),
-                                      comparisons=neuron.timesteps.bit_length() * neurons, bits=bits, parameters=tables),
+                                      comparisons=search * neurons, bits=bits, parameters=tables),
                  "float": Counter(additions=additions, comparisons=neurons, bits=bits)}
         return neuron.rates_of(counts, currents[0].dtype), rates, spent
 
@@ -194,14 +199,14 @@ def count_operations(snn, data, *, progress=True):
     - "parallel": the paper's form (3)-(9): T synaptic passes, T additions and ceil(log2(T + 1)) comparisons a neuron.
     - "collapsed": one synaptic pass on rates (11), ceil(log2(T + 1)) comparisons and one multiplication a neuron. That
       is the search in any table of levels; where levels are evenly spaced the kernels guess and compare once (9).
-    - "float": the network that was converted, in the form of `snn` (batch norms folded or not): multiply-accumulates, one
-      comparison an activation.
+    - "float": the network that was converted, in the form of `snn` (batch norms folded or not): multiply-accumulates,
+      one comparison an activation.
 
     In the serial and the parallel execution a synapse works on the spikes really fired, those of serial
-    integrate-and-fire and the parallel neuron's: an addition for each target of each spike, none beyond the borders. What
-    reads numbers (the image, sums of windows, sums with a current) multiplies and adds at every step; what depends on the
-    image alone runs once, and is apart (`LayerOperations.once`, `Count.input_macs`). See docs/operations.md for every
-    convention.
+    integrate-and-fire and the parallel neuron's: an addition for each target of each spike, none beyond the borders.
+    What reads numbers (the image, sums of windows, sums with a current) multiplies and adds at every step; what depends
+    on the image alone runs once, and is apart (`LayerOperations.once`, `Count.input_macs`). See docs/operations.md for
+    every convention.
 
     Args:
         snn: a SpikingNetwork, not optimised, without analog operations; it runs on its device and is not changed.
@@ -213,8 +218,8 @@ def count_operations(snn, data, *, progress=True):
         Operations: `layers`, `total(execution)`, `energy()`, `table()`, `as_dict()`, `save(path)`.
 
     Raises:
-        TypeError, ValueError: not a SpikingNetwork, an optimised one, one with analog operations; empty, NaN or infinite
-            data.
+        TypeError, ValueError: not a SpikingNetwork, an optimised one, one with analog operations; empty, NaN or
+            infinite data.
     """
     check_unfused(snn)
     stepwise = serial(snn)

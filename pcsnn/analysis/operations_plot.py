@@ -9,7 +9,7 @@ _STYLES = {"serial": (plots.WRONG, "o", "-"), "parallel": ("#ff7f0e", "^", "-"),
 
 
 def plot_operations(results, path=None):
-    """Synaptic operations, operations of neurons and all else, energy, and memory traffic against T, one line an execution.
+    """Synaptic operations, those of neurons and all else, energy, and memory traffic against T, a line an execution.
 
     Args:
         results: a list of Operations of one network at several T.
@@ -21,25 +21,27 @@ def plot_operations(results, path=None):
     Raises:
         TypeError, ValueError: no list of Operations; none; a T that comes twice.
     """
-    results = list(results)
+    if not isinstance(results, (list, tuple)):
+        raise TypeError(f"results: expected a list of Operations, got {type(results).__name__}")
     for result in results:
         if not isinstance(result, Operations):
             raise TypeError(f"results: expected Operations, made by count_operations, got {type(result).__name__}")
     if not results:
         raise ValueError("results: expected at least one, got none")
-    results.sort(key=lambda result: result.timesteps)
+    results = sorted(results, key=lambda result: result.timesteps)
     steps = [result.timesteps for result in results]
     if len(set(steps)) < len(steps):
         raise ValueError(f"results: expected each T once, got {steps}")
-    figure = plots._figure(17.0, 4.4)
+    figure = plots._figure(15.5, 3.9)
     synaptic, others, energy, traffic = figure.subplots(1, 4)
     for execution, (colour, marker, line) in _STYLES.items():
         totals = [result.total(execution) for result in results]
         style = dict(color=colour, marker=marker, linestyle=line, label=execution)
         macs = [count.macs + count.input_macs for count in totals]
+        rest = [count.additions + count.multiplications + count.comparisons - count.accumulates - 2 * mac
+                for count, mac in zip(totals, macs)]
         synaptic.plot(steps, [(count.accumulates + mac) / 1e6 for count, mac in zip(totals, macs)], **style)
-        others.plot(steps, [(count.additions - count.accumulates + count.multiplications - 2 * mac + count.comparisons) / 1e6
-                            for count, mac in zip(totals, macs)], **style)
+        others.plot(steps, [value / 1e6 for value in rest], **style)
         energy.plot(steps, [1e6 * result.energy()[execution].total for result in results], **style)
         traffic.plot(steps, [count.bytes / 2**20 for count in totals], **style)
     for axes, title, label in ((synaptic, "Synaptic operations (MACs, accumulates)", "millions an image"),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-CONSTANT, AVERAGE, MOVING = 1, 2, 3  # a number: the same for all T as the input is, or as it is an average; another each step
+CONSTANT, AVERAGE, MOVING = 1, 2, 3  # a number: as the input is at all steps; an average over them; another at each
 WORD = 32  # bits of a number; a spike takes one
 
 
@@ -44,18 +44,26 @@ class Signals:
     @property
     def over_time(self):
         """Whether any element changes from step to step."""
-        return bool((self.trains > 0).any() or (self.number == MOVING).any())
+        return any(bool((trains > 0).any()) for trains in _listed(self.trains)) or self._any(MOVING)
 
     @property
     def averaged(self):
-        return bool((self.number == AVERAGE).any())
+        """Whether any element is an average over the steps."""
+        return self._any(AVERAGE)
+
+    def _any(self, kind):
+        return any(bool((number == kind).any()) for number in _listed(self.number))
 
     def bits(self, steps):
-        """What moves when a value is read or written once for `steps` steps: a bit a spike, a word a number; a number that
-        does not change moves once."""
+        """What is read or written for `steps` steps: a bit for each step of a train, a word for each number of a step,
+        one word for a number that does not change."""
         moving = int((self.number == MOVING).sum())
         still = int((self.number > 0).sum()) - moving
         return steps * int(self.trains.sum()) + WORD * (steps * moving + still)
+
+
+def _listed(planes):
+    return planes if isinstance(planes, tuple) else (planes,)
 
 
 def outcome(value, sources):

@@ -1,0 +1,75 @@
+"""Operations, memory traffic and energy per image of the shipped QCFS networks, from the spikes fired on real images.
+
+    python benchmarks/operations.py                                  two networks at T = 8, on FashionMNIST test images
+    python benchmarks/operations.py --timesteps 1 2 4 8 16 32 --plot operations.png --layers
+
+Batch norms are folded. Serial and parallel: what an event-driven machine does, an addition for each target of each
+spike. docs/operations.md has the conventions. "energy" leaves memory out, as is usual. "SRAM" and "DRAM" are what the
+traffic alone would cost: at 100 pJ for 64 bits from a cache of 1 MB, at 1.3 nJ, the lower end, from DRAM (Horowitz,
+ISSCC 2014).
+"""
+
+import argparse
+import json
+import pathlib
+
+import torch
+
+import data
+import networks
+import pcsnn
+from pcsnn.analysis import EXECUTIONS, count_operations, plot_operations
+from pcsnn.convert.table import table
+
+SRAM, DRAM = 100e-12 / 8, 1.3e-9 / 8  # joules a byte
+HEADINGS = ("T", "execution", "accumulates", "MACs", "first layer MACs", "additions", "comparisons", "KiB", "energy uJ",
+            "first layer uJ", "SRAM uJ", "DRAM uJ")
+
+
+def rows(result):
+    """Cells of one result: a row an execution."""
+    energies = result.energy()
+    for execution in EXECUTIONS:
+        total, energy = result.total(execution), energies[execution]
+        numbers = (total.accumulates, total.macs, total.input_macs, total.additions, total.comparisons,
+                   total.bytes / 1024)
+        joules = (energy.total, energy.first_layer, total.bytes * SRAM, total.bytes * DRAM)
+        yield (str(result.timesteps), execution, *(f"{value:,.0f}" for value in numbers),
+               *(f"{1e6 * value:.2f}" for value in joules))
+
+
+def measure(name, args):
+    network, metadata = networks.load(networks.checkpoint_path(name))
+    images = data.normalise(data.fashion_mnist("t10k")[0][:args.images], data.FASHION_MNIST)
+    results = []
+    for timesteps in args.timesteps:
+        snn = pcsnn.convert(network, timesteps, method="none", fold=True)
+        results.append(count_operations(snn, images))
+    print(f"{metadata['model']}, L = {metadata['levels']}, mean of {len(images)} images")
+    print("\n".join(table([HEADINGS, *(row for result in results for row in rows(result))])), end="\n\n")
+    if args.layers:
+        print(results[-1], end="\n\n")
+    return results
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=networks.QCFS, default=["vgg", "resnet20"])
+    parser.add_argument("--timesteps", type=int, nargs="+", default=[8])
+    parser.add_argument("--images", type=int, default=100, help="take the first so many test images")
+    parser.add_argument("--layers", action="store_true", help="show each layer at the last T")
+    parser.add_argument("--plot", type=pathlib.Path, help="write a picture against T of the last network")
+    parser.add_argument("--json", type=pathlib.Path, help="also write all results to this file")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    results = {name: measure(name, args) for name in args.networks}
+    if args.plot:
+        plot_operations(results[args.networks[-1]], args.plot)
+    if args.json:
+        found = {name: [result.as_dict() for result in some] for name, some in results.items()}
+        args.json.write_text(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
