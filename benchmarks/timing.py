@@ -12,6 +12,7 @@ import time
 import torch
 
 import pcsnn
+from pcsnn.cli.machine import processor
 
 
 def rounds_of(count, rounds):
@@ -71,19 +72,11 @@ def circumstances(device="cpu"):
     """What a result file must say of the machine, the software and the day: a dict for JSON."""
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "processor": _processor(), "cores": os.cpu_count(), "system": platform.platform(),
+        "processor": processor(), "cores": os.cpu_count(), "system": platform.platform(),
         "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu",
         "threads": torch.get_num_threads(), "load": load(), "commit": _commit(), "python": platform.python_version(),
         "torch": torch.__version__, "pcsnn": pcsnn.__version__, "backend": pcsnn.backend_info(),
     }
-
-
-def _processor():
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _commit():

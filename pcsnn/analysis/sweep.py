@@ -112,7 +112,8 @@ def _check(timesteps, method, options):
 
 
 @torch.no_grad()
-def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=None, progress=True, ignore=None, **options):
+def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=None, progress=True, ignore=None, after_each=None,
+          **options):
     """Convert a network at several T and measure each result against the float network on the same data.
 
     Methods whose settings depend on T, and "auto", which chooses by T, convert anew for each; "none" too, as folding of
@@ -131,6 +132,8 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
         calibration: as in `pcsnn.convert`; None: the inputs of `data`, so that the figures are those of data seen.
         progress: show progress bars on a terminal.
         ignore: the label of what has no class, an integer, e.g. of void pixels.
+        after_each: called as after_each(result, snn) when a T is measured, with the Sweep so far and the network of its
+            last row, which it must not change, e.g. to write the row down or to measure more.
         options: further arguments of `pcsnn.convert`.
 
     Returns:
@@ -164,4 +167,6 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
         else:
             set_timesteps(snn, value)
         result.rows.append(_evaluate(network, snn, data, ignore))
+        if after_each is not None:
+            after_each(result, snn)
     return result

@@ -1,0 +1,76 @@
+"""What the options say, as objects: the machine set up, the network, the data."""
+
+import torch
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader
+
+from pcsnn.cli import models
+from pcsnn.cli.images import Prepared, Preparation, open_images
+
+
+def set_up(args):
+    """Sets the threads and seeds torch; returns the float network."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return models.build(args)
+
+
+def load_data(args, path, option, count):
+    """(batches of float32 images [N, C, H, W] and labels [N], as often as they are read, their source)."""
+    source = open_images(path, option, args.channels)
+    prepare = Preparation(args.resize, args.crop, args.mean, args.std)
+    return DataLoader(Prepared(source, prepare, count, args.seed), batch_size=args.batch), source
+
+
+def open_data(args, network):
+    """--data and --calibration, each checked against the network.
+
+    Returns:
+        (batches of the data, batches of the calibration or None, what tells both from others: a dict for JSON).
+    """
+    data, source = load_data(args, args.data, "--data", args.images)
+    check_fits(network, data, "--data", args)
+    settings = {"data": data_settings(args, data, source), "calibration": None}
+    if args.calibration is None:
+        return data, None, settings
+    calibration, source = load_data(args, args.calibration, "--calibration", args.calibration_images)
+    check_fits(network, calibration, "--calibration", args)
+    return data, calibration, settings | {"calibration": data_settings(args, calibration, source)}
+
+
+def data_settings(args, loader, source):
+    """What tells these data from others: a dict for JSON."""
+    return {"content": source.fingerprint(), "images": len(loader.dataset), "seed": args.seed,
+            "channels": args.channels, "resize": args.resize, "crop": args.crop, "mean": args.mean, "std": args.std}
+
+
+def first_images(loader, count, device):
+    """The first `count` images of the data in one tensor [count, ...]; channels-last where it has rows and columns."""
+    parts, left = [], count
+    for item in loader:
+        images = item if isinstance(item, torch.Tensor) else item[0]
+        parts.append(images[:left])
+        left -= len(parts[-1])
+        if left <= 0:
+            break
+    images = torch.cat(parts).to(device)
+    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+
+
+@torch.no_grad()
+def check_fits(network, loader, option, args):
+    """ValueError where a batch does not run through the network, or where labels are no classes of it."""
+    item = next(iter(loader))
+    images, labels = (item, None) if isinstance(item, torch.Tensor) else item
+    try:
+        output = network(images.to(args.device))
+    except Exception as error:  # whatever the network does
+        shape = tuple(images.shape)
+        raise ValueError(f"{option}: a batch {shape} does not run through {args.model}: {error}") from error
+    logits = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)), None)
+    if labels is None or logits is None or logits.dim() < 2:
+        return
+    source = loader.dataset.source.labels
+    if source.min() < 0 or source.max() >= logits.shape[1]:
+        raise ValueError(f"{option}: expected labels 0..{logits.shape[1] - 1} for {args.model}, whose outputs are "
+                         f"{tuple(logits.shape)}, got {int(source.min())}..{int(source.max())}")

@@ -1,0 +1,533 @@
+"""The command line: what each command writes and prints, resumption, errors and exit codes."""
+
+import base64
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tiny_networks import one_thread  # noqa: F401
+
+import pcsnn
+from pcsnn import analysis
+from pcsnn.cli import images, main, results, sweep, timing
+from pcsnn.cli.convert import relative_report
+from pcsnn.convert.report import Report, Row
+
+ROOT = pathlib.Path(__file__).parent.parent
+NETS = """
+import torch
+from torch import nn
+from pcsnn.nn import QCFS
+
+def make(activation="qcfs", seed=0, tail=nn.Identity):
+    torch.manual_seed(seed)
+    act = {"qcfs": lambda: QCFS(4, 2.0), "relu": nn.ReLU}[activation]
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), act(), nn.Conv2d(4, 4, 3), act(), tail(),
+                         nn.Flatten(), nn.Linear(144, 3))
+
+def analog():
+    return make(tail=nn.GELU)
+
+def broken():
+    raise KeyError("no such thing")
+
+def number():
+    return 7
+
+instance = nn.ReLU()
+"""
+SIZES = ("--resize", "8x8")
+NET = ("cli_nets:make", "--method", "max", *SIZES)
+ANALOG = ("cli_nets:analog", "--method", "max", *SIZES, "--no-strict")
+QUICK = ("--rounds", "1", "--time-batch", "2", "--operation-images", "2", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Modules, images and arrays that the commands name."""
+    place = tmp_path_factory.mktemp("cli")
+    (place / "cli_nets.py").write_text(NETS)
+    generator = numpy.random.default_rng(0)
+    for kind in ("apple", "pear", "quince"):
+        (place / "photos" / kind).mkdir(parents=True)
+        for number in range(4):
+            pixels = generator.integers(0, 256, (10, 12, 3), dtype=numpy.uint8)
+            Image.fromarray(pixels).save(place / "photos" / kind / f"{number}.png")
+    arrays = {"images": generator.integers(0, 256, (9, 3, 8, 8), dtype=numpy.uint8),
+              "labels": generator.integers(0, 3, 9)}
+    numpy.savez(place / "arrays.npz", **arrays)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def inside(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+
+
+def run(*arguments):
+    """The exit code."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code
+
+
+def net(**options):
+    import cli_nets
+    return cli_nets.make(**options).eval().to(memory_format=torch.channels_last)
+
+
+def photos(order=None, kind="photos"):
+    """What the commands should make of the folder: resized images [12, 3, 8, 8] and labels [12]."""
+    files = sorted(pathlib.Path(kind).rglob("*.png"))
+    values = [torch.from_numpy(numpy.array(Image.open(file))).permute(2, 0, 1)[None] / 255 for file in files]
+    small = torch.cat([F.interpolate(value, (8, 8), mode="bilinear", antialias=True) for value in values])
+    labels = torch.tensor([("apple", "pear", "quince").index(file.parent.name) for file in files])
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0)) if order is None else order
+    return small[order], labels[order]
+
+
+# convert
+
+def test_convert_writes_the_network(tmp_path, capsys):
+    assert run("convert", "cli_nets:make", "--timesteps", 8, "--output", tmp_path / "snn.safetensors") == 0
+    printed = capsys.readouterr().out
+    assert "QCFS L = 4: lossless" in printed and "method none, T = 8" in printed and f"wrote {tmp_path}" in printed
+    x = photos()[0]
+    assert torch.equal(pcsnn.load(tmp_path / "snn.safetensors")(x), net()(x))
+
+
+def test_sources_are_shown_as_seen_from_here(folder):
+    rows = [Row("a", "exact", "", f"{folder}/cli_nets.py:3"), Row("b", "exact", "", "/else/where.py:3")]
+    given = Report("none", 4, rows)
+    shown = relative_report(given)
+    assert [row.location for row in shown.rows] == ["cli_nets.py:3", "/else/where.py:3"] and shown.timesteps == 4
+    assert given.rows[0].location.startswith(str(folder))
+
+
+def test_convert_calibrates_on_a_folder(tmp_path):
+    options = ("--model-args", '{"activation": "relu", "seed": 3}', "--mean", 0.5, 0.4, 0.3, "--std", 0.2,
+               "--images", 7)
+    assert run("convert", *NET, *options, "--data", "photos", "--timesteps", 4, "--output", tmp_path / "snn") == 0
+    x = (photos()[0] - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / 0.2
+    expected = pcsnn.convert(net(activation="relu", seed=3), 4, calibration=x[:7], method="max")
+    assert torch.equal(pcsnn.load(tmp_path / "snn")(x), expected(x))
+
+
+def test_convert_optimises(tmp_path, capsys):
+    options = ("--data", "photos", "--timesteps", 4, "--optimize", "int8")
+    assert run("convert", *NET, *options, "--output", tmp_path / "snn") == 0
+    assert "int8 weights" in capsys.readouterr().out
+    x = photos()[0]
+    plain = pcsnn.convert(net(), 4, calibration=x, method="max")
+    expected = pcsnn.optimize(plain, "int8", example_inputs=x[:1])
+    assert torch.equal(pcsnn.load(tmp_path / "snn")(x), expected(x))
+
+
+def test_weights_and_levels_of_a_shipped_network(tmp_path, capsys):
+    source = pcsnn.models.vgg_small(activation=lambda: pcsnn.nn.QCFS(4, 3.0)).eval()
+    safetensors.torch.save_file(source.state_dict(), "qcfs.safetensors", {"levels": "4"})
+    options = ("convert", "vgg_small", "--weights", "qcfs.safetensors", "--timesteps", 4)
+    assert run(*options, "--levels", 4, "--output", tmp_path / "snn") == 0
+    assert "note" not in capsys.readouterr().err
+    x = torch.randn(2, 1, 28, 28)
+    assert torch.equal(pcsnn.load(tmp_path / "snn")(x), source.to(memory_format=torch.channels_last)(x))
+    for levels, words in ((("--levels", 8), "qcfs.safetensors says it was trained with 4, got 8"),
+                          ((), "--levels L gives the network such")):
+        assert run(*options, *levels) == 1
+        assert words in capsys.readouterr().err
+    relu = {key: value.contiguous() for key, value in source.state_dict().items() if not key.endswith("threshold")}
+    safetensors.torch.save_file(relu, "relu.safetensors")
+    assert run("convert", "vgg_small", "--weights", "relu.safetensors", "--levels", 4, "--timesteps", 4) == 1
+    assert "leave --levels out" in capsys.readouterr().err
+
+
+def test_random_weights_are_told_and_repeat(tmp_path, capsys):
+    for name in "ab":
+        assert run("convert", "vgg_small", "--levels", 4, "--timesteps", 4, "--output", tmp_path / name) == 0
+    assert "note: no --weights, so vgg_small has random ones" in capsys.readouterr().err
+    x = torch.randn(1, 1, 28, 28)
+    assert torch.equal(pcsnn.load(tmp_path / "a")(x), pcsnn.load(tmp_path / "b")(x))
+
+
+# images
+
+def test_a_folder_of_classes():
+    source = images.open_images(pathlib.Path("photos"), "--data", 3)
+    data = images.Prepared(source, images.Preparation(resize=(8, 8)), None, 0)
+    assert data.order != sorted(data.order)
+    x, labels = photos()
+    for position, (image, label) in enumerate(data[place] for place in range(12)):
+        assert torch.equal(image, x[position]) and label == labels[position]
+
+
+def test_a_flat_folder_in_grey_has_no_labels():
+    source = images.open_images(pathlib.Path("photos/pear"), "--data", 1)
+    image = images.Prepared(source, images.Preparation(), 2, 0)[0]
+    assert source.labels is None and image.shape == (1, 10, 12)
+    first = images.open_images(pathlib.Path("photos/pear"), "--data", 1).image(0)
+    assert torch.equal(first[0], torch.from_numpy(numpy.array(Image.open("photos/pear/0.png").convert("L"))))
+
+
+@pytest.mark.parametrize("resize, crop, shape", [
+    (5, None, (5, 6)), (None, 4, (4, 4)), (20, (3, 7), (3, 7)), ((6, 3), None, (6, 3))])
+def test_sizes(resize, crop, shape):
+    image = torch.arange(360, dtype=torch.float32).view(3, 10, 12)
+    assert images.Preparation(resize, crop)(image, "it").shape == (3, *shape)
+
+
+def test_the_middle_is_cut_out():
+    image = torch.arange(120).view(1, 10, 12).to(torch.uint8)
+    assert torch.equal(images.Preparation(crop=(4, 2))(image, "it"), image[:, 3:7, 5:7] / 255)
+
+
+@pytest.mark.parametrize("shape", [(9, 3, 8, 6), (9, 8, 6, 3), (9, 8, 6)])
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_arrays(tmp_path, shape, ending):
+    values, path = torch.randint(0, 256, shape, dtype=torch.uint8), tmp_path / f"it.{ending}"
+    if ending == "npz":
+        numpy.savez(path, images=values.numpy())
+    else:
+        safetensors.torch.save_file({"images": values}, path)
+    image = images.open_images(path, "--data", 3).image(5)
+    assert image.shape == (3 if len(shape) == 4 else 1, 8, 6)
+    expected = values[5] if shape[1] == 3 else values[5].permute(2, 0, 1) if len(shape) == 4 else values[5][None]
+    assert torch.equal(image, expected)
+
+
+def test_no_pillow(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert run("convert", *NET, "--data", "photos", "--timesteps", 4) == 1
+    assert "--data: reading image files needs Pillow" in capsys.readouterr().err
+
+
+# sweep
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def steady(row):
+    """A row without what was timed."""
+    return {name: value for name, value in row.items() if name != "time"}
+
+
+def test_sweep_equals_the_library(tmp_path, capsys):
+    path = tmp_path / "s.jsonl"
+    options = ("--data", "photos", "--calibration", "arrays.npz", "--timesteps", 4, 2)
+    assert run("sweep", *NET, *options, *QUICK, "--output", path) == 0
+    printed = capsys.readouterr().out
+    header, *rows = lines(path)
+    x, labels = photos()
+    arrays = images.open_images(pathlib.Path("arrays.npz"), "--calibration", 3)
+    seen = torch.stack([images.Prepared(arrays, images.Preparation((8, 8)), None, 0)[place][0] for place in range(9)])
+    snns = []
+    expected = analysis.sweep(net(), [(x, labels)], [4, 2], "max", seen,
+                              after_each=lambda result, snn: snns.append((snn.timesteps, len(result.rows))))
+    assert snns == [(4, 1), (2, 2)]
+    for row, other in zip(rows, expected.rows, strict=True):
+        assert {name: row[name] for name in vars(other)} == pytest.approx(vars(other))
+        assert row["float_accuracy"] == expected.float_accuracy
+        assert row["time"]["milliseconds"].keys() == {"float", "serial", "spiking"} and row["time"]["batch"] == 2
+    snn = pcsnn.convert(net(), 2, calibration=seen, method="max")
+    assert rows[1]["operations"] == json.loads(json.dumps(analysis.count_operations(snn, x[:2]).as_dict()))
+    assert [line.split()[0] for line in printed.splitlines()[2:4]] == ["2", "4"] and "speed-up" in printed
+
+
+def test_a_killed_sweep_goes_on(tmp_path, capsys, monkeypatch):
+    whole, path = tmp_path / "whole.jsonl", tmp_path / "s.jsonl"
+    options = ("sweep", *NET, "--data", "photos", "--timesteps", 2, 3, 4, *QUICK, "--output")
+    assert run(*options, whole) == 0
+    expected = lines(whole)
+
+    def stop(*arguments, calls=[]):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return timing.time_forms(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "time_forms", stop)
+        assert run(*options, path) == 130
+    assert "stopped" in capsys.readouterr().err
+    assert list(map(steady, lines(path)[1:])) == list(map(steady, expected[1:2]))
+    assert run(*options, path) == 0
+    assert "goes on; there already: T = 2\n" in capsys.readouterr().err
+    assert lines(path)[0] == expected[0] and list(map(steady, lines(path))) == list(map(steady, expected))
+
+    content = path.read_bytes()
+    path.write_bytes(content[:-40])  # killed while it wrote
+    assert run(*options, path) == 0
+    assert "cut short" in capsys.readouterr().err
+    assert list(map(steady, lines(path)[1:])) == list(map(steady, expected[1:]))
+    assert path.read_bytes().startswith(content[:content.rindex(b"\n", 0, -1) + 1])
+
+    monkeypatch.setattr(analysis, "sweep", lambda *_, **__: pytest.fail("measured again"))
+    content = path.read_bytes()
+    assert run(*options, path) == 0
+    assert path.read_bytes() == content and "goes on; there already: T = 2, 3, 4\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30])
+def test_a_header_that_was_cut(tmp_path, cut):
+    path, settings = tmp_path / "s.jsonl", {"seed": 0, "size": (1, 2)}
+    results.Results(path, settings).append({"timesteps": 4})
+    content = path.read_bytes()
+    path.write_bytes(content[:cut])
+    again = results.Results(path, settings)
+    again.append({"timesteps": 4})
+    assert path.read_bytes() == content and again.done() == {4}
+
+
+@pytest.mark.parametrize("change, words", [
+    (("--seed", 1), ["data.seed: 0 there, 1 now", "  seed: 0 there, 1 now"]),
+    (("--method", "paper"), ['method: "max" there, "paper" now']),
+    (("--images", 5), ["data.images: 12 there, 5 now"]),
+    (("--skip", "time"), ["time.rounds: 1 there, null now", "skip: []"]),
+    (("--model-args", '{"seed": 1}'), ["state: "]), (("--data", "photos/pear"), ["data.content"])])
+def test_sweep_refuses_other_settings(swept, capsys, change, words):
+    content = swept.read_bytes()
+    options = ("sweep", *NET, "--data", "photos", "--timesteps", 2, *QUICK, "--output", swept)
+    assert run(*options, *change) == 1
+    told = capsys.readouterr().err
+    assert "--output: " in told and all(word in told for word in ["results of other settings", *words])
+    assert swept.read_bytes() == content
+
+
+@pytest.fixture(scope="module")
+def swept(folder):
+    path = folder / "swept.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        assert run("sweep", *NET, "--data", "photos", "--timesteps", 2, 4, *QUICK, "--output", path) == 0
+    return path
+
+
+@pytest.mark.parametrize("content, words", [
+    ("notes without an end", "expected results of pcsnn sweep"), ("notes\n", "line 1 is not JSON"),
+    ('{"a": 1}\n', "expected results of pcsnn sweep"),
+    ('{"pcsnn_sweep": 1, "settings": {}}\nnotes\n{}\n', "line 2 is not JSON")])
+def test_sweep_leaves_other_files_alone(tmp_path, capsys, content, words):
+    path = tmp_path / "notes.txt"
+    path.write_text(content)
+    assert run("sweep", *NET, "--data", "photos", "--timesteps", 2, *QUICK, "--output", path) == 1
+    assert words in capsys.readouterr().err and path.read_text() == content
+
+
+def test_analog_operations_have_no_serial_form(tmp_path, capsys):
+    options = ("sweep", *ANALOG, "--data", "photos", "--timesteps", 2, *QUICK, "--output", tmp_path / "s.jsonl")
+    assert run(*options) == 2
+    assert "--skip: expected time operations beside --no-strict: 5 stays analog" in capsys.readouterr().err
+    assert not (tmp_path / "s.jsonl").exists()
+    assert run(*options, "--skip", "time", "operations") == 0
+    row = lines(tmp_path / "s.jsonl")[1]
+    assert row["time"] is None and row["operations"] is None
+
+
+def test_forms_alternate():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "abc"}
+    seconds = timing.alternate(calls, 3, torch.device("cpu"), False)
+    assert "".join(order) == "abc" + "abccbaabc"
+    assert {name: len(values) for name, values in seconds.items()} == dict.fromkeys("abc", 3)
+
+
+# report
+
+class Page(HTMLParser):
+    """Sections, words, and whatever a browser would load."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.sections, self.loaded, self.words, self.open = [], [], "", []
+        self.feed(content)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        if tag == "section":
+            self.sections.append(found["id"])
+        assert tag not in ("script", "link", "iframe")
+        self.loaded += [found[name] for name in ("src", "href") if name in found]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def report(path, *options):
+    code = run("report", *NET, "--data", "photos", "--timesteps", 2, *QUICK, "--output", path, *options)
+    assert code == 0
+    content = path.read_text()
+    page = Page(content)
+    assert not page.open and "url(" not in content and "@import" not in content
+    pictures = [place.partition("base64,")[2] for place in page.loaded if not place.startswith("#")]
+    assert len(pictures) == sum(place.startswith("data:image/png;base64,") for place in page.loaded)
+    for picture in pictures:
+        Image.open(io.BytesIO(base64.b64decode(picture))).verify()
+    return page, len(pictures)
+
+
+SECTIONS = ["summary", "conversion", "errors", "rates", "rasters", "operations", "speed", "sweep", "machine"]
+
+
+def test_report_is_one_file(tmp_path, swept):
+    page, pictures = report(tmp_path / "r.html", "--sweep", swept, "--layers", "2")
+    assert page.sections == SECTIONS and pictures == 1 + 2 + 1 + 3
+    assert sorted(page.loaded)[:9] == sorted(f"#{name}" for name in SECTIONS)
+    row = lines(swept)[1]
+    for words in (f"{100 * row['accuracy']:.2f} %", "Conv2d", "QCFS L = 4", "propagated", "times faster than serial",
+                  "sparsity", f"{row['logit_error']:.4f}", pcsnn.backend_info()["torch"]):
+        assert words in page.words
+    assert os.listdir(tmp_path) == ["r.html"]
+
+
+def test_report_without_sweep_escapes(tmp_path):
+    odd = pathlib.Path("<b>&photos")
+    if not odd.exists():
+        os.symlink("photos", odd, target_is_directory=True)
+    page, pictures = report(tmp_path / "r.html", "--data", odd)
+    assert page.sections == SECTIONS and pictures == 1 + 2 + 2
+    assert "<b>&photos" in page.words and "--sweep sweep.jsonl shows it here" in page.words
+
+
+def test_report_with_analog_operations(tmp_path):
+    path = tmp_path / "r.html"
+    assert run("report", *ANALOG, "--data", "photos", "--timesteps", 2, *QUICK, "--output", path) == 0
+    page = Page(path.read_text())
+    assert "speed" not in page.sections and "Not measured: 5 stays analog" in page.words
+
+
+@pytest.mark.parametrize("options, code, words", [
+    (("--model-args", '{"seed": 1}', "--sweep", "swept.jsonl"), 1,
+     "--sweep: swept.jsonl is of another network or conversion: model_args, state"),
+    (("--sweep", "none.jsonl"), 1, "--sweep: no file none.jsonl"),
+    (("--layers", "nine"), 2, "--layers: expected names among 2, 4, got nine"),
+])
+def test_report_refuses(tmp_path, capsys, swept, options, code, words):
+    common = ("report", *NET, "--data", "photos", "--timesteps", 2, *QUICK, "--output", tmp_path / "r.html")
+    assert run(*common, *options) == code
+    assert words in capsys.readouterr().err and not os.listdir(tmp_path)
+
+
+# info, errors, exit codes
+
+def test_info(capsys, monkeypatch):
+    assert run("info") == 0
+    words = capsys.readouterr().out
+    backends = pcsnn.backend_info()
+    assert all(part in words for part in (pcsnn.__version__, backends["c++"], backends["torch"], "processor"))
+    monkeypatch.setattr("pcsnn.ops._no_extension", "the C++ extension was not built")
+    assert run("info", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["backends"]["c++"] == "the C++ extension was not built" and found["packages"]["pillow"]
+
+
+@pytest.mark.parametrize("command, code, words", [
+    ("convert vgg_smal --timesteps 4", 2,
+     "MODEL: expected module:function, or one of pcsnn.models such as vgg_small, got 'vgg_smal'"),
+    ("convert cli_nets: --timesteps 4", 2, "MODEL: expected module:function, got 'cli_nets:'"),
+    ("convert cli_nets:missing --timesteps 4", 2, "MODEL: cli_nets has no missing"),
+    ("convert cli_nets:instance --timesteps 4", 2, "MODEL: expected a function or class, got cli_nets:instance"),
+    ("convert cli_nets:number --timesteps 4", 1,
+     "MODEL: expected cli_nets:number to return a torch.nn.Module, got int"),
+    ("convert cli_nets:broken --timesteps 4", 1, "MODEL: cli_nets:broken raised KeyError: 'no such thing'"),
+    ("convert no_such_module:f --timesteps 4", 1, "MODEL: cannot import no_such_module: ModuleNotFoundError"),
+    ("convert cli_nets:make --timesteps 0", 2, "--timesteps: expected a whole number in 1..255, got '0'"),
+    ("convert cli_nets:make --timesteps 4 --levels 4", 2, "--levels: is for networks of pcsnn.models"),
+    ("convert cli_nets:make --timesteps 4 --model-args [1]", 2, "--model-args: expected a JSON object"),
+    ('convert cli_nets:make --timesteps 4 --model-args {"x":1}', 2,
+     "--model-args: cli_nets:make got an unexpected keyword argument 'x'"),
+    ("convert cli_nets:make --timesteps 4 --weights none", 1, "--weights: no file none"),
+    ("convert cli_nets:make --timesteps 4 --weights cli_nets.py", 1,
+     "--weights: cli_nets.py is not a safetensors file"),
+    ("convert cli_nets:make --timesteps 5", 1, "--data: expected data for method 'light', got None"),
+    ("convert cli_nets:analog --timesteps 4", 1, "MODEL: 1 operation cannot spike"),
+    ("convert cli_nets:analog --timesteps 4", 1, "--no-strict keeps them analog"),
+    ("convert cli_nets:make --timesteps 4 --output missing/file", 2,
+     "--output: expected a file in a folder that exists, got missing/file"),
+    ("convert cli_nets:make --timesteps 4 --output photos", 2, "--output: expected a file, got the folder photos"),
+    ("convert cli_nets:make --timesteps 4 --device nowhere", 2,
+     "--device: expected a device like cpu or cuda:0 that is there, got 'nowhere'"),
+    ("convert cli_nets:make --timesteps 4 --data none", 1, "--data: no file or folder none"),
+    ("convert cli_nets:make --timesteps 4 --data cli_nets.py", 2,
+     "--data: expected a folder, or a .npz or .safetensors file"),
+    ("convert cli_nets:make --timesteps 4 --data photos", 1,
+     "--data: a batch (12, 3, 10, 12) does not run through cli_nets:make"),
+    ("convert cli_nets:make --timesteps 4 --data photos --resize 1x", 2,
+     "--resize: expected pixels, as 224 or 200x300"),
+    ("convert cli_nets:make --timesteps 4 --data photos --crop 11", 1,
+     "--crop: expected at most the size of the images, got 11x11"),
+    ("convert cli_nets:make --timesteps 4 --data photos --mean 1 2", 1,
+     "--mean: expected one value, or one for each of 3 channels, got 2"),
+    ("convert cli_nets:make --timesteps 4 --data photos --std 0", 2, "--std: expected values above 0"),
+    ("convert vgg_small --timesteps 4 --data photos", 1,
+     "--data: a batch (12, 3, 10, 12) does not run through vgg_small"),
+    ("convert cli_nets:make --timesteps 4 --data mixed", 1, "--data: expected images of one size"),
+    ("convert cli_nets:make --timesteps 4 --data bad", 1, "--data: cannot read bad"),
+    ("convert cli_nets:make --timesteps 4 --data empty", 1, "--data: no image in empty"),
+    ("sweep cli_nets:make --data four --resize 8x8 --output x", 1, "--data: expected labels 0..2 for cli_nets:make"),
+    ("sweep cli_nets:make --data photos --resize 8x8 --calibration bad --output x", 1,
+     "--calibration: cannot read bad"),
+    ("sweep cli_nets:make --data photos", 2, "required: --output"),
+    ("sweep", 2, "required: MODEL"), ("", 2, "required: COMMAND"),
+])
+def test_errors(folder, capsys, command, code, words):
+    for kind in ("mixed", "bad", "empty", "four"):
+        (folder / kind).mkdir(exist_ok=True)
+    Image.new("RGB", (8, 8)).save("mixed/a.png")
+    Image.new("RGB", (8, 9)).save("mixed/b.png")
+    (folder / "bad" / "a.png").write_bytes(b"no picture")
+    for number in range(4):
+        (folder / "four" / str(number)).mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(f"four/{number}/a.png")
+    assert run(*command.split()) == code
+    told = capsys.readouterr()
+    assert words in told.err and "Traceback" not in told.err and not told.out
+    assert not (folder / "x").exists()
+
+
+def test_debug_shows_where():
+    with pytest.raises(FileNotFoundError):
+        main(["convert", "cli_nets:make", "--timesteps", "4", "--weights", "none", "--debug"])
+
+
+def process(*arguments):
+    return subprocess.run([sys.executable, "-m", "pcsnn", *arguments], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+
+
+def test_processes():
+    shown = process("convert", "--help")
+    assert shown.returncode == 0 and "examples:" in shown.stdout and "--timesteps T" in shown.stdout
+    failed = process("convert", "cli_nets:make", "--timesteps", "4", "--weights", "none")
+    assert failed.returncode == 1 and failed.stderr == "pcsnn convert: error: --weights: no file none\n"
+
+
+@pytest.mark.parametrize("command", ["convert", "sweep", "report", "info"])
+def test_every_command_has_examples(capsys, command):
+    assert run(command, "--help") == 0
+    assert f"examples:\n  pcsnn {command}" in capsys.readouterr().out
+
+
+def test_every_package_is_installed():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    there = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "pcsnn").rglob("__init__.py")}
+    assert there <= set(project["tool"]["setuptools"]["packages"])
+    assert project["project"]["scripts"]["pcsnn"] == "pcsnn.cli:main"
