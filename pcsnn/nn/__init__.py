@@ -5,6 +5,7 @@ from pcsnn.nn.counts import CountMaxPool2d, CountSumPool2d, PixelCounts, Rates
 from pcsnn.nn.fused import SpikingConv2d, SpikingLinear, SynapticConv2d, SynapticLinear
 from pcsnn.nn.neuron import CollapsedNeuron, ParallelSpikingNeuron
 from pcsnn.nn.qcfs import QCFS
+from pcsnn.nn.scale import ChannelScale
 
-__all__ = ["QCFS", "CollapsedNeuron", "CountMaxPool2d", "CountSumPool2d", "ParallelSpikingNeuron", "PixelCounts", "Rates",
+__all__ = ["QCFS", "ChannelScale", "CollapsedNeuron", "CountMaxPool2d", "CountSumPool2d", "ParallelSpikingNeuron", "PixelCounts", "Rates",
            "SpikingAttention", "SpikingConv2d", "SpikingLinear", "SynapticConv2d", "SynapticLinear", "TimeAverage"]
