@@ -1,6 +1,6 @@
 """pcsnn: parallel spiking inference for PyTorch. All time-steps of a converted spiking network at once."""
 
-from pcsnn import analysis, baselines, distributed, functional, models, nn
+from pcsnn import analysis, baselines, distributed, exchange, functional, models, nn
 from pcsnn.analysis import record
 from pcsnn.convert import SpikingNetwork, convert, set_timesteps
 from pcsnn.convert.storage import load, save
@@ -9,6 +9,6 @@ from pcsnn.ops import backend_info, use_backend
 
 __version__ = "0.1.0"
 __all__ = [
-    "SpikingNetwork", "analysis", "backend_info", "baselines", "convert", "distributed", "functional", "load", "models",
-    "nn", "optimize", "record", "save", "set_timesteps", "use_backend",
+    "SpikingNetwork", "analysis", "backend_info", "baselines", "convert", "distributed", "exchange", "functional", "load",
+    "models", "nn", "optimize", "record", "save", "set_timesteps", "use_backend",
 ]

@@ -10,22 +10,23 @@ from pcsnn.nn.precision import FullPrecisionBuffers
 
 
 class SerialIF(FullPrecisionBuffers):
-    """One step a call: v = theta / 2 at first; v += I + psi_DA; s = [v >= theta]; v -= theta * s; returns amplitude * s.
+    """One step a call: v = shift * theta at first; v += I + psi_DA; s = [v >= theta]; v -= theta * s; returns amplitude * s.
 
     Args:
         threshold, offset, amplitude: numbers or tensors [] or [C], as in `pcsnn.nn.CollapsedNeuron`.
+        shift: 0.5 starts at half the threshold.
 
     Shape: current [N, ...] to [N, ...]. `reset()` starts a new train.
     """
 
-    def __init__(self, threshold, offset=0.0, amplitude=None):
+    def __init__(self, threshold, offset=0.0, amplitude=None, shift=0.5):
         super().__init__()
         theta = torch.as_tensor(threshold).detach()
         theta = theta.clamp(max=torch.finfo(theta.dtype).max)  # finite: v - theta * 0 must not become NaN
         self.register_buffer("threshold", theta)
         self.register_buffer("offset", torch.as_tensor(offset, dtype=theta.dtype).detach().to(theta.device))
         self.register_buffer("amplitude", theta if amplitude is None else torch.as_tensor(amplitude).detach())
-        self._shifted = bool(self.offset.any())
+        self.shift, self._offset_given = shift, bool(self.offset.any())
         self.reset()
 
     def reset(self):
@@ -37,9 +38,9 @@ class SerialIF(FullPrecisionBuffers):
         if residual is not None:
             current = current + residual
         threshold = reference.per_channel(self.threshold.to(current.dtype), current.dim())
-        if self._shifted:
+        if self._offset_given:
             current = current + reference.per_channel(self.offset.to(current.dtype), current.dim())
-        self.potential = (threshold / 2 if self.potential is None else self.potential) + current
+        self.potential = (threshold * self.shift if self.potential is None else self.potential) + current
         spikes = (self.potential >= threshold).to(current.dtype)
         self.potential -= threshold * spikes
         return spikes
@@ -56,7 +57,7 @@ def _serial_neuron(neuron):
     if isinstance(neuron, SignedNeuron):
         raise ValueError(f"snn: a neuron in place of {neuron.kind} has spikes of two signs, which serial IF neurons have not; "
                          "pcsnn.baselines.packed runs it step by step")
-    return SerialIF(neuron.threshold, neuron.offset, neuron.spike)
+    return SerialIF(neuron.threshold, neuron.offset, neuron.spike, neuron.shift)
 
 
 class SerialNetwork(Evaluated):

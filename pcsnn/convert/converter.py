@@ -18,6 +18,8 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
             progress=True, seed=0):
     """A spiking network from a trained one: a parallel neuron at every ReLU, clipped ReLU and QCFS activation.
 
+    Networks of SpikingJelly with soft-reset IF nodes are read too, thresholds kept (pcsnn.exchange.read_spikingjelly).
+
     The result computes all T time-steps at once: between layers go firing rates, and every synaptic operation runs once
     (11). With QCFS activations and T a multiple of their level count L it is lossless and needs no data (8), (10).
 
@@ -102,10 +104,14 @@ def _places(network, strict):
         raise ValueError(f"model: {len(problems)} operation{'s' if len(problems) > 1 else ''} cannot spike:\n{listed}")
     modules = dict(network.named_modules())
     mixed = mixed_by_max_pool(network)
+    uneven = [node.target for node in mixed if getattr(modules[node.target], "amplitude", torch.tensor(0)).dim()]
+    if uneven:
+        raise ValueError(f"model: a max pool compares channels of {', '.join(uneven)} whose spikes are worth different values; "
+                         "expected one scale for all")
     places = [Place(node.target, modules[node.target], node not in mixed and has_channels(node.args[0], modules))
               for node in network.graph.nodes if node.meta.get("activation")]
     if not places:
-        raise ValueError("model: nothing was converted: it has no ReLU, clipped ReLU or QCFS activation (signed=True takes "
+        raise ValueError("model: nothing was converted: it has no ReLU, clipped ReLU, QCFS or IF activation (signed=True takes "
                          "others), only "
                          + ", ".join(sorted({row.detail for row in rows}) or ["operations without activation"]))
     return places

@@ -73,11 +73,17 @@ def describe(neuron, timesteps):
     text = f"threshold {span or 'infinite'}"
     if theta.dim():
         text += f", per channel ({len(theta)}{f', {silent} silent' if silent else ''})"
+    if neuron.shift != 0.5:
+        text += f", starting at {neuron.shift:g} of it" if neuron.shift else ", starting at rest"
     levels = neuron.quantization_levels
     if levels is not None:
         text += f", QCFS L = {levels}"
-    if neuron.bend is not None or neuron.offset.any() or (neuron.amplitude != theta.where(theta != torch.inf, 0)).any():
+    worth = neuron.amplitude
+    other = not torch.allclose(worth, theta.where(theta != torch.inf, 0), rtol=1e-6, atol=0)
+    if neuron.bend is not None or neuron.offset.any() or other and neuron.offset.dim():
         return text + ", calibrated"
+    if other:
+        return text + f", a spike worth {worth.min():.4g}" + (f"..{worth.max():.4g}" if worth.numel() > 1 else "")
     if levels is not None and neuron.exact:
         text += ": lossless" if timesteps % levels == 0 else ": half shift, not lossless"
     return text

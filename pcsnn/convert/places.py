@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pcsnn.convert.integrate_fire import IntegrateFire
 from pcsnn.nn import QCFS
 
 _RELU_FUNCTIONS = {F.relu, torch.relu}
@@ -32,10 +33,10 @@ def _is_number(value):
 
 
 def activation(node, modules):
-    """The activation at a node as a module of its own: nn.ReLU, nn.Hardtanh(0, bound), QCFS; None for anything else."""
+    """The activation at a node as a module of its own: nn.ReLU, nn.Hardtanh(0, bound), QCFS, IntegrateFire; else None."""
     if node.op == "call_module":
         module = modules[node.target]
-        if isinstance(module, QCFS):
+        if isinstance(module, (QCFS, IntegrateFire)):
             return module
         if isinstance(module, nn.ReLU6):
             return _clamp(0, 6)

@@ -8,7 +8,10 @@ import sys
 import torch
 from torch import fx
 
-from pcsnn.nn import QCFS
+from pcsnn.convert import spikingjelly
+from pcsnn.convert.integrate_fire import IntegrateFire, fold_scales
+from pcsnn.convert.time_axis import remove_time
+from pcsnn.nn import QCFS, ChannelScale
 
 _NOT_SOURCE = tuple(f"{pathlib.Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
 
@@ -23,7 +26,7 @@ def _location():
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module, qualified_name):
-        return isinstance(module, QCFS) or super().is_leaf_module(module, qualified_name)
+        return isinstance(module, (QCFS, IntegrateFire, ChannelScale)) or super().is_leaf_module(module, qualified_name)
 
     def create_node(self, *arguments, **named):
         node = super().create_node(*arguments, **named)
@@ -41,12 +44,15 @@ def required_inputs(network):
     return sum(node.op == "placeholder" and not node.args for node in network.graph.nodes)
 
 
-def trace(model):
+def trace(model, shift=None):
     """A GraphModule of a copy of `model` in evaluation mode; every node has meta["location"].
 
-    Raises ValueError when torch.fx cannot follow the model (control flow that depends on values).
+    Networks of SpikingJelly lose their time dimension, and have an IntegrateFire at every IF node, whose potential at first is
+    `shift` thresholds, or what a reset of the node makes it. Raises ValueError when torch.fx cannot follow the model (control
+    flow that depends on values), or where neurons or what is done to time cannot be collapsed.
     """
-    source = copy.deepcopy(model).eval()
+    foreign = spikingjelly.is_spikingjelly(model)
+    source = spikingjelly.read(model, shift) if foreign else copy.deepcopy(model).eval()
     for parameter in source.parameters():
         parameter.requires_grad_(False)
     tracer = _Tracer()
@@ -55,4 +61,9 @@ def trace(model):
     except Exception as error:
         raise ValueError(f"model: torch.fx cannot trace {type(model).__name__}: {error}. Take control flow that depends "
                          "on values out of forward, or convert the parts without it") from error
-    return fx.GraphModule(source, graph, type(model).__name__)
+    network = fx.GraphModule(source, graph, type(model).__name__)
+    if foreign:
+        if spikingjelly.is_multi_step(model):
+            remove_time(network)
+        fold_scales(network)
+    return network

@@ -58,7 +58,7 @@ def geometry(module):
 def neuron_arguments(neuron):
     """What makes a CollapsedNeuron like this one."""
     return dict(threshold=neuron.threshold, timesteps=neuron.timesteps, quantization_levels=neuron.quantization_levels,
-                offset=neuron.offset, amplitude=neuron.amplitude, bend=neuron.bend)
+                offset=neuron.offset, amplitude=neuron.amplitude, bend=neuron.bend, shift=neuron.shift)
 
 
 class Fuser:

@@ -5,7 +5,9 @@ from pcsnn.nn.counts import CountMaxPool2d, CountSumPool2d, PixelCounts, Rates
 from pcsnn.nn.fused import SpikingConv2d, SpikingLinear, SynapticConv2d, SynapticLinear
 from pcsnn.nn.neuron import CollapsedNeuron, ParallelSpikingNeuron
 from pcsnn.nn.qcfs import QCFS
+from pcsnn.nn.scale import ChannelScale
 from pcsnn.nn.signed import SignedNeuron
 
-__all__ = ["QCFS", "CollapsedNeuron", "CountMaxPool2d", "CountSumPool2d", "ParallelSpikingNeuron", "PixelCounts", "Rates",
-           "SignedNeuron", "SpikingAttention", "SpikingConv2d", "SpikingLinear", "SynapticConv2d", "SynapticLinear", "TimeAverage"]
+__all__ = ["QCFS", "ChannelScale", "CollapsedNeuron", "CountMaxPool2d", "CountSumPool2d", "ParallelSpikingNeuron",
+           "PixelCounts", "Rates", "SignedNeuron", "SpikingAttention", "SpikingConv2d", "SpikingLinear", "SynapticConv2d",
+           "SynapticLinear", "TimeAverage"]

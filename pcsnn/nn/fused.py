@@ -84,8 +84,8 @@ class _Fused(_Weights, CollapsedNeuron):
 
     def configuration(self):
         """The arguments that are no tensors."""
-        return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels, counted=self.counted,
-                    input_levels=self.input_levels, input_area=self.input_area, fixed_steps=self.fixed_steps,
+        return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels, shift=self.shift,
+                    counted=self.counted, input_levels=self.input_levels, input_area=self.input_area, fixed_steps=self.fixed_steps,
                     residual_levels=self.residual_levels, residual_area=self.residual_area, emits=self.emits)
 
     @property
@@ -207,7 +207,7 @@ class SpikingConv2d(_Convolution, _Fused):
         residual_worth, residual_levels, residual_area: amplitude [] or [O], L and number of neurons whose counts are the
             residual branch; None where there is none or it is a current.
         emits: "counts", distinct ones, or "rates".
-        threshold, quantization_levels, offset, amplitude, bend: of the neurons, as in CollapsedNeuron.
+        threshold, quantization_levels, offset, amplitude, bend, shift: of the neurons, as in CollapsedNeuron.
 
     Shape: [N, C, H, W] to [N, O, H', W'], channels last in memory.
     """

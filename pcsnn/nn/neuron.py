@@ -97,6 +97,7 @@ class CollapsedNeuron(_Neuron):
         quantization_levels: L of the QCFS activation this layer replaces, or None.
         offset: psi_DA of (15), added to the mean current; a number or [C].
         bend: what the levels stray from even spacing (C3), [T] or [C, T] in units of the threshold; None: evenly spaced.
+        shift: potential that serial IF starts with, in units of the threshold; 0.5 is the paper's psi = theta / 2.
         amplitude: theta + phi of (15), a number or [C]; None is the threshold (0 for a channel that never fires).
         inplace: write the rates over the current.
 
@@ -112,16 +113,16 @@ class CollapsedNeuron(_Neuron):
     TENSORS = ("threshold", "offset", "amplitude", "bend")  # arguments that are state; with `configuration` they make a copy
 
     def __init__(self, threshold, timesteps, *, quantization_levels=None, offset=0.0, amplitude=None, bend=None,
-                 inplace=False):
+                 shift=0.5, inplace=False):
         super().__init__()
-        self.timesteps, self.quantization_levels, self.inplace = timesteps, quantization_levels, inplace
+        self.timesteps, self.quantization_levels, self.shift, self.inplace = timesteps, quantization_levels, shift, inplace
         self.register_buffer("offset", torch.as_tensor(offset).detach().to("cpu", torch.float32))
         self.register_buffer("bend", None if bend is None else bend.detach().to("cpu", torch.float32))
         self._register(threshold, amplitude)
 
     def _derive(self):
         table = functional.levels(self.threshold, self.timesteps, quantization_levels=self.quantization_levels,
-                                  offset=self.offset, bend=self.bend)
+                                  shift=self.shift, offset=self.offset, bend=self.bend)
         m = reference.repeats(self.timesteps, self.quantization_levels)
         self._repeat = m if validate.level_spacing(table) == m else 0
         self.levels = table.to(self.threshold)
@@ -131,7 +132,8 @@ class CollapsedNeuron(_Neuron):
 
     def configuration(self):
         """The arguments that are no tensors."""
-        return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels, inplace=self.inplace)
+        return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels, shift=self.shift,
+                    inplace=self.inplace)
 
     def set_timesteps(self, timesteps):
         """The same layer at T = `timesteps`."""

@@ -10,7 +10,6 @@ from pcsnn.convert import operations as ops
 from pcsnn.convert.methods import least_squares, refine, signed
 from pcsnn.convert.methods.batches import dealt, first, mini_batches
 from pcsnn.convert.methods.lockstep import MEMORY, footprint, lockstep
-from pcsnn.convert.methods.place import Settings
 
 IMAGES = 1024  # inputs that a calibration takes, from the start of the data, and keeps in memory
 CHUNK = 64
@@ -68,7 +67,7 @@ def _interpolates(node, modules):
 def _fit_layers(network, places, groups, timesteps, progress):
     """Settings of all places by least squares on the student's own inputs; corrects the mean of the output (C1)-(C3)."""
     by_name = {place.name: place for place in places}
-    settings = {place.name: Settings(place.bound) for place in places if place.lossless(timesteps)}
+    settings = {place.name: place.own() for place in places if place.lossless(timesteps)}
 
     def choose(node, currents, activations):
         place = by_name[node.target]

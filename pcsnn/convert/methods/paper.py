@@ -56,11 +56,13 @@ def paper(network, places, batches, timesteps, progress, seed):
         theta = torch.as_tensor(chosen.threshold).to(batches.device)
         neuron = chosen.neuron(place, timesteps).to(batches.device)
         student.set_submodule(place.name, neuron)
+        if place.serial:
+            continue
         if place.quantization_levels is None:
             _clip(teacher.get_submodule(place.name), theta)
         watches.append((place, neuron, _Watch(teacher.get_submodule(place.name), place), _Watch(neuron, place)))
-    psi = {place.name: 0.0 for place in places}
-    phi = {place.name: 0.0 for place in places}
+    psi = {place.name: 0.0 for place in places if not place.serial}
+    phi = dict(psi)
     for batch in collectives.in_step(show(batches, "calibrating", progress)):
         if batch is not None:
             teacher(*batch)

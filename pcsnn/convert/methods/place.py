@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from pcsnn.convert.integrate_fire import IntegrateFire
 from pcsnn.convert.places import bound
 from pcsnn.convert.signed_places import signed_kind
 from pcsnn.nn import QCFS, CollapsedNeuron
@@ -27,7 +28,13 @@ class Place:
     @property
     def bound(self):
         """The learned threshold or the bound of the activation; None for ReLU."""
-        return self.activation.threshold.detach() if isinstance(self.activation, QCFS) else bound(self.activation)
+        learned = isinstance(self.activation, (QCFS, IntegrateFire))
+        return self.activation.threshold.detach() if learned else bound(self.activation)
+
+    @property
+    def serial(self):
+        """Whether serial IF neurons stood here, which keep their threshold and levels whatever the method."""
+        return isinstance(self.activation, IntegrateFire)
 
     @property
     def signed(self):
@@ -35,7 +42,14 @@ class Place:
         return signed_kind(self.activation)
 
     def lossless(self, timesteps):
-        return self.quantization_levels is not None and timesteps % self.quantization_levels == 0
+        """Whether its own levels are exact at T = `timesteps`, so that nothing is to be chosen."""
+        return self.serial or self.quantization_levels is not None and timesteps % self.quantization_levels == 0
+
+    def own(self):
+        """The Settings that the activation brings with it; it must have a bound."""
+        if self.serial:
+            return Settings(self.bound, amplitude=self.activation.amplitude, shift=self.activation.shift)
+        return Settings(self.bound)
 
     def per_channel(self, value):
         """Whether dimension 1 of a current or rate is a channel."""
@@ -55,7 +69,7 @@ class Place:
 class Settings:
     """threshold, offset (psi_DA) and amplitude (theta + phi) of a place, numbers or [C]; amplitude None: the threshold.
 
-    bend: [T] or [C, T] as in `pcsnn.nn.CollapsedNeuron`. staircase: a QCFS keeps its levels where L divides T.
+    bend: [T] or [C, T], and shift, as in `pcsnn.nn.CollapsedNeuron`. staircase: a QCFS keeps its levels where L divides T.
     """
 
     threshold: torch.Tensor | float
@@ -63,11 +77,12 @@ class Settings:
     amplitude: torch.Tensor | float | None = None
     bend: torch.Tensor | None = None
     staircase: bool = True
+    shift: float = 0.5
 
     def cpu(self):
         """The same on the host."""
         return Settings(**{key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in asdict(self).items()})
 
     def neuron(self, place, timesteps):
-        return CollapsedNeuron(self.threshold, timesteps, offset=self.offset, amplitude=self.amplitude, bend=self.bend,
+        return CollapsedNeuron(self.threshold, timesteps, offset=self.offset, amplitude=self.amplitude, bend=self.bend, shift=self.shift,
                                quantization_levels=place.quantization_levels if self.staircase else None)

@@ -16,16 +16,16 @@ def from_bounds(network, places, batches, timesteps, progress, seed):
     if without:
         raise ValueError(f"method: 'none' needs activations with a bound, and {', '.join(without)} "
                          f"{'has' if len(without) == 1 else 'have'} none; give calibration= and another method")
-    return {place.name: Settings(place.bound) for place in places}
+    return {place.name: place.own() for place in places}
 
 
 def recorded_maxima(network, places, batches, timesteps, progress, seed):
-    """Method "max" (16): theta is the largest activation over the data, per channel; QCFS keeps its learned threshold.
+    """Method "max" (16): theta is the largest activation over the data, per channel; QCFS keeps its learned threshold, IF its own.
 
     A channel that never rises above zero gets an infinite threshold: it emits no spikes. An activation that goes below zero
     gets an amplitude that covers all currents of its layer (S4). Several processes: the largest of all, whatever their shares.
     """
-    recorded = [place for place in places if place.quantization_levels is None]
+    recorded = [place for place in places if place.quantization_levels is None and not place.serial]
     maxima, ranges = {}, {}
 
     def record(place):
@@ -43,7 +43,7 @@ def recorded_maxima(network, places, batches, timesteps, progress, seed):
         finally:
             for hook in hooks:
                 hook.remove()
-    settings = {place.name: Settings(place.bound) for place in places if place.quantization_levels is not None}
+    settings = {place.name: place.own() for place in places if place not in recorded}
     for name, highest in maxima.items():
         if not highest.isfinite().all():
             raise ValueError(f"model: {name} reaches NaN or infinity on the calibration data")

@@ -1,0 +1,7 @@
+"""Networks from and to other software: SpikingJelly, checkpoints of the published QCFS code, NIR."""
+
+from pcsnn.exchange.nir import to_nir
+from pcsnn.exchange.qcfs import load_qcfs_checkpoint, qcfs_state_dict
+from pcsnn.exchange.spikingjelly import read_spikingjelly, replace_if_nodes
+
+__all__ = ["load_qcfs_checkpoint", "qcfs_state_dict", "read_spikingjelly", "replace_if_nodes", "to_nir"]
