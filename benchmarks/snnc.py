@@ -50,10 +50,10 @@ class CorrectedIF(SerialIF):
     def __init__(self, threshold, timesteps):
         worth = torch.where(threshold.isfinite(), threshold, 0.0)
         super().__init__(threshold, amplitude=worth)
-        self.register_buffer("bias", self.shift(worth, timesteps))
+        self.register_buffer("bias", self.first_bias(worth, timesteps))
 
     @staticmethod
-    def shift(worth, timesteps):
+    def first_bias(worth, timesteps):
         return torch.zeros_like(worth)
 
     def correct(self, difference):
@@ -67,7 +67,7 @@ class ShiftedIF(CorrectedIF):
     """The same, started at 0, with theta / (2 T) in the bias: the paper's."""
 
     @staticmethod
-    def shift(worth, timesteps):
+    def first_bias(worth, timesteps):
         return worth / (2 * timesteps)
 
     def reset(self):

@@ -90,9 +90,9 @@ def train(args):
     torch.manual_seed(args.seed)
     if args.start:
         model, before = networks.load(args.start)
-        if (before["model"], before["levels"], before.get("activation", args.activation)) != (
-                args.model, args.levels, args.activation):
-            raise SystemExit(f"{args.start} is a {before['model']} with {before['levels']} levels")
+        kind = before.get("activation", "relu" if before["levels"] is None else "qcfs")
+        if (before["model"], before["levels"], kind) != (args.model, args.levels, args.activation):
+            raise SystemExit(f"{args.start} is a {before['model']} with {kind}, levels {before['levels']}")
         stages = [*before["stages"], stage]
     else:
         model, stages = networks.build(args.model, args.levels, args.activation), [stage]

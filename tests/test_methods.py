@@ -53,7 +53,7 @@ def test_none_takes_learned_thresholds_and_bounds():
 
 
 def test_none_names_the_relus():
-    with pytest.raises(ValueError, match="1, 3 are ReLUs"):
+    with pytest.raises(ValueError, match="bound, and 1, 3 have none"):
         pcsnn.convert(two_layers(), 4, method="none")
 
 

@@ -86,8 +86,8 @@ def test_augmentation_only_shifts_and_flips():
 
 
 def settings(folder, output, **changes):
-    chosen = dict(model="vgg", data=folder, output=output, start=None, levels=4, epochs=2, batch=8, seed=3, rate=0.05,
-                  shift=2, weight_decay=5e-4, label_smoothing=0.05, progress_interval=0.1)
+    chosen = dict(model="vgg", activation="qcfs", data=folder, output=output, start=None, levels=4, epochs=2,
+                  batch=8, seed=3, rate=0.05, shift=2, weight_decay=5e-4, label_smoothing=0.05, progress_interval=0.1)
     return argparse.Namespace(**{**chosen, **changes})
 
 
@@ -173,10 +173,19 @@ def test_checkpoint_carries_its_metadata_and_loads(folder):
 
 def test_a_network_with_relu_is_trained_too(folder, tmp_path):
     output = tmp_path / "mobilenet.safetensors"
-    train.train(settings(folder, output, model="mobilenet", levels=None))
+    train.train(settings(folder, output, model="mobilenet", activation="relu", levels=None))
     network, metadata = networks.load(output)
     assert metadata["levels"] is None and metadata["model"] == "mobilenet"
     assert any(isinstance(module, torch.nn.ReLU6) for module in network.modules())
+
+
+def test_a_network_with_silu_is_trained_and_started_from(folder, tmp_path):
+    output = tmp_path / "mobilenet.safetensors"
+    train.train(settings(folder, output, model="mobilenet", activation="silu", levels=None))
+    network, metadata = networks.load(output)
+    assert metadata["activation"] == "silu" and any(isinstance(module, torch.nn.SiLU) for module in network.modules())
+    with pytest.raises(SystemExit, match="is a mobilenet"):
+        train.train(settings(folder, tmp_path / "other", model="mobilenet", activation="leaky_relu", levels=None, start=output))
 
 
 @pytest.mark.parametrize("model", networks.QCFS)
