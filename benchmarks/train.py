@@ -92,7 +92,7 @@ def train(args):
         model, before = networks.load(args.start)
         kind = before.get("activation", "relu" if before["levels"] is None else "qcfs")
         if (before["model"], before["levels"], kind) != (args.model, args.levels, args.activation):
-            raise SystemExit(f"{args.start} is a {before['model']} with {kind}, levels {before['levels']}")
+            raise SystemExit(f"{args.start} is a {before['model']} with {kind}, {before['levels']} levels")
         stages = [*before["stages"], stage]
     else:
         model, stages = networks.build(args.model, args.levels, args.activation), [stage]
