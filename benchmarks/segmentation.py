@@ -141,7 +141,8 @@ def draw(subject, args, results):
     method = args.methods[-1]
     some = torch.linspace(0, len(subject.images) - 1, min(SCENES, len(subject.images))).round().long()
     source = results.find(subject.name, "float")
-    predictions = {"truth": subject.labels[some], f"float, mIoU {100 * source['miou']:.1f}": subject.own[some]}
+    predictions = {} if args.predictions_only else {"truth": subject.labels[some]}
+    predictions |= {f"float, mIoU {100 * source['miou']:.1f}": subject.own[some]}
     for timesteps in SHOWN:
         snn, _ = subject.convert(method, timesteps)
         classes = subject.predict(snn, f"{method}, T = {timesteps}")
@@ -150,9 +151,9 @@ def draw(subject, args, results):
             with pcsnn.record(snn) as recorded:
                 snn(subject.some(1))
     rates = recorded.counts[LAYER][0].float() / recorded.timesteps
-    busiest = rates.flatten(1).std(1).topk(min(1 + len(predictions), len(rates))).indices
+    busiest = rates.flatten(1).std(1).topk(min(len(predictions) + (not args.predictions_only), len(rates))).indices
     heading = f"rates of {LAYER} at T = {recorded.timesteps}, channels {', '.join(map(str, busiest.tolist()))}"
-    report.plot(f"{subject.name}, method {method}", subject.images[some], predictions, (heading, rates[busiest]), args.plot)
+    report.plot(f"{subject.name}, method {method}", None if args.predictions_only else subject.images[some], predictions, (heading, rates[busiest]), args.plot)
 
 
 def arguments(argv):
@@ -177,6 +178,8 @@ def arguments(argv):
     parser.add_argument("--threads", type=within(1), default=torch.get_num_threads())
     parser.add_argument("--json", type=pathlib.Path, help="file of the rows, written after each and read at the start")
     parser.add_argument("--plot", type=pathlib.Path, help="file of the picture, of the network with the higher mIoU")
+    parser.add_argument("--predictions-only", action="store_true",
+                        help="leave the data's own images and labels out of the picture, to pass it on")
     parser.add_argument("--progress-interval", type=float, default=0.1, help="seconds between progress bar updates")
     args = parser.parse_args(argv)
     args.timesteps = sorted(set(args.timesteps))

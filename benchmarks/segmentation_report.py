@@ -43,7 +43,7 @@ def plot(title, images, predictions, maps, path):
     """Scenes in rows: the image, then what `predictions` holds; below them firing-rate maps of one layer.
 
     Args:
-        images: uint8 [N, 3, H, W]. predictions: {heading: classes [N, H, W]}. maps: (heading, spikes / T [channels, h, w]) of the
+        images: uint8 [N, 3, H, W], or None to leave them out. predictions: {heading: classes [N, H, W]}. maps: (heading, spikes / T [channels, h, w]) of the
             first image; as many channels as there are columns. path: of the picture; its ending says the format.
     """
     import matplotlib
@@ -52,15 +52,17 @@ def plot(title, images, predictions, maps, path):
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
 
-    columns = 1 + len(predictions)
-    figure, grid = plt.subplots(len(images) + 1, columns, figsize=(2.6 * columns, 1.85 * (len(images) + 1) + 1),
-                                layout="constrained", squeeze=False)
+    first = 0 if images is None else 1
+    columns, scenes = first + len(predictions), len(next(iter(predictions.values())))
+    figure, grid = plt.subplots(scenes + 1, columns, figsize=(2.6 * columns, 1.85 * (scenes + 1) + 1), layout="constrained",
+                                squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for row, image in zip(grid, images):
-        row[0].imshow(image.permute(1, 2, 0).numpy())
-    grid[0, 0].set_title("image", fontsize=10)
-    for column, (heading, classes) in zip(grid[:, 1:].T, predictions.items()):
+    if images is not None:
+        grid[0, 0].set_title("image", fontsize=10)
+        for row, image in zip(grid, images):
+            row[0].imshow(image.permute(1, 2, 0).numpy())
+    for column, (heading, classes) in zip(grid[:, first:].T, predictions.items()):
         column[0].set_title(heading, fontsize=10)
         for axes, shown in zip(column, classes):
             axes.imshow(colours(shown), interpolation="nearest")
