@@ -42,6 +42,41 @@ def _solve(function, value, low, high, rising):
     return high
 
 
+class _Plan:
+    """The whole numbers of a table, [C, 1] each: where it starts and ends in quanta, and how many levels that takes."""
+
+    def __init__(self, kind, quantum, timesteps, lowest, slope):
+        if kind not in TURNS:
+            raise ValueError(f"kind: expected one of {', '.join(TURNS)}, got {kind!r}")
+        validate.timesteps(timesteps)
+        for name, value in (("quantum", quantum), ("lowest", lowest)):
+            validate.number(name, value)
+        if quantum <= 0:
+            raise ValueError(f"quantum: expected a value above zero, got {quantum}")
+        self._kind, self._slopes = kind, _slopes(kind, slope)
+        self.start = torch.full((len(self._slopes), 1), float(lowest), dtype=torch.float64)
+        turning = torch.full_like(self._slopes, -math.inf if TURNS[kind] is None else TURNS[kind])
+        if kind in ("leaky_relu", "elu"):
+            turning = turning.where(self._slopes >= 0, 0.0)
+        self.bottom = torch.maximum(self.start, turning)
+        self.first, self.least = (torch.floor(self.function(z) / quantum + 0.5).long() for z in (self.start, self.bottom))
+        self.low = max(0, int(-self.least.min()))
+        self.falls = self.first - self.least
+        self.turn = int(torch.where(self.falls > 0, self.low + self.first, 0).max())
+        if self.turn + self.low >= timesteps:
+            raise ValueError(f"quantum: {quantum:.4g} leaves no level above zero at T = {timesteps}: the function takes "
+                             f"{self.turn + self.low} to reach it; expected a larger one")
+
+    def function(self, z):
+        return activation(self._kind, z, self._slopes)
+
+
+def balance_of(kind, quantum, timesteps, lowest, slope=None):
+    """(turn, low) of `signed_levels` with these arguments, without the levels; same errors."""
+    plan = _Plan(kind, quantum, timesteps, lowest, slope)
+    return plan.turn, plan.low
+
+
 def signed_levels(kind, quantum, timesteps, lowest, slope=None):
     """The T ascending levels on the mean current at which a signed neuron wins or loses a spike (S3).
 
@@ -64,41 +99,19 @@ def signed_levels(kind, quantum, timesteps, lowest, slope=None):
         TypeError, ValueError: arguments of the wrong kind or range; a quantum so small that the levels end before the
             function rises above zero (needs more time-steps).
     """
-    if kind not in TURNS:
-        raise ValueError(f"kind: expected one of {', '.join(TURNS)}, got {kind!r}")
-    validate.timesteps(timesteps)
-    for name, value in (("quantum", quantum), ("lowest", lowest)):
-        validate.number(name, value)
-    if quantum <= 0:
-        raise ValueError(f"quantum: expected a value above zero, got {quantum}")
-    slopes = _slopes(kind, slope)
-    start = torch.full((len(slopes), 1), float(lowest), dtype=torch.float64)
-
-    def function(z):
-        return activation(kind, z, slopes)
-
-    turning = torch.full_like(slopes, -math.inf if TURNS[kind] is None else TURNS[kind])
-    if kind in ("leaky_relu", "elu"):
-        turning = turning.where(slopes >= 0, 0.0)
-    bottom = torch.maximum(start, turning)
-    first, least = (torch.floor(function(z) / quantum + 0.5).long() for z in (start, bottom))
-    low = max(0, int(-least.min()))
-    falls = first - least
+    plan = _Plan(kind, quantum, timesteps, lowest, slope)
+    turn, low, falls = plan.turn, plan.low, plan.falls
     falling = falls > 0
-    turn = int(torch.where(falling, low + first, 0).max())
-    jump = torch.where(falling, 2 * (least + low), 0)
-    before = torch.where(falling, turn - low - first, turn + low + first)  # levels that are always reached
+    jump = torch.where(falling, 2 * (plan.least + low), 0)
+    before = torch.where(falling, turn - low - plan.first, turn + low + plan.first)  # levels that are always reached
     used = before + falls + jump
-    if turn + low >= timesteps:
-        raise ValueError(f"quantum: {quantum:.4g} leaves no level above zero at T = {timesteps}: the function takes "
-                         f"{turn + low} to reach it; expected a larger one")
-    step = torch.arange(timesteps).expand(len(slopes), -1)  # [C, T]
-    down = (first - (step - before) - 0.5) * quantum
-    up = (least + (step - used) + 0.5) * quantum
-    table = torch.where(step < before, -math.inf,
-                        torch.where(step < before + falls, _solve(function, down, start, bottom, False), bottom))
-    table = torch.where(step >= used, _solve(function, up, bottom, torch.maximum(up.clamp_min(0) + 1, bottom + 1), True), table)
-    table = table.to(torch.float32)
+    step = torch.arange(timesteps).expand(len(plan.start), -1)  # [C, T]
+    down = (plan.first - (step - before) - 0.5) * quantum
+    up = (plan.least + (step - used) + 0.5) * quantum
+    falling_part = _solve(plan.function, down, plan.start, plan.bottom, False)
+    rising_part = _solve(plan.function, up, plan.bottom, torch.maximum(up.clamp_min(0) + 1, plan.bottom + 1), True)
+    table = torch.where(step < before, -math.inf, torch.where(step < before + falls, falling_part, plan.bottom))
+    table = torch.where(step >= used, rising_part, table).to(torch.float32)
     return (table if isinstance(slope, torch.Tensor) and slope.dim() else table[0]), turn, low
 
 

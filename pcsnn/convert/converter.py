@@ -7,7 +7,7 @@ from pcsnn.convert.canonicalise import canonicalise, fold_batch_norms
 from pcsnn.convert.classify import classify, has_channels, mixed_by_max_pool
 from pcsnn.convert.methods import METHODS, NEEDS_DATA
 from pcsnn.convert.methods.batches import Batches
-from pcsnn.convert.methods.place import Place
+from pcsnn.convert.methods.place import Place, on_host
 from pcsnn.convert.network import SpikingNetwork, describe
 from pcsnn.convert.replace import replace_activations
 from pcsnn.convert.report import Report
@@ -84,7 +84,7 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
         collectives.agree("model", model, timesteps, method, strict, fold, signed, seed)
     settings = METHODS[method](network, places, batches, timesteps, progress, seed)
     if method in NEEDS_DATA:  # processors differ in how they round: what process 0 found goes for all
-        settings = collectives.from_first({name: chosen.cpu() for name, chosen in settings.items()})
+        settings = collectives.from_first({name: on_host(chosen) for name, chosen in settings.items()})
         collectives.like_first(network)
     neurons = {place.name: settings[place.name].neuron(place, timesteps).to(device) for place in places}
     for row in rows:

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
+from pcsnn.convert.places import argument
 from pcsnn.signed import TURNS
 
 
@@ -12,12 +13,10 @@ def signed_activation(node, modules):
         return modules[node.target] if signed_kind(modules[node.target]) else None
     if node.op != "call_function":
         return None
-    def given(position, name, default):
-        return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
     module = {
-        F.leaky_relu: lambda: nn.LeakyReLU(given(1, "negative_slope", 0.01)),
-        F.elu: lambda: nn.ELU(given(1, "alpha", 1.0)),
-        F.gelu: lambda: nn.GELU(given(1, "approximate", "none")),
+        F.leaky_relu: lambda: nn.LeakyReLU(argument(node, 1, "negative_slope", 0.01)),
+        F.elu: lambda: nn.ELU(argument(node, 1, "alpha", 1.0)),
+        F.gelu: lambda: nn.GELU(argument(node, 1, "approximate", "none")),
         F.silu: nn.SiLU, F.hardswish: nn.Hardswish, F.mish: nn.Mish,
     }.get(node.target)
     return module and module()

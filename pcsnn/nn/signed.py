@@ -5,7 +5,7 @@ import torch
 from pcsnn import functional, reference, validate
 from pcsnn.nn.neuron import joined
 from pcsnn.nn.precision import FullPrecisionBuffers
-from pcsnn.signed import signed_levels
+from pcsnn.signed import balance_of, signed_levels
 
 
 class SignedNeuron(FullPrecisionBuffers):
@@ -51,12 +51,14 @@ class SignedNeuron(FullPrecisionBuffers):
         self._derive()
 
     def _derive(self):
-        self.levels, self.turn, self.low = (value.to(self.amplitude) if isinstance(value, torch.Tensor) else value
-                                            for value in self._table(self.timesteps))
+        quantum = self._quantum(self.timesteps)
+        levels, self.turn, self.low = signed_levels(self.kind, quantum, self.timesteps, self.lowest.item(), self.slope)
+        self.levels = levels.to(self.amplitude)
         self.scale = reference.scale(self.amplitude.to(torch.float64), self.timesteps).to(self.amplitude)
 
-    def _table(self, timesteps):
-        return signed_levels(self.kind, self.amplitude.double().item() / timesteps, timesteps, self.lowest.item(), self.slope)
+    def _quantum(self, timesteps):
+        validate.timesteps(timesteps)
+        return self.amplitude.double().item() / timesteps
 
     def _load_from_state_dict(self, *arguments):
         super()._load_from_state_dict(*arguments)
@@ -68,11 +70,11 @@ class SignedNeuron(FullPrecisionBuffers):
 
     def check_timesteps(self, timesteps):
         """ValueError where T = `timesteps` leaves no level above zero."""
-        self._table(timesteps)
+        balance_of(self.kind, self._quantum(timesteps), timesteps, self.lowest.item(), self.slope)
 
     def set_timesteps(self, timesteps):
         """The same layer at T = `timesteps`."""
-        self._table(timesteps)
+        self.check_timesteps(timesteps)
         self.timesteps = timesteps
         self._derive()
 

@@ -1,6 +1,6 @@
 """An activation place, and what a conversion method decides for it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -79,10 +79,12 @@ class Settings:
     staircase: bool = True
     shift: float = 0.5
 
-    def cpu(self):
-        """The same on the host."""
-        return Settings(**{key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in asdict(self).items()})
-
     def neuron(self, place, timesteps):
         return CollapsedNeuron(self.threshold, timesteps, offset=self.offset, amplitude=self.amplitude, bend=self.bend, shift=self.shift,
                                quantization_levels=place.quantization_levels if self.staircase else None)
+
+
+def on_host(settings):
+    """The same settings of a place, of whatever kind, with their tensors on the host."""
+    return type(settings)(**{key: value.cpu() if isinstance(value, torch.Tensor) else value
+                             for key, value in vars(settings).items()})

@@ -6,7 +6,7 @@ import torch
 
 from pcsnn import collectives, functional
 from pcsnn.nn import SignedNeuron
-from pcsnn.signed import TURNS, activation, signed_levels
+from pcsnn.signed import TURNS, activation, balance_of, signed_levels
 
 AMPLITUDES = torch.logspace(-1.0, 0.1, 28, dtype=torch.float64)  # of what covers all currents
 ELEMENTS = 2**20  # of a layer that a fit looks at
@@ -22,10 +22,6 @@ class SignedSettings:
     amplitude: float
     lowest: float
 
-    def cpu(self):
-        slope = self.slope.cpu() if isinstance(self.slope, torch.Tensor) else self.slope
-        return SignedSettings(self.kind, slope, self.amplitude, self.lowest)
-
     def neuron(self, place, timesteps):
         return SignedNeuron(self.kind, timesteps, amplitude=self.amplitude, lowest=self.lowest, slope=self.slope)
 
@@ -39,7 +35,7 @@ def covering(kind, slope, timesteps, lowest, highest):
     quantum = max((values.max() - values.min()).item(), top) / timesteps / 2
     while True:
         try:
-            _, turn, low = signed_levels(kind, quantum, timesteps, lowest, slope)
+            turn, low = balance_of(kind, quantum, timesteps, lowest, slope)
             if quantum * (timesteps - turn - low + 0.5) >= top:
                 return quantum * timesteps
         except ValueError:  # no level left above zero
