@@ -16,7 +16,7 @@ import camvid
 import data
 from pcsnn import models
 from segmentation_metrics import evaluate, predict
-from train import build_optimizer, replace_file
+from train import TrainingState, build_optimizer, replace_file
 
 MODELS = {"fcn_small": models.fcn_small, "deeplabv3_small": models.deeplabv3_small}
 DEFAULTS = {"epochs": 60, "batch": 8, "seed": 0, "rate": 0.05, "weight_decay": 5e-4, "crop": (144, 192)}
@@ -81,21 +81,12 @@ def train(name, folder, path, settings, progress_interval=0.1):
     steps = max(1, len(images) // settings["batch"])
     optimizer, schedule = build_optimizer(model, settings, settings["epochs"] * steps)
     described = {"model": name, **settings, "crop": list(settings["crop"])}
-    state_file, done = path.with_suffix(".training.pt"), 0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        if state["settings"] != described:
-            raise SystemExit(f"{state_file} is of a training with {state['settings']}, not {described}: "
-                             "delete it to start anew")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["random"])
-        done = state["done"]
+    state = TrainingState(path, described, model, optimizer, schedule)
+    state.read()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=settings["epochs"] * steps, initial=done * steps, unit="step", desc=name,
+    with tqdm(total=settings["epochs"] * steps, initial=state.done * steps, unit="step", desc=name,
               mininterval=progress_interval) as progress:
-        for epoch in range(done, settings["epochs"]):
+        for epoch in range(state.done, settings["epochs"]):
             model.train()
             for x, classes in _batches(images, labels, settings, epoch):
                 loss = _loss(model(x.contiguous(memory_format=torch.channels_last)), classes, weights)
@@ -105,9 +96,8 @@ def train(name, folder, path, settings, progress_interval=0.1):
                 schedule.step()
                 progress.update()
             progress.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}", refresh=False)
-            state = {"settings": described, "done": epoch + 1, "model": model.state_dict(),
-                     "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "random": torch.get_rng_state()}
-            replace_file(state_file, lambda path: torch.save(state, path))
+            state.done = epoch + 1
+            state.write()
             if (epoch + 1) % EVALUATE_EVERY == 0 and epoch + 1 < settings["epochs"]:
                 model.eval()
                 found = evaluate(predict(model, test_images, settings["batch"], name), test_labels)
@@ -118,7 +108,7 @@ def train(name, folder, path, settings, progress_interval=0.1):
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
     tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items() if not key.startswith("aux_classifier")}
     replace_file(path, lambda path: safetensors.torch.save_file(tensors, path, metadata))
-    state_file.unlink()
+    state.path.unlink()
     print(f"{path}: pixel accuracy {found.pixel_accuracy:.4f}, mIoU {found.miou:.4f} on {len(test_images)} val images")
 
 

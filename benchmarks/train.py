@@ -72,6 +72,33 @@ def replace_file(path, write):
     os.replace(temporary, path)
 
 
+class TrainingState:
+    """All of a training that its steps change, beside `output`, so that it goes on after a kill; `done` counts what the caller
+    counts: steps or epochs."""
+
+    def __init__(self, output, settings, model, optimizer, schedule):
+        self.path, self.settings, self.done = output.with_suffix(".training.pt"), settings, 0
+        self._parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+
+    def read(self):
+        """Go on from the file, if there is one; SystemExit if it is of a training with other settings."""
+        if not self.path.exists():
+            return
+        state = torch.load(self.path, weights_only=True)
+        if state["settings"] != self.settings:
+            raise SystemExit(f"{self.path} is of a training with {state['settings']}, not {self.settings}: "
+                             "delete it to start anew")
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["random"])
+        self.done = state["done"]
+
+    def write(self):
+        state = {"settings": self.settings, "done": self.done, "random": torch.get_rng_state()}
+        state |= {name: part.state_dict() for name, part in self._parts.items()}
+        replace_file(self.path, lambda path: torch.save(state, path))
+
+
 @torch.no_grad()
 def accuracy(model, images, labels, batch=500):
     """The share of right answers of the model in evaluation mode, which it stays in."""
@@ -103,39 +130,23 @@ def train(args):
     settings = {"model": args.model, "levels": args.levels, "stages": stages}
     if args.activation in networks.SIGNED:
         settings["activation"] = args.activation
-    state_file = args.output.with_suffix(".training.pt")
-    done = 0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        if state["settings"] != settings:
-            raise SystemExit(f"{state_file} is of a training with {state['settings']}, not {settings}: "
-                             "delete it to start anew")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["random"])
-        done = state["done"]
-
-    def save_state():
-        state = {"settings": settings, "done": done, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                 "schedule": schedule.state_dict(), "random": torch.get_rng_state()}
-        replace_file(state_file, lambda path: torch.save(state, path))
-
-    with tqdm(total=args.epochs * steps, initial=done, unit="step", mininterval=args.progress_interval) as progress:
-        for epoch in range(done // steps, args.epochs):
+    state = TrainingState(args.output, settings, model, optimizer, schedule)
+    state.read()
+    with tqdm(total=args.epochs * steps, initial=state.done, unit="step", mininterval=args.progress_interval) as progress:
+        for epoch in range(state.done // steps, args.epochs):
             model.train()
-            for x, expected in batches(images, labels, stage, epoch, done % steps):
+            for x, expected in batches(images, labels, stage, epoch, state.done % steps):
                 logits = model(x.contiguous(memory_format=torch.channels_last))
                 loss = F.cross_entropy(logits, expected, label_smoothing=args.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                done += 1
+                state.done += 1
                 progress.update()
-                if done % SAVE_EVERY == 0 or done % steps == 0:
+                if state.done % SAVE_EVERY == 0 or state.done % steps == 0:
                     progress.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}", refresh=False)
-                    save_state()
+                    state.write()
             progress.write(f"epoch {epoch + 1}: test accuracy {accuracy(model, test_images, test_labels):.4f}")
 
     reached = accuracy(model, test_images, test_labels)
@@ -144,7 +155,7 @@ def train(args):
     metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in described.items()}
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     replace_file(args.output, lambda path: safetensors.torch.save_file(tensors, path, metadata))
-    state_file.unlink()
+    state.path.unlink()
     print(f"{args.output}: test accuracy {reached:.4f}")
 
 
