@@ -44,6 +44,14 @@ _UNSPECIALISED = ("queries", "keys", "heads", "row_tiles", "column_tiles", "time
 
 
 @triton.jit
+def _place(heads, row_tiles, column_tiles):
+    """(column tile, row tile, image * heads + head, head, image as int64) of this program."""
+    program = tl.program_id(0)
+    pair = program // column_tiles // row_tiles
+    return program % column_tiles, program // column_tiles % row_tiles, pair, pair % heads, (pair // heads).to(tl.int64)
+
+
+@triton.jit
 def _fire(current, lane, head, width, levels_ptr, scale_ptr, timesteps, repeat, DTYPE: tl.constexpr, STEPS: tl.constexpr,
           LEVELS_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr):
     """Rates of queries under `current` [ROWS, WIDTH], rounded to DTYPE; lane [WIDTH]: features of the head, beyond it 0."""
@@ -63,12 +71,7 @@ def attention_kernel(query_ptr, key_ptr, value_ptr, out_ptr, levels_ptr, scale_p
                      STEPS: tl.constexpr, LEVELS_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr):
     """(Q K^T) V: query [N, M, features], key [N, S, features], value [N, S, out_features]."""
     dtype: tl.constexpr = query_ptr.dtype.element_ty
-    program = tl.program_id(0)
-    column_tile = program % column_tiles
-    row_tile = program // column_tiles % row_tiles
-    pair = program // column_tiles // row_tiles
-    head = pair % heads
-    image = (pair // heads).to(tl.int64)
+    column_tile, row_tile, pair, head, image = _place(heads, row_tiles, column_tiles)
     start = row_tile * ROWS
     row_lane = tl.arange(0, ROWS)
     row = start + row_lane
@@ -109,12 +112,7 @@ def state_kernel(query_ptr, value_ptr, out_ptr, levels_ptr, scale_ptr, queries, 
                  SCALE_ROWS: tl.constexpr):
     """Q (K^T V): query [N, M, features]; value is K^T V, float32 [N, heads, width, out_width]."""
     dtype: tl.constexpr = query_ptr.dtype.element_ty
-    program = tl.program_id(0)
-    column_tile = program % column_tiles
-    row_tile = program // column_tiles % row_tiles
-    pair = program // column_tiles // row_tiles
-    head = pair % heads
-    image = (pair // heads).to(tl.int64)
+    column_tile, row_tile, pair, head, image = _place(heads, row_tiles, column_tiles)
     start = row_tile * ROWS
     row_lane = tl.arange(0, ROWS)
     row_inside = (start + row_lane < queries)[:, None]

@@ -10,7 +10,7 @@ import torch
 from gpu_free import attention_cases
 from gpu_free.attention_cases import FORMS, SIZES, Form, Size, check, counts_through_identity
 from gpu_free.cases import assert_same, name
-from gpu_free.interpreter import interpreted, not_interpreted, run_interpreted
+from gpu_free.interpreter import interpret, interpreted, not_interpreted, run_interpreted
 from pcsnn import attention_reference, functional, kernels, use_backend
 from pcsnn.kernels import attention
 from pcsnn.nn import CollapsedNeuron, SpikingAttention
@@ -23,10 +23,6 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=name)
 @not_interpreted
 def test_in_a_process_of_its_own():
     run_interpreted(__file__)
-
-
-def interpret(launch):
-    launch()
 
 
 @interpreted

@@ -9,7 +9,7 @@ import torch
 
 from gpu_free import product_cases
 from gpu_free.cases import LAYOUTS, assert_same, lay_out, name
-from gpu_free.interpreter import interpreted, not_interpreted, run_interpreted
+from gpu_free.interpreter import interpret, interpreted, not_interpreted, run_interpreted
 from gpu_free.product_cases import FORMS, GEOMETRIES, TIMESTEPS, Form, Geometry, check
 from pcsnn import functional, kernels, reference, use_backend
 from pcsnn.kernels import products, tuning
@@ -22,10 +22,6 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=name)
 @not_interpreted
 def test_in_a_process_of_its_own():
     run_interpreted(__file__)
-
-
-def interpret(launch):
-    launch()
 
 
 @interpreted

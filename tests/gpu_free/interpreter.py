@@ -12,6 +12,11 @@ interpreted = pytest.mark.skipif(not kernels.INTERPRETED, reason="runs in a proc
 not_interpreted = pytest.mark.skipif(kernels.INTERPRETED, reason="this is the process of its own")
 
 
+def interpret(launch):
+    """Run a launch here, in the interpreter."""
+    launch()
+
+
 def run_interpreted(file):
     """Run the tests of a file in a process of their own; all must pass."""
     run = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file], capture_output=True,
