@@ -12,6 +12,7 @@ from pcsnn.models.initialise import he_normal
 from pcsnn.models.resnet import BasicBlock, Bottleneck, Stages
 
 LARGE = (False, True, True)  # the published backbones keep an eighth of the resolution
+RESNET50, RESNET101 = ({"blocks": (3, 4, count, 3), "dilated": LARGE} for count in (6, 23))
 SMALL = {"blocks": (2, 2, 2, 2), "widths": (24, 32, 48, 64), "dilated": (True, True, True)}  # a quarter: thin objects stay
 
 
@@ -98,25 +99,25 @@ def _build(block, stages, head, *, in_channels, num_classes, aux, activation, **
 
 def fcn_resnet50(*, in_channels=3, num_classes=21, aux=True, activation=nn.ReLU):
     """FCN on ResNet-50; see `Segmentation`. The published weights have an auxiliary classifier: aux=True."""
-    return _build(Bottleneck, {"blocks": (3, 4, 6, 3), "dilated": LARGE}, FCNHead, in_channels=in_channels,
+    return _build(Bottleneck, RESNET50, FCNHead, in_channels=in_channels,
                   num_classes=num_classes, aux=aux, activation=activation)
 
 
 def fcn_resnet101(*, in_channels=3, num_classes=21, aux=True, activation=nn.ReLU):
     """FCN on ResNet-101; see `fcn_resnet50`."""
-    return _build(Bottleneck, {"blocks": (3, 4, 23, 3), "dilated": LARGE}, FCNHead, in_channels=in_channels,
+    return _build(Bottleneck, RESNET101, FCNHead, in_channels=in_channels,
                   num_classes=num_classes, aux=aux, activation=activation)
 
 
 def deeplabv3_resnet50(*, in_channels=3, num_classes=21, aux=True, activation=nn.ReLU):
     """DeepLabv3 on ResNet-50; see `fcn_resnet50`."""
-    return _build(Bottleneck, {"blocks": (3, 4, 6, 3), "dilated": LARGE}, DeepLabHead, in_channels=in_channels,
+    return _build(Bottleneck, RESNET50, DeepLabHead, in_channels=in_channels,
                   num_classes=num_classes, aux=aux, activation=activation)
 
 
 def deeplabv3_resnet101(*, in_channels=3, num_classes=21, aux=True, activation=nn.ReLU):
     """DeepLabv3 on ResNet-101; see `fcn_resnet50`."""
-    return _build(Bottleneck, {"blocks": (3, 4, 23, 3), "dilated": LARGE}, DeepLabHead, in_channels=in_channels,
+    return _build(Bottleneck, RESNET101, DeepLabHead, in_channels=in_channels,
                   num_classes=num_classes, aux=aux, activation=activation)
 
 
