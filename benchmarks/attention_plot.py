@@ -9,9 +9,9 @@ import argparse
 import json
 import pathlib
 
-from matplotlib.figure import Figure
+from pcsnn.analysis import plots
 
-PARALLEL, SERIAL, SOURCE = "#1f4fb4", "#d62728", "#555555"
+PARALLEL, SERIAL, SOURCE = plots.RIGHT, plots.WRONG, plots.FLOAT
 
 
 def series(rows, key, **chosen):
@@ -23,18 +23,14 @@ def series(rows, key, **chosen):
 def finish(axes, title, label):
     axes.set_title(title, fontsize=11)
     axes.set_ylabel(label)
-    axes.set_xlabel("time-steps T")
-    axes.set_xscale("log", base=2)
-    ticks = sorted({int(value) for line in axes.get_lines() for value in line.get_xdata() if value > 1})
-    axes.set_xticks(ticks, [str(value) for value in ticks])
-    axes.minorticks_off()
+    plots.against_timesteps(axes, sorted({int(value) for line in axes.get_lines() for value in line.get_xdata() if value > 1}))
     axes.grid(True, color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
 
 
 def draw(accuracy, text, path):
-    figure = Figure(figsize=(11, 4), dpi=130, layout="constrained")
+    figure = plots.new_figure(11, 4)
     left, right = figure.subplots(1, 2)
     source = next(row for row in accuracy if row["form"] == "QCFS network")
     left.axhline(100 * source["accuracy"], color=SOURCE, linestyle="--", label=f"QCFS network, {source['images']:,} images")

@@ -13,6 +13,7 @@ import torch
 
 import pcsnn
 from pcsnn.cli.machine import processor
+from pcsnn.cli.timing import finish
 
 
 def rounds_of(count, rounds):
@@ -39,18 +40,13 @@ def interleaved(calls, rounds, slow=(), slow_rounds=None, device="cpu", after_ea
         names = [name for name in calls if name not in slow or turn in turns_of_slow]
         shuffled.shuffle(names)
         for name in names:
-            _finish(device)
+            finish(device)
             begun = time.perf_counter()
             calls[name]()
-            _finish(device)
+            finish(device)
             seconds[name][turn] = time.perf_counter() - begun
             after_each(name)
     return seconds
-
-
-def _finish(device):
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def median(seconds):

@@ -32,7 +32,7 @@ def plot_operations(results, path=None):
     steps = [result.timesteps for result in results]
     if len(set(steps)) < len(steps):
         raise ValueError(f"results: expected each T once, got {steps}")
-    figure = plots._figure(15.5, 3.9)
+    figure = plots.new_figure(15.5, 3.9)
     synaptic, others, energy, traffic = figure.subplots(1, 4)
     for execution, (colour, marker, line) in _STYLES.items():
         totals = [result.total(execution) for result in results]
@@ -48,9 +48,6 @@ def plot_operations(results, path=None):
                                (others, "Neurons, pools and sums", "million operations an image"),
                                (energy, "Energy of synaptic operations, 45 nm", "microjoules an image"),
                                (traffic, "Least memory traffic", "MiB an image")):
-        plots._finish(axes, title, label)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(steps, [str(step) for step in steps])
-        axes.minorticks_off()
-        axes.set_xlabel("time-steps T")
-    return plots._save(figure, path)
+        plots.finish(axes, title, label)
+        plots.against_timesteps(axes, steps)
+    return plots.save(figure, path)

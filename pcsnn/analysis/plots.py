@@ -6,7 +6,7 @@ WHOLE = {"current": (FLOAT, "s"), "rate": (RIGHT, "o")}
 CAUSES = {"propagated": (FLOAT, "s"), "rounding": ("#ff7f0e", "^"), "clipping": (WRONG, "v")}
 
 
-def _figure(width, height):
+def new_figure(width, height):
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -14,7 +14,7 @@ def _figure(width, height):
     return Figure(figsize=(width, height), dpi=130, layout="constrained")
 
 
-def _finish(axes, title, label):
+def finish(axes, title, label):
     axes.set_title(title, fontsize=11)
     axes.set_ylabel(label)
     axes.set_ylim(bottom=0)
@@ -25,12 +25,20 @@ def _finish(axes, title, label):
         axes.legend(frameon=False, fontsize=9)
 
 
+def against_timesteps(axes, steps):
+    """A horizontal axis of T, marked at `steps`."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(steps, [str(step) for step in steps])
+    axes.minorticks_off()
+    axes.set_xlabel("time-steps T")
+
+
 def _lines(axes, rows, styles):
     for field, (colour, marker) in styles.items():
         axes.plot([getattr(row, field) for row in rows], color=colour, marker=marker, markersize=5, label=field)
 
 
-def _save(figure, path):
+def save(figure, path):
     if path is not None:
         figure.savefig(path)
     return figure
@@ -40,27 +48,27 @@ def draw_layer_errors(errors, path=None):
     """Errors, their causes, and the dead and saturated shares, layer after layer, of a LayerErrors."""
     rows = errors.rows
     places = range(len(rows))
-    figure = _figure(max(6.0, 2.5 + 0.32 * len(rows)), 9.0)
+    figure = new_figure(max(6.0, 2.5 + 0.32 * len(rows)), 9.0)
     whole, causes, shares = figure.subplots(3, 1, sharex=True)
     _lines(whole, rows, WHOLE)
-    _finish(whole, "Error of each layer", "relative RMS")
+    finish(whole, "Error of each layer", "relative RMS")
     _lines(causes, rows, CAUSES)
-    _finish(causes, "Where the error of the rates comes from", "relative RMS")
+    finish(causes, "Where the error of the rates comes from", "relative RMS")
     for field, colour, shift in (("dead", FLOAT, -0.2), ("saturated", WRONG, 0.2)):
         label = "dead channels" if field == "dead" else "saturated outputs"
         shares.bar([place + shift for place in places], [100 * getattr(row, field) for row in rows], 0.4, color=colour,
                    label=label)
-    _finish(shares, "Channels that never fire, outputs at count T", "%")
+    finish(shares, "Channels that never fire, outputs at count T", "%")
     shares.set_xticks(list(places), [row.name for row in rows], rotation=90 if len(rows) > 6 else 0, fontsize=8)
     figure.suptitle(f"{errors.method}, T = {errors.timesteps}", fontsize=13)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def draw_sweep(result, path=None):
     """Accuracy and fidelity, logit error, and spikes, against T, of a Sweep."""
     rows = sorted(result.rows, key=lambda row: row.timesteps)
     steps = [row.timesteps for row in rows]
-    figure = _figure(14.0, 4.4)
+    figure = new_figure(14.0, 4.4)
     share, error, spikes = figure.subplots(1, 3)
     if result.float_accuracy is not None:
         share.axhline(100 * result.float_accuracy, color=FLOAT, linestyle="--", label="float accuracy")
@@ -69,13 +77,10 @@ def draw_sweep(result, path=None):
     share.plot(steps, [100 * row.fidelity for row in rows], color="#2ca02c", marker="v", label="fidelity")
     error.plot(steps, [row.logit_error for row in rows], color=WRONG, marker="o")
     spikes.plot(steps, [row.spikes_per_neuron for row in rows], color=RIGHT, marker="o")
-    _finish(share, "Accuracy, and agreement with the float network", "%")
-    _finish(error, "Error of the logits", "relative RMS")
-    _finish(spikes, "Spikes per neuron", "mean count")
+    finish(share, "Accuracy, and agreement with the float network", "%")
+    finish(error, "Error of the logits", "relative RMS")
+    finish(spikes, "Spikes per neuron", "mean count")
     for axes in (share, error, spikes):
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(steps, [str(value) for value in steps])
-        axes.minorticks_off()
-        axes.set_xlabel("time-steps T")
+        against_timesteps(axes, steps)
     figure.suptitle(f"method {result.method}", fontsize=13)
-    return _save(figure, path)
+    return save(figure, path)

@@ -5,7 +5,7 @@ import math
 import torch
 
 from pcsnn import validate
-from pcsnn.analysis.plots import RIGHT, WRONG, _figure, _finish, _save
+from pcsnn.analysis.plots import RIGHT, WRONG, finish, new_figure, save
 
 
 def _check_sample(recording, layer, sample):
@@ -45,7 +45,7 @@ def plot_raster(recording, layer, path, *, sample=0, neurons=64, order=None):
     chosen, samples = _some(neurons, total), slice(sample, sample + 1)
     trains = [recording.spikes(layer, places, chosen, samples)[:, 0].T.to("cpu", torch.int8)
               for places in ([None] if order is None else [None, order])]
-    figure = _figure(5.0 * len(trains) + 0.6, 1.4 + min(6.0, 0.08 * len(trains[0]) + 1.0))
+    figure = new_figure(5.0 * len(trains) + 0.6, 1.4 + min(6.0, 0.08 * len(trains[0]) + 1.0))
     all_axes = figure.subplots(1, len(trains), sharey=True, squeeze=False)[0]
     width = min(3.0, 100 / recording.timesteps)
     for axes, spikes, title in zip(all_axes, trains, ("sorted", "shuffled")):
@@ -60,7 +60,7 @@ def plot_raster(recording, layer, path, *, sample=0, neurons=64, order=None):
         axes.set_xlabel("time-step")
     all_axes[0].set_ylabel("neuron")
     figure.suptitle(f"{layer}: {len(trains[0])} of {total:,} neurons, sample {sample}", fontsize=12)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def plot_histograms(recording, path, layers=None):
@@ -84,17 +84,17 @@ def plot_histograms(recording, path, layers=None):
     shares = {name: recording.histogram(name).double().cpu() for name in names}
     columns = min(4, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = _figure(max(5.0, 3.2 * columns), 0.5 + 2.2 * rows)
+    figure = new_figure(max(5.0, 3.2 * columns), 0.5 + 2.2 * rows)
     all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (name, often) in zip(all_axes, shares.items()):
         axes.bar(range(len(often)), (100 * often / often.sum().clamp(min=1)).tolist(), 0.9, color=RIGHT)
-        _finish(axes, name, "% of neurons")
+        finish(axes, name, "% of neurons")
         axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in all_axes[len(names):]:
         axes.set_visible(False)
     figure.supxlabel("spike count", fontsize=10)
     figure.suptitle(f"Spike counts, T = {recording.timesteps}", fontsize=13)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def plot_rates(recording, path):
@@ -113,21 +113,21 @@ def plot_rates(recording, path):
     _ran(recording)
     rows = recording.summary()
     places = range(len(rows))
-    figure = _figure(max(6.0, 2.5 + 0.32 * len(rows)), 8.0)
+    figure = new_figure(max(6.0, 2.5 + 0.32 * len(rows)), 8.0)
     rate, sparsity, ends = figure.subplots(3, 1, sharex=True)
     rate.bar(places, [row.rate for row in rows], 0.7, color=RIGHT)
-    _finish(rate, "Mean firing rate", "spikes per neuron and step")
+    finish(rate, "Mean firing rate", "spikes per neuron and step")
     sparsity.bar(places, [100 * row.sparsity for row in rows], 0.7, color="#555555")
-    _finish(sparsity, "Sparsity: zeros among neurons and time-steps", "%")
+    finish(sparsity, "Sparsity: zeros among neurons and time-steps", "%")
     sparsity.set_ylim(0, 100)
     for shift, colour, label, values in (
             (-0.2, "#555555", "silent neurons", [100 * row.silent / row.neurons for row in rows]),
             (0.2, WRONG, "counts at T", [100 * row.saturated for row in rows])):
         ends.bar([place + shift for place in places], values, 0.4, color=colour, label=label)
-    _finish(ends, "Neurons that fire in no sample, counts that are T", "%")
+    finish(ends, "Neurons that fire in no sample, counts that are T", "%")
     ends.set_xticks(list(places), [row.name for row in rows], rotation=90 if len(rows) > 6 else 0, fontsize=8)
     figure.suptitle(f"T = {recording.timesteps}, {rows[0].samples} samples", fontsize=13)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def plot_rate_maps(recording, layer, path, *, sample=0, channels=16):
@@ -156,7 +156,7 @@ def plot_rate_maps(recording, layer, path, *, sample=0, channels=16):
     maps = recording.spike_counts(layer)[sample, :channels].cpu().double() / recording.timesteps
     columns = min(8, len(maps))
     rows = math.ceil(len(maps) / columns)
-    figure = _figure(max(4.0, 1.3 * columns + 0.8), 0.6 + 1.45 * rows)
+    figure = new_figure(max(4.0, 1.3 * columns + 0.8), 0.6 + 1.45 * rows)
     all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for channel, axes in enumerate(all_axes):
         axes.set_axis_off()
@@ -166,7 +166,7 @@ def plot_rate_maps(recording, layer, path, *, sample=0, channels=16):
     figure.colorbar(shown, ax=list(all_axes), shrink=0.8, label="spikes per step")
     figure.suptitle(f"{layer}: firing rates of {len(maps)} of {counts.shape[1]} channels, sample {sample}, "
                     f"T = {recording.timesteps}", fontsize=11)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _ran(recording):

@@ -27,7 +27,7 @@ def add_options(parser):
     options.add_model(parser)
     options.add_data(parser, calibration=False)
     options.add_conversion(parser)
-    parser.add_argument("--timesteps", type=options.timesteps, metavar="T", required=True, help="time-steps, 1..255")
+    options.add_timesteps(parser)
     parser.add_argument("--optimize", choices=options.OPTIMIZE, default="none",
                         help="fuse each synapse with its neurons, with these weights, see pcsnn.optimize (default: "
                              "%(default)s)")

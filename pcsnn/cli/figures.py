@@ -7,23 +7,20 @@ _STYLES = {"float": (plots.FLOAT, "s"), "serial": (plots.WRONG, "v"), "spiking":
 
 def check_matplotlib():
     """ImportError where no picture can be drawn: before anything is computed."""
-    plots._figure(1, 1)
+    plots.new_figure(1, 1)
 
 
 def draw_times(rows):
     """A matplotlib Figure of milliseconds an image of each form, and the speed-up, against T: of a sweep's rows."""
     rows = sorted(rows, key=lambda row: row["timesteps"])
     steps = [row["timesteps"] for row in rows]
-    figure = plots._figure(10.0, 4.0)
+    figure = plots.new_figure(10.0, 4.0)
     times, ratio = figure.subplots(1, 2)
     for form, (colour, marker) in _STYLES.items():
         times.plot(steps, [row["time"]["milliseconds"][form] for row in rows], color=colour, marker=marker, label=form)
     ratio.plot(steps, [row["time"]["speed_up"] for row in rows], color=plots.RIGHT, marker="o")
-    plots._finish(times, "Time", "milliseconds an image")
-    plots._finish(ratio, "Speed-up over serial integrate-and-fire", "times")
+    plots.finish(times, "Time", "milliseconds an image")
+    plots.finish(ratio, "Speed-up over serial integrate-and-fire", "times")
     for axes in (times, ratio):
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(steps, [str(step) for step in steps])
-        axes.minorticks_off()
-        axes.set_xlabel("time-steps T")
+        plots.against_timesteps(axes, steps)
     return figure

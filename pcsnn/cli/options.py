@@ -115,6 +115,10 @@ def add_conversion(parser):
     group.add_argument("--seed", type=natural, default=0, help="of everything drawn at random (default: %(default)s)")
 
 
+def add_timesteps(parser):
+    parser.add_argument("--timesteps", type=timesteps, metavar="T", required=True, help="time-steps, 1..255")
+
+
 def add_machine(parser):
     group = parser.add_argument_group("the machine")
     group.add_argument("--device", type=device, default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")

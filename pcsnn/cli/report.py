@@ -29,7 +29,7 @@ def add_options(parser):
     options.add_model(parser)
     options.add_data(parser, calibration=True)
     options.add_conversion(parser)
-    parser.add_argument("--timesteps", type=options.timesteps, metavar="T", required=True, help="time-steps, 1..255")
+    options.add_timesteps(parser)
     parser.add_argument("--sweep", type=pathlib.Path, metavar="FILE",
                         help="what pcsnn sweep wrote for the same network and method")
     add_measuring(parser)

@@ -21,16 +21,17 @@ def alternate(calls, rounds, device, progress):
     seconds = {name: [] for name in calls}
     for turn in show_steps(range(rounds), "timing", progress):
         for name in sorted(calls, reverse=turn % 2 == 1):
-            _finish(device)
+            finish(device)
             begun = time.perf_counter()
             calls[name]()
-            _finish(device)
+            finish(device)
             seconds[name].append(time.perf_counter() - begun)
     return seconds
 
 
-def _finish(device):
-    if device.type == "cuda":
+def finish(device):
+    """Wait until all work on a device, or the device of that name, is done."""
+    if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
