@@ -1,15 +1,22 @@
 """What the kernels share: memory layout, configurations, the launch, the channel of a neuron, the search."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
+from pcsnn.remembered import remembered
+from pcsnn.spacing import probes
+
 THREADS = 128
-WIDE_FROM = 2**19  # neurons; below, programs of 16 neurons a thread are too few to fill a large GPU
-NARROW = 4         # neurons a thread: 128-bit loads of float32 all the same
+FULL = 512       # programs that fill a large GPU several times over; smaller ones where larger ones give fewer
+NARROW = 4       # neurons a thread, at least: 128-bit loads of float32 all the same
+NARROWEST = 128  # columns of a tile, at least, where a plane has as many
+WIDEST = 2048
+SCANNED = 16     # levels that are compared one after the other: neighbours share their loads, which a bisection gathers
 
 
 # ---- memory layout ----------------------------------------------------------------------------------------------------
@@ -82,111 +89,240 @@ def warp_size(device_index):
     return torch.cuda.get_device_properties(device_index).warp_size
 
 
-def block(neurons, out, *inputs, stride=0):
-    """Neurons a program, by size and alignment alone; `stride`: elements between rows of the inputs.
+def aligned(*tensors):
+    """Whether every tensor that is not None starts on 16 bytes."""
+    return not any(tensor.data_ptr() % 16 for tensor in tensors if tensor is not None)
 
-    Every thread stores 128 bits at once, or `NARROW` neurons; one neuron where rows do not start and end on 16 bytes and
-    16 elements, so that neighbours in memory still are neighbours among threads.
+
+class Tiles(NamedTuple):
+    """Dense neurons [N, C, ...] as a matrix in memory, [rows, columns], and how programs share it.
+
+    The channel is the column where neighbours differ in it (AXIS 1), row % channels where a plane of pixels has one (AXIS 0);
+    without tables by channel there is one row (AXIS -1).
     """
-    addresses = [tensor.data_ptr() for tensor in (out, *inputs) if tensor is not None]
-    if any(value % 16 for value in (neurons, stride, *addresses)):
-        return THREADS
-    wide = 16 // out.element_size()
-    return THREADS * (wide if neurons >= WIDE_FROM else min(wide, NARROW))
+
+    rows: int
+    columns: int
+    channels: int
+    axis: int
+    tile_rows: int
+    tile_columns: int
+    threads: int
+    large: bool  # whether an offset within a tile, or a row, may leave 32 bits
+
+    @property
+    def column_tiles(self):
+        return triton.cdiv(self.columns, self.tile_columns)
+
+    @property
+    def programs(self):
+        return triton.cdiv(self.rows, self.tile_rows) * self.column_tiles
+
+    def arguments(self):
+        """Columns are units * UNIT, so that the compiler knows what rows are aligned to."""
+        return dict(rows=self.rows, units=self.columns // self.unit, channels=self.channels, column_tiles=self.column_tiles)
+
+    def constants(self):
+        return dict(ROWS=self.tile_rows, COLUMNS=self.tile_columns, UNIT=self.unit, AXIS=self.axis, LARGE=self.large,
+                    EVEN=self.columns % self.tile_columns == 0)
+
+    @property
+    def unit(self):
+        return math.gcd(self.columns, 16)
 
 
-def divisor(divisor):
-    """(multiplier, shift) with x // divisor == x * multiplier >> shift for 0 <= x < 2^31."""
-    shift = 31 + (divisor - 1).bit_length()
-    return -(-(1 << shift) // divisor), shift
+def tiles(step, by_channel, neurons_a_thread, threads=THREADS):
+    """The Tiles of the dense `step` [N, C, ...], not empty; fewer neurons a thread, or threads, where there are few of them."""
+    neurons = step.numel()
+    while neurons < FULL * threads * neurons_a_thread and neurons_a_thread > NARROW:
+        neurons_a_thread //= 2
+    if neurons < FULL * threads * neurons_a_thread:
+        threads = THREADS
+    block = threads * neurons_a_thread
+    if not by_channel:
+        return Tiles(1, neurons, 1, -1, 1, block, threads, neurons + block > 2**31)
+    channels, inner = step.shape[1], step.stride(1) if step.shape[1] > 1 else step[0].numel()
+    axis = 1 if inner == 1 else 0
+    columns = channels if axis else inner
+    rows = neurons // columns
+    width = _width(columns, block)
+    height = max(block // width, 1)
+    return Tiles(rows, columns, channels, axis, height, width, threads, max(rows, columns) + height * columns > 2**31)
+
+
+def _width(columns, block):
+    """Columns of a tile: a power of two that wastes an eighth at most, or the least waste of those wide enough for wide loads."""
+    most = min(triton.next_power_of_2(columns), block, WIDEST)
+    candidates = [most >> shift for shift in range(most.bit_length()) if most >> shift >= min(most, NARROWEST)]
+    waste = {width: triton.cdiv(columns, width) * width / columns for width in candidates}
+    return next((width for width in candidates if waste[width] <= 1.125), min(candidates, key=waste.get))
 
 
 def row_constants(**tables):
     """NAME_ROWS, whether a table has one row a channel: name -> (tensor or None, its number of dimensions when it has)."""
-    return {f"{name.upper()}_ROWS": table is not None and table.dim() == dims and table.shape[0] > 1
+    return {f"{name.upper()}_ROWS": table is not None and table.dim() == dims and table.shape[-1 if name == "line" else 0] > 1
             for name, (table, dims) in tables.items()}
 
 
-def channel_arguments(step, neurons_a_program, **tables):
-    """Arguments that tell a kernel the channel of a neuron of the dense `step` [N, C, ...], and which tables have rows.
+class Method(NamedTuple):
+    """How a kernel looks for a count: arguments and constants of `search`."""
 
-    `tables`: those of `row_constants`.
+    arguments: dict
+    constants: dict
+
+
+def search_method(levels, line, repeat, reach, by_columns=False):
+    """The way that suits a table: a computed level (23), a scan of few levels, or a bisection of all or of those near a line.
+
+    by_columns: levels are read transposed, neighbours of one level side by side.
     """
-    rows = row_constants(**tables)
-    channels, stride = (step.shape[1], step.stride(1)) if any(rows.values()) else (1, 1)
-    stride_multiplier, stride_shift = divisor(stride)
-    channel_multiplier, channel_shift = divisor(channels)
-    arguments = dict(stride=stride, stride_multiplier=stride_multiplier, stride_shift=stride_shift,
-                     channels=channels, channel_multiplier=channel_multiplier, channel_shift=channel_shift)
-    return arguments, rows | dict(LARGE=step.numel() + neurons_a_program > 2**31)
+    timesteps, repeat = levels.shape[-1], max(repeat, 1)
+    if levels.numel() >= 2**31:
+        raise ValueError(f"levels: expected fewer than 2^31 values on a GPU, got shape {tuple(levels.shape)}")
+    arguments = dict(levels_ptr=levels, line_ptr=None, timesteps=timesteps, repeat=repeat, distinct=timesteps // repeat,
+                     reach=reach, level_stride=1, channel_stride=timesteps)
+    constants = dict(LINE=0, STEPS=0, STAIRS=repeat > 1, LEVELS_ROWS=False, LINE_ROWS=False)
+    if line is not None and reach == 0:
+        return Method(arguments | dict(levels_ptr=None, line_ptr=line), constants | dict(LINE=1) | row_constants(line=(line, 2)))
+    constants |= row_constants(levels=(levels, 2))
+    if by_columns and constants["LEVELS_ROWS"]:
+        transposed = remembered(levels, "transposed", lambda: levels.t().contiguous())
+        arguments |= dict(levels_ptr=transposed, level_stride=levels.shape[0], channel_stride=1)
+    if timesteps // repeat <= SCANNED:
+        return Method(arguments, constants | dict(STEPS=-1))
+    if line is None:
+        return Method(arguments, constants | dict(STEPS=timesteps.bit_length()))
+    return Method(arguments | dict(line_ptr=line), constants | dict(LINE=2, STEPS=probes(reach)) | row_constants(line=(line, 2)))
 
 
-def search_arguments(levels, repeat):
-    """Arguments of `search`: STEPS comparisons to bisect T levels, or none to guess one of T / repeat."""
-    timesteps = levels.shape[-1]
-    return (dict(timesteps=timesteps, repeat=max(repeat, 1)), dict(STEPS=0 if repeat else timesteps.bit_length()))
-
-
-# Recompiling for an argument's value (1, multiples of 16) pays for row lengths only.
-UNSPECIALISED = ("timesteps", "repeat", "stride", "stride_multiplier", "stride_shift", "channels", "channel_multiplier",
-                 "channel_shift")
+# Recompiling for an argument's value (1, multiples of 16) pays for row lengths only, and those UNIT tells of.
+UNSPECIALISED = ("rows", "units", "channels", "column_tiles", "timesteps", "repeat", "distinct", "reach", "level_stride",
+                 "channel_stride")
 
 
 # ---- inside the kernels -----------------------------------------------------------------------------------------------
-@triton.jit
-def _divide(x, multiplier, shift):
-    wide = x.to(tl.uint32).to(tl.uint64) * multiplier.to(tl.uint32).to(tl.uint64)
-    return (wide >> shift.to(tl.uint64)).to(tl.int32)
+# x + ROUND - ROUND is x rounded to a whole number, 0 <= x < 2^22, and the low bits of x + ROUND are that number.
+_ROUND = tl.constexpr(12582912.0)
+_FLOAT_MAX = tl.constexpr(3.4028234663852886e38)
 
 
 @triton.jit
-def channel_of(start, lane, stride, stride_multiplier, stride_shift, channels, channel_multiplier, channel_shift,
-               LARGE: tl.constexpr):
-    """Channel of the neurons start + lane [BLOCK]: (index // stride) % channels."""
-    if LARGE:
-        return ((start + lane) // stride) % channels
+def place(rows, units, column_tiles, ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, LARGE: tl.constexpr,
+          EVEN: tl.constexpr):
+    """(start, offset [ROWS, COLUMNS], inside, row [ROWS], column [COLUMNS]) of this program's tile of [rows, units * UNIT];
+    EVEN: tiles end where columns do."""
+    wide: tl.constexpr = tl.int64 if LARGE else tl.int32
+    columns = units * UNIT
+    row_tile, column_tile = tl.program_id(0) // column_tiles, tl.program_id(0) % column_tiles
+    row = row_tile.to(wide) * ROWS + tl.arange(0, ROWS)
+    column = column_tile.to(wide) * COLUMNS + tl.arange(0, COLUMNS)
+    start = row_tile.to(tl.int64) * ROWS * columns + column_tile.to(tl.int64) * COLUMNS
+    offset = tl.arange(0, COLUMNS)[None, :]
+    if ROWS > 1:
+        offset = offset + (tl.arange(0, ROWS).to(wide) * columns)[:, None]
+    inside = (row < rows)[:, None]
+    if not EVEN:
+        inside = inside & (column < columns)[None, :]
+    return start, offset, inside, row, column
+
+
+@triton.jit
+def channel_of(row, column, channels, ROWS: tl.constexpr, AXIS: tl.constexpr, EVEN: tl.constexpr):
+    """Channels of a tile, beyond the last one 0: [1, COLUMNS], [ROWS, 1], or a number where it has one only."""
+    if AXIS == 1:
+        channel = column.to(tl.int32)
+        return (channel if EVEN else tl.where(channel < channels, channel, 0))[None, :]
+    elif AXIS == 0:
+        channel = (row % channels).to(tl.int32)
+        return tl.sum(channel) if ROWS == 1 else channel[:, None]
     else:
-        plane = _divide(start.to(tl.int32) + lane, stride_multiplier, stride_shift)
-        return plane - _divide(plane, channel_multiplier, channel_shift) * channels
+        return 0
 
 
 @triton.jit
-def _level(levels, x, timesteps, dtype: tl.constexpr, SUMMED: tl.constexpr):
-    level = tl.load(levels + x).to(dtype)
+def load_row(table, channel, BY_CHANNEL: tl.constexpr):
+    """A table's value for each channel, or the one for all."""
+    return tl.load(table + channel) if BY_CHANNEL else tl.load(table)
+
+
+@triton.jit
+def load_line(line, channel, channels, BY_CHANNEL: tl.constexpr):
+    """first, step and float32 1 / step of each channel, or those for all, of a line [3, channels] or [3]."""
+    stride = channels if BY_CHANNEL else 1
+    first = load_row(line, channel, BY_CHANNEL)
+    step = load_row(line + stride, channel, BY_CHANNEL)
+    inverse = load_row(line + 2 * stride, channel, BY_CHANNEL)
+    return first, step, inverse.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _nearest(value, first, inverse, most):
+    """The whole number 0..most nearest to (value - first) * inverse, float32 and _ROUND more; 0 for NaN.
+
+    A channel that never fires has first = inf: its levels are near for an infinite value only.
+    """
+    offset = tl.maximum(-(first.to(tl.float32) * inverse), -_FLOAT_MAX)
+    if value.dtype == tl.float64:  # what float32 would round to infinity is not
+        value = tl.where((value > _FLOAT_MAX) & (value < float("inf")), _FLOAT_MAX, value)
+    position = tl.math.fma(value.to(tl.float32), inverse, offset)
+    position = tl.minimum(tl.maximum(position, 0.0), most.to(tl.float32))
+    return position + _ROUND
+
+
+@triton.jit
+def _on_line(value, first, step, inverse, timesteps, distinct, SUMMED: tl.constexpr):
+    """Distinct levels of a line (23) that are reached: the nearest one is computed, and one comparison tells."""
+    if value.dtype == tl.int32:
+        guess = _nearest(value, first, inverse, distinct - 1).to(tl.int32, bitcast=True) & 255
+        hit = tl.where(step == 0, distinct, 1)  # all levels of a silent channel are 2^31 - 1
+        return guess + tl.where(value >= first + guess * step, hit, 0)
+    else:
+        near = _nearest(value, first, inverse / timesteps.to(tl.float32) if SUMMED else inverse, distinct - 1)
+        level = tl.math.fma(near - _ROUND, step, first)
+        if SUMMED and value.dtype == tl.float64:
+            level = level.to(tl.float64) * timesteps.to(tl.float64)
+        elif SUMMED:
+            level = level * timesteps.to(tl.float32)
+        return (near.to(tl.int32, bitcast=True) & 255) + (value >= level.to(value.dtype)).to(tl.int32)
+
+
+@triton.jit
+def _level(levels, row, x, level_stride, timesteps, dtype: tl.constexpr, SUMMED: tl.constexpr):
+    level = tl.load(levels + (row + x * level_stride)).to(dtype)
     return level * timesteps.to(dtype) if SUMMED else level
 
 
 @triton.jit
-def search(value, levels, timesteps, repeat, STEPS: tl.constexpr, SUMMED: tl.constexpr):
-    """k // repeat with k = #{x : value >= level_x} (10); SUMMED: value is a sum, compared with T * level rounded once.
+def search(value, levels_ptr, line_ptr, channel, channels, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+           LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr,
+           SUMMED: tl.constexpr):
+    """k // repeat with k = #{x : value >= level_x} (10), int32, as a Method says.
 
-    value [BLOCK] of any shape, float32, float64, or int32 with int32 levels; levels: pointer to the row of T levels, one or
-    as many as broadcast against value. NaN gives 0.
+    value: a tile of float32, float64, or int32 with int32 levels; SUMMED: it is a sum, compared with T * level rounded once.
+    channel: of `channel_of`. LINE 1: levels of a line; STEPS -1: every level is compared; else STEPS comparisons bisect all
+    levels, or with LINE 2 those within `reach` of what a line says; STAIRS: repeat is not 1. NaN gives 0.
     """
     dtype: tl.constexpr = value.dtype
-    if STEPS:
-        count = tl.zeros(value.shape, tl.int32)
-        for step in tl.static_range(STEPS):
-            probe = count + (1 << (STEPS - 1 - step))
-            level = _level(levels, tl.minimum(probe, timesteps) - 1, timesteps, dtype, SUMMED)
-            count = tl.where((probe <= timesteps) & (value >= level), probe, count)
-        return count
+    if LINE > 0:
+        first, step, inverse = load_line(line_ptr, channel, channels, LINE_ROWS)
+    if LINE == 1:
+        return _on_line(value, first, step, inverse, timesteps, distinct, SUMMED)
     else:
-        # Nearest of the evenly spaced levels: the guess may be off by half a step, so that rounding and the tolerance
-        # of validate.level_spacing cannot matter, and one comparison tells on which side of that level the value lies.
-        groups = timesteps // repeat
-        first = _level(levels, 0, timesteps, dtype, SUMMED)
-        last = _level(levels, timesteps - repeat, timesteps, dtype, SUMMED)
-        if dtype == tl.int32:  # whose differences may leave it
-            first, last, position, most = first.to(tl.float32), last.to(tl.float32), value.to(tl.float32), 2**31 - 1
+        row = channel * channel_stride if LEVELS_ROWS else 0
+        count = tl.zeros(value.shape, tl.int32)
+        if STEPS < 0:
+            for x in range(0, timesteps, repeat):
+                count += (value >= _level(levels_ptr, row, x, level_stride, timesteps, dtype, SUMMED)).to(tl.int32)
+            return count
         else:
-            position, most = value, float("inf")
-        per_step = (groups - 1).to(tl.float32) / (last - first).to(tl.float32)
-        place = (position - first).to(tl.float32) * per_step + 0.5
-        place = tl.where(value == most, groups.to(tl.float32), place)  # also where every level is that
-        place = tl.where(place >= 0, place, 0.0)  # NaN too: one level, a row of infinities, a NaN current
-        guess = tl.minimum(place, (groups - 1).to(tl.float32)).to(tl.int32)
-        return guess + (value >= _level(levels, guess * repeat, timesteps, dtype, SUMMED)).to(tl.int32)
+            if LINE == 2:
+                near = _nearest(value, first, inverse / timesteps.to(tl.float32) if SUMMED else inverse, timesteps)
+                count = tl.maximum((near - _ROUND).to(tl.int32) - reach, 0)
+            for part in tl.static_range(STEPS):
+                probe = count + (1 << (STEPS - 1 - part))
+                level = _level(levels_ptr, row, tl.minimum(probe, timesteps) - 1, level_stride, timesteps, dtype, SUMMED)
+                count = tl.where((probe <= timesteps) & (value >= level), probe, count)
+            return count // repeat if STAIRS else count
 
 
 @triton.jit
@@ -195,10 +331,10 @@ def spike_values(amplitude, channel, dtype: tl.constexpr, ROWS: tl.constexpr):
     if amplitude is None:
         return tl.full((), 1, dtype), tl.full((), 0, dtype)
     else:
-        worth = tl.load(amplitude + channel) if ROWS else tl.load(amplitude)
+        worth = load_row(amplitude, channel, ROWS)
         wide: tl.constexpr = tl.float64 if dtype == tl.float64 else tl.float32
         spike = worth.to(wide).to(dtype)
         return spike, (spike.to(wide) * 0.0).to(dtype)
 
 
-INTERPRETED = not isinstance(_divide, triton.runtime.jit.JITFunction)
+INTERPRETED = not isinstance(place, triton.runtime.jit.JITFunction)

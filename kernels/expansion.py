@@ -4,38 +4,35 @@ import triton
 import triton.language as tl
 
 from pcsnn.kernels import common
-from pcsnn.kernels.common import channel_of, spike_values
+from pcsnn.kernels.common import channel_of, place, spike_values
+
+_UNSPECIALISED = ("rows", "units", "channels", "column_tiles", "timesteps")
 
 
-@triton.jit(do_not_specialize=common.UNSPECIALISED)
-def expand_spikes_kernel(counts_ptr, out_ptr, order_ptr, amplitude_ptr, neurons, timesteps,
-                         stride, stride_multiplier, stride_shift, channels, channel_multiplier, channel_shift,
-                         BLOCK: tl.constexpr, LARGE: tl.constexpr, AMPLITUDE_ROWS: tl.constexpr):
-    start = tl.program_id(0).to(tl.int64) * BLOCK
-    lane = tl.arange(0, BLOCK)
-    inside = lane < neurons - start
-    silent = timesteps - tl.load(counts_ptr + start + lane, mask=inside, other=0).to(tl.int32)
-    channel = 0
-    if AMPLITUDE_ROWS:
-        channel = channel_of(start, lane, stride, stride_multiplier, stride_shift, channels, channel_multiplier,
-                             channel_shift, LARGE)
+@triton.jit(do_not_specialize=_UNSPECIALISED)
+def expand_spikes_kernel(counts_ptr, out_ptr, order_ptr, amplitude_ptr, neurons, timesteps, rows, units, channels, column_tiles,
+                         ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, AXIS: tl.constexpr, LARGE: tl.constexpr,
+                         EVEN: tl.constexpr, AMPLITUDE_ROWS: tl.constexpr):
+    start, offset, inside, row, column = place(rows, units, column_tiles, ROWS, COLUMNS, UNIT, LARGE, EVEN)
+    silent = timesteps - tl.load(counts_ptr + start + offset, mask=inside, other=0).to(tl.int32)
+    channel = channel_of(row, column, channels, ROWS, AXIS, EVEN)
     spike, silence = spike_values(amplitude_ptr, channel, out_ptr.dtype.element_ty, AMPLITUDE_ROWS)
     out = out_ptr + start
     for step in range(timesteps):
-        place = step
+        shown = step
         if order_ptr is not None:
-            place = tl.load(order_ptr + step).to(tl.int32)
-        tl.store(out + lane, tl.where(place >= silent, spike, silence), mask=inside)
+            shown = tl.load(order_ptr + step).to(tl.int32)
+        tl.store(out + offset, tl.where(shown >= silent, spike, silence), mask=inside)
         out += neurons
 
 
 def plan(out, counts, timesteps, order, amplitude):
     """The launch that fills `out` [T, N, ...], bytes or floats, each step in the layout of the dense `counts`, not empty."""
-    block = common.block(counts.numel(), out, counts)
-    channel, rows = common.channel_arguments(counts, block, amplitude=(amplitude, 1))
+    rows = common.row_constants(amplitude=(amplitude, 1))
+    tiles = common.tiles(counts, any(rows.values()), 16 // out.element_size())
     arguments = dict(counts_ptr=counts, out_ptr=out, order_ptr=order, amplitude_ptr=amplitude, neurons=counts.numel(),
-                     timesteps=timesteps, **channel)
-    return common.Launch(expand_spikes_kernel, triton.cdiv(counts.numel(), block), arguments, dict(BLOCK=block, **rows))
+                     timesteps=timesteps, **tiles.arguments())
+    return common.Launch(expand_spikes_kernel, tiles.programs, arguments, dict(**tiles.constants(), **rows), tiles.threads)
 
 
 def expand_spikes(counts, timesteps, order, dtype, amplitude):

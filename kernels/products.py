@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from pcsnn.kernels import common, tuning
 from pcsnn.kernels.common import search
@@ -230,12 +229,9 @@ def direct_kernel(counts_ptr, weight_ptr, out_ptr, bias_ptr, levels_ptr, scale_p
 
 
 # ---- launch -----------------------------------------------------------------------------------------------------------
-_packed = WeakTensorKeyDictionary()
-
-
 def _of_weight(weight, make):
     """make(weight), once for each state of the weight."""
-    return remembered(_packed, weight, make, lambda: make(weight))
+    return remembered(weight, make, lambda: make(weight))
 
 
 def _channels_last(tensor):

@@ -4,38 +4,35 @@ import triton
 import triton.language as tl
 
 from pcsnn.kernels import common
-from pcsnn.kernels.common import channel_of, search, spike_values
+from pcsnn.kernels.common import channel_of, place, search, spike_values
 
 
 @triton.jit(do_not_specialize=common.UNSPECIALISED)
-def fire_spikes_kernel(current_ptr, out_ptr, levels_ptr, amplitude_ptr, neurons, time_stride,
-                       timesteps, repeat, stride, stride_multiplier, stride_shift, channels, channel_multiplier,
-                       channel_shift, BLOCK: tl.constexpr, UNROLL: tl.constexpr, STEPS: tl.constexpr, LARGE: tl.constexpr,
-                       LEVELS_ROWS: tl.constexpr, AMPLITUDE_ROWS: tl.constexpr):
+def fire_spikes_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, amplitude_ptr, neurons, time_stride, rows, units, channels,
+                       column_tiles, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+                       ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, AXIS: tl.constexpr, LARGE: tl.constexpr,
+                       EVEN: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
+                       LINE_ROWS: tl.constexpr, AMPLITUDE_ROWS: tl.constexpr, UNROLL: tl.constexpr):
     dtype: tl.constexpr = tl.float64 if current_ptr.dtype.element_ty == tl.float64 else tl.float32
-    start = tl.program_id(0).to(tl.int64) * BLOCK
-    lane = tl.arange(0, BLOCK)
-    inside = lane < neurons - start
-    total = tl.zeros((BLOCK,), dtype)
-    row = current_ptr + start
+    start, offset, inside, row, column = place(rows, units, column_tiles, ROWS, COLUMNS, UNIT, LARGE, EVEN)
+    channel = channel_of(row, column, channels, ROWS, AXIS, EVEN)
+    if AXIS == 1:  # what the compiler then knows the alignment of
+        channels = units * UNIT
+        if LEVELS_ROWS:
+            level_stride, channel_stride = channels, 1
+    total = tl.zeros((ROWS, COLUMNS), dtype)
+    step_ptr = current_ptr + start
     for first in range(0, timesteps, UNROLL):
         # Past the last step zeros are added, which leaves every sum as it is: none is ever -0.
-        for offset in tl.static_range(UNROLL):
-            present = tl.where(first + offset < timesteps, neurons - start, 0)
-            total += tl.load(row + lane, mask=lane < present, other=0).to(dtype)
-            row += time_stride
-    channel = 0
-    if LEVELS_ROWS or AMPLITUDE_ROWS:
-        channel = channel_of(start, lane, stride, stride_multiplier, stride_shift, channels, channel_multiplier,
-                             channel_shift, LARGE)
-    levels = levels_ptr
-    if LEVELS_ROWS:
-        levels = levels_ptr + channel.to(tl.int64) * timesteps
-    silent = timesteps - search(total, levels, timesteps, repeat, STEPS, True) * repeat
+        for later in tl.static_range(UNROLL):
+            total += tl.load(step_ptr + offset, mask=inside & (first + later < timesteps), other=0).to(dtype)
+            step_ptr += time_stride
+    silent = timesteps - repeat * search(total, levels_ptr, line_ptr, channel, channels, timesteps, repeat, distinct, reach, level_stride,
+                                         channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, True)
     spike, silence = spike_values(amplitude_ptr, channel, out_ptr.dtype.element_ty, AMPLITUDE_ROWS)
     out = out_ptr + start
     for step in range(timesteps):
-        tl.store(out + lane, tl.where(step >= silent, spike, silence), mask=inside)
+        tl.store(out + offset, tl.where(step >= silent, spike, silence), mask=inside)
         out += neurons
 
 
@@ -44,20 +41,21 @@ def _unroll(current):
     return {2: 8, 4: 4, 8: 2}[current.element_size()]
 
 
-def plan(out, current, levels, amplitude, repeat):
-    """The launch that fills `out` [T, N, ...], bytes or floats; steps of it and of `current` dense and alike in layout."""
+def plan(out, current, levels, amplitude, repeat, line=None, reach=0):
+    """The launch that fills `out` [T, N, ...], bytes or floats; steps of it and of `current` dense and alike in layout, tables
+    contiguous."""
     step = current.select(0, 0)
     time_stride = current.stride(0) if current.shape[0] > 1 else step.numel()
-    block = common.block(step.numel(), out, current, stride=time_stride)
-    channel, rows = common.channel_arguments(step, block, levels=(levels, 2), amplitude=(amplitude, 1))
-    searched, steps = common.search_arguments(levels, repeat)
-    arguments = dict(current_ptr=current, out_ptr=out, levels_ptr=levels, amplitude_ptr=amplitude, neurons=step.numel(),
-                     time_stride=time_stride, **searched, **channel)
-    constants = dict(BLOCK=block, UNROLL=_unroll(current), **steps, **rows)
-    return common.Launch(fire_spikes_kernel, triton.cdiv(step.numel(), block), arguments, constants)
+    tables = common.row_constants(levels=(levels, 2), line=(line, 2), amplitude=(amplitude, 1))
+    method = common.search_method(levels, line, repeat, reach, step.dim() > 1 and step.stride(1) == 1)
+    tiles = common.tiles(step, any(tables.values()), 16 // out.element_size())
+    arguments = dict(current_ptr=current, out_ptr=out, amplitude_ptr=amplitude, neurons=step.numel(), time_stride=time_stride,
+                     **method.arguments, **tiles.arguments())
+    constants = dict(**method.constants, **tiles.constants(), UNROLL=_unroll(current), **common.row_constants(amplitude=(amplitude, 1)))
+    return common.Launch(fire_spikes_kernel, tiles.programs, arguments, constants, tiles.threads)
 
 
-def fire_spikes(current, levels, amplitude, out_dtype, repeat):
+def fire_spikes(current, levels, amplitude, out_dtype, repeat, line=None, reach=0):
     """Currents [T, N, ...] float -> sorted spikes [T, N, ...] of `out_dtype`, each step laid out like that of `current`.
 
     levels [T] or [C, T] on the mean current; amplitude None, [] or [C]. Any stride over time, 0 too, runs without a copy.
@@ -68,6 +66,6 @@ def fire_spikes(current, levels, amplitude, out_dtype, repeat):
         return out
     if not common.is_dense(step):
         current = common.steps_like(step, current.shape[0], current.dtype).copy_(current)
-    amplitude = None if amplitude is None else amplitude.contiguous()
-    plan(common.as_bytes(out), current, levels.contiguous(), amplitude, repeat)()
+    levels, amplitude, line = (None if table is None else table.contiguous() for table in (levels, amplitude, line))
+    plan(common.as_bytes(out), current, levels, amplitude, repeat, line, reach)()
     return out

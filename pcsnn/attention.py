@@ -3,7 +3,7 @@
 import torch
 
 from pcsnn import ops, validate
-from pcsnn.spacing import repeat_of
+from pcsnn.spacing import spacing_of
 
 
 def check_attention(query, key, value, heads, causal):
@@ -26,7 +26,7 @@ def check_attention(query, key, value, heads, causal):
         raise ValueError(f"key: expected as many tokens as query has, {query.shape[-2]}, to be causal, got {key.shape[-2]}")
 
 
-def spiking_attention(query, key, value, levels, *, scale, heads=1, causal=False, repeat=None):
+def spiking_attention(query, key, value, levels, *, scale, heads=1, causal=False, repeat=None, spacing=None):
     """Attention without softmax of spiking queries, averaged over time, in one operation (20).
 
     Equal to (fire_rates(query, levels, scale) key^T) value head by head, where channels are the features; on a GPU neither
@@ -41,7 +41,7 @@ def spiking_attention(query, key, value, levels, *, scale, heads=1, causal=False
         scale: what one distinct level is worth, times any factor of the products: a number or a float32 tensor [] or [H * D].
         heads: H.
         causal: query i sees keys 0..i only; M must be S.
-        repeat: as in `fire_rates`.
+        repeat, spacing: as in `fire_rates`.
 
     Returns:
         [N, M, H * E] of the dtype of query. Sums are float32, of products of full float32 operands, or of half precision ones:
@@ -62,4 +62,5 @@ def spiking_attention(query, key, value, levels, *, scale, heads=1, causal=False
     validate.per_layer_or_channel("scale", scale, channels, (torch.float32, torch.float64))
     validate.same_device(query=query, key=key, value=value, levels=levels, scale=scale)
     validate.no_gradient(query=query, key=key, value=value)
-    return ops.call("spiking_attention", query, key, value, levels, scale, heads, causal, repeat_of(levels, repeat, True))
+    repeat, line, reach = spacing or spacing_of(levels, repeat, True)
+    return ops.call("spiking_attention", query, key, value, levels, scale, heads, causal, repeat, line, reach)

@@ -12,7 +12,7 @@ from pcsnn import ops, reference, validate
 from pcsnn.attention import spiking_attention
 from pcsnn.fused import conv2d_fire, linear_fire, max_pool2d, sum_pool2d, whole_levels
 from pcsnn.signed import signed_levels
-from pcsnn.spacing import repeat_of
+from pcsnn.spacing import spacing_of
 
 __all__ = ["conv2d_fire", "expand_spikes", "fire_counts", "fire_rates", "fire_spikes", "levels", "linear_fire", "max_pool2d",
            "signed_levels", "spiking_attention", "sum_pool2d", "whole_levels"]
@@ -22,7 +22,8 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
     """The T ascending levels on the mean current at which the next spike is won (10).
 
     tau_x = (x - shift) * threshold / T - offset; where `quantization_levels` L divides T, m = T / L, the staircase
-    tau_x = (ceil(x / m) - shift) * threshold / L - offset, which is lossless against QCFS with L levels.
+    tau_x = (ceil(x / m) - shift) * threshold / L - offset, which is lossless against QCFS with L levels. Rounded as (23) says:
+    tau_x = fma(ceil(x / m) - 1, step, first), first and step of float32.
 
     Args:
         threshold: firing threshold > 0, a number or a tensor [C]; +inf for a channel that never fires.
@@ -35,7 +36,8 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
             whatever it says: each is at least the one before it.
 
     Returns:
-        float32 [T], or [C, T] where threshold, offset or bend is per channel: computed in float64, rounded once.
+        float32 [T], or [C, T] where threshold, offset or bend is per channel. Bent levels are computed in float64 and rounded
+        once.
 
     Raises:
         ValueError, TypeError: threshold <= 0 or NaN, T outside 1..255, offset, bend or shift not finite.
@@ -84,7 +86,7 @@ def _as_scalar_tensor(name, value, current):
     return torch.tensor(float(value), dtype=torch.float32, device=current.device)
 
 
-def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=None):
+def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=None, spacing=None):
     """Spike counts of neurons under a mean current (10): k = #{x : mean >= levels_x}.
 
     Args:
@@ -92,7 +94,8 @@ def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=N
         levels: float32 [T] or [C, T], ascending (float64 too with a float64 current).
         residual: a second branch to add first, of the shape of `current`: of its dtype, or spike counts uint8.
         residual_scale: the worth of one spike of a uint8 residual, a number or a tensor [] or [C].
-        repeat: how the levels are spaced, if known from `validate.level_spacing`; None looks.
+        repeat: how often each level stands in `levels`; 0 bisects the table whatever it is like; None looks.
+        spacing: the `pcsnn.spacing.Spacing` of the levels, where it is known; None looks.
 
     Returns:
         uint8 [N, ...], laid out like `current`. NaN currents give no spike.
@@ -105,10 +108,11 @@ def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=N
     if residual is not None and residual_scale is not None:
         residual_scale = _as_scalar_tensor("residual_scale", residual_scale, current)
     _check_current(current, levels, residual, residual_scale)
-    return ops.call("fire_counts", current, levels, residual, residual_scale, repeat_of(levels, repeat, False))
+    repeat, line, reach = spacing or spacing_of(levels, repeat, False)
+    return ops.call("fire_counts", current, levels, residual, residual_scale, repeat, line, reach)
 
 
-def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None, *, repeat=None):
+def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None, *, repeat=None, spacing=None):
     """Sorted spikes of neurons under T currents (5)-(9): summed in time order, searched, written from the count.
 
     Args:
@@ -116,7 +120,8 @@ def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None, *, repea
         levels: float32 [T] or [C, T] on the mean current, ascending; the sum is compared with T * levels.
         out_dtype: uint8, bool, float32, float16, bfloat16 or float64.
         amplitude: what a spike is worth, with a floating out_dtype: a number, or a tensor [] or [C].
-        repeat: how the levels are spaced, if known from `validate.level_spacing`; None looks.
+        repeat: how often each level stands in `levels`; 0 bisects the table whatever it is like; None looks.
+        spacing: the `pcsnn.spacing.Spacing` of the levels, where it is known; None looks.
 
     Returns:
         spikes [T, N, ...] of out_dtype; the last k of the T steps fire. NaN sums give no spike.
@@ -131,7 +136,8 @@ def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None, *, repea
     amplitude = _check_amplitude(amplitude, out_dtype, "out_dtype", current.shape[1:], current)
     validate.same_device(current=current, levels=levels, amplitude=amplitude)
     validate.no_gradient(current=current)
-    return ops.call("fire_spikes", current, levels, amplitude, out_dtype, repeat_of(levels, repeat, False))
+    repeat, line, reach = spacing or spacing_of(levels, repeat, False)
+    return ops.call("fire_spikes", current, levels, amplitude, out_dtype, repeat, line, reach)
 
 
 def expand_spikes(counts, timesteps, order=None, dtype=torch.uint8, amplitude=None):
@@ -175,7 +181,7 @@ def _check_amplitude(amplitude, dtype, name, shape, like):
 
 
 def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, repeat=None, inplace=False, turn=0,
-               low=0):
+               low=0, spacing=None):
     """Firing rates of neurons under a mean current, in one pass: scale * (|k // m - turn| - low), k as in `fire_counts`.
 
     m is `repeat`, the number of times each level stands in a staircase of `levels`: with T = m L and the scale
@@ -184,9 +190,9 @@ def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, re
     Args:
         current, levels, residual, residual_scale: as in `fire_counts`.
         scale: the worth of one distinct level, amplitude * m / T: a number, or a tensor [] or [C], float32.
-        repeat: m >= 1 where `validate.level_spacing` says so, 0 for levels not evenly spaced; None: m is 1, and whether
-            they are evenly spaced is looked up.
+        repeat: m; 0 is 1 and bisects the table whatever it is like; None: m is 1.
         turn, low: of a signed table (S1), as `signed_levels` gives them, 0..T: k levels reached are |k - turn| - low spikes.
+        spacing: the `pcsnn.spacing.Spacing` of the levels, its repeat m, where it is known; None looks.
         inplace: write the rates over `current`, which must be dense (not expanded), and return it.
 
     Returns:
@@ -204,8 +210,8 @@ def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, re
     validate.per_layer_or_channel("scale", scale, current.shape, (torch.float32, torch.float64))
     validate.integer("turn", turn, 0, levels.shape[-1])
     validate.integer("low", low, 0, levels.shape[-1])
-    repeat = repeat_of(levels, repeat, True)
+    repeat, line, reach = spacing or spacing_of(levels, repeat, True)
     if not inplace:
-        return ops.call("fire_rates", current, levels, scale, residual, residual_scale, repeat, turn, low)
-    ops.call("fire_rates_", current, levels, scale, residual, residual_scale, repeat, turn, low)
+        return ops.call("fire_rates", current, levels, scale, residual, residual_scale, repeat, turn, low, line, reach)
+    ops.call("fire_rates_", current, levels, scale, residual, residual_scale, repeat, turn, low, line, reach)
     return current

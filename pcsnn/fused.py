@@ -4,9 +4,10 @@ import torch
 
 from pcsnn import ops, reference, validate
 from pcsnn.shapes import convolved
-from pcsnn.spacing import repeat_of, spacing
+from pcsnn.spacing import Spacing, spacing, spacing_of
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def whole_levels(levels, weight_scale, bias=None):
@@ -39,7 +40,7 @@ def whole_levels(levels, weight_scale, bias=None):
     return reference.whole_levels(levels, weight_scale, bias)
 
 
-def _check(counts, weight, bias, levels, scale, residual, residual_scale, shape):
+def _check(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape):
     """Everything but the synapse's own shape. shape: of the result, as [N, O, ...]."""
     whole = weight.dtype == torch.int8
     if whole:
@@ -59,19 +60,23 @@ def _check(counts, weight, bias, levels, scale, residual, residual_scale, shape)
             raise ValueError("residual_scale: expected None without a residual")
     else:
         validate.tensor("residual", residual, (torch.uint8, torch.int32 if whole else weight.dtype))
-        if (residual.dtype == torch.uint8) != (residual_scale is not None):
-            raise ValueError("residual_scale: expected with uint8 counts, and only with them; residual is "
+        counted = residual.dtype in (torch.uint8, *HALVES)  # of half precision: counts, or a current
+        if (residual.dtype == torch.uint8 and residual_scale is None) or (residual_scale is not None and not counted):
+            raise ValueError("residual_scale: expected with counts, and only with them; residual is "
                              f"{residual.dtype}, residual_scale is {'given' if residual_scale is not None else 'None'}")
         if residual_scale is not None:
             validate.per_layer_or_channel("residual_scale", residual_scale, shape,
                                           (torch.int32 if whole else torch.float32,))
+    if counts_dtype not in (None, torch.uint8) and (counts_dtype != weight.dtype or weight.dtype not in HALVES):
+        raise TypeError(f"counts_dtype: expected torch.uint8, or the dtype of float16 or bfloat16 weights, got {counts_dtype} with "
+                        f"weights of {weight.dtype}")
     validate.same_device(counts=counts, weight=weight, bias=bias, levels=levels, scale=scale, residual=residual,
                          residual_scale=residual_scale)
     validate.no_gradient(counts=counts, weight=weight, bias=bias, residual=residual)
 
 
-def _repeat(levels, repeat, scale):
-    return 1 if levels is None else repeat_of(levels, repeat, scale is not None)
+def _spacing(levels, repeat, scale):
+    return Spacing(1, None, 0) if levels is None else spacing_of(levels, repeat, scale is not None)
 
 
 def _check_residual_shape(residual, shape):
@@ -80,7 +85,7 @@ def _check_residual_shape(residual, shape):
 
 
 def linear_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=None, residual_scale=None, repeat=None,
-                timesteps=validate.MAX_TIMESTEPS):
+                timesteps=validate.MAX_TIMESTEPS, counts_dtype=None):
     """A linear layer and the neurons behind it, in one operation.
 
     Equal to fire_counts(linear(counts, weight, bias), levels, residual, residual_scale), where channels are the outputs O.
@@ -93,14 +98,16 @@ def linear_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=
         levels: ascending, float32 (int32) [T] or [O, T]; None gives currents.
         bias: [O] of the dtype of `weight` (int32), or None.
         scale: float32, a tensor [] or [O]. With levels: rates, scale * (k // m) with m = `repeat`; without: currents times scale.
-        residual: added to the current first, in the shape of the result: counts uint8 with residual_scale, or a current of
-            the dtype of `weight` (int32).
-        residual_scale: what a spike of a uint8 residual is worth, float32 (int32), [] or [O].
-        repeat: how the levels are spaced, if known from `validate.level_spacing`; None looks.
+        residual: added to the current first, in the shape of the result: counts, uint8 or of the dtype of half precision weights,
+            with residual_scale, or a current of the dtype of `weight` (int32).
+        residual_scale: what a spike of the residual is worth, float32 (int32), [] or [O].
+        repeat: how often each level stands in `levels`; 0 bisects the table whatever it is like; None looks (m is 1 for rates).
         timesteps: the largest value in `counts`; a smaller one than 255 may be faster. Larger values give undefined counts.
+        counts_dtype: of the counts that are returned: torch.uint8, or for float16 and bfloat16 weights their dtype, which holds
+            counts exactly; None is uint8.
 
     Returns:
-        [..., O]: counts uint8; with scale rates of the dtype of `weight` (float32 for int8); without levels currents of it
+        [..., O]: counts of `counts_dtype`; with scale rates of the dtype of `weight` (float32 for int8); without levels currents of it
         (int32 for int8).
 
     Raises:
@@ -114,9 +121,10 @@ def linear_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=
     validate.timesteps(timesteps)
     shape = (*counts.shape[:-1], weight.shape[0])
     _check_residual_shape(residual, shape)
-    _check(counts, weight, bias, levels, scale, residual, residual_scale, (1, weight.shape[0]))
-    return ops.call("linear_fire", counts, weight, bias, levels, scale, residual, residual_scale,
-                    _repeat(levels, repeat, scale), timesteps)
+    _check(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, (1, weight.shape[0]))
+    repeat, line, reach = _spacing(levels, repeat, scale)
+    return ops.call("linear_fire", counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach,
+                    counts_dtype)
 
 
 def _pair(name, value, low):
@@ -129,7 +137,7 @@ def _pair(name, value, low):
 
 
 def conv2d_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=None, residual_scale=None, stride=1,
-                padding=0, dilation=1, groups=1, repeat=None, timesteps=validate.MAX_TIMESTEPS):
+                padding=0, dilation=1, groups=1, repeat=None, timesteps=validate.MAX_TIMESTEPS, counts_dtype=None):
     """A convolution and the neurons behind it, in one operation.
 
     Equal to fire_counts(conv2d(counts, weight, bias, stride, padding, dilation, groups), levels, residual, residual_scale).
@@ -139,7 +147,7 @@ def conv2d_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=
         weight: [O, C / groups, R, S], of the dtypes of `linear_fire`.
         stride, padding, dilation: a number, or two for height and width.
         groups: a divisor of C and O.
-        levels, bias, scale, residual, residual_scale, repeat, timesteps: as in `linear_fire`.
+        levels, bias, scale, residual, residual_scale, repeat, timesteps, counts_dtype: as in `linear_fire`.
 
     Returns:
         [N, O, H', W'], channels last in memory; dtypes as in `linear_fire`.
@@ -164,13 +172,14 @@ def conv2d_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=
                          f"dilation {dilation}, got {tuple(counts.shape)}")
     shape = (counts.shape[0], weight.shape[0], *sizes)
     _check_residual_shape(residual, shape)
-    _check(counts, weight, bias, levels, scale, residual, residual_scale, shape)
+    _check(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape)
+    repeat, line, reach = _spacing(levels, repeat, scale)
     return ops.call("conv2d_fire", counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation,
-                    groups, _repeat(levels, repeat, scale), timesteps)
+                    groups, repeat, timesteps, line, reach, counts_dtype)
 
 
 def _pool2d(name, counts, kernel_size, stride, padding, dilation, ceil_mode):
-    validate.tensor("counts", counts, (torch.uint8,))
+    validate.tensor("counts", counts, (torch.uint8, *HALVES))
     kernel = _pair("kernel_size", kernel_size, 1)
     stride = kernel if stride is None else _pair("stride", stride, 1)
     padding, dilation = _pair("padding", padding, 0), _pair("dilation", dilation, 1)
@@ -195,11 +204,11 @@ def max_pool2d(counts, kernel_size, stride=None, padding=0, dilation=1, ceil_mod
     """Max pooling of spike counts, which is that of sorted spikes in every time-step (12).
 
     Args:
-        counts: uint8 [N, C, H, W].
+        counts: uint8 [N, C, H, W], or whole numbers >= 0 of float16 or bfloat16.
         kernel_size, stride, padding, dilation, ceil_mode: as of torch.nn.functional.max_pool2d.
 
     Returns:
-        uint8 [N, C, H', W'], channels last in memory.
+        [N, C, H', W'] of the dtype of counts, channels last in memory.
 
     Raises:
         TypeError, ValueError: a dtype, shape or geometry that does not fit.
@@ -211,11 +220,12 @@ def sum_pool2d(counts, kernel_size, stride=None, padding=0):
     """The spikes of each window together: average pooling of spike counts without its division.
 
     Args:
-        counts: uint8 [N, C, H, W]; those of a window sum up to at most 255, else what is returned is the sum modulo 256.
+        counts: uint8 [N, C, H, W], or whole numbers of float16 or bfloat16; those of a window sum up to at most 255, else uint8
+            sums are modulo 256 and floating ones may be rounded.
         kernel_size, stride, padding: as of torch.nn.functional.avg_pool2d; beyond the borders there is no spike.
 
     Returns:
-        uint8 [N, C, H', W'], channels last in memory.
+        [N, C, H', W'] of the dtype of counts, channels last in memory.
 
     Raises:
         TypeError, ValueError: a dtype, shape or geometry that does not fit.

@@ -13,7 +13,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from pcsnn import reference, validate
 from pcsnn.remembered import remembered
@@ -25,8 +24,6 @@ ROUNDING = 2.0**-21  # of a requantised value, relative to its terms; twice what
 STEPS = 60  # of the search for a line
 BLOCK, QUAD = 16, 4  # outputs and inputs side by side in the weights of csrc/products.cpp
 DEPTHS = (8, 4)  # quads of inputs whose products it adds in 16 bits; with two it is no faster than oneDNN
-
-_facts, _packed, _lines = WeakTensorKeyDictionary(), WeakTensorKeyDictionary(), WeakTensorKeyDictionary()
 
 
 def _line(levels, channels):
@@ -94,7 +91,7 @@ def _own_product(weight, options, timesteps):
     if weight.dim() != 4 or options[-1] != 1 or len(weight) % BLOCK or weight.shape[1] % (QUAD * DEPTHS[-1]) or not _narrow():
         return None
     depth = _depth(weight, timesteps)
-    return None if depth is None else (remembered(_packed, weight, "blocks", lambda: _blocks(weight)), depth)
+    return None if depth is None else (remembered(weight, "blocks", lambda: _blocks(weight)), depth)
 
 
 def _convolve(x, layer, dtype, timesteps, line=None, steps=None):
@@ -102,12 +99,12 @@ def _convolve(x, layer, dtype, timesteps, line=None, steps=None):
     each channel."""
     weight, options = layer
     stride, padding, dilation, groups = options
-    own = remembered(_facts, weight, (options, timesteps), lambda: _own_product(weight, options, timesteps))
+    own = remembered(weight, ("own product", options, timesteps), lambda: _own_product(weight, options, timesteps))
     if own is not None:
         blocks, depth = own
         return torch.ops.pcsnn._products(x, blocks, *(line or (None, None)), len(weight), weight.shape[2:], stride, padding,
                                          dilation, steps or 0, depth)
-    packed, ones, zeros = remembered(_packed, weight, options, lambda: _pack(weight, options))
+    packed, ones, zeros = remembered(weight, ("packed", options), lambda: _pack(weight, options))
     factor, start = line or (ones, None)
     attribute, bounds = ("none", []) if steps is None else ("hardtanh", [0.0, float(steps)])
     return torch.ops.onednn.qconv2d_pointwise.default(
@@ -148,15 +145,26 @@ def _float_levels(levels, dtype):
     return torch.where(levels == validate.NEVER, torch.inf, levels.to(dtype))
 
 
-def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, timesteps):
+def _float_line(line, dtype):
+    """An int32 line as one of float32; None where that is not exact and currents of `dtype` are compared with it."""
+    first, step = line[0].double(), line[1].double()
+    dead = line[0] == validate.NEVER
+    if dtype == torch.float32 and bool(((first.abs().maximum(step) >= EXACT) & ~dead).any()):
+        return None
+    first, step = torch.where(dead, torch.inf, first), torch.where(dead, 1.0, step)
+    return torch.stack([first, step, 1 / step]).float()
+
+
+def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, timesteps, line):
     """int8 weights; x and residual [N, C, H, W], channels last."""
     weight = layer[0]
-    largest, total = remembered(_facts, weight, (), lambda: _largest(weight))
+    largest, total = remembered(weight, "largest", lambda: _largest(weight))
     single = total * timesteps < EXACT and 2 * timesteps * largest <= PAIR
-    if single and bias is None and residual is None and scale is None and levels is not None and repeat:
-        line = remembered(_lines, levels, (repeat, len(weight)), lambda: _line(levels[..., ::repeat], len(weight)))
-        if line is not None:
-            out = _convolve(x, layer, torch.uint8, timesteps, line, levels.shape[-1] // repeat)
+    repeat = max(repeat, 1)
+    if single and bias is None and residual is None and scale is None and line is not None:
+        requantised = remembered(levels, ("requantised", repeat, len(weight)), lambda: _line(levels[..., ::repeat], len(weight)))
+        if requantised is not None:
+            out = _convolve(x, layer, torch.uint8, timesteps, requantised, levels.shape[-1] // repeat)
             return out if repeat == 1 else out.mul_(repeat)
     if len(x) > 1 and levels is not None and scale is None:  # counts need not wait for the currents of the whole batch
         pixels = x.shape[2] * x.shape[3] // math.prod(layer[1][0])
@@ -165,13 +173,13 @@ def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, time
             branches = itertools.repeat(None) if residual is None else residual.split(images)
             out = None
             for i, (part, branch) in enumerate(zip(x.split(images), branches)):
-                found = _whole(part, layer, bias, levels, scale, branch, residual_scale, repeat, timesteps)
+                found = _whole(part, layer, bias, levels, scale, branch, residual_scale, repeat, timesteps, line)
                 if out is None:
                     out = torch.empty((len(x), *found.shape[1:]), dtype=torch.uint8, memory_format=torch.channels_last)
                 out[i * images:i * images + len(found)] = found
             return out
     current = _sums(x, layer, timesteps, single, total)
-    added = 0 if bias is None else remembered(_facts, bias, (), lambda: int(bias.long().abs().amax()))
+    added = 0 if bias is None else remembered(bias, "largest", lambda: int(bias.long().abs().amax()))
     if residual is not None:
         added += _most(residual, residual_scale)
     if total * timesteps + added >= EXACT:
@@ -186,26 +194,31 @@ def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, time
     if levels is None:
         current = reference.add_residual(current, residual, residual_scale)
         return current.to(torch.int32) if scale is None else current.float().mul_(reference.per_channel(scale, 4))
-    table = remembered(_facts, levels, current.dtype, lambda: _float_levels(levels, current.dtype))
-    counts = torch.ops.pcsnn.fire_counts(current, table, residual, residual_scale, repeat)
-    return counts if scale is None else (counts // max(repeat, 1)).float().mul_(reference.per_channel(scale, 4))
+    table = remembered(levels, ("floating", current.dtype), lambda: _float_levels(levels, current.dtype))
+    if line is not None:
+        line = remembered(line, ("floating", current.dtype), lambda: _float_line(line, current.dtype))
+    counts = torch.ops.pcsnn.fire_counts(current, table, residual, residual_scale, repeat, line)
+    return counts if scale is None else (counts // repeat).float().mul_(reference.per_channel(scale, 4))
 
 
 def _most(residual, residual_scale):
     """The most that a whole residual adds to a current."""
     if residual_scale is not None:
-        return 255 * remembered(_facts, residual_scale, (), lambda: int(residual_scale.long().abs().amax()))
+        return 255 * remembered(residual_scale, "largest", lambda: int(residual_scale.long().abs().amax()))
     return max(map(abs, map(int, residual.aminmax()))) if residual.numel() else 0
 
 
-def _fired(current, levels, scale, residual, residual_scale, repeat):
+def _fired(current, levels, scale, residual, residual_scale, repeat, line, reach, counts_dtype):
     """Neurons behind a fresh float current, which is written over."""
     if levels is None:
         mean = reference.add_residual(current, residual, residual_scale)
         return (mean if scale is None else mean * reference.per_channel(scale, mean.dim())).to(current.dtype)
+    if residual is not None and residual_scale is not None:
+        residual = residual.to(torch.uint8)
     if scale is None:
-        return torch.ops.pcsnn.fire_counts(current, levels, residual, residual_scale, repeat)
-    torch.ops.pcsnn.fire_rates_(current, levels, scale, residual, residual_scale, repeat)
+        counts = torch.ops.pcsnn.fire_counts(current, levels, residual, residual_scale, repeat, line, reach)
+        return counts if counts_dtype is None else counts.to(counts_dtype)
+    torch.ops.pcsnn.fire_rates_(current, levels, scale, residual, residual_scale, repeat, 0, 0, line, reach)
     return current
 
 
@@ -231,21 +244,23 @@ def _laid_out(value, layout):
 
 
 def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
-                timesteps):
+                timesteps, line=None, reach=0, counts_dtype=None):
     """The operator of `pcsnn.ops` for the CPU."""
     counts = counts.contiguous(memory_format=torch.channels_last)
     if residual is not None:
         residual = residual.contiguous(memory_format=torch.channels_last)
     if weight.dtype == torch.int8:
         layer = weight, (tuple(stride), tuple(padding), tuple(dilation), groups)
-        out = _whole(counts, layer, bias, levels, scale, residual, residual_scale, repeat, timesteps)
+        out = _whole(counts, layer, bias, levels, scale, residual, residual_scale, repeat, timesteps, line)
     else:
         current = _product(lambda *given: F.conv2d(*given, stride, padding, dilation, groups), counts, weight, bias)
-        out = _fired(current.contiguous(memory_format=torch.channels_last), levels, scale, residual, residual_scale, repeat)
+        out = _fired(current.contiguous(memory_format=torch.channels_last), levels, scale, residual, residual_scale, repeat, line,
+                     reach, counts_dtype)
     return _laid_out(out, torch.channels_last)
 
 
-def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps):
+def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line=None, reach=0,
+                counts_dtype=None):
     """The operator of `pcsnn.ops` for the CPU."""
     shape = (*counts.shape[:-1], len(weight))
     rows = counts.reshape(-1, counts.shape[-1]).contiguous()
@@ -253,7 +268,8 @@ def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, r
     if weight.dtype == torch.int8:
         layer = weight, ((1, 1), (0, 0), (1, 1), 1)
         image = [None if part is None else part.t()[None, :, :, None] for part in (rows, branch)]  # of one column
-        out = _whole(image[0], layer, bias, levels, scale, image[1], residual_scale, repeat, timesteps)[0, :, :, 0].t()
+        out = _whole(image[0], layer, bias, levels, scale, image[1], residual_scale, repeat, timesteps, line)
+        out = out[0, :, :, 0].t()
     else:
-        out = _fired(_product(F.linear, rows, weight, bias), levels, scale, branch, residual_scale, repeat)
+        out = _fired(_product(F.linear, rows, weight, bias), levels, scale, branch, residual_scale, repeat, line, reach, counts_dtype)
     return _laid_out(out.reshape(shape), torch.contiguous_format)

@@ -3,11 +3,12 @@
 `pcsnn.functional` checks arguments and calls `call`; nothing here checks twice. Backends: "c++" (csrc/, CPU), "triton"
 (kernels/, CUDA and ROCm; through its interpreter on the CPU in tests), "reference" (plain torch, every device).
 
-Common arguments: `levels` [T] or [C, T] on the mean current; `repeat` m >= 1 says that each row is T/m evenly spaced
-levels, each m times, so that a kernel may guess and verify, 0 that it must bisect; `scale` and `amplitude` [] or [C];
-`turn` and `low` of a signed table (S1), 0 for any other.
+Common arguments: `levels` [T] or [C, T] on the mean current; `repeat`: m, how often each level stands in its row (0: as 1);
+`line` and `reach`: what `pcsnn.spacing.Spacing` knows of the levels, so that a kernel need not bisect the table; `scale` and
+`amplitude` [] or [C]; `turn` and `low` of a signed table (S1), 0 for any other.
 Fused operators (a synapse and its neurons): `timesteps` is the largest count that comes in; with int8 weights `bias`,
-`levels`, and `residual_scale` are int32, and what comes out without levels and scale is too.
+`levels`, `line` and `residual_scale` are int32, and what comes out without levels and scale is too; `counts_dtype`: of the counts
+that come out, uint8 or the floating dtype of half precision weights.
 """
 
 import contextlib
@@ -22,22 +23,25 @@ from pcsnn.shapes import convolved, fused_dtype
 
 _FUSED_SCHEMAS = (
     "linear_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, Tensor? residual, "
-    "Tensor? residual_scale, int repeat, int timesteps) -> Tensor",
+    "Tensor? residual_scale, int repeat, int timesteps, Tensor? line=None, int reach=0, ScalarType? counts_dtype=None) -> Tensor",
     "conv2d_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, Tensor? residual, "
-    "Tensor? residual_scale, int[2] stride, int[2] padding, int[2] dilation, int groups, int repeat, int timesteps) -> Tensor",
+    "Tensor? residual_scale, int[2] stride, int[2] padding, int[2] dilation, int groups, int repeat, int timesteps, "
+    "Tensor? line=None, int reach=0, ScalarType? counts_dtype=None) -> Tensor",
 )
 _SCHEMAS = (
-    "fire_counts(Tensor current, Tensor levels, Tensor? residual, Tensor? residual_scale, int repeat) -> Tensor",
+    "fire_counts(Tensor current, Tensor levels, Tensor? residual, Tensor? residual_scale, int repeat, Tensor? line=None, "
+    "int reach=0) -> Tensor",
     "fire_rates(Tensor current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, int repeat, "
-    "int turn=0, int low=0) -> Tensor",
+    "int turn=0, int low=0, Tensor? line=None, int reach=0) -> Tensor",
     "fire_rates_(Tensor(a!) current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, int repeat, "
-    "int turn=0, int low=0) -> ()",
-    "fire_spikes(Tensor current, Tensor levels, Tensor? amplitude, ScalarType out_dtype, int repeat) -> Tensor",
+    "int turn=0, int low=0, Tensor? line=None, int reach=0) -> ()",
+    "fire_spikes(Tensor current, Tensor levels, Tensor? amplitude, ScalarType out_dtype, int repeat, Tensor? line=None, "
+    "int reach=0) -> Tensor",
     "expand_spikes(Tensor counts, int timesteps, Tensor? order, ScalarType dtype, Tensor? amplitude) -> Tensor",
     "max_pool2d(Tensor counts, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] sizes) -> Tensor",
     "sum_pool2d(Tensor counts, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] sizes) -> Tensor",
-    "spiking_attention(Tensor query, Tensor key, Tensor value, Tensor levels, Tensor scale, int heads, bool causal, int repeat) "
-    "-> Tensor",
+    "spiking_attention(Tensor query, Tensor key, Tensor value, Tensor levels, Tensor scale, int heads, bool causal, int repeat, "
+    "Tensor? line=None, int reach=0) -> Tensor",
     *_FUSED_SCHEMAS,
 )
 _library = torch.library.Library("pcsnn", "DEF")
@@ -54,19 +58,19 @@ def _steps_like(step, timesteps, dtype):
                                dtype=dtype, device=step.device)
 
 
-def _fake_counts(current, levels, residual, residual_scale, repeat):
+def _fake_counts(current, *_):
     return torch.empty_like(current, dtype=torch.uint8)
 
 
-def _fake_rates(current, levels, scale, residual, residual_scale, repeat, turn=0, low=0):
+def _fake_rates(current, *_):
     return torch.empty_like(current)
 
 
-def _fake_rates_(current, levels, scale, residual, residual_scale, repeat, turn=0, low=0):
+def _fake_rates_(*_):
     return None
 
 
-def _fake_spikes(current, levels, amplitude, out_dtype, repeat):
+def _fake_spikes(current, levels, amplitude, out_dtype, *_):
     return _steps_like(current.select(0, 0), current.shape[0], out_dtype)
 
 
@@ -74,41 +78,45 @@ def _fake_expand(counts, timesteps, order, dtype, amplitude):
     return _steps_like(counts, timesteps, dtype)
 
 
-def _fake_linear(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps):
-    return counts.new_empty((*counts.shape[:-1], weight.shape[0]), dtype=fused_dtype(weight, levels, scale))
+def _fake_linear(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line=None, reach=0,
+                 counts_dtype=None):
+    return counts.new_empty((*counts.shape[:-1], weight.shape[0]), dtype=fused_dtype(weight, levels, scale, counts_dtype))
 
 
 def _fake_conv2d(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
-                 timesteps):
+                 timesteps, line=None, reach=0, counts_dtype=None):
     sizes = convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
-    return torch.empty((counts.shape[0], weight.shape[0], *sizes), dtype=fused_dtype(weight, levels, scale),
+    return torch.empty((counts.shape[0], weight.shape[0], *sizes), dtype=fused_dtype(weight, levels, scale, counts_dtype),
                        device=counts.device, memory_format=torch.channels_last)
 
 
 def _fake_pool(counts, kernel, stride, padding, dilation, sizes):
-    return torch.empty((*counts.shape[:2], *sizes), dtype=torch.uint8, device=counts.device, memory_format=torch.channels_last)
+    return torch.empty((*counts.shape[:2], *sizes), dtype=counts.dtype, device=counts.device, memory_format=torch.channels_last)
 
 
-def _fake_attention(query, key, value, levels, scale, heads, causal, repeat):
+def _fake_attention(query, key, value, *_):
     return query.new_empty((*query.shape[:-1], value.shape[-1]))
 
 
 # The reference computes values in any layout; as a backend it returns the layout the schema's fake promises.
-def _reference_counts(current, levels, residual, residual_scale, repeat):
+def _reference_counts(current, levels, residual, residual_scale, *_):
     out = torch.empty_like(current, dtype=torch.uint8)
     return out.copy_(reference.fire_counts(current, levels, residual, residual_scale))
 
 
-def _reference_rates(current, levels, scale, residual, residual_scale, repeat, turn=0, low=0):
-    out = torch.empty_like(current)
-    return out.copy_(reference.fire_rates(current, levels, scale, residual, residual_scale, max(repeat, 1), turn, low))
+def _reference_rates(*arguments):
+    return torch.empty_like(arguments[0]).copy_(_rates(*arguments))
 
 
-def _reference_rates_(current, levels, scale, residual, residual_scale, repeat, turn=0, low=0):
-    current.copy_(reference.fire_rates(current, levels, scale, residual, residual_scale, max(repeat, 1), turn, low))
+def _reference_rates_(*arguments):
+    arguments[0].copy_(_rates(*arguments))
 
 
-def _reference_spikes(current, levels, amplitude, out_dtype, repeat):
+def _rates(current, levels, scale, residual, residual_scale, repeat, turn=0, low=0, line=None, reach=0):
+    return reference.fire_rates(current, levels, scale, residual, residual_scale, max(repeat, 1), turn, low)
+
+
+def _reference_spikes(current, levels, amplitude, out_dtype, *_):
     out = _steps_like(current.select(0, 0), current.shape[0], out_dtype)
     return out.copy_(reference.fire_spikes(current, levels, amplitude, out_dtype))
 
@@ -119,12 +127,11 @@ def _reference_expand(counts, timesteps, order, dtype, amplitude):
 
 
 def _reference_linear(*arguments):
-    return reference.linear_fire(*arguments[:-1]).contiguous()
+    return _fake_linear(*arguments).copy_(reference.linear_fire(*arguments[:8]))
 
 
 def _reference_conv2d(*arguments):
-    out = reference.conv2d_fire(*arguments[:-1])
-    return torch.empty_like(out, memory_format=torch.channels_last).copy_(out)
+    return _fake_conv2d(*arguments).copy_(reference.conv2d_fire(*arguments[:12]))
 
 
 def _reference_max_pool(*arguments):
@@ -136,7 +143,7 @@ def _reference_sum_pool(*arguments):
 
 
 def _reference_attention(*arguments):
-    return attention_reference.spiking_attention(*arguments).contiguous()
+    return attention_reference.spiking_attention(*arguments[:8]).contiguous()
 
 
 _FAKES = dict(fire_counts=_fake_counts, fire_rates=_fake_rates, fire_rates_=_fake_rates_, fire_spikes=_fake_spikes,

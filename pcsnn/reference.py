@@ -23,14 +23,47 @@ def resample_bend(bend, timesteps):
     return bend[..., left] + (place - left) * (bend[..., right] - bend[..., left])
 
 
+def fma(count, step, first):
+    """count * step + first of float32 tensors and whole numbers 0..255, rounded once to float32 (23).
+
+    The product is exact in float64; where the sum is not, it is rounded to odd, which leaves the rounding to float32 right.
+    """
+    product, first = count.double() * step.double(), first.double()
+    total = product + first
+    part = total - product
+    error = (product - (total - part)) + (first - part)  # exact: what the sum lost
+    bits = total.view(torch.int64)
+    toward = torch.where((error > 0) == (total > 0), 1, -1)
+    odd = torch.where((error != 0) & error.isfinite() & (bits % 2 == 0), bits + toward, bits)
+    return odd.view(torch.float64).to(torch.float32)
+
+
+def line(threshold, steps, shift=0.5, offset=0.0):
+    """float64 threshold [] or [C] -> (first, step), float32: where `steps` evenly spaced levels start, and how far apart
+    they lie (23). A channel that never fires has (inf, 1)."""
+    dead = threshold == torch.inf
+    step = threshold / steps
+    offset = torch.as_tensor(offset, dtype=torch.float64, device=threshold.device)
+    first = torch.where(dead, torch.inf, (1 - shift) * step - offset)
+    return first.to(torch.float32), torch.where(dead, 1.0, step).to(torch.float32).expand(first.shape)
+
+
+def on_line(first, step, steps):
+    """The float32 levels [..., steps] of a line [...]: level x is fma(x - 1, step, first) (23)."""
+    count = torch.arange(steps, device=first.device)
+    return fma(count, step.unsqueeze(-1), first.unsqueeze(-1))
+
+
 def levels(threshold, timesteps, quantization_levels=None, shift=0.5, offset=0.0, bend=None):
-    """float64 threshold [] or [C] -> float32 levels [T] or [C, T] on the mean current (10), (C3), rounded once."""
+    """float64 threshold [] or [C] -> float32 levels [T] or [C, T] on the mean current: those of a line (10), (23), or bent
+    ones (C3), computed in float64 and rounded once."""
     m = repeats(timesteps, quantization_levels)
+    if bend is None:
+        return on_line(*line(threshold, timesteps // m, shift, offset), timesteps // m).repeat_interleave(m, -1)
     steps = torch.arange(1, timesteps + 1, dtype=torch.float64, device=threshold.device)
     theta, offset = threshold.unsqueeze(-1), torch.as_tensor(offset, dtype=torch.float64, device=threshold.device).unsqueeze(-1)
     table = (torch.ceil(steps / m) - shift) * theta / (timesteps // m) - offset
-    if bend is not None:
-        table = (table + resample_bend(bend, timesteps) * theta).cummax(-1).values
+    table = (table + resample_bend(bend, timesteps) * theta).cummax(-1).values
     return torch.where(theta == torch.inf, torch.inf, table).to(torch.float32)  # not (1 - shift) * inf, which may be NaN
 
 
@@ -183,10 +216,10 @@ def _windows(counts, kernel, stride, padding, dilation, sizes):
 
 
 def max_pool2d(*arguments):
-    """The largest count of each window: uint8 [N, C, H, W] -> [N, C, *sizes]; beyond the borders there is no spike."""
+    """The largest count of each window: [N, C, H, W] -> [N, C, *sizes]; beyond the borders there is no spike."""
     return _windows(*arguments).amax(0)
 
 
 def sum_pool2d(*arguments):
-    """The sum of the counts of each window, modulo 256: uint8 [N, C, H, W] -> [N, C, *sizes]."""
-    return _windows(*arguments).sum(0).to(torch.uint8)
+    """The sum of the counts of each window, of uint8 modulo 256: [N, C, H, W] -> [N, C, *sizes]."""
+    return _windows(*arguments).sum(0).to(arguments[0].dtype)

@@ -1,20 +1,35 @@
 """What was computed from a tensor, kept for as long as the tensor lives and is not written to."""
 
+import weakref
+
 import torch
 
+_known = {}  # id of a tensor -> (weak reference to it, its version, {key: result})
 
-def remembered(cache, tensor, key, compute):
-    """compute(), once for each `key` and state of `tensor`. `cache`: a WeakTensorKeyDictionary."""
+
+def remembered(tensor, key, compute):
+    """compute(), once for each `key` and state of `tensor`; keys of different uses begin with different words."""
     if tensor.is_inference():  # it has no version that would tell of a change
         return compute()
-    version, known = cache.get(tensor, (None, {}))
-    if version != tensor._version:
-        known = {}
-    elif key in known:
-        return known[key]
+    entry = _known.get(id(tensor))
+    if entry is not None and entry[1] == tensor._version and entry[0]() is tensor:
+        if key in entry[2]:
+            return entry[2][key]
+    else:
+        entry = None
     result = compute()
     if isinstance(result, torch.Tensor) and (result is tensor or result._base is not None):
         return result  # nothing to keep, and what would keep its own key alive
-    known[key] = result
-    cache[tensor] = tensor._version, known
+    if entry is None:
+        _known[id(tensor)] = entry = (weakref.ref(tensor, _forget(id(tensor))), tensor._version, {})
+    entry[2][key] = result
     return result
+
+
+def _forget(identity):
+    """What is called when the tensor dies, whose identity another one may have from then on."""
+    def forget(reference):
+        entry = _known.get(identity)
+        if entry is not None and entry[0] is reference:
+            del _known[identity]
+    return forget

@@ -9,10 +9,10 @@ def convolved(sizes, kernel, stride, padding, dilation):
             for size, taps, step, pad, spread in zip(sizes, kernel, stride, padding, dilation)]
 
 
-def fused_dtype(weight, levels, scale):
+def fused_dtype(weight, levels, scale, counts_dtype=None):
     """What a fused operator returns: counts, rates, or currents."""
     if levels is not None and scale is None:
-        return torch.uint8
+        return torch.uint8 if counts_dtype is None else counts_dtype
     if weight.dtype == torch.int8:
         return torch.int32 if scale is None else torch.float32
     return weight.dtype
