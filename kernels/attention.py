@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from pcsnn.kernels import common
-from pcsnn.kernels.common import search
+from pcsnn.kernels.common import load_row, search
 from pcsnn.linear_attention import keys_first, split_heads
 
 MAX_WIDTH = 256  # features of a head of queries, all of which a program holds
@@ -40,7 +40,8 @@ TILES = {
 # would also fetch ahead what a search reads of the levels.
 STATE_TILE, STATE_COLUMNS = Tile(64, 16, 64, 256, 1), 32
 
-_UNSPECIALISED = ("queries", "keys", "heads", "row_tiles", "column_tiles", "timesteps", "repeat")
+_UNSPECIALISED = ("queries", "keys", "heads", "row_tiles", "column_tiles", "timesteps", "repeat", "distinct", "reach", "level_stride",
+                  "channel_stride")
 
 
 @triton.jit
@@ -52,23 +53,23 @@ def _place(heads, row_tiles, column_tiles):
 
 
 @triton.jit
-def _fire(current, lane, head, width, levels_ptr, scale_ptr, timesteps, repeat, DTYPE: tl.constexpr, STEPS: tl.constexpr,
-          LEVELS_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr):
+def _fire(current, lane, head, width, features, levels_ptr, line_ptr, scale_ptr, timesteps, repeat, distinct, reach,
+          level_stride, channel_stride, DTYPE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr,
+          LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr):
     """Rates of queries under `current` [ROWS, WIDTH], rounded to DTYPE; lane [WIDTH]: features of the head, beyond it 0."""
-    channel = head * width + tl.minimum(lane, width - 1)
-    levels = levels_ptr
-    if LEVELS_ROWS:
-        levels = levels_ptr + channel[None, :].to(tl.int64) * timesteps
-    groups = search(current.to(tl.float32), levels, timesteps, repeat, STEPS, False)
-    scale = tl.load(scale_ptr + channel)[None, :] if SCALE_ROWS else tl.load(scale_ptr)
-    return tl.where((lane < width)[None, :], groups.to(tl.float32) * scale, 0.0).to(DTYPE)
+    channel = (head * width + tl.minimum(lane, width - 1))[None, :]
+    groups = search(current.to(tl.float32), levels_ptr, line_ptr, channel, features, timesteps, repeat, distinct, reach,
+                    level_stride, channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, False)
+    return tl.where((lane < width)[None, :], groups.to(tl.float32) * load_row(scale_ptr, channel, SCALE_ROWS), 0.0).to(DTYPE)
 
 
 @triton.jit(do_not_specialize=_UNSPECIALISED)
-def attention_kernel(query_ptr, key_ptr, value_ptr, out_ptr, levels_ptr, scale_ptr, queries, keys, heads, width, out_width,
-                     features, out_features, row_tiles, column_tiles, timesteps, repeat,
+def attention_kernel(query_ptr, key_ptr, value_ptr, out_ptr, levels_ptr, line_ptr, scale_ptr, queries, keys, heads, width,
+                     out_width, features, out_features, row_tiles, column_tiles, timesteps, repeat, distinct, reach,
+                     level_stride, channel_stride,
                      ROWS: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, CAUSAL: tl.constexpr,
-                     STEPS: tl.constexpr, LEVELS_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr):
+                     LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
+                     LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr):
     """(Q K^T) V: query [N, M, features], key [N, S, features], value [N, S, out_features]."""
     dtype: tl.constexpr = query_ptr.dtype.element_ty
     column_tile, row_tile, pair, head, image = _place(heads, row_tiles, column_tiles)
@@ -83,7 +84,8 @@ def attention_kernel(query_ptr, key_ptr, value_ptr, out_ptr, levels_ptr, scale_p
 
     sources = query_ptr + (image * queries + start) * features + head * width
     current = tl.load(sources + row_lane[:, None] * features + lane[None, :], mask=row_inside & live, other=0)
-    rates = _fire(current, lane, head, width, levels_ptr, scale_ptr, timesteps, repeat, dtype, STEPS, LEVELS_ROWS, SCALE_ROWS)
+    rates = _fire(current, lane, head, width, features, levels_ptr, line_ptr, scale_ptr, timesteps, repeat, distinct, reach,
+                  level_stride, channel_stride, dtype, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS)
 
     key_lane = tl.arange(0, KEYS)
     key_row = key_ptr + image * keys * features + head * width + key_lane[:, None] * features + lane[None, :]
@@ -106,10 +108,10 @@ def attention_kernel(query_ptr, key_ptr, value_ptr, out_ptr, levels_ptr, scale_p
 
 
 @triton.jit(do_not_specialize=_UNSPECIALISED)
-def state_kernel(query_ptr, value_ptr, out_ptr, levels_ptr, scale_ptr, queries, heads, width, out_width, features, out_features,
-                 row_tiles, column_tiles, timesteps, repeat,
-                 ROWS: tl.constexpr, INNER: tl.constexpr, COLUMNS: tl.constexpr, STEPS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
-                 SCALE_ROWS: tl.constexpr):
+def state_kernel(query_ptr, value_ptr, out_ptr, levels_ptr, line_ptr, scale_ptr, queries, heads, width, out_width, features,
+                 out_features, row_tiles, column_tiles, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+                 ROWS: tl.constexpr, INNER: tl.constexpr, COLUMNS: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr,
+                 STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr):
     """Q (K^T V): query [N, M, features]; value is K^T V, float32 [N, heads, width, out_width]."""
     dtype: tl.constexpr = query_ptr.dtype.element_ty
     column_tile, row_tile, pair, head, image = _place(heads, row_tiles, column_tiles)
@@ -125,7 +127,8 @@ def state_kernel(query_ptr, value_ptr, out_ptr, levels_ptr, scale_ptr, queries, 
         lane = first + tl.arange(0, INNER)
         live = lane < width
         current = tl.load(sources + lane[None, :], mask=row_inside & live[None, :], other=0)
-        rates = _fire(current, lane, head, width, levels_ptr, scale_ptr, timesteps, repeat, dtype, STEPS, LEVELS_ROWS, SCALE_ROWS)
+        rates = _fire(current, lane, head, width, features, levels_ptr, line_ptr, scale_ptr, timesteps, repeat, distinct, reach,
+                      level_stride, channel_stride, dtype, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS)
         factor = tl.load(state + lane[:, None] * out_width, mask=live[:, None] & column_inside, other=0)
         total = tl.dot(rates.to(tl.float32), factor, total, input_precision="ieee")
     out = out_ptr + (image * queries + start) * out_features + head * out_width
@@ -146,7 +149,7 @@ def sums_keys_first(queries, keys, width, out_width, causal, itemsize):
     return not causal and keys_first(queries, keys, width, out_width, STATE_COST if itemsize == 2 else 1)
 
 
-def plan(out, query, key, value, levels, scale, heads, causal, repeat, share=None):
+def plan(out, query, key, value, levels, scale, heads, causal, repeat, line=None, reach=0, share=None):
     """The launch that fills `out` [N, M, H * E], not empty. All contiguous; key None: value is K^T V, float32 [N, H, D, E].
 
     share: the Tile of keys and values, where it is not to be chosen here.
@@ -161,11 +164,11 @@ def plan(out, query, key, value, levels, scale, heads, causal, repeat, share=Non
         share = share or tile(queries, width, query.element_size())
     columns = min(share.columns, max(triton.next_power_of_2(out_width), STATE_COLUMNS if key is None else 16))
     row_tiles, column_tiles = triton.cdiv(queries, share.rows), triton.cdiv(out_width, columns)
-    searched, steps = common.search_arguments(levels, repeat)
-    arguments = dict(query_ptr=query, value_ptr=value, out_ptr=out, levels_ptr=levels, scale_ptr=scale, queries=queries,
+    method = common.search_method(levels, line, repeat, reach, by_columns=True)
+    arguments = dict(query_ptr=query, value_ptr=value, out_ptr=out, scale_ptr=scale, queries=queries,
                      heads=heads, width=width, out_width=out_width, features=features, out_features=out.shape[-1],
-                     row_tiles=row_tiles, column_tiles=column_tiles, **searched)
-    constants = dict(ROWS=share.rows, COLUMNS=columns, **steps, **common.row_constants(levels=(levels, 2), scale=(scale, 1)))
+                     row_tiles=row_tiles, column_tiles=column_tiles, **method.arguments)
+    constants = dict(ROWS=share.rows, COLUMNS=columns, **method.constants, **common.row_constants(scale=(scale, 1)))
     if key is None:
         kernel, constants = state_kernel, constants | dict(INNER=share.keys)
     else:
@@ -174,7 +177,7 @@ def plan(out, query, key, value, levels, scale, heads, causal, repeat, share=Non
     return common.Launch(kernel, images * heads * row_tiles * column_tiles, arguments, constants, share.threads, share.stages)
 
 
-def spiking_attention(query, key, value, levels, scale, heads, causal, repeat):
+def spiking_attention(query, key, value, levels, scale, heads, causal, repeat, line=None, reach=0):
     """Mean current [N, M, H * D], key [N, S, H * D], value [N, S, H * E], float32, float16 or bfloat16 -> [N, M, H * E].
 
     levels [T] or [H * D, T], scale [] or [H * D]. TypeError: float64. ValueError: D > MAX_WIDTH.
@@ -188,5 +191,7 @@ def spiking_attention(query, key, value, levels, scale, heads, causal, repeat):
     if sums_keys_first(*sizes, causal, query.element_size()):
         key, value = None, split_heads(key, heads).transpose(-2, -1).float() @ split_heads(value, heads).float()
     key = None if key is None else key.contiguous()
-    plan(out, query.contiguous(), key, value.contiguous(), levels.contiguous(), scale.contiguous(), heads, causal, repeat)()
+    line = None if line is None else line.contiguous()
+    plan(out, query.contiguous(), key, value.contiguous(), levels.contiguous(), scale.contiguous(), heads, causal, repeat, line,
+         reach)()
     return out

@@ -256,14 +256,16 @@ def load_line(line, channel, channels, BY_CHANNEL: tl.constexpr):
 
 
 @triton.jit
-def _nearest(value, first, inverse, most):
-    """The whole number 0..most nearest to (value - first) * inverse, float32 and _ROUND more; 0 for NaN.
+def _nearest(value, first, inverse, timesteps, most, SUMMED: tl.constexpr):
+    """The whole number 0..most nearest to (mean - first) * inverse, float32 and _ROUND more; 0 for NaN.
 
     A channel that never fires has first = inf: its levels are near for an infinite value only.
     """
     offset = tl.maximum(-(first.to(tl.float32) * inverse), -_FLOAT_MAX)
     if value.dtype == tl.float64:  # what float32 would round to infinity is not
         value = tl.where((value > _FLOAT_MAX) & (value < float("inf")), _FLOAT_MAX, value)
+    if SUMMED:
+        inverse = inverse / timesteps.to(tl.float32)
     position = tl.math.fma(value.to(tl.float32), inverse, offset)
     position = tl.minimum(tl.maximum(position, 0.0), most.to(tl.float32))
     return position + _ROUND
@@ -273,11 +275,11 @@ def _nearest(value, first, inverse, most):
 def _on_line(value, first, step, inverse, timesteps, distinct, SUMMED: tl.constexpr):
     """Distinct levels of a line (23) that are reached: the nearest one is computed, and one comparison tells."""
     if value.dtype == tl.int32:
-        guess = _nearest(value, first, inverse, distinct - 1).to(tl.int32, bitcast=True) & 255
+        guess = _nearest(value, first, inverse, timesteps, distinct - 1, SUMMED).to(tl.int32, bitcast=True) & 255
         hit = tl.where(step == 0, distinct, 1)  # all levels of a silent channel are 2^31 - 1
         return guess + tl.where(value >= first + guess * step, hit, 0)
     else:
-        near = _nearest(value, first, inverse / timesteps.to(tl.float32) if SUMMED else inverse, distinct - 1)
+        near = _nearest(value, first, inverse, timesteps, distinct - 1, SUMMED)
         level = tl.math.fma(near - _ROUND, step, first)
         if SUMMED and value.dtype == tl.float64:
             level = level.to(tl.float64) * timesteps.to(tl.float64)
@@ -316,7 +318,7 @@ def search(value, levels_ptr, line_ptr, channel, channels, timesteps, repeat, di
             return count
         else:
             if LINE == 2:
-                near = _nearest(value, first, inverse / timesteps.to(tl.float32) if SUMMED else inverse, timesteps)
+                near = _nearest(value, first, inverse, timesteps, timesteps, SUMMED)
                 count = tl.maximum((near - _ROUND).to(tl.int32) - reach, 0)
             for part in tl.static_range(STEPS):
                 probe = count + (1 << (STEPS - 1 - part))

@@ -25,7 +25,8 @@ def fire_spikes_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, amplitude_ptr
     for first in range(0, timesteps, UNROLL):
         # Past the last step zeros are added, which leaves every sum as it is: none is ever -0.
         for later in tl.static_range(UNROLL):
-            total += tl.load(step_ptr + offset, mask=inside & (first + later < timesteps), other=0).to(dtype)
+            total += tl.load(step_ptr + offset, mask=inside & (tl.full((1, 1), first + later, tl.int32) < timesteps),
+                             other=0).to(dtype)
             step_ptr += time_stride
     silent = timesteps - repeat * search(total, levels_ptr, line_ptr, channel, channels, timesteps, repeat, distinct, reach, level_stride,
                                          channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, True)

@@ -3,11 +3,10 @@
 import torch
 
 from pcsnn import ops, reference, validate
-from pcsnn.shapes import convolved
+from pcsnn.shapes import HALVES, convolved
 from pcsnn.spacing import Spacing, spacing, spacing_of
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
-HALVES = (torch.float16, torch.bfloat16)
 
 
 def whole_levels(levels, weight_scale, bias=None):

@@ -2,6 +2,7 @@
 
 import torch
 
+HALVES = (torch.float16, torch.bfloat16)  # dtypes in which layers on a GPU pass on counts, exactly
 
 def convolved(sizes, kernel, stride, padding, dilation):
     """The size of what a convolution makes, dimension by dimension."""

@@ -78,7 +78,7 @@ class Machine(Arithmetic):
             for current, levels, scale in zip(currents[0], self.level_rows(neuron, like, 1), scales):
                 count = self.search(current, levels)
                 self.meter.tally("spikes", count)
-                cells.append(Cell(self.number(count // max(neuron.spacing, 1)) * self.number(scale)))
+                cells.append(Cell(self.number(count // max(neuron.spacing.repeat, 1)) * self.number(scale)))
             return [Array(like.shape, cells)]
         zero = self.number(0)
         return [Array(like.shape, [Cell(current if current > zero else zero) for current in currents[0]])]

@@ -73,7 +73,7 @@ def test_bent_levels_lower_the_error_of_even_ones(fashion, monkeypatch):
     bent = relative_error(pcsnn.convert(net, 4, calibration=calibration, method="quick"), net, x)
     monkeypatch.setattr(least_squares, "BENT", 0)
     even = pcsnn.convert(net, 4, calibration=calibration, method="quick")
-    assert all(neuron.bend is None and neuron.spacing == 1 for _, neuron in even.neurons())
+    assert all(neuron.bend is None and neuron.spacing.repeat == 1 for _, neuron in even.neurons())
     assert bent < relative_error(even, net, x)
 
 

@@ -10,8 +10,9 @@ import torch
 from gpu_free import cases
 from gpu_free.cases import CURRENTS, LAYOUTS, SPIKES, TIMESTEPS, Guarded, assert_same, lay_out, lay_out_steps, name
 from gpu_free.interpreter import interpreted, not_interpreted, run_interpreted
-from pcsnn import functional, kernels, reference, use_backend, validate
+from pcsnn import functional, kernels, reference, use_backend
 from pcsnn.kernels import expansion, mean_current, spike_trains
+from pcsnn.spacing import find_spacing
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # numpy on infinities, intended
 SHAPE = (2, 5, 4, 3)
@@ -24,21 +25,21 @@ def test_in_a_process_of_its_own():
 
 
 def tables(timesteps, channels, generator):
-    """(levels, repeat) by layer and by channel: uniform guessed, uniform bisected, staircases, an uneven table."""
+    """(levels, Spacing) by layer and by channel: lines, staircases, levels near a line and far from one, in all ways to search."""
     theta = cases.thresholds(channels, generator)
     for threshold in (1.25, theta):
-        uniform = functional.levels(threshold, timesteps)
-        spacing = validate.level_spacing(uniform)
-        assert spacing == 1
-        yield uniform, 1
-        yield uniform, 0
-        yield functional.levels(threshold, timesteps, offset=0.3, shift=0.25), 1
-        for quantization_levels in {1, 2, timesteps // 2} & {q for q in range(1, timesteps) if timesteps % q == 0}:
-            staircase = functional.levels(threshold, timesteps, quantization_levels=quantization_levels)
-            assert validate.level_spacing(staircase) == timesteps // quantization_levels
-            yield staircase, timesteps // quantization_levels
-        uneven = (uniform ** 3).sort().values
-        yield uneven, 0
+        lines = [functional.levels(threshold, timesteps), functional.levels(threshold, timesteps, offset=0.3, shift=0.25)]
+        stairs = [functional.levels(threshold, timesteps, quantization_levels=count)
+                  for count in {1, 2, timesteps // 2} & {q for q in range(1, timesteps) if timesteps % q == 0}]
+        for levels in lines + stairs:
+            found = cases.searches(levels)
+            assert found[-1].line is not None and found[-1].reach == 0
+            for spacing in found:
+                yield levels, spacing
+        for power in (1.2, 3):
+            levels = (lines[0] ** power).sort().values
+            for spacing in cases.searches(levels):
+                yield levels, spacing
 
 
 def without_rounding(value, dtype):
@@ -57,15 +58,15 @@ def run_guarded(launch, guarded):
 @dtypes
 def test_counts_and_rates(dtype, timesteps):
     generator = torch.Generator().manual_seed(timesteps)
-    for levels, repeat in tables(timesteps, SHAPE[1], generator):
+    for levels, (repeat, line, reach) in tables(timesteps, SHAPE[1], generator):
         current = cases.near_levels(levels, SHAPE, dtype, generator)
         before = current.clone()
         out = Guarded(SHAPE, current.stride(), torch.uint8)
-        run_guarded(mean_current.plan(out.tensor, current, levels, None, None, None, repeat), out)
+        run_guarded(mean_current.plan(out.tensor, current, levels, None, None, None, repeat, 0, 0, line, reach), out)
         assert_same(out.tensor, reference.fire_counts(current, levels))
         scale = without_rounding(torch.rand(SHAPE[1], generator=generator), dtype)
         out = Guarded(SHAPE, current.stride(), dtype, misaligned=1)
-        run_guarded(mean_current.plan(out.tensor, current, levels, scale, None, None, repeat), out)
+        run_guarded(mean_current.plan(out.tensor, current, levels, scale, None, None, repeat, 0, 0, line, reach), out)
         assert_same(out.tensor, reference.fire_rates(current, levels, scale, repeat=max(repeat, 1)))
         assert_same(current, before)
 
@@ -95,10 +96,10 @@ def test_signed_rates(dtype, timesteps):
 def test_spikes(dtype, timesteps):
     generator = torch.Generator().manual_seed(timesteps)
     every = 1 if timesteps < 13 else 3  # the interpreter takes up to a second for each
-    for levels, repeat in list(tables(timesteps, SHAPE[1], generator))[::every]:
+    for levels, (repeat, line, reach) in list(tables(timesteps, SHAPE[1], generator))[::every]:
         current = cases.trains(levels, timesteps, SHAPE, dtype, generator)
         out = Guarded(current.shape, current.stride(), torch.uint8)
-        run_guarded(spike_trains.plan(out.tensor, current, levels, None, repeat), out)
+        run_guarded(spike_trains.plan(out.tensor, current, levels, None, repeat, line, reach), out)
         assert_same(out.tensor, reference.fire_spikes(current, levels))
 
 
@@ -218,21 +219,24 @@ def test_shapes(shape):
 
 
 @interpreted
-def test_guess_finds_every_table_that_spacing_certifies():
-    """Levels off the line by the most that is allowed, far from zero, tiny and huge."""
+@pytest.mark.parametrize("channels", (1, 3), ids=("layer", "channel"))
+def test_every_line_that_is_used_gives_the_counts_of_its_table(channels):
+    """Lines far from zero, tiny and huge: every level, one unit beside it, and what lies between."""
     generator = torch.Generator().manual_seed(11)
-    certified = 0
-    for step in (1e-29, 1e-3, 1.0, 7e5, 1e29):
-        for start in (-4000.0, -1.0, 0.5, 4000.0):
+    used = 0
+    for step in (2e-30, 1e-3, 1.0, 7e5, 5e29):
+        for start in (-65000.0, -4000.3, -1.0, 0.5, 1e-9, 4000.7, 65000.0):
             for timesteps in (2, 5, 64, 255):
-                jitter = 1.2e-3 * (torch.rand(timesteps, generator=generator, dtype=torch.float64) - 0.5)
-                levels = ((start + torch.arange(timesteps) + jitter) * step).float()
-                if validate.level_spacing(levels) != 1:
+                steps = step * (1 + torch.rand(channels, generator=generator) / 8)
+                levels = reference.on_line(steps * start, steps, timesteps)
+                levels = levels if channels > 1 else levels[0]
+                spacing = find_spacing(levels)
+                if spacing.repeat != 1 or spacing.reach:
                     continue
-                certified += 1
-                current = cases.near_levels(levels, (512,), torch.float32, generator)
-                spikes = cases.trains(levels, timesteps, (64,), torch.float32, generator)
+                used += 1
+                current = cases.near_levels(levels, (256, channels), torch.float32, generator)
+                trains = cases.trains(levels, timesteps, (64, channels), torch.float32, generator)
                 with use_backend("triton"):
                     assert_same(functional.fire_counts(current, levels), reference.fire_counts(current, levels))
-                    assert_same(functional.fire_spikes(spikes, levels), reference.fire_spikes(spikes, levels))
-    assert certified > 40
+                    assert_same(functional.fire_spikes(trains, levels), reference.fire_spikes(trains, levels))
+    assert used > 100

@@ -24,7 +24,6 @@ class PackedNeuron(FullPrecisionBuffers):
     def __init__(self, neuron):
         super().__init__()
         self.timesteps = neuron.timesteps
-        self._repeat = neuron.spacing
         self.register_buffer("levels", neuron.levels)
         self.register_buffer("amplitude", neuron.spike)
 
@@ -32,7 +31,7 @@ class PackedNeuron(FullPrecisionBuffers):
         if residual is not None:
             current = current + residual
         steps = _by_step(current, self.timesteps)
-        return functional.fire_spikes(steps, self.levels, current.dtype, self.amplitude, repeat=self._repeat).flatten(0, 1)
+        return functional.fire_spikes(steps, self.levels, current.dtype, self.amplitude).flatten(0, 1)
 
 
 class PackedSignedNeuron(PackedNeuron):
@@ -45,7 +44,7 @@ class PackedSignedNeuron(PackedNeuron):
     def forward(self, current, residual=None):
         if residual is not None:
             current = current + residual
-        spikes = functional.fire_spikes(_by_step(current, self.timesteps), self.levels, repeat=self._repeat)
+        spikes = functional.fire_spikes(_by_step(current, self.timesteps), self.levels)
         return (reference.signed_spikes(spikes, self.turn, self.low) * self.amplitude.to(current.dtype)).flatten(0, 1)
 
 

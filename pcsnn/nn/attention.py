@@ -83,13 +83,13 @@ class SpikingAttention(torch.nn.Module):
     def _spikes(self, query, dtype, amplitude):
         """Sorted spikes [T, N, M, H * D] times amplitude; the channels are the features."""
         steps = query.reshape(len(query), -1, query.shape[-1])
-        return functional.fire_spikes(steps, self.neuron.levels, dtype, amplitude, repeat=self.neuron.spacing).view(query.shape)
+        return functional.fire_spikes(steps, self.neuron.levels, dtype, amplitude, spacing=self.neuron.spacing).view(query.shape)
 
     def forward(self, query, key, value):
         key, value = self._check(query, key, value)
         if query.dim() == 3:
             return functional.spiking_attention(query, key, value, self.neuron.levels, scale=self.neuron.scale * self.scale,
-                                                heads=self.heads, causal=self.causal, repeat=self.neuron.spacing)
+                                                heads=self.heads, causal=self.causal, spacing=self.neuron.spacing)
         precise = reference.compute_dtype(query)
         spikes = self._spikes(query, precise, self.neuron.spike * self.scale)
         return linear_attention.attend(spikes, key.to(precise), value.to(precise), self.heads, self.causal).to(query.dtype)

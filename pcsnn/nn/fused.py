@@ -7,7 +7,8 @@ from pcsnn import functional, ops, reference, validate
 from pcsnn.nn.counts import check_area, steps_of
 from pcsnn.nn.neuron import CollapsedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
-from pcsnn.shapes import convolved
+from pcsnn.shapes import HALVES, convolved
+from pcsnn.spacing import UNKNOWN, find_spacing
 
 EVEN = 1e-3  # of a whole number of units, summed over all levels: how far int8 levels may move to be evenly spaced
 
@@ -46,9 +47,13 @@ class _Weights:
         """The largest count that comes in."""
         return self.input_steps if self.counted else validate.MAX_TIMESTEPS
 
+    def _is_count(self, dtype):
+        """Whether counts may have a dtype: bytes, or on a GPU that of half precision weights."""
+        return dtype == torch.uint8 or dtype == self.weight.dtype and dtype in HALVES
+
     def _fits(self, x):
         """Whether the operator takes x, checked with as little work as can be."""
-        return (isinstance(x, torch.Tensor) and x.dtype == (torch.uint8 if self.counted else self.weight.dtype)
+        return (isinstance(x, torch.Tensor) and (self._is_count(x.dtype) if self.counted else x.dtype == self.weight.dtype)
                 and x.device == self.weight.device and not (x.requires_grad and torch.is_grad_enabled()) and self._shape(x) is not None)
 
     @property
@@ -78,7 +83,7 @@ class _Fused(_Weights, CollapsedNeuron):
         self.residual_levels, self.residual_area, self.emits = residual_levels, residual_area, emits
         self._register_weights(weight, weight_scale, bias)
         self.register_buffer("residual_worth", None if residual_worth is None else residual_worth.detach().float())
-        for name in ("operand_levels", "operand_bias", "operand_residual_scale"):
+        for name in ("operand_levels", "operand_line", "operand_bias", "operand_residual_scale"):
             self.register_buffer(name, None, persistent=False)
         self._derive()
 
@@ -104,9 +109,8 @@ class _Fused(_Weights, CollapsedNeuron):
             return
         self._order_weight()
         repeats = self.timesteps // self.steps
-        levels, into = self.levels.double(), self.input_steps
-        if self.emits == "counts":
-            levels = levels[..., ::repeats]
+        into, kept = self.input_steps, 1 if self.emits == "counts" else repeats
+        levels = self.levels.double()[..., ::repeats // kept]
         worth = None if self.residual_worth is None else (
             self.residual_worth.double() / steps_of(self.timesteps, self.residual_levels, self.residual_area))
         if self.weight.dtype == torch.int8:
@@ -114,12 +118,21 @@ class _Fused(_Weights, CollapsedNeuron):
             self.operand_levels, self.operand_bias = self._whole_levels(levels, unit), None
             worth = None if worth is None else (worth / unit).round().to(torch.int32)
         else:
-            self.operand_levels = (levels * into).float()
+            self.operand_levels = self._scaled_levels(levels, into, kept)
             self.operand_bias = None if self.bias is None else (self.bias.double() * into).to(self.weight.dtype)
             worth = None if worth is None else (worth * into).float()
         self.operand_residual_scale = worth
-        spacing = validate.level_spacing(self.operand_levels)
-        self._operand_repeat = spacing if self.emits == "counts" or spacing == repeats else 0
+        found = find_spacing(self.operand_levels)
+        found = found if self.emits == "counts" or found.repeat in (kept, 0) else UNKNOWN
+        self.operand_line = found.line
+        self._operand_spacing = found.repeat, found.reach
+
+    def _scaled_levels(self, levels, into, kept):
+        """Levels of the sum over `into` steps: those of a line are on the line times that (23)."""
+        if not self._repeat:
+            return (levels * into).float()
+        first, step = ((value.double() * into).float() for value in self.line[:2])
+        return reference.on_line(first, step, levels.shape[-1] // kept).repeat_interleave(kept, -1)
 
     def _whole_levels(self, levels, unit):
         """int32 [O, steps]; evenly spaced in whole numbers where the weights were scaled for that."""
@@ -135,32 +148,37 @@ class _Fused(_Weights, CollapsedNeuron):
         return torch.where(even, spaced.clamp(max=validate.NEVER), table).to(torch.int32)
 
     def _call(self, x, residual, scale):
-        worth, levels, repeat = self.operand_residual_scale, self.operand_levels, self._operand_repeat
+        worth, levels, (repeat, reach) = self.operand_residual_scale, self.operand_levels, self._operand_spacing
         if not self._fits(x):
             self._refuse(x)
+        counts_dtype = self.weight.dtype if scale is None and x.is_cuda and self.weight.dtype in HALVES else None
         if residual is None:
-            return self._run(x, levels, scale, None, None, repeat)
-        if residual.dtype != (self._current_dtype if worth is None else torch.uint8):
+            return self._run(x, levels, scale, None, None, repeat, self.operand_line, reach, counts_dtype)
+        if not (residual.dtype == self._current_dtype if worth is None else self._is_count(residual.dtype)):
             raise TypeError(f"residual: expected {self._current_dtype if worth is None else torch.uint8}, got {residual.dtype}")
         if residual.shape == self._shape(x):
-            return self._run(x, levels, scale, residual, worth, repeat)
+            return self._run(x, levels, scale, residual, worth, repeat, self.operand_line, reach, counts_dtype)
         # a residual branch of another shape: the current, their sum, and the search, one after the other
         precise = torch.float64 if self.weight.dtype == torch.int8 else torch.float32
-        current = self._run(x, None, None, None, None, 1).to(precise)
+        current = self._run(x, None, None, None, None).to(precise)
         mean = reference.add_residual(current, residual, None if worth is None else worth.to(precise))
         if scale is None:
             return functional.fire_counts(mean, levels.to(precise), repeat=repeat)
         return functional.fire_rates(mean, levels.to(precise), scale, repeat=repeat)
 
     def forward(self, x, residual=None):
-        """Distinct counts (or values) and a residual branch -> distinct counts, or rates."""
+        """Distinct counts (or values) and a residual branch -> distinct counts, or rates.
+
+        Counts are uint8; on a GPU layers with bfloat16 weights return them in bfloat16, which holds them exactly and spares whoever
+        multiplies them the conversion.
+        """
         if self.emits == "rates":
             return self._call(x, residual, self.scale.float())
         return self._call(x, residual, None)
 
     def counts(self, x, residual=None):
         """Spike counts 0..T, uint8, of the same inputs."""
-        found = self._call(x, residual, None)
+        found = self._call(x, residual, None).to(torch.uint8)
         return found if self.emits == "rates" else found * (self.timesteps // self.steps)
 
     def extra_repr(self):
@@ -182,9 +200,9 @@ class _Convolution:
         sizes = convolved(x.shape[2:], self.weight.shape[2:], self.stride, self.padding, self.dilation)
         return None if min(sizes) < 1 else torch.Size((x.shape[0], self.weight.shape[0], *sizes))
 
-    def _run(self, x, levels, scale, residual, residual_scale, repeat):
+    def _run(self, x, levels, scale, residual, residual_scale, repeat=1, line=None, reach=0, counts_dtype=None):
         return ops.call("conv2d_fire", x, self.weight, self.operand_bias, levels, scale, residual, residual_scale, self.stride,
-                        self.padding, self.dilation, self.groups, repeat, self._most)
+                        self.padding, self.dilation, self.groups, repeat, self._most, line, reach, counts_dtype)
 
     def _refuse(self, x):
         if self.counted:
@@ -227,8 +245,9 @@ class _Linear:
         fits = x.dim() and x.shape[-1] == self.weight.shape[1]
         return torch.Size((*x.shape[:-1], self.weight.shape[0])) if fits else None
 
-    def _run(self, x, levels, scale, residual, residual_scale, repeat):
-        return ops.call("linear_fire", x, self.weight, self.operand_bias, levels, scale, residual, residual_scale, repeat, self._most)
+    def _run(self, x, levels, scale, residual, residual_scale, repeat=1, line=None, reach=0, counts_dtype=None):
+        return ops.call("linear_fire", x, self.weight, self.operand_bias, levels, scale, residual, residual_scale, repeat,
+                        self._most, line, reach, counts_dtype)
 
     def _refuse(self, x):
         if self.counted:
@@ -289,7 +308,7 @@ class _Synaptic(_Weights, FullPrecisionBuffers):
         """uint8 -> currents or values."""
         if not self._fits(counts):
             self._refuse(counts)
-        return self._run(counts, None, self.operand_scale, None, None, 1)
+        return self._run(counts, None, self.operand_scale, None, None)
 
     def extra_repr(self):
         return f"weight={str(self.weight.dtype).removeprefix('torch.')} {list(self.weight.shape)}, timesteps={self.timesteps}"

@@ -4,11 +4,44 @@ import torch
 
 from pcsnn import functional, reference, validate
 from pcsnn.nn.precision import FullPrecisionBuffers
+from pcsnn.spacing import UNKNOWN, Spacing, find_spacing
 
 OUTPUTS = ("spikes", "counts", "rate")
 
 
-class _Neuron(FullPrecisionBuffers):
+class LevelBuffers(FullPrecisionBuffers):
+    """A neuron's level table and what is known of it, buffers that follow from its state."""
+
+    def _register_levels(self):
+        for name in ("levels", "line", "scale"):
+            self.register_buffer(name, None, persistent=False)
+
+    def _set_levels(self, table, repeat, like):
+        """A table in which each level stands `repeat` times, on the device of `like` and of its dtype."""
+        found = find_spacing(table)
+        found = found if found.repeat == repeat or found.reach else UNKNOWN
+        self.levels = table.to(like)
+        self.line = None if found.line is None else found.line.to(like.device)
+        self._repeat, self._reach = found.repeat, found.reach
+
+    def _apply(self, fn, recurse=True):
+        line = self.line
+        super()._apply(fn, recurse)
+        if line is not None and self.line.dtype != line.dtype:  # levels are rounded to float32, in double precision too
+            self.line = line.to(self.line.device)
+        return self
+
+    def _load_from_state_dict(self, *arguments):
+        super()._load_from_state_dict(*arguments)
+        self._derive()
+
+    @property
+    def spacing(self):
+        """The `pcsnn.spacing.Spacing` of the levels."""
+        return Spacing(self._repeat, self.line, self._reach)
+
+
+class _Neuron(LevelBuffers):
     """Threshold and amplitude are the state; levels and scale follow from them, after loading too."""
 
     def _register(self, threshold, amplitude):
@@ -18,12 +51,7 @@ class _Neuron(FullPrecisionBuffers):
             raise ValueError(f"amplitude: expected a number or [C] without NaN, got shape {tuple(worth.shape)}")
         self.register_buffer("threshold", theta.to(torch.float32))
         self.register_buffer("amplitude", torch.where(worth == torch.inf, 0.0, worth).to(torch.float32))
-        self.register_buffer("levels", None, persistent=False)
-        self.register_buffer("scale", None, persistent=False)
-        self._derive()
-
-    def _load_from_state_dict(self, *arguments):
-        super()._load_from_state_dict(*arguments)
+        self._register_levels()
         self._derive()
 
 
@@ -55,9 +83,7 @@ class ParallelSpikingNeuron(_Neuron):
         self._register(threshold, amplitude)
 
     def _derive(self):
-        table = functional.levels(self.threshold, self.timesteps, shift=self.shift)
-        self._repeat = validate.level_spacing(table)
-        self.levels = table.to(self.threshold)
+        self._set_levels(functional.levels(self.threshold, self.timesteps, shift=self.shift), 1, self.threshold)
         self.scale = reference.scale(self.amplitude.to(torch.float64), self.timesteps).to(self.threshold)
 
     def forward(self, current):
@@ -72,7 +98,7 @@ class ParallelSpikingNeuron(_Neuron):
         return (counts.to(precise) * reference.per_channel(self.scale.to(precise), counts.dim())).to(current.dtype)
 
     def _spikes(self, current, dtype, amplitude):
-        return functional.fire_spikes(current, self.levels, dtype, amplitude, repeat=self._repeat)
+        return functional.fire_spikes(current, self.levels, dtype, amplitude, spacing=self.spacing)
 
     def extra_repr(self):
         return f"timesteps={self.timesteps}, shift={self.shift}, output={self.output!r}"
@@ -123,9 +149,7 @@ class CollapsedNeuron(_Neuron):
     def _derive(self):
         table = functional.levels(self.threshold, self.timesteps, quantization_levels=self.quantization_levels,
                                   shift=self.shift, offset=self.offset, bend=self.bend)
-        m = reference.repeats(self.timesteps, self.quantization_levels)
-        self._repeat = m if validate.level_spacing(table) == m else 0
-        self.levels = table.to(self.threshold)
+        self._set_levels(table, reference.repeats(self.timesteps, self.quantization_levels), self.threshold)
         worth = self.amplitude.to(torch.float64)
         self.scale = (reference.scale(worth, self.timesteps, self.quantization_levels) if self._repeat
                       else reference.scale(worth, self.timesteps)).to(self.threshold)
@@ -150,22 +174,17 @@ class CollapsedNeuron(_Neuron):
     def forward(self, current, residual=None):
         """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
         current, residual = joined(current, residual)
-        return functional.fire_rates(current, self.levels, self.scale, residual, repeat=self._repeat, inplace=self.inplace)
+        return functional.fire_rates(current, self.levels, self.scale, residual, inplace=self.inplace, spacing=self.spacing)
 
     @property
     def spike(self):
         """What one spike is worth, [] or [C]: the amplitude, as `scale` rounds it."""
         return self.scale * (self.timesteps / max(self._repeat, 1))
 
-    @property
-    def spacing(self):
-        """How the levels are spaced, as `pcsnn.validate.level_spacing` says."""
-        return self._repeat
-
     def counts(self, current, residual=None):
         """Spike counts, uint8 [N, ...], of the same currents."""
         current, residual = joined(current, residual)
-        return functional.fire_counts(current, self.levels, residual, repeat=self._repeat)
+        return functional.fire_counts(current, self.levels, residual, spacing=self.spacing)
 
     def rates_of(self, counts, dtype=torch.float32):
         """Rates of given spike counts, bit-equal to what `forward` returns for them."""

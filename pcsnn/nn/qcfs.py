@@ -4,6 +4,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from pcsnn import ops, reference, validate
+from pcsnn.spacing import pack
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -12,8 +13,9 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z, threshold, levels):
         theta = threshold.detach().to(torch.float32).to(torch.float64)  # in a float64 network too, like the neuron's
-        table = reference.levels(theta, levels).to(z.dtype if z.dtype == torch.float64 else torch.float32)
-        out = ops.call("fire_rates", z, table, reference.scale(theta, levels), None, None, 1)
+        first, step = reference.line(theta, levels)
+        out = ops.call("fire_rates", z, reference.on_line(first, step, levels), reference.scale(theta, levels), None, None, 1, 0, 0,
+                       pack(first, step))
         ctx.save_for_backward(z, threshold, out)
         return out
 

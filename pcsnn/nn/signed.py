@@ -3,12 +3,11 @@
 import torch
 
 from pcsnn import functional, reference, validate
-from pcsnn.nn.neuron import joined
-from pcsnn.nn.precision import FullPrecisionBuffers
+from pcsnn.nn.neuron import LevelBuffers, joined
 from pcsnn.signed import balance_of, signed_levels
 
 
-class SignedNeuron(FullPrecisionBuffers):
+class SignedNeuron(LevelBuffers):
     """An activation that goes below zero, under time collapse: mean current in, rate out, at a cost independent of T (S1).
 
     k = #{x : mean >= levels_x}; rate = amplitude * (|k - turn| - low) / T, the activation rounded to a multiple of
@@ -34,7 +33,6 @@ class SignedNeuron(FullPrecisionBuffers):
     """
 
     exact = True
-    spacing = 0  # the levels are not evenly spaced
     TENSORS = ("amplitude", "lowest", "slope")
 
     def __init__(self, kind, timesteps, *, amplitude, lowest, slope=None, inplace=False):
@@ -46,23 +44,18 @@ class SignedNeuron(FullPrecisionBuffers):
         self.register_buffer("amplitude", worth.to(torch.float32))
         self.register_buffer("lowest", torch.as_tensor(lowest).detach().to("cpu", torch.float32))
         self.register_buffer("slope", None if slope is None else torch.as_tensor(slope).detach().to("cpu", torch.float32))
-        self.register_buffer("levels", None, persistent=False)
-        self.register_buffer("scale", None, persistent=False)
+        self._register_levels()
         self._derive()
 
     def _derive(self):
         quantum = self._quantum(self.timesteps)
         levels, self.turn, self.low = signed_levels(self.kind, quantum, self.timesteps, self.lowest.item(), self.slope)
-        self.levels = levels.to(self.amplitude)
+        self._set_levels(levels, 0, self.amplitude)  # a signed table counts every level once, whatever repeats
         self.scale = reference.scale(self.amplitude.to(torch.float64), self.timesteps).to(self.amplitude)
 
     def _quantum(self, timesteps):
         validate.timesteps(timesteps)
         return self.amplitude.double().item() / timesteps
-
-    def _load_from_state_dict(self, *arguments):
-        super()._load_from_state_dict(*arguments)
-        self._derive()
 
     def configuration(self):
         """The arguments that are no tensors."""
@@ -86,13 +79,13 @@ class SignedNeuron(FullPrecisionBuffers):
     def forward(self, current, residual=None):
         """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
         current, residual = joined(current, residual)
-        return functional.fire_rates(current, self.levels, self.scale, residual, repeat=0, inplace=self.inplace,
-                                     turn=self.turn, low=self.low)
+        return functional.fire_rates(current, self.levels, self.scale, residual, inplace=self.inplace, turn=self.turn,
+                                     low=self.low, spacing=self.spacing)
 
     def counts(self, current, residual=None):
         """Levels reached, k, uint8 [N, ...]; `balance` says how many spikes that is."""
         current, residual = joined(current, residual)
-        return functional.fire_counts(current, self.levels, residual, repeat=0)
+        return functional.fire_counts(current, self.levels, residual, spacing=self.spacing)
 
     def balance(self, counts):
         """Positive less negative spikes, int32 [N, ...], of given k."""

@@ -2,6 +2,8 @@
 
 import torch
 
+from pcsnn.spacing import UNKNOWN, Spacing, find_spacing
+
 CURRENTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SPIKES = (torch.uint8, torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.float64)
 TIMESTEPS = (1, 2, 3, 4, 7, 8, 13, 32, 100, 255)
@@ -20,6 +22,17 @@ def thresholds(channels, generator, dead=True):
     if dead and channels > 1:
         theta[channels // 2] = torch.inf
     return theta
+
+
+def searches(levels):
+    """The Spacing of every way to search a table: the table alone, and its line, or one fitted to it, where it has one."""
+    found = find_spacing(levels)
+    ways = [UNKNOWN]
+    if found.repeat > 1:
+        ways.append(Spacing(found.repeat, None, 0))
+    if found.line is not None:
+        ways.append(found)
+    return ways
 
 
 def near_levels(levels, shape, dtype, generator, specials=True):
