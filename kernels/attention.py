@@ -14,6 +14,7 @@ import triton.language as tl
 
 from pcsnn.kernels import common
 from pcsnn.kernels.common import load_row, search
+from pcsnn.kernels.launch import Launch, run
 from pcsnn.linear_attention import keys_first, split_heads
 
 MAX_WIDTH = 256  # features of a head of queries, all of which a program holds
@@ -174,7 +175,8 @@ def plan(out, query, key, value, levels, scale, heads, causal, repeat, line=None
     else:
         kernel, arguments = attention_kernel, arguments | dict(key_ptr=key, keys=key.shape[1])
         constants |= dict(KEYS=share.keys, WIDTH=max(triton.next_power_of_2(width), 16), CAUSAL=causal)
-    return common.Launch(kernel, images * heads * row_tiles * column_tiles, arguments, constants, share.threads, share.stages)
+    return Launch(kernel, images * heads * row_tiles * column_tiles, arguments, constants, share.threads, share.stages,
+                  method.derived)
 
 
 def spiking_attention(query, key, value, levels, scale, heads, causal, repeat, line=None, reach=0):
@@ -191,7 +193,7 @@ def spiking_attention(query, key, value, levels, scale, heads, causal, repeat, l
     if sums_keys_first(*sizes, causal, query.element_size()):
         key, value = None, split_heads(key, heads).transpose(-2, -1).float() @ split_heads(value, heads).float()
     key = None if key is None else key.contiguous()
-    line = None if line is None else line.contiguous()
-    plan(out, query.contiguous(), key, value.contiguous(), levels.contiguous(), scale.contiguous(), heads, causal, repeat, line,
-         reach)()
+    query, value, levels, scale, line = common.contiguous(query, value, levels, scale, line)
+    run(plan, dict(out=out, query=query, key=key, value=value, levels=levels, scale=scale, line=line), heads=heads, causal=causal,
+        repeat=repeat, reach=reach)
     return out

@@ -1,6 +1,5 @@
 """What the kernels share: memory layout, configurations, the launch, the channel of a neuron, the search."""
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -8,10 +7,10 @@ import torch
 import triton
 import triton.language as tl
 
+from pcsnn.kernels.launch import THREADS
 from pcsnn.remembered import remembered
 from pcsnn.spacing import probes
 
-THREADS = 128
 FULL = 512       # programs that fill a large GPU several times over; smaller ones where larger ones give fewer
 NARROW = 4       # neurons a thread, at least: 128-bit loads of float32 all the same
 NARROWEST = 128  # columns of a tile, at least, where a plane has as many
@@ -48,6 +47,11 @@ def as_dense(tensor):
     return tensor if is_dense(tensor) else torch.empty_like(tensor).copy_(tensor)
 
 
+def contiguous(*tables):
+    """Tables as they are, or their copies where they are not contiguous; None stays."""
+    return [table if table is None or table.is_contiguous() else table.contiguous() for table in tables]
+
+
 def steps_like(step, timesteps, dtype):
     """An empty [T, N, ...] whose every step is dense and in the layout of `step` [N, ...]."""
     layout = torch.empty_like(step, dtype=dtype)
@@ -59,41 +63,7 @@ def as_bytes(tensor):
     return tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
 
 
-# ---- launch -----------------------------------------------------------------------------------------------------------
-class Launch(NamedTuple):
-    """One launch of a kernel: what the launchers run, and what inspection and tests compile."""
-
-    kernel: object
-    programs: int
-    arguments: dict  # by name: tensors, integers, None for a pointer that is not used
-    constants: dict
-    threads: int = THREADS
-    stages: int | None = None  # loads in flight of a loop with a product; None: there is no such loop
-
-    def options(self, warp_size):
-        """How Triton is to compile and run it on a GPU of that warp size."""
-        staged = {} if self.stages is None else dict(num_stages=self.stages)
-        return dict(num_warps=self.threads // warp_size, enable_fp_fusion=False, **staged)  # a comparison must not flip
-
-    def __call__(self):
-        device = self.arguments["out_ptr"].device
-        if device.type == "cpu":  # the interpreter
-            self.kernel[(self.programs,)](**self.arguments, **self.constants)
-            return
-        with torch.cuda.device(device):
-            self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options(warp_size(device.index)))
-
-
-@functools.cache
-def warp_size(device_index):
-    return torch.cuda.get_device_properties(device_index).warp_size
-
-
-def aligned(*tensors):
-    """Whether every tensor that is not None starts on 16 bytes."""
-    return not any(tensor.data_ptr() % 16 for tensor in tensors if tensor is not None)
-
-
+# ---- how programs share the neurons ---------------------------------------------------------------------------------
 class Tiles(NamedTuple):
     """Dense neurons [N, C, ...] as a matrix in memory, [rows, columns], and how programs share it.
 
@@ -165,10 +135,15 @@ def row_constants(**tables):
 
 
 class Method(NamedTuple):
-    """How a kernel looks for a count: arguments and constants of `search`."""
+    """How a kernel looks for a count: arguments and constants of `search`, and `Launch.derived`."""
 
     arguments: dict
     constants: dict
+    derived: dict = {}
+
+
+def _transposed(levels):
+    return remembered(levels, "transposed", lambda: levels.t().contiguous())
 
 
 def search_method(levels, line, repeat, reach, by_columns=False):
@@ -185,14 +160,18 @@ def search_method(levels, line, repeat, reach, by_columns=False):
     if line is not None and reach == 0:
         return Method(arguments | dict(levels_ptr=None, line_ptr=line), constants | dict(LINE=1) | row_constants(line=(line, 2)))
     constants |= row_constants(levels=(levels, 2))
+    derived = {}
     if by_columns and constants["LEVELS_ROWS"]:
-        transposed = remembered(levels, "transposed", lambda: levels.t().contiguous())
-        arguments |= dict(levels_ptr=transposed, level_stride=levels.shape[0], channel_stride=1)
+        arguments |= dict(levels_ptr=_transposed(levels), level_stride=levels.shape[0], channel_stride=1)
+        derived = dict(levels_ptr=("levels", _transposed))
     if timesteps // repeat <= SCANNED:
-        return Method(arguments, constants | dict(STEPS=-1))
-    if line is None:
-        return Method(arguments, constants | dict(STEPS=timesteps.bit_length()))
-    return Method(arguments | dict(line_ptr=line), constants | dict(LINE=2, STEPS=probes(reach)) | row_constants(line=(line, 2)))
+        constants |= dict(STEPS=-1)
+    elif line is None:
+        constants |= dict(STEPS=timesteps.bit_length())
+    else:
+        arguments |= dict(line_ptr=line)
+        constants |= dict(LINE=2, STEPS=probes(reach)) | row_constants(line=(line, 2))
+    return Method(arguments, constants, derived)
 
 
 # Recompiling for an argument's value (1, multiples of 16) pays for row lengths only, and those UNIT tells of.

@@ -5,6 +5,7 @@ import triton.language as tl
 
 from pcsnn.kernels import common
 from pcsnn.kernels.common import channel_of, place, spike_values
+from pcsnn.kernels.launch import Launch, run
 
 _UNSPECIALISED = ("rows", "units", "channels", "column_tiles", "timesteps")
 
@@ -32,7 +33,7 @@ def plan(out, counts, timesteps, order, amplitude):
     tiles = common.tiles(counts, any(rows.values()), 16 // out.element_size())
     arguments = dict(counts_ptr=counts, out_ptr=out, order_ptr=order, amplitude_ptr=amplitude, neurons=counts.numel(),
                      timesteps=timesteps, **tiles.arguments())
-    return common.Launch(expand_spikes_kernel, tiles.programs, arguments, dict(**tiles.constants(), **rows), tiles.threads)
+    return Launch(expand_spikes_kernel, tiles.programs, arguments, dict(**tiles.constants(), **rows), tiles.threads)
 
 
 def expand_spikes(counts, timesteps, order, dtype, amplitude):
@@ -42,6 +43,7 @@ def expand_spikes(counts, timesteps, order, dtype, amplitude):
     """
     out = common.steps_like(counts, timesteps, dtype)
     if out.numel():
-        order, amplitude = (None if table is None else table.contiguous() for table in (order, amplitude))
-        plan(common.as_bytes(out), common.as_dense(counts), timesteps, order, amplitude)()
+        order, amplitude = common.contiguous(order, amplitude)
+        run(plan, dict(out=common.as_bytes(out), counts=common.as_dense(counts), order=order, amplitude=amplitude),
+            timesteps=timesteps)
     return out

@@ -6,6 +6,7 @@ import triton.language as tl
 
 from pcsnn.kernels import common
 from pcsnn.kernels.common import channel_of, load_row, place, search
+from pcsnn.kernels.launch import Launch, run
 
 NEURONS_A_THREAD, THREADS = 32, 256  # of a program, where there are neurons enough
 GATHERED = 8  # neurons a thread where each reads levels of its own
@@ -52,15 +53,15 @@ def plan(out, current, levels, scale, residual, residual_scale, repeat, turn=0, 
                      residual_scale_ptr=residual_scale, turn=turn, low=low, **method.arguments, **tiles.arguments())
     constants = dict(**method.constants, **tiles.constants(), SIGNED=bool(turn or low),
                      **common.row_constants(scale=(scale, 1), residual_scale=(residual_scale, 1)))
-    return common.Launch(fire_mean_kernel, tiles.programs, arguments, constants, tiles.threads)
+    return Launch(fire_mean_kernel, tiles.programs, arguments, constants, tiles.threads, derived=method.derived)
 
 
 def _fire(out, current, levels, scale, residual, residual_scale, repeat, turn, low, line, reach):
     if residual is not None:
         residual = common.in_layout_of(residual, current)
-    levels, scale, residual_scale, line = (None if table is None else table.contiguous()
-                                           for table in (levels, scale, residual_scale, line))
-    plan(out, current, levels, scale, residual, residual_scale, repeat, turn, low, line, reach)()
+    levels, scale, residual_scale, line = common.contiguous(levels, scale, residual_scale, line)
+    run(plan, dict(out=out, current=current, levels=levels, scale=scale, residual=residual, residual_scale=residual_scale,
+                   line=line), repeat=repeat, turn=turn, low=low, reach=reach)
 
 
 def fire_counts(current, levels, residual, residual_scale, repeat, line=None, reach=0):
@@ -91,3 +92,5 @@ def fire_rates_(current, levels, scale, residual, residual_scale, repeat, turn=0
     _fire(dense, dense, levels, scale, residual, residual_scale, repeat, turn, low, line, reach)
     if dense is not current:
         current.copy_(dense)
+    elif not current.is_inference():
+        torch.autograd.graph.increment_version(current)

@@ -5,6 +5,7 @@ import triton.language as tl
 
 from pcsnn.kernels import common
 from pcsnn.kernels.common import channel_of, place, search, spike_values
+from pcsnn.kernels.launch import Launch, run
 
 
 @triton.jit(do_not_specialize=common.UNSPECIALISED)
@@ -53,7 +54,7 @@ def plan(out, current, levels, amplitude, repeat, line=None, reach=0):
     arguments = dict(current_ptr=current, out_ptr=out, amplitude_ptr=amplitude, neurons=step.numel(), time_stride=time_stride,
                      **method.arguments, **tiles.arguments())
     constants = dict(**method.constants, **tiles.constants(), UNROLL=_unroll(current), **common.row_constants(amplitude=(amplitude, 1)))
-    return common.Launch(fire_spikes_kernel, tiles.programs, arguments, constants, tiles.threads)
+    return Launch(fire_spikes_kernel, tiles.programs, arguments, constants, tiles.threads, derived=method.derived)
 
 
 def fire_spikes(current, levels, amplitude, out_dtype, repeat, line=None, reach=0):
@@ -67,6 +68,7 @@ def fire_spikes(current, levels, amplitude, out_dtype, repeat, line=None, reach=
         return out
     if not common.is_dense(step):
         current = common.steps_like(step, current.shape[0], current.dtype).copy_(current)
-    levels, amplitude, line = (None if table is None else table.contiguous() for table in (levels, amplitude, line))
-    plan(common.as_bytes(out), current, levels, amplitude, repeat, line, reach)()
+    levels, amplitude, line = common.contiguous(levels, amplitude, line)
+    run(plan, dict(out=common.as_bytes(out), current=current, levels=levels, amplitude=amplitude, line=line), repeat=repeat,
+        reach=reach)
     return out

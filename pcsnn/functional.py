@@ -12,6 +12,7 @@ from pcsnn import ops, reference, validate
 from pcsnn.attention import spiking_attention
 from pcsnn.fused import conv2d_fire, linear_fire, max_pool2d, sum_pool2d, whole_levels
 from pcsnn.signed import signed_levels
+from pcsnn.remembered import remembered
 from pcsnn.spacing import spacing_of
 
 __all__ = ["conv2d_fire", "expand_spikes", "fire_counts", "fire_rates", "fire_spikes", "levels", "linear_fire", "max_pool2d",
@@ -61,7 +62,9 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
     return reference.levels(theta, timesteps, quantization_levels, shift, offset, bend)
 
 
-def _check_current(current, levels, residual, residual_scale, **others):
+def _check_mean(current, levels, residual, residual_scale, scale):
+    """What `fire_counts`, scale None, and `fire_rates` ask of their tensors."""
+    validate.tensor("current", current, validate.CURRENT_DTYPES, 1)
     validate.level_table(levels, current.shape, current.dtype)
     if residual is None:
         if residual_scale is not None:
@@ -75,15 +78,17 @@ def _check_current(current, levels, residual, residual_scale, **others):
                              f"residual is {residual.dtype}, residual_scale is {'given' if residual_scale is not None else 'None'}")
         if residual_scale is not None:
             validate.per_layer_or_channel("residual_scale", residual_scale, current.shape, (torch.float32, torch.float64))
-    validate.same_device(current=current, levels=levels, residual=residual, residual_scale=residual_scale, **others)
-    validate.no_gradient(current=current, residual=residual)
+    validate.same_device(current=current, levels=levels, residual=residual, residual_scale=residual_scale, scale=scale)
+    if scale is not None:
+        validate.per_layer_or_channel("scale", scale, current.shape, (torch.float32, torch.float64))
 
 
-def _as_scalar_tensor(name, value, current):
+def _as_scalar_tensor(name, value, like):
+    """A number as a tensor where `like` is; anything that is no tensor there is left to the checks."""
     if isinstance(value, torch.Tensor):
         return value
     validate.number(name, value)
-    return torch.tensor(float(value), dtype=torch.float32, device=current.device)
+    return torch.tensor(float(value), dtype=torch.float32, device=getattr(like, "device", None))
 
 
 def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=None, spacing=None):
@@ -104,10 +109,10 @@ def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=N
         TypeError, ValueError: a dtype, shape, device or level table that does not fit.
         RuntimeError: an input requires a gradient.
     """
-    validate.tensor("current", current, validate.CURRENT_DTYPES, 1)
-    if residual is not None and residual_scale is not None:
+    if residual_scale is not None and residual is not None:
         residual_scale = _as_scalar_tensor("residual_scale", residual_scale, current)
-    _check_current(current, levels, residual, residual_scale)
+    validate.once(_check_mean, current, levels, residual, residual_scale, None)
+    validate.no_gradient(current=current, residual=residual)
     repeat, line, reach = spacing or spacing_of(levels, repeat, False)
     return ops.call("fire_counts", current, levels, residual, residual_scale, repeat, line, reach)
 
@@ -130,11 +135,8 @@ def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None, *, repea
         TypeError, ValueError: a dtype, shape, device or level table that does not fit.
         RuntimeError: `current` requires a gradient.
     """
-    validate.tensor("current", current, validate.CURRENT_DTYPES, 2)
-    validate.integer("current.shape[0], the time-steps", current.shape[0], 1, validate.MAX_TIMESTEPS)
-    validate.level_table(levels, current.shape[1:], current.dtype, current.shape[0])
-    amplitude = _check_amplitude(amplitude, out_dtype, "out_dtype", current.shape[1:], current)
-    validate.same_device(current=current, levels=levels, amplitude=amplitude)
+    amplitude = _amplitude(amplitude, out_dtype, "out_dtype", current)
+    validate.once(_check_trains, current, levels, amplitude)
     validate.no_gradient(current=current)
     repeat, line, reach = spacing or spacing_of(levels, repeat, False)
     return ops.call("fire_spikes", current, levels, amplitude, out_dtype, repeat, line, reach)
@@ -156,28 +158,41 @@ def expand_spikes(counts, timesteps, order=None, dtype=torch.uint8, amplitude=No
     Raises:
         TypeError, ValueError: a dtype, shape, device or order that does not fit.
     """
+    amplitude = _amplitude(amplitude, dtype, "dtype", counts)
+    validate.once(_check_counts, counts, timesteps, order, amplitude)
+    if order is not None:
+        if order.shape != (timesteps,) or not (torch.compiler.is_compiling() or remembered(
+                order, "permutation", lambda: torch.equal(order.sort().values.cpu(), torch.arange(timesteps)))):
+            raise ValueError(f"order: expected a permutation of 0..{timesteps - 1}, got shape {tuple(order.shape)}")
+    return ops.call("expand_spikes", counts, timesteps, order, dtype, amplitude)
+
+
+def _check_trains(current, levels, amplitude):
+    validate.tensor("current", current, validate.CURRENT_DTYPES, 2)
+    validate.integer("current.shape[0], the time-steps", current.shape[0], 1, validate.MAX_TIMESTEPS)
+    validate.level_table(levels, current.shape[1:], current.dtype, current.shape[0])
+    if amplitude is not None:
+        validate.per_layer_or_channel("amplitude", amplitude, current.shape[1:], (torch.float32, torch.float64))
+    validate.same_device(current=current, levels=levels, amplitude=amplitude)
+
+
+def _check_counts(counts, timesteps, order, amplitude):
     validate.tensor("counts", counts, (torch.uint8,), 1)
     validate.timesteps(timesteps)
     if order is not None:
         validate.tensor("order", order, (torch.int64,))
-        if order.shape != (timesteps,) or (not torch.compiler.is_compiling() and not
-                                           torch.equal(order.sort().values.cpu(), torch.arange(timesteps))):
-            raise ValueError(f"order: expected a permutation of 0..{timesteps - 1}, got shape {tuple(order.shape)}")
-    amplitude = _check_amplitude(amplitude, dtype, "dtype", counts.shape, counts)
+    if amplitude is not None:
+        validate.per_layer_or_channel("amplitude", amplitude, counts.shape, (torch.float32, torch.float64))
     validate.same_device(counts=counts, order=order, amplitude=amplitude)
-    return ops.call("expand_spikes", counts, timesteps, order, dtype, amplitude)
 
 
-def _check_amplitude(amplitude, dtype, name, shape, like):
+def _amplitude(amplitude, dtype, name, like):
+    """The amplitude as a tensor on the device of `like`, or None, for spikes of `dtype`."""
     if dtype not in validate.SPIKE_DTYPES:
         raise TypeError(f"{name}: expected {' or '.join(map(str, validate.SPIKE_DTYPES))}, got {dtype}")
-    if amplitude is None:
-        return None
-    if not dtype.is_floating_point:
+    if amplitude is not None and not dtype.is_floating_point:
         raise TypeError(f"{name}: expected a floating dtype with an amplitude, got {dtype}")
-    amplitude = _as_scalar_tensor("amplitude", amplitude, like)
-    validate.per_layer_or_channel("amplitude", amplitude, shape, (torch.float32, torch.float64))
-    return amplitude
+    return None if amplitude is None else _as_scalar_tensor("amplitude", amplitude, like)
 
 
 def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, repeat=None, inplace=False, turn=0,
@@ -202,12 +217,11 @@ def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, re
         TypeError, ValueError: a dtype, shape, device or level table that does not fit.
         RuntimeError: an input requires a gradient.
     """
-    validate.tensor("current", current, validate.CURRENT_DTYPES, 1)
     scale = _as_scalar_tensor("scale", scale, current)
-    if residual is not None and residual_scale is not None:
+    if residual_scale is not None and residual is not None:
         residual_scale = _as_scalar_tensor("residual_scale", residual_scale, current)
-    _check_current(current, levels, residual, residual_scale, scale=scale)
-    validate.per_layer_or_channel("scale", scale, current.shape, (torch.float32, torch.float64))
+    validate.once(_check_mean, current, levels, residual, residual_scale, scale)
+    validate.no_gradient(current=current, residual=residual)
     validate.integer("turn", turn, 0, levels.shape[-1])
     validate.integer("low", low, 0, levels.shape[-1])
     repeat, line, reach = spacing or spacing_of(levels, repeat, True)

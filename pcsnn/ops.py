@@ -210,9 +210,18 @@ _BACKENDS = ("reference", "c++", "triton")
 _forced = None
 
 
+def _is_plain(tensor):
+    """Whether nothing but the kernel itself has to hear of an operator on this tensor: no tracing, no mode, no subclass."""
+    return (type(tensor) is torch.Tensor and not torch._C._len_torch_dispatch_stack()
+            and torch._C._functorch.peek_interpreter_stack() is None and torch._C._get_tracing_state() is None)
+
+
 def call(name, *arguments):
     """Run an operator: on the backend of its device, or on the one that `use_backend` forces."""
     if _forced is None:
+        first = arguments[0]
+        if first.is_cuda and not torch.compiler.is_compiling() and _is_plain(first):  # the dispatcher takes longer than a launch
+            return getattr(kernels, name)(*arguments)
         return _OPERATORS[name](*arguments)
     if _forced == "reference":
         return _REFERENCE[name](*arguments)

@@ -18,6 +18,31 @@ _MAX_START = 2.0**16
 _STEP_RANGE = (1e-30, 1e30)
 
 
+_REMEMBERED = 4096  # kinds of arguments, after which they are checked anew
+_passed = set()
+
+
+def _kind(value):
+    return (value.dtype, value.shape, value.device) if isinstance(value, torch.Tensor) else (type(value), value)
+
+
+def once(check, *arguments):
+    """check(*arguments), which looks at no more of tensors than dtype, shape and device, once for each kind of arguments."""
+    if torch.compiler.is_compiling():
+        return check(*arguments)
+    key = check, *map(_kind, arguments)
+    try:
+        if key in _passed:
+            return None
+    except TypeError:  # something that cannot be hashed, and the check will name
+        return check(*arguments)
+    check(*arguments)
+    if len(_passed) >= _REMEMBERED:
+        _passed.clear()
+    _passed.add(key)
+    return None
+
+
 def tensor(name, value, dtypes=None, min_dim=0):
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")

@@ -10,7 +10,7 @@ from gpu_free import cases
 from gpu_free.cases import CURRENTS, SPIKES, Guarded, assert_same, in_chunks, name
 from gpu_free.cpu_kernel import run_compiled
 from pcsnn import functional, kernels, reference
-from pcsnn.kernels import common, expansion, mean_current, spike_trains
+from pcsnn.kernels import expansion, mean_current, spike_trains
 
 pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled")
 MAP_NORESERVE = 0x4000  # Linux's; mmap has the name from Python 3.13 on
@@ -37,27 +37,42 @@ def sliding_trains(mean, timesteps):
     return flat.as_strided((timesteps, *mean.shape), (step, *mean.stride()))
 
 
+LAYOUTS = ("planes", "channels last")
+
+
+def laid_out(values, layout):
+    """[1, C, M] with the pixels of a channel side by side, or with the channels of a pixel."""
+    return values if layout == "planes" else values.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @shapes
 @dtypes
-def test_counts_and_rates(dtype, shape):
+def test_counts_and_rates(dtype, shape, layout):
     generator = torch.Generator().manual_seed(1)
     misaligned = int(shape == ODD)
     theta = cases.thresholds(shape[1], generator)
     for timesteps in TIMESTEPS:
-        uniform, by_channel = functional.levels(1.25, timesteps), functional.levels(theta, timesteps)
-        tables = [(by_channel, (1, 0) if timesteps in (4, 13, 255) else (1,))]
-        if timesteps < 100:
-            tables.append((uniform, (1,)))
-        for levels, repeats in tables:
-            current = cases.near_levels(levels, shape, dtype, generator)
+        by_channel = functional.levels(theta, timesteps)
+        tables = [(by_channel, cases.searches(by_channel)[::-1 if timesteps in (4, 13, 255) else -2])]
+        if timesteps in (4, 32):  # near a line, and far from one
+            tables += [(levels, cases.searches(levels)) for levels in ((by_channel ** 1.2).sort().values,
+                                                                       (by_channel ** 3).sort().values)]
+        if timesteps < 100 and layout == "planes":
+            uniform = functional.levels(1.25, timesteps)
+            tables.append((uniform, cases.searches(uniform)[-1:]))
+        for levels, ways in tables:
+            current = laid_out(cases.near_levels(levels, shape, dtype, generator), layout)
             expected = in_chunks(lambda c: reference.fire_counts(c, levels), current)
-            for repeat in repeats:
-                out = Guarded(shape, strides(shape), torch.uint8, misaligned)
-                assert_same(run(mean_current.plan(out.tensor, current, levels, None, None, None, repeat), out), expected)
+            for repeat, line, reach in ways:
+                out = Guarded(shape, current.stride(), torch.uint8, misaligned)
+                launch = mean_current.plan(out.tensor, current, levels, None, None, None, repeat, 0, 0, line, reach)
+                assert_same(run(launch, out), expected)
         scale = torch.rand(shape[1], generator=generator)
-        current = cases.near_levels(by_channel, shape, dtype, generator)
-        out = Guarded(shape, strides(shape), dtype, misaligned)
-        assert_same(run(mean_current.plan(out.tensor, current, by_channel, scale, None, None, 1), out),
+        current = laid_out(cases.near_levels(by_channel, shape, dtype, generator), layout)
+        out = Guarded(shape, current.stride(), dtype, misaligned)
+        line = cases.searches(by_channel)[-1].line
+        assert_same(run(mean_current.plan(out.tensor, current, by_channel, scale, None, None, 1, 0, 0, line), out),
                     in_chunks(lambda c: reference.fire_rates(c, by_channel, scale), current))
 
 
@@ -74,12 +89,12 @@ def test_residual_in_place(dtype, shape):
         # The sum lies at a level, and rounding the product before it, or not, decides.
         current = (cases.near_levels(levels, shape, dtype, generator).float() - branch).to(dtype)
         for residual, residual_scale in ((counts, scale), (branch.to(dtype), None)):
-            repeat = 0 if by_channel else 4
-            out = Guarded(shape, strides(shape), dtype)
-            out.tensor.copy_(current)
-            launch = mean_current.plan(out.tensor, out.tensor, levels, scale, residual, residual_scale, repeat)
-            assert_same(run(launch, out), in_chunks(
-                lambda c, r: reference.fire_rates(c, levels, scale, r, residual_scale, max(repeat, 1)), current, residual))
+            for repeat, line, reach in cases.searches(levels)[1:]:  # in steps of 4, without and with the line
+                out = Guarded(shape, strides(shape), dtype)
+                out.tensor.copy_(current)
+                launch = mean_current.plan(out.tensor, out.tensor, levels, scale, residual, residual_scale, repeat, 0, 0, line, reach)
+                assert_same(run(launch, out), in_chunks(
+                    lambda c, r: reference.fire_rates(c, levels, scale, r, residual_scale, repeat), current, residual))
 
 
 def counts_of_trains(current, levels):
@@ -100,9 +115,9 @@ def test_spikes(dtype, shape, timesteps):
     current = sliding_trains(cases.near_levels(levels, shape, dtype, generator, specials=False), timesteps)
     current[:, :, 0, :1000:7] = torch.nan
     silent = (timesteps - in_chunks(lambda c: counts_of_trains(c, levels), current)).to(torch.uint8)
-    for repeat in (1, 0) if timesteps in (13, 255) else (1,):
+    for repeat, line, reach in cases.searches(levels)[::-1 if timesteps in (13, 255) else -2]:
         out = Guarded((timesteps, *shape), (current[0].numel(), *strides(shape)), torch.uint8, int(shape == ODD))
-        spikes = run(spike_trains.plan(out.tensor, current, levels, None, repeat), out)
+        spikes = run(spike_trains.plan(out.tensor, current, levels, None, repeat, line, reach), out)
         for step in range(timesteps):  # (7): the last steps fire
             assert_same(spikes[step], (silent <= step).view(torch.uint8))
 
@@ -122,20 +137,12 @@ def test_spike_dtypes_and_amplitudes(dtype, shape):
     for current_dtype, worth, places in forms:
         current = sliding_trains(cases.near_levels(levels, shape, current_dtype, generator), timesteps)
         out = Guarded((timesteps, *shape), (counts.numel(), *strides(shape)), torch.uint8 if dtype == torch.bool else dtype)
-        assert_same(run(spike_trains.plan(out.tensor, current, levels, worth, 1), out).view(dtype),
+        line = cases.searches(levels)[-1].line
+        assert_same(run(spike_trains.plan(out.tensor, current, levels, worth, 1, line), out).view(dtype),
                     in_chunks(lambda c: reference.fire_spikes(c, levels, worth, dtype), current))
         out.tensor.zero_()
         assert_same(run(expansion.plan(out.tensor, counts, timesteps, places, worth), out).view(dtype),
                     in_chunks(lambda c: reference.expand_spikes(c, timesteps, places, dtype, worth), counts))
-
-
-def test_channels_by_multiplication_equal_those_by_division():
-    x = torch.cat([torch.arange(2**16), torch.randint(2**31, (2**16,), generator=torch.Generator().manual_seed(5)),
-                   torch.arange(2**31 - 2**16, 2**31)])
-    for divisor in (1, 2, 3, 5, 7, 16, 49, 64, 112 * 112, 65537, 2**20 - 1, 2**30, 2**30 + 1, 2**31 - 1):
-        multiplier, shift = common.divisor(divisor)
-        near = torch.cat([x, *((x // divisor * divisor + d).clamp(0, 2**31 - 1) for d in (-1, 0, 1))])
-        assert multiplier < 2**32 and torch.equal(near * multiplier >> shift, near // divisor)
 
 
 def reserve(dtype, shape):
@@ -153,8 +160,9 @@ def test_more_than_2_to_31_neurons(kind):
     levels, scale = functional.levels(torch.tensor([0.5, 1.0]), 13), torch.tensor([0.25, 0.75])
     current, out = reserve(torch.float16, shape), reserve(torch.uint8 if kind == "counts" else torch.float16, shape)
     current[0, 1, -tail:] = values = cases.near_levels(levels[1], (tail,), torch.float16, generator)
-    launch = mean_current.plan(out, current, levels, scale if kind == "rates" else None, None, None, 1)
-    run_compiled(launch, first=launch.programs - tail // launch.constants["BLOCK"])
+    line = cases.searches(levels)[-1].line
+    launch = mean_current.plan(out, current, levels, scale if kind == "rates" else None, None, None, 1, 0, 0, line)
+    run_compiled(launch, first=launch.programs - tail // launch.constants["COLUMNS"])
     expected = (reference.fire_counts(values, levels[1]) if kind == "counts"
                 else reference.fire_rates(values, levels[1], scale[1]))
     assert_same(out[0, 1, -tail:], expected)
@@ -163,13 +171,13 @@ def test_more_than_2_to_31_neurons(kind):
 @pytest.mark.parametrize("kind", ("spikes", "expanded"))
 def test_more_than_2_to_31_spikes(kind):
     generator = torch.Generator().manual_seed(7)
-    neurons, timesteps, tail = 2**24 + 2**11, 255, 2**11
+    neurons, timesteps, tail = 2**24 + 2**11, 255, 2**11  # the last program's
     levels = functional.levels(1.0, timesteps)
     out = reserve(torch.uint8, (timesteps, neurons))
     if kind == "spikes":
         current = reserve(torch.float16, (timesteps, neurons))
         current[:, -tail:] = cases.trains(levels, timesteps, (tail,), torch.float16, generator)
-        launch = spike_trains.plan(out, current, levels, None, 1)
+        launch = spike_trains.plan(out, current, levels, None, 1, cases.searches(levels)[-1].line)
         expected = reference.fire_spikes(current[:, -tail:], levels)
     else:
         counts = torch.randint(256, (neurons,), generator=generator).to(torch.uint8)

@@ -13,6 +13,7 @@ import ctypes
 import functools
 import pathlib
 import re
+import struct
 import subprocess
 import tempfile
 
@@ -149,12 +150,19 @@ def _special_value(match):
     return f"{kind} {before or ''}{prefix}{bits:X}"
 
 
+def _float_bits(match):
+    """Triton's LLVM writes some numbers as their bits, f0x...; llvmlite's wants those of the equal double."""
+    value, = struct.unpack(">f" if len(match[1]) == 8 else ">d", bytes.fromhex(match[1]))
+    return f"0x{struct.pack('>d', value).hex().upper()}"
+
+
 def _portable(ir):
     """AMD LLVM IR, less what names the target, debug information and attributes."""
     for pattern in _TARGET_WORDS:
         ir = re.sub(pattern, "", ir, flags=re.M)
     ir = re.sub(r"@global_smem = external .*",
                 f"@global_smem = internal global [{_SHARED_BYTES} x i8] zeroinitializer, align 16", ir)
+    ir = re.sub(r"\bf0x([0-9A-F]{16}|[0-9A-F]{8})\b", _float_bits, ir)
     return re.sub(r"\b(double|float|half|bfloat) (%[\w.]+, )?([+-])(inf|nan)(?:\(0x(\w+)\))?", _special_value, ir)
 
 

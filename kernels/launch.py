@@ -1,0 +1,117 @@
+"""The launch of a kernel: a value that is run, inspected and tested, and that a GPU is told again without working it out anew."""
+
+import functools
+from typing import NamedTuple
+
+import torch
+import triton
+
+THREADS = 128
+REMEMBERED = 4096  # kinds of launches, after which they are worked out anew
+
+
+class Launch(NamedTuple):
+    """One launch of a kernel: what the launchers run, and what inspection and tests compile."""
+
+    kernel: object
+    programs: int
+    arguments: dict  # by name: tensors, integers, None for a pointer that is not used
+    constants: dict
+    threads: int = THREADS
+    stages: int | None = None  # loads in flight of a loop with a product; None: there is no such loop
+    derived: dict = {}  # argument that is made of a tensor of the launcher's -> (the tensor's name, how)
+
+    def options(self, warp_size):
+        """How Triton is to compile and run it on a GPU of that warp size."""
+        staged = {} if self.stages is None else dict(num_stages=self.stages)
+        return dict(num_warps=self.threads // warp_size, enable_fp_fusion=False, **staged)  # a comparison must not flip
+
+    def __call__(self):
+        """Run it; returns the compiled kernel, None where it is interpreted."""
+        device = self.arguments["out_ptr"].device
+        if device.type == "cpu":  # the interpreter
+            self.kernel[(self.programs,)](**self.arguments, **self.constants)
+            return None
+        with torch.cuda.device(device):
+            return self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options(warp_size(device.index)))
+
+
+@functools.cache
+def warp_size(device_index):
+    return torch.cuda.get_device_properties(device_index).warp_size
+
+
+class _Known:
+    """A launch that has run: it runs again with other tensors of the same kind, without Triton's own checks and bindings."""
+
+    def __init__(self, launch, compiled, tensors):
+        values = launch.arguments | launch.constants
+        names = list(launch.kernel.arg_names)
+        self._arguments = [values[name] for name in names]
+        self._slots = []
+        for slot, (name, value) in enumerate(zip(names, self._arguments)):
+            if isinstance(value, torch.Tensor):
+                source, make = launch.derived.get(name, (name.removesuffix("_ptr"), None))
+                self._slots.append((slot, list(tensors).index(source), make))
+        self._run = functools.partial(compiled.run, launch.programs, 1, 1)
+        self._compiled, self._device = compiled, launch.arguments["out_ptr"].device.index
+
+    def __call__(self, tensors):
+        arguments = self._arguments.copy()
+        for slot, place, make in self._slots:
+            tensor = tensors[place]
+            arguments[slot] = (tensor if make is None else make(tensor)).data_ptr()
+        if torch.cuda.current_device() == self._device:
+            self._enqueue(arguments)
+        else:
+            with torch.cuda.device(self._device):
+                self._enqueue(arguments)
+
+    def _enqueue(self, arguments):
+        compiled = self._compiled
+        self._run(torch._C._cuda_getCurrentRawStream(self._device), compiled.function, compiled.packed_metadata, None, None,
+                  None, *arguments)
+
+
+_known = {}
+
+
+def _on_cpu(device):
+    return device.type == "cpu"
+
+
+def _kind(tensor):
+    """All of a tensor that a launch may depend on, but for its address."""
+    return None if tensor is None else (tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr() % 16)
+
+
+def _watched():
+    """Whether somebody, a profiler for one, has asked Triton to be told of launches."""
+    return bool(getattr(triton.knobs.runtime.launch_enter_hook, "calls", triton.knobs.runtime.launch_enter_hook))
+
+
+def run(plan, tensors, **facts):
+    """Run the launch plan(**tensors, **facts).
+
+    On a GPU it is planned, and bound to its arguments by Triton, once for tensors of a kind.
+
+    Args:
+        plan: makes the Launch; arguments of the kernel that are tensors are NAME_ptr of the tensor NAME, or `derived` from one.
+        tensors: by name, each a tensor or None.
+        facts: all else, hashable; with the kinds of the tensors they determine the launch but for addresses.
+    """
+    values = tuple(tensors.values())
+    device = values[0].device
+    if _on_cpu(device):  # the interpreter
+        plan(**tensors, **facts)()
+        return
+    key = plan, device.index, *facts.values(), *map(_kind, values)
+    known = _known.get(key)
+    if known is not None and not _watched():
+        known(values)
+        return
+    launch = plan(**tensors, **facts)
+    compiled = launch()
+    if len(_known) >= REMEMBERED:
+        _known.clear()
+    _known[key] = _Known(launch, compiled, tensors)
