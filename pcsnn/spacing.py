@@ -39,8 +39,8 @@ def pack(first, step):
 
 def spacing(levels):
     """The Spacing of a table, its line on the device of the table; the table is checked, and again when it has changed."""
-    if torch.compiler.is_compiling():
-        return UNKNOWN  # values are unknown while tracing: bisect, which is right for every ascending table
+    if torch.compiler.is_compiling() or levels.is_meta:
+        return UNKNOWN  # values are unknown: bisect, which is right for every ascending table
     return remembered(levels, "spacing", lambda: find_spacing(levels))
 
 

@@ -24,13 +24,6 @@ class LevelBuffers(FullPrecisionBuffers):
         self.line = None if found.line is None else found.line.to(like.device)
         self._repeat, self._reach = found.repeat, found.reach
 
-    def _apply(self, fn, recurse=True):
-        line = self.line
-        super()._apply(fn, recurse)
-        if line is not None and self.line.dtype != line.dtype:  # levels are rounded to float32, in double precision too
-            self.line = line.to(self.line.device)
-        return self
-
     def _load_from_state_dict(self, *arguments):
         super()._load_from_state_dict(*arguments)
         self._derive()
@@ -38,7 +31,10 @@ class LevelBuffers(FullPrecisionBuffers):
     @property
     def spacing(self):
         """The `pcsnn.spacing.Spacing` of the levels."""
-        return Spacing(self._repeat, self.line, self._reach)
+        line = self.line
+        if line is not None and line.dtype == torch.float64:  # of a network in double precision: the same values
+            line = line.float()
+        return Spacing(self._repeat, line, self._reach)
 
 
 class _Neuron(LevelBuffers):
