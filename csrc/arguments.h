@@ -23,23 +23,47 @@ inline void check_rows(const char* name, const at::Tensor& table, at::IntArrayRe
               ": expected one row for each channel (dimension 1) of ", neurons, ", got shape ", table.sizes());
 }
 
-inline void check_levels(const at::Tensor& levels, at::IntArrayRef neurons, int64_t repeat) {
-  check_cpu("levels", levels);
-  TORCH_CHECK(levels.scalar_type() == at::kFloat || levels.scalar_type() == at::kDouble,
-              "levels: expected float32 or float64, got ", levels.scalar_type());
-  TORCH_CHECK(levels.dim() == 1 || levels.dim() == 2, "levels: expected [T] or [C, T], got shape ", levels.sizes());
-  const int64_t timesteps = levels.size(-1);
-  TORCH_CHECK(timesteps >= 1 && timesteps <= kMaxTimesteps, "levels: expected 1..255 levels, got shape ",
-              levels.sizes());
-  TORCH_CHECK(levels.numel() <= std::numeric_limits<int32_t>::max(), "levels: too many channels, got shape ",
-              levels.sizes());
-  if (levels.dim() == 2) check_rows("levels", levels, neurons);
-  TORCH_CHECK(repeat >= 0 && (repeat == 0 || timesteps % repeat == 0), "repeat: expected 0 or a divisor of ", timesteps,
-              ", got ", repeat);
+// Levels as an operator gets them; what the members mean is in pcsnn/ops.py.
+struct Levels {
+  at::Tensor table;
+  int64_t repeat;
+  OptionalTensor line;
+  int64_t reach;
+
+  int64_t timesteps() const { return table.size(-1); }
+  bool per_channel() const { return table.dim() == 2; }
+};
+
+inline void check_line(const Levels& levels) {
+  TORCH_CHECK(levels.reach >= 0, "reach: expected 0 or more, got ", levels.reach);
+  if (!levels.line) return;
+  const at::Tensor& line = *levels.line;
+  check_cpu("line", line);
+  TORCH_CHECK(line.scalar_type() == at::kFloat, "line: expected float32, got ", line.scalar_type());
+  const bool fits = line.dim() == levels.table.dim() && line.size(0) == 3 &&
+                    (!levels.per_channel() || line.size(1) == levels.table.size(0));
+  TORCH_CHECK(fits, "line: expected [3] with levels [T] and [3, C] with levels [C, T], got shape ", line.sizes(),
+              " with levels ", levels.table.sizes());
 }
 
-inline void check_balance(int64_t turn, int64_t low, const at::Tensor& levels) {
-  const int64_t timesteps = levels.size(-1);
+inline void check_levels(const Levels& levels, at::IntArrayRef neurons) {
+  const at::Tensor& table = levels.table;
+  check_cpu("levels", table);
+  TORCH_CHECK(table.scalar_type() == at::kFloat || table.scalar_type() == at::kDouble,
+              "levels: expected float32 or float64, got ", table.scalar_type());
+  TORCH_CHECK(table.dim() == 1 || table.dim() == 2, "levels: expected [T] or [C, T], got shape ", table.sizes());
+  const int64_t timesteps = levels.timesteps();
+  TORCH_CHECK(timesteps >= 1 && timesteps <= kMaxTimesteps, "levels: expected 1..255 levels, got shape ",
+              table.sizes());
+  TORCH_CHECK(table.numel() <= std::numeric_limits<int32_t>::max(), "levels: too many channels, got shape ",
+              table.sizes());
+  if (levels.per_channel()) check_rows("levels", table, neurons);
+  TORCH_CHECK(levels.repeat >= 0 && (levels.repeat == 0 || timesteps % levels.repeat == 0),
+              "repeat: expected 0 or a divisor of ", timesteps, ", got ", levels.repeat);
+  check_line(levels);
+}
+
+inline void check_balance(int64_t turn, int64_t low, int64_t timesteps) {
   TORCH_CHECK(turn >= 0 && turn <= timesteps, "turn: expected 0..", timesteps, ", got ", turn);
   TORCH_CHECK(low >= 0 && low <= timesteps, "low: expected 0..", timesteps, ", got ", low);
 }
@@ -52,10 +76,10 @@ inline void check_channel_values(const char* name, const at::Tensor& values, at:
   if (values.dim() == 1) check_rows(name, values, neurons);
 }
 
-inline void check_mean_arguments(const at::Tensor& current, const at::Tensor& levels, const OptionalTensor& residual,
-                                 const OptionalTensor& residual_scale, int64_t repeat) {
+inline void check_mean_arguments(const at::Tensor& current, const Levels& levels, const OptionalTensor& residual,
+                                 const OptionalTensor& residual_scale) {
   check_cpu("current", current);
-  check_levels(levels, current.sizes(), repeat);
+  check_levels(levels, current.sizes());
   TORCH_CHECK(residual || !residual_scale, "residual_scale: expected None without a residual");
   if (!residual) return;
   check_cpu("residual", *residual);

@@ -3,7 +3,7 @@
 
 #include <ATen/ATen.h>
 
-#include <limits>
+#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -17,78 +17,107 @@ namespace pcsnn {
 // So many levels are compared one after the other where a search would have to gather each.
 constexpr int64_t kFewLevels = 16;
 
+// Values of all neurons, or of each channel, where the primitives read them: spread to one a neuron where neighbours differ.
+template <class V>
+class Spread {
+ public:
+  Spread() = default;
+  Spread(const Channels& channels, const V* values, bool per_channel)
+      : per_channel_(per_channel && channels.count() > 1), each_(per_channel_ && channels.each()), values_(values) {
+    if (each_) spread_ = channels.spread(values, true);
+  }
+
+  bool each() const { return each_; }
+  const V* at(int64_t offset) const {
+    return (each_ ? spread_.data() : values_) + (per_channel_ ? offset : 0);
+  }
+
+ private:
+  bool per_channel_ = false, each_ = false;
+  const V* values_ = nullptr;
+  std::vector<V> spread_;
+};
+
 template <class F>
 class Table {
  public:
-  Table(const Channels& channels, const at::Tensor& levels, int64_t repeat, bool distinct, Balance balance = {})
-      : balance_(balance), levels_(levels.to(dtype_of<F>).contiguous()), each_(channels.each()) {
-    const int64_t timesteps = levels_.size(-1);
-    const int64_t rows = levels_.dim() == 2 ? levels_.size(0) : 1;
-    const F* data = levels_.const_data_ptr<F>();
-    std::vector<int32_t> row(static_cast<size_t>(rows));
-    std::vector<F> first(static_cast<size_t>(rows)), inverse(static_cast<size_t>(rows));
-    const F gaps = repeat ? static_cast<F>(timesteps / repeat - 1) : F{0};
-    for (int64_t r = 0; r < rows; ++r) {
-      const F low = data[r * timesteps], high = data[(r + 1) * timesteps - 1];
-      const bool alive = high < std::numeric_limits<F>::infinity();
-      row[r] = static_cast<int32_t>(r * timesteps);
-      // A channel that never fires is guessed to have no spike, except under an infinite current.
-      first[r] = alive ? low : std::numeric_limits<F>::max();
-      inverse[r] = alive && gaps > 0 ? gaps / (high - low) : F{1};
+  // steps: of the sums that are searched, 1 for means; distinct: counts are those of distinct levels.
+  Table(const Channels& channels, const Levels& levels, int64_t steps, bool distinct, Balance balance = {})
+      : steps_(steps), balance_(balance) {
+    const int64_t repeat = std::max<int64_t>(levels.repeat, 1);
+    const int64_t rows = levels.per_channel() ? levels.table.size(0) : 1;
+    if (levels.line && levels.reach == 0) {
+      count_ = levels.timesteps() / repeat;
+      weight_ = distinct ? 1 : repeat;
+      source_ = levels.line->contiguous();
+      const float* line = source_.const_data_ptr<float>();
+      first_ = Spread<float>(channels, line, rows > 1);
+      step_ = Spread<float>(channels, line + rows, rows > 1);
+      inverse_ = Spread<float>(channels, line + 2 * rows, rows > 1);
+      each_ = first_.each();
+      return;
     }
-    row_ = channels.spread(row.data(), rows > 1);
-    first_ = channels.spread(first.data(), rows > 1);
-    inverse_ = channels.spread(inverse.data(), rows > 1);
-    if (each_ && !repeat && rows > 1 && timesteps <= kFewLevels) {
+    at::Tensor table = levels.table.to(dtype_of<F>);
+    if (distinct && repeat > 1) table = table.slice(-1, repeat - 1, std::nullopt, repeat);
+    if (steps > 1) table = table.mul(static_cast<double>(steps));
+    source_ = table.contiguous();
+    count_ = source_.size(-1);
+    const F* data = source_.const_data_ptr<F>();
+    starts_.resize(static_cast<size_t>(rows));
+    for (int64_t r = 0; r < rows; ++r) starts_[r] = static_cast<int32_t>(r * count_);
+    row_ = Spread<int32_t>(channels, starts_.data(), rows > 1);
+    each_ = row_.each();
+    if (each_ && count_ <= kFewLevels) {
       std::vector<F> column(static_cast<size_t>(rows));
-      for (int64_t x = 0; x < timesteps; ++x) {
-        for (int64_t r = 0; r < rows; ++r) column[r] = data[r * timesteps + x];
+      for (int64_t x = 0; x < count_; ++x) {
+        for (int64_t r = 0; r < rows; ++r) column[r] = data[r * count_ + x];
         const std::vector<F> spread = channels.spread(column.data(), true);
         columns_stride_ = static_cast<int64_t>(spread.size());
         columns_.insert(columns_.end(), spread.begin(), spread.end());
       }
     }
-    timesteps_ = static_cast<int32_t>(timesteps);
-    repeat_ = static_cast<int32_t>(repeat);
-    weight_ = repeat && !distinct ? repeat_ : 1;
   }
 
   Search<F> at(int64_t offset) const {
-    return {levels_.template const_data_ptr<F>(),
-            row_.data() + offset,
-            first_.data() + offset,
-            inverse_.data() + offset,
-            timesteps_,
-            repeat_,
-            weight_,
+    const bool line = starts_.empty();
+    return {line ? first_.at(offset) : nullptr,
+            line ? step_.at(offset) : nullptr,
+            line ? inverse_.at(offset) : nullptr,
+            static_cast<int32_t>(count_),
+            static_cast<int32_t>(weight_),
+            static_cast<int32_t>(steps_),
             each_,
             balance_,
+            line ? nullptr : source_.template const_data_ptr<F>(),
+            line ? nullptr : row_.at(offset),
             columns_.empty() ? nullptr : columns_.data() + offset,
             columns_stride_};
   }
 
  private:
+  int64_t steps_;
   Balance balance_;
-  at::Tensor levels_;
+  int64_t count_, weight_ = 1;
+  at::Tensor source_;  // the line, or the table as it is searched
   bool each_;
-  std::vector<int32_t> row_;
-  std::vector<F> first_, inverse_, columns_;
+  Spread<float> first_, step_, inverse_;
+  std::vector<int32_t> starts_;  // of the rows of a table
+  Spread<int32_t> row_;
+  std::vector<F> columns_;
   int64_t columns_stride_ = 0;
-  int32_t timesteps_, repeat_, weight_;
 };
 
 template <class F>
 class ChannelValues {
  public:
-  ChannelValues(const Channels& channels, const at::Tensor& values) : each_(channels.each()) {
-    const at::Tensor converted = values.to(dtype_of<F>).contiguous();
-    values_ = channels.spread(converted.const_data_ptr<F>(), converted.numel() > 1);
-  }
-  Values<F> at(int64_t offset) const { return {values_.data() + offset, each_}; }
+  ChannelValues(const Channels& channels, const at::Tensor& values)
+      : source_(values.to(dtype_of<F>).contiguous()),
+        spread_(channels, source_.template const_data_ptr<F>(), source_.numel() > 1) {}
+  Values<F> at(int64_t offset) const { return {spread_.at(offset), spread_.each()}; }
 
  private:
-  bool each_;
-  std::vector<F> values_;
+  at::Tensor source_;
+  Spread<F> spread_;
 };
 
 // Currents as F: in `buffer`, or where they are if they are that already.
@@ -145,9 +174,8 @@ class Mean {
   std::optional<ChannelValues<F>> scale_;
 };
 
-inline bool per_channel(const at::Tensor& levels, const OptionalTensor& values,
-                        const OptionalTensor& more = std::nullopt) {
-  return levels.dim() == 2 || (values && values->dim() == 1) || (more && more->dim() == 1);
+inline bool per_channel(const Levels& levels, const OptionalTensor& values, const OptionalTensor& more = std::nullopt) {
+  return levels.per_channel() || (values && values->dim() == 1) || (more && more->dim() == 1);
 }
 
 }  // namespace pcsnn

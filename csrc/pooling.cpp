@@ -1,10 +1,10 @@
-// The largest spike count, or the sum of the counts, of each window: bytes, channels last, neighbours of one pixel side by side in a register.
+// The largest spike count, or the sum of the counts, of each window: channels last, neighbours of one pixel side by side in
+// a register.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "arguments.h"
 #include "memory.h"
@@ -23,44 +23,36 @@ struct Taps {
 };
 
 struct Larger {
-  uint8_t operator()(uint8_t a, uint8_t b) const { return std::max(a, b); }
+  template <class V>
+  V operator()(V a, V b) const { return std::max(a, b); }
 };
 struct Sum {
-  uint8_t operator()(uint8_t a, uint8_t b) const { return static_cast<uint8_t>(a + b); }
+  template <class V>
+  V operator()(V a, V b) const { return static_cast<V>(a + b); }
 };
 
-template <class Join>
-inline void join(uint8_t* __restrict out, const uint8_t* __restrict in, int64_t count) {
+template <class Join, class V>
+inline void join(V* __restrict out, const V* __restrict in, int64_t count) {
   for (int64_t i = 0; i < count; ++i) out[i] = Join()(out[i], in[i]);
 }
 
-// counts uint8 [N, C, H, W], out [N, C, rows, columns]: the sizes are the caller's; padding counts as no spike.
-template <class Join>
-at::Tensor pool2d(const at::Tensor& counts, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding,
-                  at::IntArrayRef dilation, at::IntArrayRef sizes) {
-  check_cpu("counts", counts);
-  TORCH_CHECK(counts.scalar_type() == at::kByte && counts.dim() == 4, "counts: expected uint8 [N, C, H, W], got ",
-              counts.scalar_type(), " ", counts.sizes());
-  for (const auto& [name, value, low] : {std::tuple{"kernel", kernel, 1}, {"stride", stride, 1}, {"padding", padding, 0},
-                                         {"dilation", dilation, 1}, {"sizes", sizes, 1}})
-    TORCH_CHECK(value.size() == 2 && value[0] >= low && value[1] >= low, name, ": expected two values from ", low,
-                ", got ", value);
-  const at::Tensor from = counts.contiguous(at::MemoryFormat::ChannelsLast);
-  const int64_t channels = counts.size(1), height = counts.size(2), width = counts.size(3);
-  at::Tensor out = at::empty({counts.size(0), channels, sizes[0], sizes[1]}, counts.options(),
-                             at::MemoryFormat::ChannelsLast);
-  const uint8_t* source = from.const_data_ptr<uint8_t>();
-  uint8_t* target = out.mutable_data_ptr<uint8_t>();
-  const int64_t row_bytes = sizes[1] * channels;
+template <class Join, class V>
+void pool_into(const at::Tensor& out, const at::Tensor& from, at::IntArrayRef kernel, at::IntArrayRef stride,
+               at::IntArrayRef padding, at::IntArrayRef dilation) {
+  const int64_t channels = from.size(1), height = from.size(2), width = from.size(3);
+  const V* source = from.const_data_ptr<V>();
+  V* target = out.mutable_data_ptr<V>();
+  const int64_t sizes[] = {out.size(2), out.size(3)};
+  const int64_t row_bytes = sizes[1] * channels * static_cast<int64_t>(sizeof(V));
   const int64_t rows = out.size(0) * sizes[0];
   at::parallel_for(0, rows, std::max<int64_t>(1, kBytesATask / std::max<int64_t>(row_bytes, 1)), [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       const int64_t top = row % sizes[0] * stride[0] - padding[0];
       const Taps down(top, kernel[0], dilation[0], height);
-      const uint8_t* image = source + row / sizes[0] * height * width * channels;
+      const V* image = source + row / sizes[0] * height * width * channels;
       for (int64_t column = 0; column < sizes[1]; ++column) {
-        uint8_t* pixel = target + (row * sizes[1] + column) * channels;
-        std::memset(pixel, 0, channels);
+        V* pixel = target + (row * sizes[1] + column) * channels;
+        std::fill_n(pixel, channels, V{0});
         const int64_t left = column * stride[1] - padding[1];
         const Taps across(left, kernel[1], dilation[1], width);
         for (int64_t y = down.first; y < down.last; ++y)
@@ -69,7 +61,27 @@ at::Tensor pool2d(const at::Tensor& counts, at::IntArrayRef kernel, at::IntArray
       }
     }
   });
-  return out;
+}
+
+// counts [N, C, H, W], out [N, C, rows, columns]: the sizes are the caller's; padding counts as no spike. Counts of half
+// precision are joined in float32, which holds their sums.
+template <class Join>
+at::Tensor pool2d(const at::Tensor& counts, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding,
+                  at::IntArrayRef dilation, at::IntArrayRef sizes) {
+  check_cpu("counts", counts);
+  const at::ScalarType dtype = counts.scalar_type();
+  TORCH_CHECK((dtype == at::kByte || dtype == at::kHalf || dtype == at::kBFloat16) && counts.dim() == 4,
+              "counts: expected uint8, float16 or bfloat16 [N, C, H, W], got ", dtype, " ", counts.sizes());
+  for (const auto& [name, value, low] : {std::tuple{"kernel", kernel, 1}, {"stride", stride, 1}, {"padding", padding, 0},
+                                         {"dilation", dilation, 1}, {"sizes", sizes, 1}})
+    TORCH_CHECK(value.size() == 2 && value[0] >= low && value[1] >= low, name, ": expected two values from ", low,
+                ", got ", value);
+  const bool bytes = dtype == at::kByte;
+  const at::Tensor from = counts.to(bytes ? at::kByte : at::kFloat).contiguous(at::MemoryFormat::ChannelsLast);
+  at::Tensor out = at::empty({counts.size(0), counts.size(1), sizes[0], sizes[1]}, from.options(),
+                             at::MemoryFormat::ChannelsLast);
+  (bytes ? pool_into<Join, uint8_t> : pool_into<Join, float>)(out, from, kernel, stride, padding, dilation);
+  return out.to(dtype);
 }
 
 }  // namespace

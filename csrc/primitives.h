@@ -2,6 +2,7 @@
 // primitives_impl.h are compiled for other processors than the rest of the extension.
 #pragma once
 
+#include <cfloat>
 #include <cstdint>
 
 namespace pcsnn {
@@ -29,20 +30,20 @@ struct Balance {
   int32_t operator()(int32_t count) const { return (count < turn ? turn - count : count - turn) - low; }
 };
 
-// The level table as the neurons of a block see it. `each` says whether row, first and inverse hold one entry a neuron
-// (the channel changes from neuron to neuron) or a single one.
+// The levels as the neurons of a block see them. `each` says whether per-neuron entries hold one a neuron (the channel
+// changes from neuron to neuron) or a single one.
 template <class F>
 struct Search {
-  const F* levels;     // [rows, timesteps]
-  const int32_t* row;  // where a neuron's row starts in levels
-  const F* first;      // (mean - first) * inverse is the guess: the position on the line through a row's levels
-  const F* inverse;
-  int32_t timesteps;
-  int32_t repeat;  // m >= 1: a row is timesteps / m evenly spaced levels, each m times; 0: bisect
-  int32_t weight;  // what a distinct level adds to the count
+  // Per neuron, of a line (23); or null, and then the table below says what the levels are.
+  const float *first, *step, *inverse;
+  int32_t count;   // levels
+  int32_t weight;  // what each adds to the count of a neuron under a line
+  int32_t steps;   // what is searched is a sum over so many time-steps, and compared with that many times a line's level
   bool each;
-  Balance balance;   // of the rates
-  const F* columns;  // level x of neuron i at [x * columns_stride + i], or null: few levels of neighbours of other channels
+  Balance balance;     // of the rates
+  const F* levels;     // [rows, count]
+  const int32_t* row;  // per neuron: where its row starts in levels
+  const F* columns;    // level x of neuron i at [x * columns_stride + i], or null: few levels of neighbours of other channels
   int64_t columns_stride;
 };
 

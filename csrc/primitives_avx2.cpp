@@ -1,4 +1,4 @@
-// For x86-64 processors with AVX2 and F16C.
+// For x86-64 processors with AVX2, F16C and FMA.
 #include "primitives.h"
 
 #ifdef PCSNN_X86_DISPATCH
@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <type_traits>
 
-#pragma GCC target("avx2,f16c")  // up to the end of the file, where templates are instantiated
+#pragma GCC target("avx2,f16c,fma")  // up to the end of the file, where templates are instantiated
 #define PCSNN_ISA avx2
 #define PCSNN_TABLE kAvx2
 #define PCSNN_NAME "avx2"

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <type_traits>
 
-#pragma GCC target("avx2,f16c,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512")
+#pragma GCC target("avx2,f16c,fma,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512")
 #define PCSNN_ISA avx512
 #define PCSNN_TABLE kAvx512
 #define PCSNN_NAME "avx512"

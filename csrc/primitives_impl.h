@@ -153,37 +153,62 @@ void spikes(const uint8_t* counts, int threshold, const void* off, const void* o
   }
 }
 
-// A guess is off by less than half a level (pcsnn.validate.level_spacing sees to it), so one comparison settles it.
 template <class F>
-int32_t guess_one(F mean, const Search<F>& table, int64_t i) {
-  const F last = static_cast<F>(table.timesteps / table.repeat - 1);
-  F position = (mean - table.first[i]) * table.inverse[i];
+constexpr F kMost = std::is_same_v<F, double> ? DBL_MAX : FLT_MAX;
+
+// Level x, counted from 0, of a line (23): x * step + first, rounded once.
+inline float level_on(int32_t x, float step, float first) {
+#if PCSNN_AVX2 || defined(__FP_FAST_FMAF)
+  return __builtin_fmaf(static_cast<float>(x), step, first);
+#else
+  // The product is exact; where the sum is not, rounding it to odd leaves the rounding to float right.
+  const double product = static_cast<double>(x) * step, start = first;
+  double total = product + start;
+  const double part = total - product, error = (product - (total - part)) + (start - part);
+  if (error > 0 || error < 0) {
+    int64_t bits;
+    __builtin_memcpy(&bits, &total, sizeof bits);
+    if (bits % 2 == 0) bits += (error > 0) == (total > 0) ? 1 : -1;
+    __builtin_memcpy(&total, &bits, sizeof bits);
+  }
+  return static_cast<float>(total);
+#endif
+}
+
+// The level nearest to a mean is guessed, and a guess is off by less than half a level (pcsnn.validate.level_line sees to
+// it), so that one comparison settles it. A channel that never fires is guessed to have no spike, except under an infinite
+// current: its `first` is infinite, and finite for the guess.
+template <class F>
+int32_t guess_one(F value, const Search<F>& table, int64_t i) {
+  const F last = static_cast<F>(table.count - 1), steps = static_cast<F>(table.steps), first = table.first[i];
+  F position = (value * (1 / steps) - (first < kMost<F> ? first : kMost<F>)) * table.inverse[i];
   position = position > 0 ? position : 0;  // NaN too
   position = position < last ? position : last;
   const int32_t guess = static_cast<int32_t>(position + static_cast<F>(0.5));
-  return (guess + (mean >= table.levels[table.row[i] + guess * table.repeat])) * table.weight;
+  const F level = level_on(guess, table.step[i], table.first[i]);
+  return (guess + (value >= level * steps)) * table.weight;
 }
 
-// The count lies in 0..T < 2 * half: the first comparison leaves `half` candidates, and each further one half of them.
-inline int32_t half_range(int32_t timesteps) {
+// The count lies in 0..most < 2 * half: the first comparison leaves `half` candidates, and each further one half of them.
+inline int32_t half_range(int32_t most) {
   int32_t half = 1;
-  while (2 * half <= timesteps) half *= 2;
+  while (2 * half <= most) half *= 2;
   return half;
 }
 
 template <class F>
 int32_t bisect_one(F mean, const Search<F>& table, int64_t i) {
   const F* levels = table.levels + table.row[i];
-  const int32_t half = half_range(table.timesteps);
-  int32_t count = mean >= levels[table.timesteps - half] ? table.timesteps - half + 1 : 0;
+  const int32_t half = half_range(table.count);
+  int32_t count = mean >= levels[table.count - half] ? table.count - half + 1 : 0;
   for (int32_t step = half / 2; step >= 1; step /= 2) count += mean >= levels[count + step - 1] ? step : 0;
-  return count * table.weight;
+  return count;
 }
 
 template <class F>
 void search(const F* mean, int64_t n, const Search<F>& table, uint8_t* counts) {
   const int64_t stride = table.each;
-  if (table.repeat) {
+  if (table.first) {
     for (int64_t i = 0; i < n; ++i) counts[i] = static_cast<uint8_t>(guess_one(mean[i], table, i * stride));
   } else {
     for (int64_t i = 0; i < n; ++i) counts[i] = static_cast<uint8_t>(bisect_one(mean[i], table, i * stride));
@@ -197,57 +222,52 @@ constexpr int kVectors = 4;
 
 inline __m256 reached(__m256 mean, __m256 level) { return _mm256_cmp_ps(mean, level, _CMP_GE_OQ); }
 
-// As guess_one; and only where the mean is so close to the level that it could lie on either side of the line through
-// the levels is the level itself looked up, since gathers are what a search costs.
-template <bool each>
+// As guess_one. A gather of levels would cost more than all the rest.
+template <bool each, bool sums>
 struct Guess {
   explicit Guess(const Search<float>& table)
       : table(table),
-        last(_mm256_set1_ps(static_cast<float>(table.timesteps / table.repeat - 1))),
-        repeat(_mm256_set1_epi32(table.repeat)),
-        weight(_mm256_set1_epi32(table.weight)) {}
+        last(_mm256_set1_ps(static_cast<float>(table.count - 1))),
+        weight(_mm256_set1_epi32(table.weight)),
+        steps(_mm256_set1_ps(static_cast<float>(table.steps))),
+        share(_mm256_set1_ps(1 / static_cast<float>(table.steps))),
+        first(_mm256_set1_ps(*table.first)),
+        step(_mm256_set1_ps(*table.step)),
+        inverse(_mm256_set1_ps(*table.inverse)) {}
 
-  void operator()(const __m256 (&mean)[kVectors], int64_t i, __m256i (&count)[kVectors]) const {
-    for (int v = 0; v < kVectors; ++v) count[v] = eight(mean[v], i + 8 * v);
+  void operator()(const __m256 (&value)[kVectors], int64_t i, __m256i (&count)[kVectors]) const {
+    for (int v = 0; v < kVectors; ++v)
+      count[v] = each ? eight(value[v], _mm256_loadu_ps(table.first + i + 8 * v), _mm256_loadu_ps(table.step + i + 8 * v),
+                              _mm256_loadu_ps(table.inverse + i + 8 * v))
+                      : eight(value[v], first, step, inverse);
   }
 
-  __m256i eight(__m256 mean, int64_t i) const {
-    const __m256 first = each ? _mm256_loadu_ps(table.first + i) : _mm256_set1_ps(*table.first);
-    const __m256 inverse = each ? _mm256_loadu_ps(table.inverse + i) : _mm256_set1_ps(*table.inverse);
-    const __m256 position = _mm256_mul_ps(_mm256_sub_ps(mean, first), inverse);
+  __m256i eight(__m256 value, __m256 first, __m256 step, __m256 inverse) const {
+    const __m256 mean = sums ? _mm256_mul_ps(value, share) : value;
+    const __m256 start = _mm256_min_ps(first, _mm256_set1_ps(kMost<float>));
+    const __m256 position = _mm256_mul_ps(_mm256_sub_ps(mean, start), inverse);
     const __m256 inside = _mm256_min_ps(_mm256_max_ps(position, _mm256_setzero_ps()), last);  // NaN becomes 0
     const __m256i guess = _mm256_cvtps_epi32(inside);
-    const __m256 distance = _mm256_sub_ps(position, _mm256_cvtepi32_ps(guess));
-    const __m256 size = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), distance);
-    const __m256 close = _mm256_cmp_ps(size, _mm256_set1_ps(kDoubt), _CMP_LE_OQ);
-    __m256 above = reached(distance, _mm256_setzero_ps());
-    if (__builtin_expect(_mm256_movemask_ps(close), 0)) above = reached(mean, level(guess, i));
-    return _mm256_mullo_epi32(_mm256_sub_epi32(guess, _mm256_castps_si256(above)), weight);
+    const __m256 level = _mm256_fmadd_ps(_mm256_cvtepi32_ps(guess), step, first);
+    const __m256 above = reached(value, sums ? _mm256_mul_ps(level, steps) : level);
+    // Counts fit in 16 bits, whose product is the faster one.
+    return _mm256_mullo_epi16(_mm256_sub_epi32(guess, _mm256_castps_si256(above)), weight);
   }
 
-  __m256 level(__m256i guess, int64_t i) const {
-    const __m256i row =
-        each ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table.row + i)) : _mm256_set1_epi32(*table.row);
-    return _mm256_i32gather_ps(table.levels, _mm256_add_epi32(row, _mm256_mullo_epi32(guess, repeat)), 4);
-  }
-
-  // In steps between levels: the levels' distance from the line (pcsnn.validate._STRAIGHTNESS), their rounding where
-  // fire_spikes has multiplied them by T, and that of the position, add up to less than 0.002.
-  static constexpr float kDoubt = 0.0025f;
   const Search<float>& table;
   __m256 last;
-  __m256i repeat, weight;
+  __m256i weight;
+  __m256 steps, share, first, step, inverse;
 };
 
 // As bisect_one.
 template <bool each>
 struct Bisect {
-  explicit Bisect(const Search<float>& table)
-      : table(table), half(half_range(table.timesteps)), weight(_mm256_set1_epi32(table.weight)) {}
+  explicit Bisect(const Search<float>& table) : table(table), half(half_range(table.count)) {}
 
   void operator()(const __m256 (&mean)[kVectors], int64_t i, __m256i (&count)[kVectors]) const {
     __m256i row[kVectors];
-    const int32_t start = table.timesteps - half;
+    const int32_t start = table.count - half;
     for (int v = 0; v < kVectors; ++v) {
       row[v] = each ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table.row + i + 8 * v))
                     : _mm256_set1_epi32(*table.row);
@@ -260,12 +280,10 @@ struct Bisect {
         const __m256i more = _mm256_and_si256(_mm256_castps_si256(reached(mean[v], level)), _mm256_set1_epi32(step));
         count[v] = _mm256_add_epi32(count[v], more);
       }
-    for (int v = 0; v < kVectors; ++v) count[v] = _mm256_mullo_epi32(count[v], weight);
   }
 
   const Search<float>& table;
   int32_t half;
-  __m256i weight;
 };
 
 // Every level is compared: loads of neighbours cost less than the gathers of a bisection.
@@ -274,7 +292,7 @@ struct CountAll {
 
   void operator()(const __m256 (&mean)[kVectors], int64_t i, __m256i (&count)[kVectors]) const {
     for (int v = 0; v < kVectors; ++v) count[v] = _mm256_setzero_si256();
-    for (int32_t x = 0; x < table.timesteps; ++x)
+    for (int32_t x = 0; x < table.count; ++x)
       for (int v = 0; v < kVectors; ++v) {
         const __m256 level = _mm256_loadu_ps(table.columns + x * table.columns_stride + i + 8 * v);
         count[v] = _mm256_sub_epi32(count[v], _mm256_castps_si256(reached(mean[v], level)));
@@ -287,14 +305,13 @@ struct CountAll {
 // The same comparisons as a walk down a tree, for neurons that share a row: node h has the children 2h and 2h + 1, so
 // that the first levels down are permutations of registers and not gathers.
 struct Tree {
-  explicit Tree(const Search<float>& table)
-      : half(half_range(table.timesteps)), timesteps(table.timesteps), weight(table.weight) {
+  explicit Tree(const Search<float>& table) : half(half_range(table.count)), most(table.count) {
     const float* levels = table.levels + *table.row;
-    nodes[1] = levels[timesteps - half];
+    nodes[1] = levels[most - half];
     for (int32_t width = 2, step = half / 2; step >= 1; width *= 2, step /= 2)
       for (int32_t path = 0; path < width; ++path) {
         const int32_t upper = path >= width / 2;
-        nodes[width + path] = levels[upper * (timesteps - half + 1) + (path - upper * width / 2) * 2 * step + step - 1];
+        nodes[width + path] = levels[upper * (most - half + 1) + (path - upper * width / 2) * 2 * step + step - 1];
       }
   }
 
@@ -307,12 +324,12 @@ struct Tree {
             reached(mean[v], width <= 32 ? permuted(node[v], width) : _mm256_i32gather_ps(nodes, node[v], 4));
         node[v] = _mm256_sub_epi32(_mm256_add_epi32(node[v], node[v]), _mm256_castps_si256(above));
       }
-    // A path of the upper half counts from T - half + 1, not from half.
+    // A path of the upper half counts from most - half + 1, not from half.
     for (int v = 0; v < kVectors; ++v) {
       const __m256i path = _mm256_sub_epi32(node[v], _mm256_set1_epi32(2 * half));
       const __m256i upper = _mm256_cmpgt_epi32(path, _mm256_set1_epi32(half - 1));
-      const __m256i excess = _mm256_and_si256(upper, _mm256_set1_epi32(2 * half - timesteps - 1));
-      count[v] = _mm256_mullo_epi32(_mm256_sub_epi32(path, excess), _mm256_set1_epi32(weight));
+      const __m256i excess = _mm256_and_si256(upper, _mm256_set1_epi32(2 * half - most - 1));
+      count[v] = _mm256_sub_epi32(path, excess);
     }
   }
 
@@ -330,17 +347,19 @@ struct Tree {
   }
 
   // Building the tree must be little beside walking it.
-  static bool pays(int64_t n, const Search<float>& table) { return !table.each && n >= 2 * table.timesteps; }
+  static bool pays(int64_t n, const Search<float>& table) { return !table.each && n >= 2 * table.count; }
 
-  int32_t half, timesteps, weight;
+  int32_t half, most;
   alignas(32) float nodes[256] = {};
 };
 
 // use(find) with the search that suits the table and the number of neurons.
 template <class Use>
 void with_find(int64_t n, const Search<float>& table, const Use& use) {
-  if (table.repeat)
-    table.each ? use(Guess<true>(table)) : use(Guess<false>(table));
+  if (table.first && table.steps > 1)
+    table.each ? use(Guess<true, true>(table)) : use(Guess<false, true>(table));
+  else if (table.first)
+    table.each ? use(Guess<true, false>(table)) : use(Guess<false, false>(table));
   else if (table.columns)
     use(CountAll(table));
   else if (Tree::pays(n, table))
@@ -439,7 +458,7 @@ void fused_rates(const float* mean, const float* residual, int64_t n, const Sear
   for (int64_t i = 0; i < n; ++i) {
     const float sum = residual ? mean[i] + residual[i] : mean[i];
     const int64_t channel = i * table.each;
-    const int32_t count = table.repeat ? guess_one(sum, table, channel) : bisect_one(sum, table, channel);
+    const int32_t count = table.first ? guess_one(sum, table, channel) : bisect_one(sum, table, channel);
     out[i] = scale.data[i * scale.each] * static_cast<float>(table.balance(count));
   }
 }

@@ -12,10 +12,10 @@ namespace pcsnn {
 namespace {
 
 template <class F>
-void counts_into(const at::Tensor& out, const at::Tensor& current, const at::Tensor& levels,
-                 const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat) {
+void counts_into(const at::Tensor& out, const at::Tensor& current, const Levels& levels,
+                 const OptionalTensor& residual, const OptionalTensor& residual_scale) {
   const Channels channels(current, per_channel(levels, residual_scale));
-  const Table<F> table(channels, levels, repeat, false);
+  const Table<F> table(channels, levels, 1, false);
   const Mean<F> mean(channels, current, residual, residual_scale);
   uint8_t* counts = out.mutable_data_ptr<uint8_t>();
   over_blocks(current.numel(), 1, [&](int64_t begin, int64_t end) {
@@ -29,14 +29,14 @@ void counts_into(const at::Tensor& out, const at::Tensor& current, const at::Ten
 
 }  // namespace
 
-at::Tensor fire_counts(const at::Tensor& current, const at::Tensor& levels, const OptionalTensor& residual,
-                       const OptionalTensor& residual_scale, int64_t repeat) {
+at::Tensor fire_counts(const at::Tensor& current, const Levels& levels, const OptionalTensor& residual,
+                       const OptionalTensor& residual_scale) {
   const Type type = current_type(current);
-  check_mean_arguments(current, levels, residual, residual_scale, repeat);
+  check_mean_arguments(current, levels, residual, residual_scale);
   at::Tensor out = at::empty_like(current, current.options().dtype(at::kByte));
   if (current.numel() == 0) return out;
   const auto run = type == kDouble ? counts_into<double> : counts_into<float>;
-  run(out, to_dense(current), levels, residual, residual_scale, repeat);
+  run(out, to_dense(current), levels, residual, residual_scale);
   return out;
 }
 
@@ -44,10 +44,10 @@ namespace {
 
 // `out` may be `current`.
 template <class F>
-void rates_into(const at::Tensor& out, const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
-                const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat, Balance balance) {
+void rates_into(const at::Tensor& out, const at::Tensor& current, const Levels& levels, const at::Tensor& scale,
+                const OptionalTensor& residual, const OptionalTensor& residual_scale, Balance balance) {
   const Channels channels(current, per_channel(levels, scale, residual_scale));
-  const Table<F> table(channels, levels, repeat, true, balance);
+  const Table<F> table(channels, levels, 1, true, balance);
   const ChannelValues<F> scales(channels, scale);
   const Mean<F> mean(channels, current, residual, residual_scale);
   const Type type = current_type(current);
@@ -78,23 +78,21 @@ void rates_into(const at::Tensor& out, const at::Tensor& current, const at::Tens
   });
 }
 
-void run_rates(const at::Tensor& out, const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
-               const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat, int64_t turn,
-              int64_t low) {
+void run_rates(const at::Tensor& out, const at::Tensor& current, const Levels& levels, const at::Tensor& scale,
+               const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t turn, int64_t low) {
   const auto run = current_type(current) == kDouble ? rates_into<double> : rates_into<float>;
   const Balance balance{static_cast<int32_t>(turn), static_cast<int32_t>(low)};
-  run(out, current, levels, scale, residual, residual_scale, repeat, balance);
+  run(out, current, levels, scale, residual, residual_scale, balance);
 }
 
-at::Tensor fire_rates(const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
-                      const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat,
-                      int64_t turn, int64_t low) {
+at::Tensor fire_rates(const at::Tensor& current, const Levels& levels, const at::Tensor& scale,
+                      const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t turn, int64_t low) {
   current_type(current);
-  check_mean_arguments(current, levels, residual, residual_scale, repeat);
+  check_mean_arguments(current, levels, residual, residual_scale);
   check_channel_values("scale", scale, current.sizes());
-  check_balance(turn, low, levels);
+  check_balance(turn, low, levels.timesteps());
   at::Tensor out = huge_pages(at::empty_like(current));
-  if (current.numel()) run_rates(out, to_dense(current), levels, scale, residual, residual_scale, repeat, turn, low);
+  if (current.numel()) run_rates(out, to_dense(current), levels, scale, residual, residual_scale, turn, low);
   return out;
 }
 
@@ -106,30 +104,51 @@ OptionalTensor kept(const OptionalTensor& residual, const at::Tensor& current) {
   return same ? residual : residual->clone();
 }
 
+// A table that may lie in the memory of `current`.
+at::Tensor apart(const at::Tensor& table, const at::Tensor& current) {
+  return table.is_alias_of(current) ? table.clone() : table;
+}
+
+OptionalTensor apart(const OptionalTensor& table, const at::Tensor& current) {
+  return table ? OptionalTensor(apart(*table, current)) : table;
+}
+
 }  // namespace
 
-void fire_rates_(const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
-                 const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat, int64_t turn,
-                 int64_t low) {
+void fire_rates_(const at::Tensor& current, const Levels& levels, const at::Tensor& scale, const OptionalTensor& residual,
+                 const OptionalTensor& residual_scale, int64_t turn, int64_t low) {
   at::assert_no_internal_overlap(current);
   if (!dense(current)) {
-    current.copy_(fire_rates(current, levels, scale, residual, residual_scale, repeat, turn, low));
+    current.copy_(fire_rates(current, levels, scale, residual, residual_scale, turn, low));
     return;
   }
   current_type(current);
-  check_mean_arguments(current, levels, residual, residual_scale, repeat);
+  check_mean_arguments(current, levels, residual, residual_scale);
   check_channel_values("scale", scale, current.sizes());
-  check_balance(turn, low, levels);
+  check_balance(turn, low, levels.timesteps());
   if (current.numel() == 0) return;
-  const at::Tensor table = levels.is_alias_of(current) ? levels.clone() : levels;
-  run_rates(current, current, table, scale, kept(residual, current), residual_scale, repeat, turn, low);
+  const Levels kept_levels{apart(levels.table, current), levels.repeat, apart(levels.line, current), levels.reach};
+  run_rates(current, current, kept_levels, apart(scale, current), kept(residual, current), apart(residual_scale, current),
+            turn, low);
   if (!current.is_inference()) current.unsafeGetTensorImpl()->bump_version();
 }
 
 TORCH_LIBRARY_IMPL(pcsnn, CPU, m) {
-  m.impl("fire_counts", &fire_counts);
-  m.impl("fire_rates", &fire_rates);
-  m.impl("fire_rates_", &fire_rates_);
+  m.impl("fire_counts", [](const at::Tensor& current, const at::Tensor& levels, const OptionalTensor& residual,
+                           const OptionalTensor& residual_scale, int64_t repeat, const OptionalTensor& line,
+                           int64_t reach) {
+    return fire_counts(current, {levels, repeat, line, reach}, residual, residual_scale);
+  });
+  m.impl("fire_rates", [](const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
+                          const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat,
+                          int64_t turn, int64_t low, const OptionalTensor& line, int64_t reach) {
+    return fire_rates(current, {levels, repeat, line, reach}, scale, residual, residual_scale, turn, low);
+  });
+  m.impl("fire_rates_", [](const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
+                           const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat,
+                           int64_t turn, int64_t low, const OptionalTensor& line, int64_t reach) {
+    fire_rates_(current, {levels, repeat, line, reach}, scale, residual, residual_scale, turn, low);
+  });
 }
 
 }  // namespace pcsnn

@@ -104,12 +104,12 @@ int spike_threshold(int64_t place, int64_t timesteps) {
 }
 
 template <class F>
-void spikes_into(const at::Tensor& out, const at::Tensor& current, const at::Tensor& levels,
-                 const OptionalTensor& amplitude, int64_t repeat) {
+void spikes_into(const at::Tensor& out, const at::Tensor& current, const Levels& levels,
+                 const OptionalTensor& amplitude) {
   const at::Tensor neurons = current.select(0, 0);
   const int64_t timesteps = current.size(0);
   const Channels channels(neurons, per_channel(levels, amplitude));
-  const Table<F> table(channels, levels.to(dtype_of<F>).mul(static_cast<double>(timesteps)), repeat, false);
+  const Table<F> table(channels, levels, timesteps, false);
   std::vector<int> thresholds;
   for (int64_t x = 0; x < timesteps; ++x) thresholds.push_back(spike_threshold(x, timesteps));
   const Train train(channels, amplitude, out, std::move(thresholds));
@@ -135,15 +135,16 @@ void spikes_into(const at::Tensor& out, const at::Tensor& current, const at::Ten
   });
 }
 
-at::Tensor fire_spikes(const at::Tensor& current, const at::Tensor& levels, const OptionalTensor& amplitude,
-                       at::ScalarType out_dtype, int64_t repeat) {
+at::Tensor fire_spikes(const at::Tensor& current, const at::Tensor& table, const OptionalTensor& amplitude,
+                       at::ScalarType out_dtype, int64_t repeat, const OptionalTensor& line, int64_t reach) {
+  const Levels levels{table, repeat, line, reach};
   const Type type = current_type(current);
   check_cpu("current", current);
   TORCH_CHECK(current.dim() >= 1 && current.size(0) >= 1 && current.size(0) <= kMaxTimesteps,
               "current: expected [T, N, ...] with 1..255 time-steps, got shape ", current.sizes());
-  check_levels(levels, current.sizes().slice(1), repeat);
-  TORCH_CHECK(levels.size(-1) == current.size(0), "levels: expected ", current.size(0),
-              " levels, one for each time-step of ", "current, got shape ", levels.sizes());
+  check_levels(levels, current.sizes().slice(1));
+  TORCH_CHECK(levels.timesteps() == current.size(0), "levels: expected ", current.size(0),
+              " levels, one for each time-step of current, got shape ", table.sizes());
   check_spikes("out_dtype", out_dtype, amplitude, current.sizes().slice(1));
   const at::Tensor step = current.select(0, 0);
   at::Tensor out = steps_like(step, current.size(0), out_dtype);
@@ -151,7 +152,7 @@ at::Tensor fire_spikes(const at::Tensor& current, const at::Tensor& levels, cons
   const at::Tensor steps =
       dense(step) ? current : steps_like(step, current.size(0), current.scalar_type()).copy_(current);
   const auto run = type == kDouble ? spikes_into<double> : spikes_into<float>;
-  run(out, steps, levels, amplitude, repeat);
+  run(out, steps, levels, amplitude);
   return out;
 }
 
