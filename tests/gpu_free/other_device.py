@@ -17,7 +17,7 @@ DEVICE = torch.device("cuda", 0)
 _aten = torch.ops.aten
 _COPIES = {_aten.copy_.default}  # from device to device
 _INDEXING = {_aten.index.Tensor: 0, _aten.index_put.default: 2, _aten.index_put_.default: 2, _aten._index_put_impl_.default: 2}
-_RESHAPING = {"resize_", "set_", "t_", "transpose_", "unsqueeze_", "squeeze_", "as_strided_", "swapdims_", "swapaxes_"}
+_RESHAPING = {"resize_", "set_", "t_", "transpose_", "unsqueeze_", "squeeze_", "as_strided_"}
 # where TensorIterator takes a tensor without dimensions from the CPU
 _TAKES_NUMBERS = {
     "add", "sub", "rsub", "mul", "div", "pow", "remainder", "fmod", "floor_divide", "eq", "ne", "lt", "le", "gt", "ge", "where",
@@ -96,7 +96,7 @@ def _check(func, args, kwargs):
     if func in _COPIES:
         return
     name = func._schema.name.split("::")[1]
-    if name in _RESHAPING or "out" in kwargs:
+    if "out" in kwargs:
         raise NotImplementedError(f"{func} on the pretended device")
     if func in _INDEXING and isinstance(args[0], OnOtherDevice):  # indices may be on the CPU, values without dimensions
         values = [value for value in args[_INDEXING[func]:][:1] if _INDEXING[func] and value.dim()]
@@ -112,6 +112,9 @@ def _check(func, args, kwargs):
 
 def _returned(func, args, kwargs, result):
     """What in-place operations return is what they were called on; new tensors are on the device."""
+    if func._schema.name.split("::")[1] in _RESHAPING:
+        with torch._C._DisableTorchDispatch():
+            args[0].as_strided_(result.size(), result.stride(), result.storage_offset())
     if func._schema.is_mutable and func._schema.returns and func._schema.returns[0].alias_info is not None:
         return args[0]
     return tree_map(_there, result)
