@@ -7,13 +7,16 @@ copies. Everything else raises, with torch's own words.
 """
 
 import contextlib
+import copy
 from unittest import mock
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 DEVICE = torch.device("cuda", 0)
+_WITHIN = torch.device("cpu", 0)  # what torch's own C++ sees of it: the CPU, so that autograd needs no CUDA, but with a number
 _aten = torch.ops.aten
 _COPIES = {_aten.copy_.default}  # from device to device
 _INDEXING = {_aten.index.Tensor: 0, _aten.index_put.default: 2, _aten.index_put_.default: 2, _aten._index_put_impl_.default: 2}
@@ -33,9 +36,9 @@ class OnOtherDevice(torch.Tensor):
 
     @staticmethod
     def __new__(cls, data):
-        # torch's own code sees a CPU tensor, so that autograd needs no CUDA; Python sees the properties below
         return torch.Tensor._make_wrapper_subclass(
-            cls, data.size(), strides=data.stride(), storage_offset=data.storage_offset(), dtype=data.dtype, layout=data.layout)
+            cls, data.size(), strides=data.stride(), storage_offset=data.storage_offset(), dtype=data.dtype, layout=data.layout,
+            device=_WITHIN)
 
     def __init__(self, data):
         self.data_here = data
@@ -151,14 +154,23 @@ def _moved(value, away):
         return OnOtherDevice(value.detach().clone()) if away else value.data_here.clone()
 
 
+_torch_parse_to = torch._C._nn._parse_to
+
+
+def _parse_to(*args, **kwargs):
+    """The arguments of Tensor.to and Module.to: (device, dtype, non_blocking, memory format)."""
+    for name in ("other", "tensor"):
+        if name in kwargs:
+            args = (kwargs.pop(name), *args)
+    if args and isinstance(args[0], torch.Tensor):
+        args = (args[0].device, args[0].dtype, *args[1:])
+    return _torch_parse_to(*args, **kwargs)
+
+
 def _to(value, *args, **kwargs):
     """Tensor.to"""
     copied = kwargs.pop("copy", False)
-    if "other" in kwargs:
-        args = (kwargs.pop("other"), *args)
-    if args and isinstance(args[0], torch.Tensor):
-        args = (args[0].device, args[0].dtype, *args[1:])
-    device, dtype, _, layout = torch._C._nn._parse_to(*args, **kwargs)
+    device, dtype, _, layout = _parse_to(*args, **kwargs)
     if device is not None and device.type == "meta":
         return torch.Tensor.to(value, *args, **kwargs)
     away = _is_there(device)
@@ -198,6 +210,18 @@ def _new_tensor(value, data, *, dtype=None, device=None, requires_grad=False):
     return made.requires_grad_(requires_grad)
 
 
+class _MadeWithin(TorchDispatchMode):
+    """What C++ makes for a tensor there, with its options, is there too."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        within = kwargs.get("device") == _WITHIN
+        if within:
+            kwargs["device"] = torch.device("cpu")
+        result = func(*args, **kwargs)
+        return tree_map(_there, result) if within else result
+
+
 class _Pretended(TorchFunctionMode):
     _HANDLED = {torch.Tensor.to: _to, torch.Tensor.cuda: _cuda, torch.Tensor.cpu: _cpu, torch.Tensor.data.__set__: _set_data,
                 torch.Tensor.new_tensor: _new_tensor, torch._has_compatible_shallow_copy_type: _share_type}
@@ -226,16 +250,45 @@ def _makes(func):
     return getattr(func, "__module__", None) != "torch.cuda" and getattr(func, "__name__", "") not in ("Generator",)
 
 
+def _run_backward(*args, **kwargs):
+    with _Pretended():  # which is off inside the functions that it handles, and these run Python code
+        return _torch_run_backward(*args, **kwargs)
+
+
+_torch_run_backward = torch.autograd._engine_run_backward
+
+
 @contextlib.contextmanager
 def pretended():
     """The pretended device is there, inside."""
-    there = dict(is_available=lambda: True, device_count=lambda: 1, current_device=lambda: 0, synchronize=lambda device=None: None)
+    there = dict(is_available=lambda: True, device_count=lambda: 1, current_device=lambda: DEVICE.index,
+                 get_device_name=lambda device=None: "pretended", synchronize=lambda device=None: None)
     with contextlib.ExitStack() as stack:
         for name, stub in there.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, stub))
+        stack.enter_context(mock.patch.object(torch._C._nn, "_parse_to", _parse_to))
+        stack.enter_context(mock.patch.object(torch.autograd, "_engine_run_backward", _run_backward))
+        stack.enter_context(_MadeWithin())
         yield stack.enter_context(_Pretended())
 
 
-def devices_of(module):
-    """{name: device} of every parameter and buffer, those that are not saved too."""
-    return {name: value.device for name, value in (*module.named_parameters(), *module.named_buffers())}
+def there(value):
+    """A copy on the pretended device: of a module, or of all tensors in a container."""
+    if isinstance(value, torch.nn.Module):
+        return copy.deepcopy(value).to(DEVICE)
+    return tree_map(lambda part: part.to(DEVICE) if isinstance(part, torch.Tensor) else part, value)
+
+
+def assert_there(module):
+    """That every parameter and buffer is, those that are not saved too."""
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    assert not {name: str(value.device) for name, value in tensors if value.device != DEVICE}
+
+
+def assert_same(far, near):
+    """Tensors on the pretended device, and their like on the CPU."""
+    far, near = tree_leaves(far), tree_leaves(near)
+    assert len(far) == len(near)
+    for one, two in zip(far, near):
+        assert one.device == DEVICE and two.device.type == "cpu"
+        assert one.dtype == two.dtype and one.stride() == two.stride() and torch.equal(one.cpu(), two)
