@@ -114,8 +114,6 @@ def _check(func, args, kwargs):
     if func in _COPIES:
         return
     name = func._schema.name.split("::")[1]
-    if "out" in kwargs:
-        raise NotImplementedError(f"{func} on the pretended device")
     if func in _INDEXING and isinstance(args[0], OnOtherDevice):  # indices may be on the CPU, values without dimensions
         values = [value for value in args[_INDEXING[func]:][:1] if _INDEXING[func] and value.dim()]
     elif func.namespace == "aten" and name.rstrip("_") in _TAKES_NUMBERS and not (
@@ -132,6 +130,10 @@ def _returned(func, args, kwargs, result):
     if func._schema.name.split("::")[1] in _RESHAPING:
         with torch._C._DisableTorchDispatch():
             args[0].as_strided_(result.size(), result.stride(), result.storage_offset())
+    if "out" in kwargs:
+        if kwargs["out"].shape != kwargs["out"].data_here.shape:
+            raise NotImplementedError(f"{func} that resizes its output, on the pretended device")
+        return kwargs["out"]
     if func._schema.is_mutable and func._schema.returns and func._schema.returns[0].alias_info is not None:
         return args[0]
     return _map(_there, result)
@@ -219,6 +221,11 @@ def _share_type(one, two):
     return not isinstance(one, OnOtherDevice) and not isinstance(two, OnOtherDevice)
 
 
+def _unravel_index(indices, shape):
+    with _Pretended():  # off in the functions that are handled; torch's own makes a tensor on the device
+        return torch.functional._unravel_index(indices, shape).unbind(-1)
+
+
 def _new_tensor(value, data, *, dtype=None, device=None, requires_grad=False):
     made = torch.tensor(data, dtype=dtype or value.dtype, device=value.device if device is None else device)
     return made.requires_grad_(requires_grad)
@@ -242,7 +249,8 @@ class _MadeWithin(TorchDispatchMode):
 
 class _Pretended(TorchFunctionMode):
     _HANDLED = {torch.Tensor.to: _to, torch.Tensor.cuda: _cuda, torch.Tensor.cpu: _cpu, torch.Tensor.data.__set__: _set_data,
-                torch.Tensor.new_tensor: _new_tensor, torch._has_compatible_shallow_copy_type: _share_type}
+                torch.Tensor.new_tensor: _new_tensor, torch.unravel_index: _unravel_index,
+                torch._has_compatible_shallow_copy_type: _share_type}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
