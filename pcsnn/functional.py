@@ -37,12 +37,13 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
             whatever it says: each is at least the one before it.
 
     Returns:
-        float32 [T], or [C, T] where threshold, offset or bend is per channel. Bent levels are computed in float64 and rounded
-        once.
+        float32 [T], or [C, T] where threshold, offset or bend is per channel, on the device of the first of these that is a tensor.
+        Bent levels are computed in float64 and rounded once.
 
     Raises:
         ValueError, TypeError: threshold <= 0 or NaN, T outside 1..255, offset, bend or shift not finite.
     """
+    device = validate.device_of(threshold, offset, bend)
     theta = validate.threshold(threshold)
     validate.timesteps(timesteps)
     validate.number("shift", shift)
@@ -59,7 +60,7 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
         channels = next((value.shape for value in (theta, offset) if value.dim()), bend.shape[:-1])
         if bend.dim() > 2 or bend.shape[-1] == 0 or not bend.isfinite().all() or bend.dim() == 2 and bend.shape[:1] != channels:
             raise ValueError(f"bend: expected finite values, [T] or [C, T], got shape {tuple(bend.shape)}")
-    return reference.levels(theta, timesteps, quantization_levels, shift, offset, bend)
+    return reference.levels(theta, timesteps, quantization_levels, shift, offset, bend).to(device)
 
 
 def _check_mean(current, levels, residual, residual_scale, scale):

@@ -93,7 +93,7 @@ def signed_levels(kind, quantum, timesteps, lowest, slope=None):
 
     Returns:
         (float32 levels [T], or [C, T] for a slope by channel; turn; low), with -inf where a channel starts higher than
-        others, computed in float64, rounded once.
+        others, computed in float64, rounded once, on the device of `slope`.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range; a quantum so small that the levels end before the
@@ -111,7 +111,7 @@ def signed_levels(kind, quantum, timesteps, lowest, slope=None):
     falling_part = _solve(plan.function, down, plan.start, plan.bottom, False)
     rising_part = _solve(plan.function, up, plan.bottom, torch.maximum(up.clamp_min(0) + 1, plan.bottom + 1), True)
     table = torch.where(step < before, -math.inf, torch.where(step < before + falls, falling_part, plan.bottom))
-    table = torch.where(step >= used, rising_part, table).to(torch.float32)
+    table = torch.where(step >= used, rising_part, table).to(validate.device_of(slope), torch.float32)
     return (table if isinstance(slope, torch.Tensor) and slope.dim() else table[0]), turn, low
 
 

@@ -97,6 +97,11 @@ def same_device(**tensors):
                          + ", ".join(f"{name} on {device}" for name, device in present.items()))
 
 
+def device_of(*values):
+    """Where the first tensor among the values is; the CPU where there is none."""
+    return next((value.device for value in values if isinstance(value, torch.Tensor)), torch.device("cpu"))
+
+
 def no_gradient(**tensors):
     if torch.is_grad_enabled():
         for name, value in tensors.items():

@@ -152,7 +152,7 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
     if ignore is not None:
         validate.integer("ignore", ignore, -2**63, 2**63 - 1)
     network, inputs = float_network(net)
-    device = next((tensor.device for tensor in (*network.parameters(), *network.buffers())), torch.device("cpu"))
+    device = validate.device_of(*network.parameters(), *network.buffers())
     if calibration is not None:
         calibration = Batches(calibration, inputs, device).source  # a one-shot iterator must serve several conversions
     data = Labelled(data, inputs, device, progress)

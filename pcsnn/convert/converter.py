@@ -64,7 +64,7 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     if method not in ("auto", *METHODS):
         raise ValueError(f"method: expected one of auto, {', '.join(METHODS)}, got {method!r}")
     tensors = [*model.parameters(), *model.buffers()]
-    device = tensors[0].device if tensors else torch.device("cpu")
+    device = validate.device_of(*tensors)
 
     network = trace(model)
     canonicalise(network, signed)

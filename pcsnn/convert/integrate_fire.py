@@ -17,7 +17,7 @@ class IntegrateFire(torch.nn.Module):
     Args:
         threshold: theta > 0, a number or a tensor [C].
         shift: the potential at first, in units of the threshold: 0 at rest, 0.5 half the threshold.
-        amplitude: what a spike is worth, a number or [C].
+        amplitude: what a spike is worth, a number or [C]. The place is on the device of the first of the two that is a tensor.
 
     Shape: [N, ...] or [N, C, ...] to the same.
     """
@@ -26,8 +26,9 @@ class IntegrateFire(torch.nn.Module):
         super().__init__()
         validate.number("shift", shift)
         self.shift = float(shift)
-        self.register_buffer("threshold", validate.threshold(threshold))
-        self.register_buffer("amplitude", torch.as_tensor(amplitude, dtype=torch.float64))
+        device = validate.device_of(threshold, amplitude)
+        self.register_buffer("threshold", validate.threshold(threshold).to(device))
+        self.register_buffer("amplitude", torch.as_tensor(amplitude, dtype=torch.float64).to(device))
 
     def forward(self, z):
         theta, amplitude = (reference.per_channel(value.to(z.dtype), z.dim()) for value in (self.threshold, self.amplitude))

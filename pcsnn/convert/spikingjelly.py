@@ -9,6 +9,7 @@ import math
 import torch
 from torch import nn
 
+from pcsnn import validate
 from pcsnn.convert.integrate_fire import IntegrateFire
 from pcsnn.nn import ChannelScale
 
@@ -113,7 +114,12 @@ def read(model, shift=None):
 
     Shared modules stay shared. `shift`: potential at first in units of the threshold; None: that of each node after a reset.
     """
-    return _read("", _copied(model), shift, {})
+    network = _read("", _copied(model), shift, {})
+    device = validate.device_of(*model.parameters(), *model.buffers())
+    for module in network.modules():
+        if isinstance(module, (IntegrateFire, ChannelScale)):  # some are made of numbers
+            module.to(device)
+    return network
 
 
 def _read(name, module, shift, done):

@@ -213,7 +213,7 @@ def save(snn, path):
     }
     unfinished = pathlib.Path(f"{os.fspath(path)}.unfinished")
     try:
-        save_file({name: value.detach().contiguous().clone() for name, value in tensors.items()}, unfinished,
+        save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, unfinished,
                   metadata={"pcsnn": json.dumps(description)})
         os.replace(unfinished, path)
     finally:

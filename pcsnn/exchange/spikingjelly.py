@@ -58,7 +58,7 @@ def replace_if_nodes(model, timesteps, *, shift=None):
     """
     _check(model, shift)
     validate.timesteps(timesteps)
-    made = {}
+    made, device = {}, validate.device_of(*model.parameters(), *model.buffers())
     for name, module in model.named_modules():
         if not is_neuron(module):
             continue
@@ -66,7 +66,8 @@ def replace_if_nodes(model, timesteps, *, shift=None):
         if module.step_mode != "m":
             raise ValueError(f"model: {name} is in single-step mode; expected multi-step, "
                              "spikingjelly.activation_based.functional.set_step_mode(model, 'm')")
-        made[id(module)] = ParallelSpikingNeuron(threshold, timesteps, shift=first if shift is None else shift, amplitude=1.0)
+        neuron = ParallelSpikingNeuron(threshold, timesteps, shift=first if shift is None else shift, amplitude=1.0)
+        made[id(module)] = neuron.to(device)
     if not made:
         raise ValueError("model: expected IF nodes, got none")
     return copy.deepcopy(model, made).eval()

@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from pcsnn import validate
 from pcsnn.convert.canonicalise import fold_batch_norms
 from pcsnn.convert.network import SpikingNetwork, check_unfused, describe
 from pcsnn.fusion.fuse import CountFuser, RateFuser
@@ -46,13 +47,13 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False):
             scale for each output channel (of least squared error), sums exact in int32, so that every machine gets the same
             counts from the same first layer; layers that read values (the first), the last synapse, and depthwise ones whose
             levels are not evenly spaced keep float32 weights. The last two fold batch norms into convolutions.
-        example_inputs: a batch of the network's inputs, a tensor or a tuple, finite. Adaptive average pooling of images of their
+        example_inputs: a batch of the network's inputs, a tensor or a tuple, finite, on any device. Adaptive average pooling of images of their
             size then acts on counts; the optimised network refuses images of another size there.
         first_last: for "int8", whether the first layer and the last synapse have int8 weights too. The first one reads its input
             in 256 steps over the range that each channel has in `example_inputs`, which are needed then.
 
     Returns:
-        SpikingNetwork, whose report says for every layer what it became; save, load, record, set_timesteps take it.
+        SpikingNetwork on the device of `snn`, whose report says for every layer what it became; save, load, record, set_timesteps take it.
 
     Raises:
         TypeError, ValueError: not a SpikingNetwork, one that is optimised already or double precision, unknown weights, or
@@ -71,6 +72,8 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False):
     for value in inputs:
         if isinstance(value, torch.Tensor) and not value.isfinite().all():
             raise ValueError("example_inputs: expected finite values, got NaN or infinity")
+    device = validate.device_of(*snn.parameters(), *snn.buffers())
+    inputs = [value.to(device) if isinstance(value, torch.Tensor) else value for value in inputs]
     network = copy.deepcopy(snn.network)
     if weights == "float32":
         fuser = RateFuser(network)

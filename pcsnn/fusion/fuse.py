@@ -290,7 +290,7 @@ class CountFuser(Fuser):
             if into.flat:
                 worth = worth.repeat_interleave(weight.shape[1] // len(worth))
             if isinstance(synapse, nn.Conv2d):
-                group = torch.arange(weight.shape[0]) // (weight.shape[0] // synapse.groups)
+                group = torch.arange(weight.shape[0], device=weight.device) // (weight.shape[0] // synapse.groups)
                 worth = worth.view(synapse.groups, -1)[group, :, None, None]
         return weight * worth
 

@@ -103,7 +103,7 @@ class PixelCounts(FullPrecisionBuffers):
     A count k of channel c stands for low_c + k * worth_c / 255. Padding with value 0 is part of it, since count 0 is low_c.
 
     Args:
-        low, worth: [C], the least value of each channel, and the range above it, > 0.
+        low, worth: [C], the least value of each channel, and the range above it, > 0. The layer is on the device of `low`.
         padding: of the convolution behind.
     """
 
@@ -113,7 +113,7 @@ class PixelCounts(FullPrecisionBuffers):
         super().__init__()
         self.padding = _pair(padding)
         self.register_buffer("low", low.detach().float())
-        self.register_buffer("worth", worth.detach().float())
+        self.register_buffer("worth", worth.detach().to(low.device, torch.float32))
 
     def configuration(self):
         """The arguments that are no tensors."""

@@ -25,6 +25,11 @@ class _Weights:
         self.register_buffer("weight_scale", None if weight_scale is None else weight_scale.detach().float())
         self.register_buffer("bias", None if bias is None else bias.detach().float())
 
+    def _gather(self):
+        """Bring all buffers to where the weight is."""
+        for name, value in self._buffers.items():
+            self._buffers[name] = None if value is None else value.to(self.weight.device)
+
     def _apply(self, fn, recurse=True):
         weight = self.weight
         super()._apply(fn, recurse)
@@ -85,6 +90,7 @@ class _Fused(_Weights, CollapsedNeuron):
         self.register_buffer("residual_worth", None if residual_worth is None else residual_worth.detach().float())
         for name in ("operand_levels", "operand_line", "operand_bias", "operand_residual_scale"):
             self.register_buffer(name, None, persistent=False)
+        self._gather()
         self._derive()
 
     def configuration(self):
@@ -215,7 +221,7 @@ class SpikingConv2d(_Convolution, _Fused):
 
     Args:
         weight: [O, C / groups, R, S] float32, bfloat16, float16 or int8, in units of `weight_scale`. For incoming counts it is
-            multiplied by the amplitude of the incoming neurons.
+            multiplied by the amplitude of the incoming neurons. The layer, with all other tensors, is on its device.
         timesteps: T, 1..255.
         stride, padding, dilation, groups: of the convolution.
         weight_scale: [O], for int8 weights. bias: [O] or None.
@@ -278,6 +284,7 @@ class _Synaptic(_Weights, FullPrecisionBuffers):
         self._register_weights(weight, weight_scale, bias)
         self.register_buffer("operand_bias", None, persistent=False)
         self.register_buffer("operand_scale", None, persistent=False)
+        self._gather()
         self.set_timesteps(timesteps)
 
     def configuration(self):

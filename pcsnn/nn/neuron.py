@@ -40,9 +40,9 @@ class LevelBuffers(FullPrecisionBuffers):
 class _Neuron(LevelBuffers):
     """Threshold and amplitude are the state; levels and scale follow from them, after loading too."""
 
-    def _register(self, threshold, amplitude):
-        theta = validate.threshold(threshold)
-        worth = theta if amplitude is None else torch.as_tensor(amplitude, dtype=torch.float64).detach().cpu()
+    def _register(self, threshold, amplitude, device):
+        theta = validate.threshold(threshold).to(device)
+        worth = theta if amplitude is None else torch.as_tensor(amplitude, dtype=torch.float64).detach().to(device)
         if worth.dim() > 1 or worth.isnan().any():
             raise ValueError(f"amplitude: expected a number or [C] without NaN, got shape {tuple(worth.shape)}")
         self.register_buffer("threshold", theta.to(torch.float32))
@@ -61,7 +61,8 @@ class ParallelSpikingNeuron(_Neuron):
         threshold: theta > 0, a number or a tensor [C] (dimension 1 of [N, C, ...]); +inf never fires.
         timesteps: T, 1..255.
         shift: in units of the threshold; 0.5 is the paper's psi = theta / 2.
-        amplitude: what a spike is worth, a number or [C]; None is the threshold. 1.0 gives plain 0/1 spikes.
+        amplitude: what a spike is worth, a number or [C]; None is the threshold. 1.0 gives plain 0/1 spikes. The layer is on
+            the device of the first of the two that is a tensor.
         output: "spikes": [T, N, ...] times amplitude; "counts": uint8 [N, ...]; "rate": amplitude * k / T, [N, ...].
 
     Shape: currents [T, N, ...], float32, float16, bfloat16 or float64, to [T, N, ...] or [N, ...] of that dtype.
@@ -76,7 +77,7 @@ class ParallelSpikingNeuron(_Neuron):
         if output not in OUTPUTS:
             raise ValueError(f"output: expected one of {', '.join(OUTPUTS)}, got {output!r}")
         self.timesteps, self.shift, self.output = timesteps, shift, output
-        self._register(threshold, amplitude)
+        self._register(threshold, amplitude, validate.device_of(threshold, amplitude))
 
     def _derive(self):
         self._set_levels(functional.levels(self.threshold, self.timesteps, shift=self.shift), 1, self.threshold)
@@ -120,7 +121,8 @@ class CollapsedNeuron(_Neuron):
         offset: psi_DA of (15), added to the mean current; a number or [C].
         bend: what the levels stray from even spacing (C3), [T] or [C, T] in units of the threshold; None: evenly spaced.
         shift: potential that serial IF starts with, in units of the threshold; 0.5 is the paper's psi = theta / 2.
-        amplitude: theta + phi of (15), a number or [C]; None is the threshold (0 for a channel that never fires).
+        amplitude: theta + phi of (15), a number or [C]; None is the threshold (0 for a channel that never fires). The layer
+            is on the device of the first of threshold, amplitude, offset and bend that is a tensor.
         inplace: write the rates over the current.
 
     Shape: mean current [N, ...] (float32, float16, bfloat16, float64) to rates [N, ...]; `residual` is added to the
@@ -138,9 +140,10 @@ class CollapsedNeuron(_Neuron):
                  shift=0.5, inplace=False):
         super().__init__()
         self.timesteps, self.quantization_levels, self.shift, self.inplace = timesteps, quantization_levels, shift, inplace
-        self.register_buffer("offset", torch.as_tensor(offset).detach().to("cpu", torch.float32))
-        self.register_buffer("bend", None if bend is None else bend.detach().to("cpu", torch.float32))
-        self._register(threshold, amplitude)
+        device = validate.device_of(threshold, amplitude, offset, bend)
+        self.register_buffer("offset", torch.as_tensor(offset).detach().to(device, torch.float32))
+        self.register_buffer("bend", None if bend is None else bend.detach().to(device, torch.float32))
+        self._register(threshold, amplitude, device)
 
     def _derive(self):
         table = functional.levels(self.threshold, self.timesteps, quantization_levels=self.quantization_levels,

@@ -38,7 +38,7 @@ class QCFS(torch.nn.Module):
 
     Args:
         levels: L, the quantization levels, 1..255.
-        threshold: initial theta > 0.
+        threshold: initial theta > 0, a number or a tensor [], on whose device the parameter is.
 
     Shape: [N, ...] to [N, ...], float32, float16, bfloat16 or float64.
 
@@ -50,7 +50,7 @@ class QCFS(torch.nn.Module):
         super().__init__()
         validate.timesteps(levels, "levels")
         self.levels = levels
-        self.threshold = torch.nn.Parameter(validate.threshold(threshold).to(torch.float32))
+        self.threshold = torch.nn.Parameter(validate.threshold(threshold).to(validate.device_of(threshold), torch.float32))
         if self.threshold.dim():
             raise ValueError(f"threshold: expected a number, got shape {tuple(self.threshold.shape)}")
 
