@@ -111,9 +111,11 @@ def picture(sections, title, path):
 def main(arguments=None):
     args = parse(arguments)
     setting, begun = Setting(args.dry), time.monotonic()
+    if args.dry:
+        torch.set_num_threads(1)  # what is this small takes longer on several
     torch.backends.cudnn.allow_tf32 = False  # rows in tf32 say so
     around = timing.circumstances(setting.device)
-    title = f"{around['device']}, torch {around['torch']}, Triton {around['backend']['triton']}, {around['cores']} cores, commit {around['commit']}"
+    title = f"{around['device']}, torch {around['torch']}, Triton {around['backend']['triton']}, {around['cores']} cores, commit {(around['commit'] or 'unknown')[:7]}"
     print(MEANINGLESS if args.dry else title)
     print(f"877ccf2: {SOURCE}")
     if args.processes:

@@ -106,7 +106,7 @@ class Forms:
         def make():
             host = pcsnn.optimize(self.host, weights, example_inputs=self.load.images[:EXAMPLES], first_last=first_last)
             return host, copy.deepcopy(host).to(self.setting.device)
-        return self._once((weights, first_last), make)
+        return self._once(("optimised", weights, first_last), make)
 
 
 def tf32(call):

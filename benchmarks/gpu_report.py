@@ -77,7 +77,7 @@ def draw(sections, title, path):
             axes.plot(was, [place] * len(was), color="#333333", marker="|", markersize=10, linewidth=2)
         axes.axvline(1, color="#555555", linewidth=1)
         axes.set_yticks(range(len(rows)), names, fontsize=7)
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(0, WIDEST)
         axes.set_title(f"{section}: value over target; black: at commit 877ccf2, H200", fontsize=9, loc="left")
         axes.tick_params(axis="x", labelsize=7)
