@@ -1,13 +1,16 @@
 # make demo   converts a real trained network, shows its accuracy and speed, writes a table and a picture to results/
 # make test   runs the tests
 # Both create .venv, install what they need and build the C++ kernels first.
+# make gpu    on a machine with a GPU: builds in place, runs the tests that need one, measures everything, writes results/gpu.json
+#             and gpu.png. With $(PYTHON) and its packages as they are: no .venv, no network. DRY=1: all of it in small, on the CPU
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
+OWN_PATH := $(if $(findstring /,$(PYTHON)),$(abspath $(dir $(PYTHON))):)$(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: build demo test bench clean
+.PHONY: build demo test bench gpu clean
 
 build: $(VENV)/built
 
@@ -34,5 +37,23 @@ bench: build
 	$(RUN) benchmarks/accuracy.py --json results/accuracy.json
 	$(RUN) benchmarks/throughput.py
 
+# GPU_OPTIONS: of benchmarks/gpu.py. The tests first, then the measurement whatever they gave; either one's failure is make's.
+GPU_OPTIONS ?= $(if $(DRY),--dry,--seconds 240)
+gpu: export PATH := $(OWN_PATH)
+gpu: export PYTHONPATH := $(CURDIR)
+gpu: export PYTHONUNBUFFERED := 1
+gpu: export PCSNN_REQUIRE_EXT := 1
+gpu: export MAX_JOBS ?= $(shell nproc)
+gpu:
+	@mkdir -p results
+	$(PYTHON) setup.py build_ext --inplace > results/build.log 2>&1 || { tail -40 results/build.log; exit 1; }
+	$(PYTHON) -c "import pcsnn.kernels" 2>/dev/null || ln -s ../kernels pcsnn/kernels
+	failed=0; \
+	$(PYTHON) -m pytest -m gpu $$(grep -l "mark\.gpu" tests/test_*.py) \
+	    $$($(PYTHON) -c "import xdist" 2>/dev/null && echo --numprocesses logical --maxprocesses 14 --dist worksteal) || failed=1; \
+	$(PYTHON) benchmarks/gpu.py $(GPU_OPTIONS) || failed=1; \
+	exit $$failed
+
 clean:
 	rm -rf $(VENV) build results *.egg-info pcsnn/*.so
+	test ! -L pcsnn/kernels || rm pcsnn/kernels

@@ -1,8 +1,10 @@
 """The commands of benchmarks/ on tiny settings: what they print, write and refuse. No time is asserted."""
 
 import dataclasses
+import functools
 import json
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -10,14 +12,24 @@ import safetensors.torch
 import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "benchmarks"))
+import checks  # noqa: E402
 import competitors  # noqa: E402
+import gpu  # noqa: E402
+import gpu_forms  # noqa: E402
+import gpu_goals  # noqa: E402
+import gpu_report  # noqa: E402
+import gpu_rows  # noqa: E402
+import gpu_warm  # noqa: E402
 import networks  # noqa: E402
 import peak_memory  # noqa: E402
 import throughput  # noqa: E402
 import throughput_report  # noqa: E402
 import timing  # noqa: E402
 import workloads  # noqa: E402
-from pcsnn import baselines  # noqa: E402
+from gpu_setting import Setting  # noqa: E402
+
+import pcsnn  # noqa: E402
+from pcsnn import baselines, functional  # noqa: E402
 
 TINY = ["--model", "cifar_resnet20", "--image-size", "8", "--batch", "2", "--repeats", "2", "--slow-repeats", "1",
         "--threads", "1"]
@@ -240,3 +252,114 @@ def test_interleaving():
     assert sorted(order[:3]) == ["a", "b", "c"] and sorted(order[3:5]) == ["a", "b"]
     assert timing.ratio({0: 2.0, 1: 6.0, 2: 9.0}, {0: 1.0, 2: 3.0}) == 2.5
     assert timing.median({0: 2.0, 1: 6.0, 2: 9.0}) == 6.0
+
+
+# ---- gpu.py -----------------------------------------------------------------------------------------------------------
+def measure_dry(folder, *options):
+    """The exit code of a dry run in this process and the JSON that it wrote."""
+    code = gpu.main(["--dry", "--json", str(folder / "gpu.json"), "--png", str(folder / "gpu.png"), *options])
+    return code, json.loads((folder / "gpu.json").read_text())
+
+
+def test_the_gpu_benchmark_runs_dry(tmp_path):
+    done = subprocess.run([sys.executable, gpu.__file__, "--dry", "--json", tmp_path / "gpu.json", "--png", tmp_path / "gpu.png"],
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(gpu.MEANINGLESS) == 2 and "WRONG" not in done.stdout and "MISSED" not in done.stdout
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert result["dry"] is True and not result["wrong"] and not result["left_out"] and len(result["profiles"]) == 3
+    rows = [row for section in result["sections"].values() for row in section]
+    assert len({row["what"] for row in rows}) == len(rows) and gpu_goals.GOALS.keys() <= {row["what"] for row in rows}
+    for row in rows:
+        assert row["met"] is None
+        if "SpikingJelly" not in row["what"] or row["right"]:
+            assert row["right"] is True and row["value"] is not None and row["what"] in done.stdout, row
+    assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
+
+
+def wrong_but_for_the_reference(function, spoil):
+    """The same function whose result is spoilt unless the reference is forced."""
+    def run(*arguments, **options):
+        result = function(*arguments, **options)
+        return result if pcsnn.backend_info()["forced"] else spoil(result)
+    return run
+
+
+def fails(result):
+    raise RuntimeError("no launch")
+
+
+def test_a_wrong_result_on_the_gpu_gets_no_time(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(functional, "fire_counts", wrong_but_for_the_reference(functional.fire_counts, lambda counts: counts + 1))
+    monkeypatch.setattr(functional, "expand_spikes", wrong_but_for_the_reference(functional.expand_spikes, fails))
+    code, result = measure_dry(tmp_path, "--only", "operators")
+    assert code == 1
+    out, err = capsys.readouterr()
+    for row in result["sections"]["operators"]:
+        wrong = "fire_counts" in row["what"] or "expand_spikes" in row["what"]
+        assert row["right"] is (None if "SpikingJelly" in row["what"] and row["right"] is None else not wrong), row
+        if wrong:
+            assert row["value"] is None and row["milliseconds"] == {} and row["what"] in result["wrong"]
+            line = next(line for line in out.splitlines() if line.startswith(f"  {row['what']}  "))
+            assert "WRONG: " in line and " us" not in line and "GB/s" not in line
+            assert ("no launch" if "expand" in row["what"] else "differ" if "NHWC" in row["what"] else "reference") in row["remark"]
+    assert "wrong results: fire_counts float32" in err
+
+
+def test_the_gpu_benchmark_stops_in_time_and_says_what_is_left_out(tmp_path, capsys):
+    code, result = measure_dry(tmp_path, "--only", "limits", "profile", "--seconds", "1e-9")
+    assert code == 0 and result["sections"] == {"limits": []} and result["profiles"] == []
+    assert result["left_out"][:3] == ["copy", "bfloat16 product", "int8 product"] and len(result["left_out"]) == 6
+    out = capsys.readouterr().out
+    assert out.count("left out, time is up: ") == 6 and "no picture: no row with a target was measured" in out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_gpu_benchmark_needs_a_gpu(capsys):
+    with pytest.raises(SystemExit):
+        gpu.main([])
+    assert "no CUDA or ROCm device; --dry" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what,less,value,met", [
+    ("resnet50 int8, batch 256", False, 44000, True), ("resnet50 int8, batch 256", False, 43999, False),
+    ("a call of fire_counts", True, 20, True), ("a call of fire_counts", True, 20.1, False), ("copy", False, 1, None)])
+def test_rows_meet_their_targets_or_not(what, less, value, met):
+    row = gpu_rows.measure(gpu_rows.Row(what, "", lambda setting: gpu_rows.Prepared(
+        checks.Verdict(True, "right"), {}, lambda seconds: value), less), Setting())
+    assert row["met"] is met and row["value"] == value
+    assert {True: " met ", False: " MISSED ", None: " 4,276 "}[met] in gpu_report.line(row)
+    lines = gpu_report.summary({"section": [row]}, ["another row"])
+    assert lines[0].startswith(f"{int(met is True)} targets met, {int(met is False)} missed") and lines[-1].endswith("another row")
+
+
+def test_parts_are_compared_whole():
+    found = torch.arange(10).reshape(5, 2)
+    assert gpu_rows.same_in_parts(found, lambda part: found[part], 3).right
+    assert gpu_rows.same_in_parts(found, lambda part: found[:, part], 2, dim=1).right
+    spoilt = found.clone()
+    spoilt[4, 1] = 0
+    assert gpu_rows.same_in_parts(spoilt, lambda part: found[part], 3).words == "1 of 10 values differ from the reference"
+    assert not gpu_rows.same_in_parts(found, lambda part: found[part].int(), 3).right
+
+
+@pytest.mark.parametrize("form,function", [("collapsed-float32", "fire_rates"), ("bfloat16", "conv2d_fire")])
+def test_a_wrong_layer_is_found_where_it_is(form, function, monkeypatch):
+    torch.set_num_threads(1)
+    forms = gpu_forms.Forms("resnet34", Setting(dry=True))
+    with torch.no_grad():
+        _, verdict = forms.form(form, 2)
+        assert verdict.right and verdict.words.startswith("0 of ")
+        right = pcsnn.ops.call
+        monkeypatch.setattr(pcsnn.ops, "call", lambda name, *arguments: (
+            wrong_but_for_the_reference(functools.partial(right, name), torch.zeros_like)(*arguments)
+            if name == function else right(name, *arguments)))
+        if form == "collapsed-float32":
+            monkeypatch.setattr(functional, "fire_rates", wrong_but_for_the_reference(functional.fire_rates, lambda rates: rates * 2))
+        assert not gpu_forms.FORMS[form](forms, 2)[1].right
+
+
+def test_kernels_compile_ahead_in_processes():
+    assert gpu_warm.warm(["layers", "profile"], Setting(dry=True), None, 1, 200) == []
+    assert gpu_warm.warm(["layers"], Setting(dry=True), None, 1, 1e-3) == [
+        "stopped after 0 s: what is left compiles where it is measured"]
