@@ -97,8 +97,7 @@ class _Watched:
         if not _TENSORS.issuperset(map(type, tensors)):
             return None
         return ([id(module) for children in self._children for module in children.values()], type(self._network).forward,
-                [tensor.data_ptr() for tensor in tensors],
-                [0 if tensor.is_inference() else tensor._version for tensor in tensors])
+                [tensor.data_ptr() for tensor in tensors], _versions(tensors))
 
     def unchanged(self, network):
         return network is self._network and self._now() == self._state
@@ -108,12 +107,19 @@ class _Watched:
         return self._state is not None and not any(self._hooks)
 
 
+def _versions(tensors):
+    try:
+        return [tensor._version for tensor in tensors]
+    except RuntimeError:  # inference tensors have none; asking each costs as much again
+        return [None if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
 class _Captured:
     """One graph: what it reads, how it is replayed, what it writes."""
 
     def __init__(self, device, inputs, replay, out):
         self._device, self.inputs, self._replay = device, inputs, replay
-        self._outputs, self._form = pytree.tree_flatten(out)
+        self._outputs, self._form = _flatten(out)
 
     def __call__(self, sources):
         with self._device.turn():
@@ -122,6 +128,10 @@ class _Captured:
             self._replay()
             return pytree.tree_unflatten([value.clone() if isinstance(value, torch.Tensor) else value for value in self._outputs],
                                          self._form)
+
+
+def _flatten(tree):
+    return pytree.tree_flatten(tree, is_leaf=lambda value: type(value) is torch.Size)  # which would come back as a tuple
 
 
 def _memory(tensor):
@@ -163,7 +173,7 @@ def _watched_by_others(device):
 
 
 def _check_outputs(out):
-    for value in pytree.tree_leaves(out):
+    for value in _flatten(out)[0]:
         if not isinstance(value, (torch.Tensor, float, complex, *_CONSTANTS)):
             raise TypeError("max_graphs: expected a network of tensors and constants in tuples, lists and dicts, got the output "
                             f"{type(value).__name__}; with max_graphs = 0 the network runs without graphs")
@@ -198,7 +208,7 @@ class Graphs:
 
     def run(self, network, inputs, named):
         """network(*inputs, **named) by a graph, or as it is where there can be none."""
-        values, form = pytree.tree_flatten((inputs, named))
+        values, form = _flatten((inputs, named))
         kind, device = _kind(values)
         if device is None or getattr(network, "_is_replica", False) or _watched_by_others(device):
             return network(*inputs, **named)
