@@ -368,6 +368,11 @@ def test_hooks_are_called(tape):
     assert seen and done() == AGAIN
 
 
+class Both(nn.Module):
+    def forward(self, x, y):
+        return x + 1, y
+
+
 class Seen(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self.names = [*getattr(self, "names", []), str(function)]
@@ -414,7 +419,7 @@ PLAIN_CALLS = {
     "empty": lambda snn, x, expected: snn(x[:0]),
     "jit_trace": lambda snn, x, expected: torch.jit.trace(snn, (x,), check_trace=False),
     "other_device": lambda snn, x, expected: snn._graphs.run(Options(), (x.to("meta"),), {}),
-    "two_devices": lambda snn, x, expected: snn._graphs.run(Options(), (x, torch.empty((), device="meta")), {}),
+    "two_devices": lambda snn, x, expected: snn._graphs.run(Both(), (x, torch.empty((), device="meta")), {}),
     "replica": lambda snn, x, expected: _replica(snn, x, expected),
     "fake": lambda snn, x, expected: _fake(snn, x),
 }
@@ -676,3 +681,222 @@ def test_reduce_overhead_compiles_the_whole():
             torch.testing.assert_close(found, snn(*x), rtol=1e-5, atol=1e-5)
     counters = torch._dynamo.utils.counters
     assert not counters["graph_break"] and counters["stats"]["unique_graphs"] == 1
+
+
+# On a GPU
+
+
+def cuda(values):
+    return tuple(value.cuda() for value in values)
+
+
+class Waits(nn.Module):
+    """Cannot be captured."""
+
+    def forward(self, x):
+        return x * x.sum().item()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")
+class TestOnAGpu:
+    @pytest.fixture(autouse=True)
+    def captures(self, monkeypatch):
+        """How many graphs have been captured, as `self.captured()` says since it was last asked."""
+        count, capture = [], graphs.Device.capture
+
+        def counted(device, run, first):
+            count.append(first)
+            return capture(device, run, first)
+
+        def captured():
+            found = len(count)
+            count.clear()
+            return found
+
+        monkeypatch.setattr(graphs.Device, "capture", counted)
+        self.captured = captured
+
+    @pytest.fixture
+    def launches(self, monkeypatch):
+        """(programs, constants) of each launch of a Triton kernel of ours."""
+        from pcsnn.kernels import common
+
+        seen, launch = [], common.Launch.__call__
+
+        def counted(self):
+            seen.append((self.programs, dict(self.constants)))
+            return launch(self)
+
+        monkeypatch.setattr(common.Launch, "__call__", counted)
+        return seen
+
+    @staticmethod
+    def pair(name="residual", form="float32", **options):
+        """A network with graphs and the same without, moved to the GPU after they were optimised."""
+        return [snn.cuda() for snn in graphic(name, form, **options)]
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("name", ["residual", "two_inputs", "dict_output", "tuple_output", "max_pool_first", "attention", "slices"])
+    def test_replays_are_bit_equal(self, name, form):
+        snn, plain = self.pair(name, form)
+        kept = []
+        for call, (batch, seed) in enumerate([(3, 1), (3, 2), (5, 3), (3, 4), (5, 5)]):
+            x = cuda(inputs(name, batch=batch, seed=seed))
+            kept.append((snn(*x), plain(*x)))
+            assert self.captured() == (1, 0, 1, 0, 0)[call]
+        assert all(same(found, expected) for found, expected in kept)
+
+    def test_layouts_and_grad_modes(self):
+        snn, plain = self.pair()
+        x, = cuda(inputs("residual", batch=4))
+        layouts = (x, x.contiguous(memory_format=torch.channels_last), x[::2], x[:1].expand(4, -1, -1, -1))
+        for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+            with mode():
+                for value in layouts:
+                    assert torch.equal(snn(value), plain(value))
+        assert self.captured() == len(layouts)
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_a_replay_is_one_launch(self, form, launches):
+        snn, plain = self.pair("residual", form)
+        x = cuda(inputs("residual"))
+        plain(*x)  # times the tiles of whole numbers
+        launches.clear()
+        plain(*x)
+        eager = launches[:]
+        launches.clear()
+        snn(*x)
+        # twice to warm up and once to capture, with the tiles that eager calls run with
+        assert launches == 3 * eager and eager
+        launches.clear()
+        snn(*x)
+        torch.cuda.synchronize()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]) as found:
+            snn(*x)
+            torch.cuda.synchronize()
+        assert launches == []
+        names = [event.name for event in found.events()]
+        assert sum("GraphLaunch" in name for name in names) == 1
+        assert sum("LaunchKernel" in name for name in names) <= 2  # the copies of input and output, where they are kernels
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("change", ["set_timesteps", "load_state_dict", "write", "replace", "data", "module", "code", "drop_graphs"])
+    def test_changes_drop_the_graphs(self, change, form):
+        snn, plain = self.pair("residual", form)
+        one, two = cuda(inputs("residual", batch=2)), cuda(inputs("residual", batch=3))
+        for x in (one, two):
+            assert same(snn(*x), plain(*x))
+        assert self.captured() == 2
+        CHANGES[change](snn)
+        CHANGES[change](plain)
+        for x, expected in ((one, 1), (two, 1), (one, 0)):
+            assert same(snn(*x), plain(*x)) and self.captured() == expected
+
+    def test_it_moves(self):
+        snn, plain = graphic("residual", "int8")
+        x, = inputs("residual")
+        for device, captured in (("cpu", 0), ("cuda", 1), ("cpu", 0), ("cuda", 1)):
+            snn.to(device), plain.to(device)
+            assert snn.graph_bytes == 0
+            for _ in range(2):
+                assert same(snn(x.to(device)), plain(x.to(device)))
+            assert self.captured() == captured
+
+    def test_memory_is_stated_and_freed(self):
+        snn, _ = self.pair(graph=2)
+        batches = [cuda(inputs("residual", batch=batch)) for batch in (64, 128, 256)]
+        for x in batches:  # the third takes the place of the first
+            assert snn(*x).nbytes + x[0].nbytes < snn.graph_bytes
+        pool = snn._graphs._device.bytes()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_reserved()
+        snn.drop_graphs()
+        torch.cuda.empty_cache()
+        assert snn.graph_bytes == 0 and before - torch.cuda.memory_reserved() >= pool > 0
+        snn(*batches[0])
+        assert self.captured() == 4 and snn.graph_bytes
+
+    def test_one_graph_after_another(self):
+        """With one graph at most, each new one has a pool of its own."""
+        snn, plain = self.pair(graph=1)
+        for batch in (1, 2, 1, 3, 2):
+            x = cuda(inputs("residual", batch=batch))
+            for _ in range(2):
+                assert same(snn(*x), plain(*x))
+        assert self.captured() == 5
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_recordings_see_real_layers(self, form):
+        snn, plain = self.pair("residual", form)
+        x = cuda(inputs("residual"))
+        snn(*x)
+        with pcsnn.record(snn) as found, pcsnn.record(plain) as expected:
+            assert same(snn(*x), plain(*x))
+        assert found.counts and same(found.counts, expected.counts)
+        assert same(snn(*x), plain(*x)) and self.captured() == 1
+
+    def test_streams_and_threads(self):
+        """Graphs share their memory; calls on streams of their own must not meet in it."""
+        snn, plain = self.pair(graph=2)
+        cases = [(x, plain(*x)) for batch in (64, 128, 192) for x in [cuda(inputs("residual", batch=batch, seed=batch))]]
+        torch.cuda.synchronize()
+        streams = [torch.cuda.Stream() for _ in range(3)]
+        found = []
+        for call in range(30):
+            x, expected = cases[call % 2]
+            with torch.cuda.stream(streams[call % 3]):
+                found.append((snn(*x), expected))
+        torch.cuda.synchronize()
+        assert all(torch.equal(*pair) for pair in found) and self.captured() == 2
+        wrong = []
+
+        def work(first):
+            try:
+                with torch.cuda.stream(streams[first]):
+                    for call in range(15):
+                        x, expected = cases[(first + call) % 3]
+                        if not torch.equal(snn(*x), expected):
+                            raise AssertionError("wrong result")
+            except Exception as error:
+                wrong.append(error)
+
+        workers = [threading.Thread(target=work, args=(first,)) for first in range(3)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert wrong == []
+
+    def test_a_capture_of_the_callers_own(self):
+        snn, plain = self.pair()
+        x, y = cuda(inputs("residual")), cuda(inputs("residual", seed=2))
+        snn(*x)
+        static, graph = x[0].clone(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = snn(static)
+        static.copy_(y[0])
+        graph.replay()
+        assert torch.equal(out, plain(*y)) and self.captured() == 1
+
+    def test_a_network_that_waits_is_an_error_and_leaves_no_trace(self):
+        stream, kept = torch.cuda.current_stream(), graphs.Graphs(2)
+        with pytest.raises(RuntimeError, match="^max_graphs: expected a network that only launches work"):
+            kept.run(Waits(), (torch.ones(3, device="cuda"),), {})
+        assert torch.cuda.current_stream() == stream and not torch.cuda.is_current_stream_capturing() and kept.bytes() == 0
+        snn, plain = self.pair()
+        x = cuda(inputs("residual"))
+        assert same(snn(*x), plain(*x)) and same(snn(*x), plain(*x))
+
+    def test_reduce_overhead_uses_graphs(self):
+        made, x = [pcsnn.convert(build("mlp"), LEVELS).cuda(), *(self.pair("mlp", form)[0] for form in FORMS)], cuda(inputs("mlp"))
+        expected = [snn(*x) for snn in made]
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        compiled = torch.compile(Together(made), fullgraph=True, mode="reduce-overhead")
+        with torch.no_grad():
+            for _ in range(3):
+                torch.testing.assert_close(compiled(*x), expected, rtol=1e-5, atol=1e-5)
+        counters = torch._dynamo.utils.counters
+        assert not counters["graph_break"] and not counters["inductor"]["cudagraph_skips"]
