@@ -19,7 +19,9 @@ def milliseconds(launch):
 
 def fastest(key, candidates, launch_of, timed=True):
     """The one of `candidates` with the fastest launch; timed at the first call with `key`, which names the kind of product.
-    None where it is unknown and not to be timed."""
+
+    timed: whether it may be, which a capture does not allow; None then where no call before has timed it.
+    """
     if key not in _fastest:
         if not timed:
             return None

@@ -1,4 +1,4 @@
-"""pcsnn.optimize(graph=): what is captured, replayed and dropped, with a tape in place of CUDA graphs; and real ones on a GPU."""
+"""pcsnn.optimize(graph=): what is captured, replayed, dropped, by a tape in place of CUDA graphs; real ones on a GPU."""
 
 import contextlib
 import copy
@@ -21,8 +21,12 @@ from pcsnn.nn import QCFS
 FORMS = ("float32", "bfloat16", "int8")
 
 
+def storage(tensor):
+    return tensor.untyped_storage().data_ptr()
+
+
 class Tape(TorchDispatchMode):
-    """Runs operations and keeps them with the tensors they read and wrote, as a CUDA graph keeps launches and addresses."""
+    """Runs operations, and keeps them with what they read and wrote, as a CUDA graph keeps launches and addresses."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +41,7 @@ class Tape(TorchDispatchMode):
         with torch.inference_mode(False), torch.no_grad():
             for function, args, kwargs, out in self.steps:
                 for old, new in zip(pytree.tree_leaves(out), pytree.tree_leaves(function(*args, **kwargs))):
-                    if isinstance(old, torch.Tensor) and old.untyped_storage().data_ptr() != new.untyped_storage().data_ptr():
+                    if isinstance(old, torch.Tensor) and storage(old) != storage(new):  # no view, not in place
                         old.copy_(new)
 
 
@@ -114,10 +118,9 @@ def done():
     return found
 
 
-def graphic(name="residual", form="float32", graph=True, activation=lambda: QCFS(LEVELS)):
+def graphic(name="residual", form="float32", graph=True):
     """A network with graphs, and the same without."""
-    method = dict(method="none") if activation is not nn.ReLU else dict(method="max", calibration=[inputs(name, batch=24)])
-    snn = pcsnn.convert(build(name, activation), LEVELS, strict=False, progress=False, **method)
+    snn = pcsnn.convert(build(name), LEVELS, strict=False, progress=False)
     return pcsnn.optimize(snn, form, graph=graph), pcsnn.optimize(snn, form)
 
 
@@ -129,8 +132,8 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["residual", "two_inputs", "dict_output", "tuple_output", "options", "slices", "sizes", "max_pool_first",
-                                  "attention", "add_a_size"])
+@pytest.mark.parametrize("name", ["residual", "two_inputs", "dict_output", "tuple_output", "options", "slices", "sizes",
+                                  "max_pool_first", "attention", "add_a_size"])
 def test_replays_are_what_the_network_says(tape, name, form):
     snn, plain = graphic(name, form)
     kept = []
@@ -140,7 +143,7 @@ def test_replays_are_what_the_network_says(tape, name, form):
         kept.append((snn(*x), plain(*x)))
         assert done() == (FIRST, AGAIN, NEW, AGAIN, AGAIN)[call]
         assert same(x, before)
-    assert all(same(found, expected) for found, expected in kept)  # later calls have left the outputs of earlier ones alone
+    assert all(same(found, expected) for found, expected in kept)  # later calls have left earlier outputs alone
 
 
 def test_an_output_is_the_callers_own(tape):
@@ -156,8 +159,8 @@ def test_inputs_by_name(tape):
     one, two = inputs("two_inputs")
     names = [node.name for node in snn.network.graph.nodes if node.op == "placeholder"]
     for x, y in ((one, two), (two, one)):
-        expected = plain(x, y)
-        assert same(snn(x, **{names[1]: y}), expected) and same(snn(**{names[0]: x, names[1]: y}), expected) and same(snn(x, y), expected)
+        for found in (snn(x, **{names[1]: y}), snn(**{names[0]: x, names[1]: y}), snn(x, y)):
+            assert same(found, plain(x, y))
     assert done() == FIRST + NEW + NEW + 3 * AGAIN
 
 
@@ -171,13 +174,13 @@ class Options(nn.Module):
 
 def test_arguments_of_other_kinds(tape):
     x, module, kept = torch.randn(3, 4), Options(), graphs.Graphs(8)
-    for arguments in ({}, {"scale": 2.0}, {"scale": 2}, {"scale": True}, {"scale": -0.0}, {"scale": 0.0}, {"mode": "other"},
-                      {"scale": torch.tensor(3.0)}, {"extra": {"y": (torch.randn(2),)}}):
+    for arguments in ({}, {"scale": 2.0}, {"scale": 2}, {"scale": True}, {"scale": -0.0}, {"scale": 0.0},
+                      {"mode": "other"}, {"scale": torch.tensor(3.0)}, {"extra": {"y": (torch.randn(2),)}}):
         for expected in (NEW, AGAIN):
             x = torch.randn(3, 4)
             assert same(kept.run(module, (x,), arguments), module(x, **arguments))
             assert done() == (FIRST if arguments == {} and expected is NEW else expected), arguments
-    assert kept.run(module, (x,), {"scale": object, "mode": "sum", "extra": None} | {"scale": 1j}).is_complex() and done() == NEW
+    assert kept.run(module, (x,), {"scale": 1j, "extra": None}).is_complex() and done() == NEW
     with pytest.raises(TypeError):
         kept.run(module, (x, object()), {})
     assert done() == []  # of a kind that has no graphs
@@ -220,7 +223,8 @@ def test_layouts_are_kept(tape, weights):
 def test_the_least_recently_used_graph_goes_first(tape):
     snn, plain = graphic(graph=2)
     one, two, three = (inputs("residual", batch=batch) for batch in (1, 2, 3))
-    for x, expected in ((one, FIRST), (two, NEW), (one, AGAIN), (three, NEW), (one, AGAIN), (two, NEW), (three, NEW), (two, AGAIN)):
+    for x, expected in ((one, FIRST), (two, NEW), (one, AGAIN), (three, NEW), (one, AGAIN), (two, NEW), (three, NEW),
+                        (two, AGAIN)):
         assert same(snn(*x), plain(*x)) and done() == expected
     snn.max_graphs = 1
     for x, expected in ((one, FIRST), (two, FIRST), (two, AGAIN), (one, FIRST)):
@@ -231,12 +235,14 @@ def test_the_least_recently_used_graph_goes_first(tape):
 
 
 def _load(snn):
-    snn.load_state_dict({name: value * 0.75 if value.is_floating_point() else value for name, value in snn.state_dict().items()})
+    state = snn.state_dict()
+    snn.load_state_dict({name: value * 0.75 if value.is_floating_point() else value for name, value in state.items()})
 
 
 def _some_weight(snn):
     """A tensor that a layer multiplies by, and its owner."""
-    return next((module, module.weight) for module in snn.network.modules() if isinstance(getattr(module, "weight", None), torch.Tensor))
+    return next((module, module.weight) for module in snn.network.modules()
+                if isinstance(getattr(module, "weight", None), torch.Tensor))
 
 
 def _write(snn):
@@ -277,15 +283,9 @@ def _code(snn):
     snn.network.recompile()
 
 
-CHANGES = {"set_timesteps": lambda snn: pcsnn.set_timesteps(snn, 2 * LEVELS), "load_state_dict": _load, "write": _write, "replace": _replace,
-           "data": _data, "module": _module, "code": _code, "to": lambda snn: snn.to("cpu"), "layer_to": lambda snn: _half_way(snn),
-           "drop_graphs": lambda snn: snn.drop_graphs()}
-
-
-def _half_way(snn):
-    for module in snn.network.modules():
-        module.to(torch.float32)
-    _data(snn)
+CHANGES = {"set_timesteps": lambda snn: pcsnn.set_timesteps(snn, 2 * LEVELS), "load_state_dict": _load,
+           "write": _write, "replace": _replace, "data": _data, "module": _module, "code": _code,
+           "to": lambda snn: snn.to("cpu"), "drop_graphs": lambda snn: snn.drop_graphs()}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -412,7 +412,8 @@ def _gradient(snn, x, expected):
 
 
 PLAIN_CALLS = {
-    "dispatch_mode": _within(Seen), "function_mode": _within(Functions), "use_backend": _within(lambda: pcsnn.use_backend("reference")),
+    "dispatch_mode": _within(Seen), "function_mode": _within(Functions),
+    "use_backend": _within(lambda: pcsnn.use_backend("reference")),
     "capturing": _busy, "vmap": _vmapped, "gradient": _gradient,
     "autocast": lambda snn, x, expected: _autocast(snn, x),
     "subclass": lambda snn, x, expected: snn(x.as_subclass(Mine)),
@@ -524,7 +525,7 @@ def test_errors_of_the_network_are_its_own_and_cost_no_graph(tape):
 
 
 @pytest.mark.parametrize("error, raised, words", [
-    (RuntimeError("operation not permitted"), RuntimeError, "^max_graphs: expected .*max_graphs = 0.*operation not permitted"),
+    (RuntimeError("not permitted"), RuntimeError, "^max_graphs: expected .*max_graphs = 0.*, got not permitted"),
     (torch.OutOfMemoryError("no memory"), torch.OutOfMemoryError, "^no memory")], ids=["not_permitted", "memory"])
 def test_a_capture_that_fails(tape, monkeypatch, error, raised, words):
     snn, plain = graphic()
@@ -550,7 +551,7 @@ def test_outputs_that_cannot_be_copied_are_an_error(tape):
         def forward(self, x):
             return {"box": Box()}
 
-    with pytest.raises(TypeError, match="max_graphs: expected .* got the output Box"):
+    with pytest.raises(TypeError, match="^max_graphs: expected .* got Box;"):
         graphs.Graphs(2).run(Boxed(), (torch.randn(2),), {})
     assert done() == ["warm"]
 
@@ -564,7 +565,8 @@ def test_copies_have_graphs_of_their_own(tape, tmp_path):
     snn(*x)
     pcsnn.save(snn, tmp_path / "net.safetensors")
     torch.save(copy.deepcopy(snn), tmp_path / "net.pt")  # pickling a GraphModule compiles its code anew
-    copies = (copy.deepcopy(snn), pcsnn.load(tmp_path / "net.safetensors"), torch.load(tmp_path / "net.pt", weights_only=False),
+    copies = (copy.deepcopy(snn), pcsnn.load(tmp_path / "net.safetensors"),
+              torch.load(tmp_path / "net.pt", weights_only=False),
               pickle.loads(pickle.dumps(copy.deepcopy(snn))))
     done()
     for other in copies:
@@ -592,7 +594,7 @@ def test_broken_files_are_value_errors(tmp_path, number):
 
 def test_threads_share_the_graphs(tape):
     snn, plain = graphic("residual", graph=2)
-    cases = [(x, plain(*x)) for batch in (1, 2, 3) for x in [inputs("residual", batch=batch, seed=batch + 7)]]
+    cases = [(x, plain(*x)) for x in [inputs("residual", batch=batch) for batch in (1, 2, 3)]]
     wrong, start = [], threading.Barrier(4)
 
     def work(first):
@@ -671,7 +673,7 @@ class Together(nn.Module):
 
 def test_reduce_overhead_compiles_the_whole():
     """The mode that uses CUDA graphs where there is a GPU; what it launches there is for the tests below."""
-    made, x = [pcsnn.convert(build("mlp"), LEVELS), *(graphic("mlp", form)[0] for form in FORMS)], inputs("mlp")
+    made = [pcsnn.convert(build("mlp"), LEVELS), *(graphic("mlp", form)[0] for form in FORMS)]
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     compiled = torch.compile(Together(made), fullgraph=True, mode="reduce-overhead")
@@ -737,7 +739,8 @@ class TestOnAGpu:
         return [snn.cuda() for snn in graphic(name, form, **options)]
 
     @pytest.mark.parametrize("form", FORMS)
-    @pytest.mark.parametrize("name", ["residual", "two_inputs", "dict_output", "tuple_output", "max_pool_first", "attention", "slices"])
+    @pytest.mark.parametrize("name", ["residual", "two_inputs", "dict_output", "tuple_output", "max_pool_first",
+                                      "attention", "slices"])
     def test_replays_are_bit_equal(self, name, form):
         snn, plain = self.pair(name, form)
         kept = []
@@ -772,16 +775,17 @@ class TestOnAGpu:
         launches.clear()
         snn(*x)
         torch.cuda.synchronize()
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]) as found:
+        kinds = torch.profiler.ProfilerActivity
+        with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA]) as found:
             snn(*x)
             torch.cuda.synchronize()
         assert launches == []
         names = [event.name for event in found.events()]
         assert sum("GraphLaunch" in name for name in names) == 1
-        assert sum("LaunchKernel" in name for name in names) <= 2  # the copies of input and output, where they are kernels
+        assert sum("LaunchKernel" in name for name in names) <= 2  # copies of input and output, where they are kernels
 
     @pytest.mark.parametrize("form", FORMS)
-    @pytest.mark.parametrize("change", ["set_timesteps", "load_state_dict", "write", "replace", "data", "module", "code", "drop_graphs"])
+    @pytest.mark.parametrize("change", [change for change in CHANGES if change != "to"])
     def test_changes_drop_the_graphs(self, change, form):
         snn, plain = self.pair("residual", form)
         one, two = cuda(inputs("residual", batch=2)), cuda(inputs("residual", batch=3))
@@ -840,7 +844,7 @@ class TestOnAGpu:
     def test_streams_and_threads(self):
         """Graphs share their memory; calls on streams of their own must not meet in it."""
         snn, plain = self.pair(graph=2)
-        cases = [(x, plain(*x)) for batch in (64, 128, 192) for x in [cuda(inputs("residual", batch=batch, seed=batch))]]
+        cases = [(x, plain(*x)) for x in [cuda(inputs("residual", batch=batch)) for batch in (64, 128, 192)]]
         torch.cuda.synchronize()
         streams = [torch.cuda.Stream() for _ in range(3)]
         found = []
@@ -884,13 +888,15 @@ class TestOnAGpu:
         stream, kept = torch.cuda.current_stream(), graphs.Graphs(2)
         with pytest.raises(RuntimeError, match="^max_graphs: expected a network that only launches work"):
             kept.run(Waits(), (torch.ones(3, device="cuda"),), {})
-        assert torch.cuda.current_stream() == stream and not torch.cuda.is_current_stream_capturing() and kept.bytes() == 0
+        assert torch.cuda.current_stream() == stream and not torch.cuda.is_current_stream_capturing()
+        assert kept.bytes() == 0
         snn, plain = self.pair()
         x = cuda(inputs("residual"))
         assert same(snn(*x), plain(*x)) and same(snn(*x), plain(*x))
 
     def test_reduce_overhead_uses_graphs(self):
-        made, x = [pcsnn.convert(build("mlp"), LEVELS).cuda(), *(self.pair("mlp", form)[0] for form in FORMS)], cuda(inputs("mlp"))
+        x = cuda(inputs("mlp"))
+        made = [pcsnn.convert(build("mlp"), LEVELS).cuda(), *(self.pair("mlp", form)[0] for form in FORMS)]
         expected = [snn(*x) for snn in made]
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()

@@ -96,8 +96,8 @@ class _Watched:
         tensors = self._tensors()
         if not _TENSORS.issuperset(map(type, tensors)):
             return None
-        return ([id(module) for children in self._children for module in children.values()], type(self._network).forward,
-                [tensor.data_ptr() for tensor in tensors], _versions(tensors))
+        return ([id(module) for children in self._children for module in children.values()],
+                type(self._network).forward, [tensor.data_ptr() for tensor in tensors], _versions(tensors))
 
     def unchanged(self, network):
         return network is self._network and self._now() == self._state
@@ -126,12 +126,12 @@ class _Captured:
             for static, source in zip(self.inputs, sources):
                 self._device.fill(static, _memory(source))
             self._replay()
-            return pytree.tree_unflatten([value.clone() if isinstance(value, torch.Tensor) else value for value in self._outputs],
-                                         self._form)
+            own = [value.clone() if isinstance(value, torch.Tensor) else value for value in self._outputs]
+            return pytree.tree_unflatten(own, self._form)
 
 
 def _flatten(tree):
-    return pytree.tree_flatten(tree, is_leaf=lambda value: type(value) is torch.Size)  # which would come back as a tuple
+    return pytree.tree_flatten(tree, is_leaf=lambda value: type(value) is torch.Size)  # else it comes back as a tuple
 
 
 def _memory(tensor):
@@ -175,8 +175,8 @@ def _watched_by_others(device):
 def _check_outputs(out):
     for value in _flatten(out)[0]:
         if not isinstance(value, (torch.Tensor, float, complex, *_CONSTANTS)):
-            raise TypeError("max_graphs: expected a network of tensors and constants in tuples, lists and dicts, got the output "
-                            f"{type(value).__name__}; with max_graphs = 0 the network runs without graphs")
+            raise TypeError("max_graphs: expected a network whose outputs are tensors and constants in tuples, lists "
+                            f"and dicts, got {type(value).__name__}; with max_graphs = 0 it runs without graphs")
 
 
 class Graphs:
@@ -217,7 +217,8 @@ class Graphs:
                 self.drop()
                 self._watched = _Watched(network)
             if self._watched.graphic():
-                return self._graph(network, values, form, kind, device)([x for x in values if isinstance(x, torch.Tensor)])
+                captured = self._graph(network, values, form, kind, device)
+                return captured([value for value in values if isinstance(value, torch.Tensor)])
         return network(*inputs, **named)
 
     def _graph(self, network, values, form, kind, device):
@@ -256,5 +257,5 @@ class Graphs:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise RuntimeError("max_graphs: expected a network that only launches work on its device, for graphs; with max_graphs = 0 "
-                               f"it runs without, got {error}") from error
+            raise RuntimeError("max_graphs: expected a network that only launches work on its device (with "
+                               f"max_graphs = 0 any runs, without graphs), got {error}") from error

@@ -9,7 +9,6 @@ from pcsnn.convert.graphs import Graphs
 from pcsnn.convert.methods import DEPENDS_ON_TIMESTEPS
 from pcsnn.nn import CollapsedNeuron, SignedNeuron
 
-
 MOST_GRAPHS = 1024
 
 
@@ -23,7 +22,8 @@ class SpikingNetwork(torch.nn.Module):
         network: the torch.fx GraphModule; a `pcsnn.nn.CollapsedNeuron` (or SignedNeuron) stands at every
             activation.
         report: what became of each layer of the source.
-        max_graphs: CUDA graphs that are kept at most, one for each kind of input; 0: calls run without. See `pcsnn.optimize`.
+        max_graphs: CUDA graphs that are kept at most, one for each kind of input, 0..1024; 0: calls run without. Setting it
+            drops the present ones. See `pcsnn.optimize`.
         graph_bytes: memory of a GPU that the present graphs hold, inputs, outputs and results of layers.
     """
 
@@ -69,9 +69,9 @@ class SpikingNetwork(torch.nn.Module):
     def drop_graphs(self):
         """Free all CUDA graphs; the next call captures anew.
 
-        Needed where something changes that a network cannot notice by itself: plain attributes of its modules, and what torch
-        computes with (TF32, deterministic algorithms). Changed tensors, modules and hooks, `set_timesteps`, `load_state_dict`
-        and `.to()` are noticed.
+        Needed where something changes that a network cannot notice: plain attributes of its modules, tensors written through
+        `.data`, and torch's settings (TF32, deterministic algorithms). Other changes of tensors and modules, `set_timesteps`,
+        `load_state_dict` and `.to()` are noticed.
         """
         if self._graphs:
             self._graphs.drop()

@@ -52,26 +52,32 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, g
             size then acts on counts; the optimised network refuses images of another size there.
         first_last: for "int8", whether the first layer and the last synapse have int8 weights too. The first one reads its input
             in 256 steps over the range that each channel has in `example_inputs`, which are needed then.
-        graph: whether the network replays a CUDA graph for each kind of input: shapes, strides, dtypes and device of tensors,
-            values of other arguments. True: up to 8 kinds; a number: so many, the least recently used graph goes first. It is the
-            attribute `max_graphs`, which may be set at any time; `drop_graphs()` frees what `graph_bytes` says they hold.
+        graph: whether the network replays a CUDA graph for each kind of input: shapes, strides, dtypes and device of
+            tensors, values of other arguments. True: up to 8 kinds; a number, 0..1024: so many, the least recently used
+            graph goes first. It is the attribute `max_graphs`, which may be set at any time.
 
-    A call with inputs of a new kind runs the network twice to warm up, captures, and replays; later ones copy their inputs to where
-    the graph reads, replay, and return copies of its outputs, which are the caller's own. A graph holds its inputs and outputs, and
-    together they hold the results of layers of the largest one. Graphs are a matter of CUDA (and ROCm) devices: on the CPU calls run
-    as without. So do calls that others watch or change: inside `pcsnn.record` or with hooks on modules, under torch.compile, export,
-    autocast, `pcsnn.use_backend`, torch.func transforms, modes for tensor functions, and inside a capture of the caller's own; and
-    calls with tensor subclasses, sparse or empty tensors, tensors on several devices, arguments of other types than tensors, numbers,
-    texts and None, or inputs that require a gradient. Changes of tensors, modules and T, `load_state_dict` and `.to()` drop all graphs.
-    Threads may share the network; their replays follow one another. `save` and `copy.deepcopy` keep `max_graphs` and copy no graph.
+    With `graph`, a call with inputs of a new kind runs the network twice to warm up, captures, and replays; later ones
+    copy their inputs to where the graph reads, replay, and return copies of its outputs, which are the caller's own.
+    Memory: each graph holds its inputs and outputs, and all together hold the results of layers of the largest one;
+    `graph_bytes` says how much that is, `drop_graphs()` frees it.
+
+    Graphs are a matter of CUDA (and ROCm) devices: on the CPU calls run as without. So do calls that others watch or
+    change: inside `pcsnn.record` or with hooks on modules, under torch.compile, torch.export, autocast, `use_backend`,
+    torch.func transforms and modes for tensor functions, inside a capture of the caller's own; and calls with tensor
+    subclasses, sparse or empty tensors, tensors on several devices, arguments other than tensors, numbers, texts and
+    None, or inputs that require a gradient.
+
+    Changes of tensors, modules and T, `load_state_dict` and `.to()` drop all graphs. Threads may share the network; its
+    replays follow one another. `save` and `copy.deepcopy` keep `max_graphs`, and no graph.
 
     Returns:
         SpikingNetwork, whose report says for every layer what it became; save, load, record, set_timesteps take it.
 
     Raises:
         TypeError, ValueError: not a SpikingNetwork, one that is optimised already or double precision, unknown weights,
-            example inputs that are missing or not finite, or a number of graphs out of 1..1024.
-        RuntimeError: at a call with `graph`, a network that cannot be captured, since it waits for its device.
+            example inputs that are missing or not finite, or a number of graphs out of range.
+        RuntimeError, TypeError: at a call with `graph`, a network that waits for its device, or whose outputs are no
+            tensors and constants in tuples, lists and dicts.
     """
     check_unfused(snn)
     if weights not in WEIGHTS:
