@@ -1,4 +1,4 @@
-"""pcsnn.optimize(graph=): what is captured, replayed, dropped, by a tape in place of CUDA graphs; real ones on a GPU."""
+"""pcsnn.optimize(graph=): what is captured, replayed, dropped, by a tape in place of CUDA graphs; and on a GPU."""
 
 import contextlib
 import copy
