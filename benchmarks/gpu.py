@@ -29,7 +29,7 @@ import workloads
 from gpu_goals import SOURCE
 from gpu_setting import Setting
 
-PROCESSES = 12  # that compile ahead: each holds a context and a row's tensors on the GPU
+PROCESSES = 10  # that compile ahead: each holds a context and tensors on the GPU, at batch 256 up to 7 GB
 WARMING = 0.45  # of the time, at most
 MEANINGLESS = "DRY RUN on the CPU, everything small: no figure means anything"
 

@@ -23,7 +23,7 @@ def rounds_in(calls, device, seconds):
     return max(FEWEST, min(MOST, int(seconds / (time.perf_counter() - begun))))
 
 
-def alternate(calls, setting, seconds=0.4):
+def alternate(calls, setting, seconds=0.25):
     """{name: {round: seconds}} of calls that take turns in a new random order each round, after running once each.
 
     In a dry run by the host's clock, in two rounds.
