@@ -1,8 +1,9 @@
 # make demo   converts a real trained network, shows its accuracy and speed, writes a table and a picture to results/
 # make test   runs the tests
 # Both create .venv, install what they need and build the C++ kernels first.
-# make gpu    on a machine with a GPU: builds in place, runs the tests that need one, measures everything, writes results/gpu.json
-#             and gpu.png. With $(PYTHON) and its packages as they are: no .venv, no network. DRY=1: all of it in small, on the CPU
+# make gpu    on a machine with a GPU: builds in place, runs the tests that need one, measures everything, writes
+#             results/gpu.json and gpu.png. $(PYTHON) and its packages as they are: no .venv, no network.
+#             DRY=1: all of it in small, on the CPU
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -37,8 +38,9 @@ bench: build
 	$(RUN) benchmarks/accuracy.py --json results/accuracy.json
 	$(RUN) benchmarks/throughput.py
 
-# GPU_OPTIONS: of benchmarks/gpu.py. The tests first, then the measurement whatever they gave; either one's failure is make's.
+# Tests first, then the measurement whatever they gave; either one's failure is make's.
 GPU_OPTIONS ?= $(if $(DRY),--dry,--seconds 240)
+IN_PROCESSES := --numprocesses logical --maxprocesses 14 --dist worksteal
 gpu: export PATH := $(OWN_PATH)
 gpu: export PYTHONPATH := $(CURDIR)
 gpu: export PYTHONUNBUFFERED := 1
@@ -50,7 +52,7 @@ gpu:
 	$(PYTHON) -c "import pcsnn.kernels" 2>/dev/null || ln -s ../kernels pcsnn/kernels
 	failed=0; \
 	$(PYTHON) -m pytest -m gpu $$(grep -l "mark\.gpu" tests/test_*.py) \
-	    $$($(PYTHON) -c "import xdist" 2>/dev/null && echo --numprocesses logical --maxprocesses 14 --dist worksteal) || failed=1; \
+	    $$($(PYTHON) -c "import xdist" 2>/dev/null && echo $(IN_PROCESSES)) || failed=1; \
 	$(PYTHON) benchmarks/gpu.py $(GPU_OPTIONS) || failed=1; \
 	exit $$failed
 

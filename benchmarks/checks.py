@@ -31,6 +31,8 @@ def difference(output, expected):
     """|output - expected| / |expected| in the 2-norm; infinite where shapes differ or output is not finite."""
     if output.shape != expected.shape or not output.isfinite().all():
         return float("inf")
+    if not output.is_floating_point():
+        output, expected = output.double(), expected.double()
     return ((output - expected).norm() / expected.norm()).item()
 
 

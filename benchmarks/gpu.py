@@ -4,9 +4,9 @@
     python benchmarks/gpu.py --only limits operators --json operators.json
     python benchmarks/gpu.py --dry                             # the script itself, on the CPU: its figures mean nothing
 
-Every result is compared with the reference, or the CPU's, before it is timed. A wrong one is printed as wrong, without a time, and
-the exit status is 1; a missed target does not change it. Ratios are medians over rounds in which the two took turns. docs/gpu.md
-explains the rows.
+Every result is compared with the reference, or the CPU's, before it is timed. A wrong one is printed as wrong, without
+a time, and the exit status is 1; a missed target does not change it. Ratios are medians over rounds in which the two
+took turns. docs/gpu.md explains the rows.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import workloads
 from gpu_goals import SOURCE
 from gpu_setting import Setting
 
-PROCESSES = 12  # that compile ahead: each holds a context and a row's tensors on the GPU
+PROCESSES = 10  # that compile ahead: each holds a context and tensors on the GPU, at batch 256 up to 7 GB
 WARMING = 0.45  # of the time, at most
 MEANINGLESS = "DRY RUN on the CPU, everything small: no figure means anything"
 
@@ -39,11 +39,13 @@ def parse(arguments):
     parser.add_argument("--only", nargs="+", choices=gpu_sections.NAMES, default=gpu_sections.NAMES, metavar="SECTION",
                         help=f"of {', '.join(gpu_sections.NAMES)}")
     parser.add_argument("--models", nargs="+", choices=list(workloads.RANDOM), metavar="MODEL",
-                        help="every row of networks for each of these; default: ResNet-34, and ResNet-50's images a second")
-    parser.add_argument("--seconds", type=float, default=300, help="no row starts later than this; those left out are named")
+                        help="all rows of networks for each; default: ResNet-34, and ResNet-50's images a second")
+    parser.add_argument("--seconds", type=float, default=300,
+                        help="no row starts later than this; those left out are named")
     parser.add_argument("--processes", type=int, help="that compile ahead; 0: none (default: one a core, at most "
                         f"{PROCESSES}; none in a dry run)")
-    parser.add_argument("--dry", action="store_true", help="on the CPU, everything small: tries this script, measures nothing")
+    parser.add_argument("--dry", action="store_true",
+                        help="on the CPU, everything small: tries this script, measures nothing")
     parser.add_argument("--json", type=pathlib.Path, default=pathlib.Path("results/gpu.json"))
     parser.add_argument("--png", type=pathlib.Path, default=pathlib.Path("results/gpu.png"))
     args = parser.parse_args(arguments)
@@ -115,7 +117,8 @@ def main(arguments=None):
         torch.set_num_threads(1)  # what is this small takes longer on several
     torch.backends.cudnn.allow_tf32 = False  # rows in tf32 say so
     around = timing.circumstances(setting.device)
-    title = f"{around['device']}, torch {around['torch']}, Triton {around['backend']['triton']}, {around['cores']} cores, commit {(around['commit'] or 'unknown')[:7]}"
+    title = (f"{around['device']}, torch {around['torch']}, Triton {around['backend']['triton']}, "
+             f"{around['cores']} cores, commit {(around['commit'] or 'unknown')[:7]}")
     print(MEANINGLESS if args.dry else title)
     print(f"877ccf2: {SOURCE}")
     if args.processes:
@@ -129,8 +132,9 @@ def main(arguments=None):
     left_out += left_out_profiles
     print("\n" + "\n".join(gpu_report.summary(sections, left_out)))
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps({**around, "dry": args.dry, "before": SOURCE, "seconds": time.monotonic() - begun,
-                                     "sections": sections, "profiles": found, "left_out": left_out, "wrong": wrong}, indent=1) + "\n")
+    result = {**around, "dry": args.dry, "before": SOURCE, "seconds": time.monotonic() - begun, "sections": sections,
+              "profiles": found, "left_out": left_out, "wrong": wrong}
+    args.json.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{MEANINGLESS}\n" if args.dry else "", end="")
     print(f"wrote {args.json}")
     picture(sections, MEANINGLESS if args.dry else title, args.png)

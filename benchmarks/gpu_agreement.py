@@ -74,4 +74,5 @@ def rows(setting, models):
     model = (models or ("resnet34",))[0]
     return [Row(f"{model} float32, fed the CPU's counts: counts unlike the CPU's", "counts", _float32(model), True),
             Row(f"{model} int8: counts unlike the CPU's", "counts", _int8(model), True),
-            Row(f"{model} int8, optimised on the GPU: counts unlike the CPU's", "counts", _optimised_there(model), True)]
+            Row(f"{model} int8, optimised on the GPU: counts unlike the CPU's", "counts", _optimised_there(model),
+                True)]

@@ -9,7 +9,7 @@ import timing
 from pcsnn.cli.timing import finish
 
 FEWEST, MOST = 5, 40
-FLUSH = 2**30  # bytes written before each call: the cache is cold, and the host is done with launching before the call starts
+FLUSH = 2**30  # bytes written before each call: the cache is cold, and the host has launched before the call starts
 BURST = 200
 
 
@@ -23,7 +23,7 @@ def rounds_in(calls, device, seconds):
     return max(FEWEST, min(MOST, int(seconds / (time.perf_counter() - begun))))
 
 
-def alternate(calls, setting, seconds=0.4):
+def alternate(calls, setting, seconds=0.25):
     """{name: {round: seconds}} of calls that take turns in a new random order each round, after running once each.
 
     In a dry run by the host's clock, in two rounds.
@@ -66,7 +66,7 @@ def bursts(calls, setting, rounds=9):
 
 
 def captured(call, setting):
-    """The replay of a CUDA graph of `call`, whose result it returns, the same tensor each time; in a dry run `call` itself."""
+    """The replay of a CUDA graph of `call`, which returns its result, always the same tensor; in a dry run `call`."""
     if setting.dry:
         return call
     side = torch.cuda.Stream()

@@ -158,7 +158,7 @@ def _bfloat16(forms, batch):
 
 
 def _int8(forms, batch):
-    """int8 weights, first and last layer too: whole numbers from end to end, so that every machine gets the same bits."""
+    """int8 weights, first and last layer too: whole numbers from end to end, the same bits on every machine."""
     host, network = forms.optimised("int8", True)
     images = forms.images(batch)
     sample = sorted({0, len(images) - 1})[:SAMPLE]

@@ -1,7 +1,7 @@
 """What each row of gpu.py is to reach, and what it was before.
 
-`before` was measured at commit 877ccf2, the first that ran on a GPU: one NVIDIA H200, torch 2.11, Triton 3.6, 2026-11-26 (docs/gpu.md).
-Where only a range is known, it is the range. Figures of networks are ResNet-34's, 224x224, T = 32.
+`before` was measured at commit 877ccf2, the first that ran on a GPU: one NVIDIA H200, torch 2.11, Triton 3.6,
+2026-11-26 (docs/gpu.md); a range where only that is known. Figures of networks are ResNet-34's, 224x224, T = 32.
 """
 
 from typing import NamedTuple
@@ -45,7 +45,7 @@ def _operators():
 
 def _layers():
     for channels, size, target in ((64, 56, 450), (128, 28, 680), (256, 14, 880), (512, 7, 900)):
-        yield f"int8 3x3, {channels} channels, {size}x{size}, batch 256", Goal(target, (139,))  # the mean over a network
+        yield f"int8 3x3, {channels} channels, {size}x{size}, batch 256", Goal(target, (139,))  # mean over a network
 
 
 GOALS = {

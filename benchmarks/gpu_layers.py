@@ -36,12 +36,13 @@ def _convolution(setting, channels, size, batch):
     channels, batch, size = setting.small(channels, 8), setting.small(batch, min(batch, 2)), setting.small(size, 5)
     counts = _channels_last(setting.integers(0, TIMESTEPS + 1, batch, channels, size, size))
     weight, levels = _synapse(setting, channels, channels, 3, 3)
-    residual, worth = counts.flip(1).contiguous(memory_format=torch.channels_last), torch.full((channels,), 50, dtype=torch.int32,
-                                                                                         device=setting.device)
+    residual = _channels_last(counts.flip(1))
+    worth = torch.full((channels,), 50, dtype=torch.int32, device=setting.device)
     values, kernel = counts.bfloat16(), weight.bfloat16()
 
     def layer(counts, residual):
-        return functional.conv2d_fire(counts, weight, levels, residual=residual, residual_scale=worth, padding=1, timesteps=TIMESTEPS)
+        return functional.conv2d_fire(counts, weight, levels, residual=residual, residual_scale=worth, padding=1,
+                                      timesteps=TIMESTEPS)
 
     def theirs():
         return F.conv2d(values, kernel, padding=1)
@@ -52,15 +53,19 @@ def _convolution(setting, channels, size, batch):
     calls, launches = {OURS: lambda: layer(counts, residual), OTHER: theirs}, 1
     if batch == 1:  # several in one graph: one alone is shorter than its launch
         launches = LAUNCHES
-        calls = {name: gpu_clock.captured(lambda call=call: [call() for _ in range(launches)][-1], setting) for name, call in calls.items()}
+        calls = {name: gpu_clock.captured(lambda call=call: [call() for _ in range(launches)][-1], setting)
+                 for name, call in calls.items()}
         if not torch.equal(calls[OURS](), found):
             verdict = checks.Verdict(False, "replayed counts are not those of a call")
 
     def speed(seconds, name=OURS):
         return launches * operations / timing.median(seconds[name]) / 1e12
 
-    return Prepared(verdict, calls, speed, lambda seconds: f"{timing.median(seconds[OURS]) / launches * 1e6:.1f} us; cuDNN's bfloat16 convolution "
-                    f"alone {speed(seconds, OTHER):.0f} TFLOP/s")
+    def beside(seconds):
+        return (f"{timing.median(seconds[OURS]) / launches * 1e6:.1f} us; cuDNN's bfloat16 convolution alone "
+                f"{speed(seconds, OTHER):.0f} TFLOP/s")
+
+    return Prepared(verdict, calls, speed, beside)
 
 
 def _bounded(call, verdict, moved, operations, dtype, setting):
@@ -73,17 +78,20 @@ def _bounded(call, verdict, moved, operations, dtype, setting):
 def _fused(setting, inputs, outputs, size, kernel, stride=1, padding=0, groups=1, batch=BATCH):
     """A convolution without a residual."""
     inputs, outputs = setting.small((inputs, outputs), (min(inputs, 8), 8))
-    groups, batch, size = setting.small(groups, inputs if groups > 1 else 1), setting.small(batch, 2), setting.small(size, 9)
+    batch, size = setting.small((batch, size), (2, 9))
+    groups = setting.small(groups, inputs if groups > 1 else 1)
     counts = _channels_last(setting.integers(0, TIMESTEPS + 1, batch, inputs, size, size))
     weight, levels = _synapse(setting, outputs, inputs // groups, kernel, kernel)
 
     def layer(counts):
-        return functional.conv2d_fire(counts, weight, levels, stride=stride, padding=padding, groups=groups, timesteps=TIMESTEPS)
+        return functional.conv2d_fire(counts, weight, levels, stride=stride, padding=padding, groups=groups,
+                                      timesteps=TIMESTEPS)
 
     found = layer(counts)
     verdict = same_in_parts(found, lambda part: reference(layer, counts[part]), PARTS)
     operations = 0 if groups > 1 else 2 * found.numel() * weight[0].numel()  # depthwise: no matrix product
-    return _bounded(lambda: layer(counts), verdict, counts.numel() + weight.numel() + found.numel(), operations, torch.int8, setting)
+    moved = counts.numel() + weight.numel() + found.numel()
+    return _bounded(lambda: layer(counts), verdict, moved, operations, torch.int8, setting)
 
 
 def _linear(setting, rows=8192, features=4096):
@@ -96,8 +104,8 @@ def _linear(setting, rows=8192, features=4096):
 
     found = layer(counts)
     verdict = same_in_parts(found, lambda part: reference(layer, counts[part]), PARTS)
-    return _bounded(lambda: layer(counts), verdict, counts.numel() + weight.numel() + found.numel(), 2 * found.numel() * features,
-                    torch.int8, setting)
+    moved = counts.numel() + weight.numel() + found.numel()
+    return _bounded(lambda: layer(counts), verdict, moved, 2 * found.numel() * features, torch.int8, setting)
 
 
 def _pool(setting, function, *geometry):
@@ -132,11 +140,13 @@ def _attention(setting, heads=12, width=64, tokens=1024, batch=32):
 def rows(setting, models):
     """Convolutions of ResNet-34 by stage, and one of each other kind of layer."""
     made = [Row(f"int8 3x3, {channels} channels, {size}x{size}, batch {batch}", "TOP/s",
-                lambda s, c=channels, p=size, b=batch: _convolution(s, c, p, b)) for batch in (BATCH, 1) for channels, size in STAGES]
+                lambda s, c=channels, p=size, b=batch: _convolution(s, c, p, b))
+            for batch in (BATCH, 1) for channels, size in STAGES]
     others = {
         "int8 1x1, 1024 to 256 channels, 14x14, batch 256": lambda s: _fused(s, 1024, 256, 14, 1),
         "int8 7x7 stem, 3 to 64 channels, 230x230, batch 256": lambda s: _fused(s, 3, 64, 230, 7, stride=2),
-        "int8 depthwise 3x3, 192 channels, 56x56, batch 256": lambda s: _fused(s, 192, 192, 56, 3, padding=1, groups=192),
+        "int8 depthwise 3x3, 192 channels, 56x56, batch 256":
+            lambda s: _fused(s, 192, 192, 56, 3, padding=1, groups=192),
         "int8 linear, 8192 rows, 4096 to 4096": _linear,
         "max_pool2d 3x3, 64 channels, 112x112, batch 256": lambda s: _pool(s, functional.max_pool2d, 3, 2, 1),
         "sum_pool2d 2x2, 64 channels, 112x112, batch 256": lambda s: _pool(s, functional.sum_pool2d, 2, 2),

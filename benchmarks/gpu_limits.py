@@ -62,7 +62,7 @@ def _rates(setting, dtype):
 
 
 def beside(moved, operations, dtype, setting):
-    """What bounds work that moves bytes and multiplies numbers of `dtype`: (call, its share of that bound's work, in words).
+    """What bounds work that moves bytes and multiplies numbers of `dtype`: (call, that work over the call's, in words).
 
     The call does a known part of the least time: a copy of the same bytes, or a product of many more operations.
     """

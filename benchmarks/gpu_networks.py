@@ -1,4 +1,4 @@
-"""Networks of gpu.py: whole networks in pcsnn's forms against the ReLU network in the same precision, and against serial IF."""
+"""Networks of gpu.py: pcsnn's forms against the ReLU network in the same precision, and against serial IF."""
 
 import timing
 from gpu_forms import LARGEST, forms_of
@@ -31,7 +31,8 @@ def _throughput(model, batch):
 
 def _rows(model):
     compiled = "bfloat16 ReLU network, torch.compile"
-    yield Row(f"{model} int8, batch {LARGEST} / {compiled}", "times as fast", _pair(model, "int8", "compiled", LARGEST, faster))
+    yield Row(f"{model} int8, batch {LARGEST} / {compiled}", "times as fast",
+              _pair(model, "int8", "compiled", LARGEST, faster))
     yield Row(f"{model} bfloat16, batch {LARGEST} / {compiled}", "times as fast",
               _pair(model, "bfloat16", "compiled", LARGEST, faster))
     for dtype in ("float32", "tf32", "bfloat16"):

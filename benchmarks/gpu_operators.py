@@ -72,7 +72,8 @@ def _rates(setting, dtype, residual):
         return functional.fire_rates(current, table, scale, branch, worth)
 
     def expected(part):
-        return reference(functional.fire_rates, current[part], table, scale, None if branch is None else branch[part], worth)
+        own = None if branch is None else branch[part]
+        return reference(functional.fire_rates, current[part], table, scale, own, worth)
 
     moved = 2 * current.nbytes + (0 if branch is None else branch.nbytes)
     return _beside_copy(call, same_in_parts(call(), expected, PARTS), moved, setting)
@@ -88,7 +89,10 @@ def _spikes(setting, dtype, out):
     def call():
         return functional.fire_spikes(current, table, out)
 
-    verdict = same_in_parts(call(), lambda part: reference(functional.fire_spikes, current[:, part], table, out), PARTS, dim=1)
+    def expected(part):
+        return reference(functional.fire_spikes, current[:, part], table, out)
+
+    verdict = same_in_parts(call(), expected, PARTS, dim=1)
     return _beside_copy(call, verdict, current.nbytes + current.numel() * out.itemsize, setting)
 
 
@@ -98,7 +102,10 @@ def _expansion(setting, out):
     def call():
         return functional.expand_spikes(counts, TIMESTEPS, dtype=out)
 
-    verdict = same_in_parts(call(), lambda part: reference(functional.expand_spikes, counts[part], TIMESTEPS, dtype=out), PARTS, dim=1)
+    def expected(part):
+        return reference(functional.expand_spikes, counts[part], TIMESTEPS, dtype=out)
+
+    verdict = same_in_parts(call(), expected, PARTS, dim=1)
     return _beside_copy(call, verdict, counts.numel() * (1 + TIMESTEPS * out.itemsize), setting)
 
 
@@ -125,9 +132,13 @@ def _spikingjelly(setting):
         potential = potential + step
         due.append((potential >= 1.0).float())
         potential = potential - due[-1]
-    verdict = same_in_parts(call(), lambda part: reference(functional.fire_spikes, current[:, part], table, torch.float32), PARTS, dim=1)
+    def expected(part):
+        return reference(functional.fire_spikes, current[:, part], table, torch.float32)
+
     theirs = checks.same_bits(multi_step(), torch.stack(due), "serial IF")
-    return Prepared(all_right(verdict, checks.Verdict(theirs.right, f"IFNode {theirs.words}")), {OURS: call, OTHER: multi_step}, faster)
+    verdict = all_right(same_in_parts(call(), expected, PARTS, dim=1),
+                        checks.Verdict(theirs.right, f"IFNode {theirs.words}"))
+    return Prepared(verdict, {OURS: call, OTHER: multi_step}, faster)
 
 
 def _call(setting, name):
@@ -154,13 +165,16 @@ def _relu_beside(seconds):
 def _layer(setting):
     """3x3 convolutions with int8 weights on 4,096 neurons each, called one after the other: the time of one."""
     torch.manual_seed(0)
-    layers = [part for _ in range(setting.small(CHAIN, 3)) for part in (torch.nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), torch.nn.ReLU())]
+    layers = [part for _ in range(setting.small(CHAIN, 3))
+              for part in (torch.nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), torch.nn.ReLU())]
     images = torch.randn(1, CHANNELS, 8, 8)
-    snn = pcsnn.convert(torch.nn.Sequential(*layers).eval(), TIMESTEPS, calibration=images, method="max", progress=False)
+    network = torch.nn.Sequential(*layers).eval()
+    snn = pcsnn.convert(network, TIMESTEPS, calibration=images, method="max", progress=False)
     host = pcsnn.optimize(snn, "int8", example_inputs=images)
     on_device = copy.deepcopy(host).to(setting.device)
-    chain, due = ([module for _, module in network.neurons() if getattr(module, "counted", False) and module.emits == "counts"]
-                  for network in (on_device, host))
+    chain, due = ([module for _, module in optimised.neurons()
+                   if getattr(module, "counted", False) and module.emits == "counts"]
+                  for optimised in (on_device, host))
     first, few = setting.integers(0, TIMESTEPS + 1, *images.shape), setting.randn(FEW)
 
     def call(modules=chain, counts=first):
@@ -187,7 +201,8 @@ def rows(setting, models):
         add(f"fire_counts {name}, per channel, NHWC", lambda s, d=dtype: _counts(s, d, True))
         add(f"fire_rates {name}, per channel, NHWC", lambda s, d=dtype: _rates(s, d, None))
         for residual in ("uint8", name):
-            add(f"fire_rates {name}, per channel, NHWC, residual {residual}", lambda s, d=dtype, r=residual: _rates(s, d, r))
+            add(f"fire_rates {name}, per channel, NHWC, residual {residual}",
+                lambda s, d=dtype, r=residual: _rates(s, d, r))
         for timesteps in (8, 16, 32):
             add(f"fire_counts {name}, per channel, uneven levels, NHWC, T = {timesteps}",
                 lambda s, d=dtype, t=timesteps: _counts(s, d, True, timesteps=t, uneven=True))

@@ -42,5 +42,7 @@ def measure(model, name, setting):
 
 def lines(found):
     """A profile in words: the total, and the kernels that take longest."""
-    return [f"  {found['model']} {found['form']}, batch {found['batch']}: {found['milliseconds']:.2f} ms in {found['launches']} launches",
-            *(f"    {kernel['milliseconds']:8.3f} ms {kernel['launches']:4} x {kernel['name'][:90]}" for kernel in found["kernels"][:LONGEST])]
+    return [f"  {found['model']} {found['form']}, batch {found['batch']}: {found['milliseconds']:.2f} ms in "
+            f"{found['launches']} launches",
+            *(f"    {kernel['milliseconds']:8.3f} ms {kernel['launches']:4} x {kernel['name'][:90]}"
+              for kernel in found["kernels"][:LONGEST])]

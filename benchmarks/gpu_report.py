@@ -31,8 +31,8 @@ def line(row):
     if row["value"] is None:
         return f"  {row['what']:{WIDTH - 2}} {'-':>9} {'WRONG: ' if row['right'] is False else ''}{row['remark']}"
     target = "" if row["target"] is None else f"{'<=' if row['less'] else '>='} {number(row['target'])}"
-    return (f"  {row['what']:{WIDTH - 2}} {number(row['value']):>9} {row['unit']:14} {target:>9} {before(row):>12} {reached(row):7}"
-            f"{row['remark']}")
+    return (f"  {row['what']:{WIDTH - 2}} {number(row['value']):>9} {row['unit']:14} {target:>9} {before(row):>12} "
+            f"{reached(row):7}{row['remark']}")
 
 
 def summary(sections, left_out):
@@ -68,11 +68,12 @@ def draw(sections, title, path):
 
     shown = drawn(sections)
     heights = [len(rows) + 1 for rows in shown.values()]
-    figure, grid = plt.subplots(len(shown), 1, figsize=(11, 0.27 * sum(heights) + 1.2), squeeze=False, layout="constrained",
-                                gridspec_kw={"height_ratios": heights})
+    figure, grid = plt.subplots(len(shown), 1, figsize=(11, 0.27 * sum(heights) + 1.2), squeeze=False,
+                                layout="constrained", gridspec_kw={"height_ratios": heights})
     for axes, (section, rows) in zip(grid[:, 0], shown.items()):
         names, values, earlier = zip(*rows)
-        axes.barh(range(len(rows)), values, color=["#1f4fb4" if value >= 1 else "#e08214" for value in values], height=0.65)
+        axes.barh(range(len(rows)), values, color=["#1f4fb4" if value >= 1 else "#e08214" for value in values],
+                  height=0.65)
         for place, was in enumerate(earlier):
             axes.plot(was, [place] * len(was), color="#333333", marker="|", markersize=10, linewidth=2)
         axes.axvline(1, color="#555555", linewidth=1)

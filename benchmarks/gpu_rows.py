@@ -1,4 +1,4 @@
-"""Rows of gpu.py: a result that is compared first, and only where it is right timed beside what it is measured against."""
+"""Rows of gpu.py: a result that is compared first, and only where it is right timed beside something else."""
 
 import contextlib
 import traceback
@@ -20,8 +20,8 @@ OURS, OTHER = "ours", "other"
 class Prepared(NamedTuple):
     """What a row needs to be timed, and whether it may be.
 
-    calls: {name: function without arguments}; none where `figure` needs no times. figure: {name: {round: seconds}} -> the
-    value of the row. remark: the same -> a few words beside the verdict's. burst: whether the calls are timed in bursts.
+    calls: {name: function without arguments}; none where `figure` needs no times. figure: {name: {round: seconds}} ->
+    the row's value. remark: the same -> a few words beside the verdict's. burst: whether calls are timed in bursts.
     """
 
     verdict: checks.Verdict
@@ -77,7 +77,8 @@ def same_in_parts(found, expected_of, parts, dim=0):
         expected = expected_of(slice(start, start + length))
         part = found.narrow(dim, start, length)
         if part.shape != expected.shape or part.dtype != expected.dtype:
-            return checks.Verdict(False, f"{part.dtype} {tuple(part.shape)}, must be {expected.dtype} {tuple(expected.shape)}")
+            return checks.Verdict(False, f"{part.dtype} {tuple(part.shape)}, "
+                                  f"must be {expected.dtype} {tuple(expected.shape)}")
         wrong += (part != expected).sum().item()  # NaN, which no row makes, would count as wrong
     return checks.Verdict(wrong == 0, "bit-equal to the reference" if wrong == 0 else
                           f"{wrong} of {found.numel()} values differ from the reference")
@@ -85,22 +86,24 @@ def same_in_parts(found, expected_of, parts, dim=0):
 
 def all_right(*verdicts):
     """One verdict of several."""
-    return checks.Verdict(all(verdict.right for verdict in verdicts), "; ".join(dict.fromkeys(v.words for v in verdicts)))
+    words = dict.fromkeys(verdict.words for verdict in verdicts)
+    return checks.Verdict(all(verdict.right for verdict in verdicts), "; ".join(words))
 
 
 @torch.no_grad()
 def measure(row, setting):
-    """A row's result, a dict for JSON; without a value where it is wrong (right False) or cannot run here (right None)."""
+    """A row's result, a dict for JSON; no value where it is wrong (right False) or cannot run here (right None)."""
     goal = gpu_goals.GOALS.get(row.what, gpu_goals.Goal())
-    found = {"what": row.what, "unit": row.unit, "less": row.less, "target": goal.target, "before": list(goal.before), "value": None,
-             "met": None, "milliseconds": {}}
+    found = {"what": row.what, "unit": row.unit, "less": row.less, "target": goal.target, "before": list(goal.before),
+             "value": None, "met": None, "milliseconds": {}}
     with _reported(found):
         prepared = row.build(setting)
         verdict = prepared.verdict
         found["right"], found["remark"] = verdict.right, verdict.words
         if not verdict.right:
             return found
-        seconds = (gpu_clock.bursts if prepared.burst else gpu_clock.alternate)(prepared.calls, setting) if prepared.calls else {}
+        clock = gpu_clock.bursts if prepared.burst else gpu_clock.alternate
+        seconds = clock(prepared.calls, setting) if prepared.calls else {}
         found["value"] = prepared.figure(seconds)
         found["milliseconds"] = {name: 1000 * timing.median(taken) for name, taken in seconds.items()}
         more = prepared.remark(seconds)
@@ -119,4 +122,5 @@ def _reported(found):
         found.update(right=None, remark=f"not run: {reason}")
     except Exception as error:  # whatever it says is shown, and the exit status tells
         message = str(error).strip().partition("\n")[0]
-        found.update(right=False, value=None, remark=f"failed: {type(error).__name__}: {message}", traceback=traceback.format_exc())
+        found.update(right=False, value=None, remark=f"failed: {type(error).__name__}: {message}",
+                     traceback=traceback.format_exc())

@@ -6,8 +6,8 @@ import gpu_limits
 import gpu_networks
 import gpu_operators
 
-ROWS = {"limits": gpu_limits.rows, "agreement": gpu_agreement.rows, "operators": gpu_operators.rows, "layers": gpu_layers.rows,
-        "networks": gpu_networks.rows}
+ROWS = {"limits": gpu_limits.rows, "agreement": gpu_agreement.rows, "operators": gpu_operators.rows,
+        "layers": gpu_layers.rows, "networks": gpu_networks.rows}
 PROFILE = "profile"
 NAMES = [*ROWS, PROFILE]
 

@@ -1,4 +1,4 @@
-"""Compilation ahead: rows built in several processes at once, so that the one that measures finds all kernels in the caches."""
+"""Compilation ahead: rows built in several processes at once, so that measuring finds all kernels in the caches."""
 
 import multiprocessing
 import time
