@@ -329,7 +329,7 @@ def _tuned(out, counts, weight, bias, levels, scale, residual, residual_scale, s
            timesteps):
     """The fastest tile for whole numbers, whose sums are the same in every order; None leaves it to `plan`."""
     outputs, group_inputs, *kernel = (*weight.shape, 1, 1)[:4]
-    if weight.dtype != torch.int8 or _is_direct(group_inputs, groups) or not tuning.allowed(out):
+    if weight.dtype != torch.int8 or _is_direct(group_inputs, groups):
         return None
     rows = triton.next_power_of_2(out.numel() // outputs)  # tiles are alike for sizes alike
     tables = [None if table is None else (table.dtype, table.dim()) for table in (levels, scale, residual, residual_scale)]
@@ -337,7 +337,7 @@ def _tuned(out, counts, weight, bias, levels, scale, residual, residual_scale, s
            None if levels is None else levels.shape[-1], *tables)
     return tuning.fastest(key, _tiles(weight, _is_flat(kernel, group_inputs)), lambda share: plan(
         out, counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat, timesteps,
-        share))
+        share), tuning.allowed(out))
 
 
 def _launch(*arguments):

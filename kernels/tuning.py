@@ -17,8 +17,13 @@ def milliseconds(launch):
         return triton.testing.do_bench(launch, warmup=5, rep=20, return_mode="median")
 
 
-def fastest(key, candidates, launch_of):
-    """The one of `candidates` with the fastest launch; timed at the first call with `key`, which names the kind of product."""
+def fastest(key, candidates, launch_of, timed=True):
+    """The one of `candidates` with the fastest launch; timed at the first call with `key`, which names the kind of product.
+
+    timed: whether it may be, which a capture does not allow; None then where no call before has timed it.
+    """
     if key not in _fastest:
+        if not timed:
+            return None
         _fastest[key] = min(candidates, key=lambda candidate: milliseconds(launch_of(candidate)))
     return _fastest[key]

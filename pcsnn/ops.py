@@ -225,6 +225,11 @@ def runs_cpp(tensor):
     return tensor.device.type == "cpu" and not _no_extension and _forced in (None, "c++")
 
 
+def is_forced():
+    """Whether `use_backend` holds."""
+    return _forced is not None
+
+
 @contextlib.contextmanager
 def use_backend(name):
     """Force "reference", "c++" or "triton" for all operations inside; RuntimeError when that backend cannot run.

@@ -101,6 +101,14 @@ def test_whole_numbers_take_the_tile_that_was_fastest(monkeypatch):
     sizes = [tile.rows for tile in products.TILES[1]]
     assert timed == 2 * sizes  # 30 rows and 15 are two kinds of product
     assert {tile.rows for tile in tuning._fastest.values()} == {64}
+    with monkeypatch.context() as patch:  # while a CUDA graph is captured: what is known is used, nothing is timed
+        planned, plan = [], products.plan
+        patch.setattr(tuning, "allowed", lambda out: False)
+        patch.setattr(products, "plan", lambda *arguments: planned.append(arguments[-1]) or plan(*arguments))
+        for batch in (2, 40):
+            some = counts[:1].expand(batch, -1, -1, -1)
+            products.conv2d_fire(some, weight, None, levels, None, None, None, *geometry, 1, 10)
+        assert planned[0] in tuning._fastest.values() and planned[1] is None and len(timed) == 2 * len(sizes)
     products.conv2d_fire(counts, weight.float(), None, levels.float(), None, None, None, *geometry, 1, 10)
     products.conv2d_fire(counts, weight[:, :1].repeat(5, 1, 1, 1)[:40], None, levels, None, None, None, *geometry[:3], 40, 1, 10)
     assert len(timed) == 2 * len(sizes)

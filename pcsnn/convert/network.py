@@ -5,8 +5,11 @@ import warnings
 import torch
 
 from pcsnn import validate
+from pcsnn.convert.graphs import Graphs
 from pcsnn.convert.methods import DEPENDS_ON_TIMESTEPS
 from pcsnn.nn import CollapsedNeuron, SignedNeuron
+
+MOST_GRAPHS = 1024
 
 
 class SpikingNetwork(torch.nn.Module):
@@ -19,7 +22,12 @@ class SpikingNetwork(torch.nn.Module):
         network: the torch.fx GraphModule; a `pcsnn.nn.CollapsedNeuron` (or SignedNeuron) stands at every
             activation.
         report: what became of each layer of the source.
+        max_graphs: CUDA graphs that are kept at most, one for each kind of input, 0..1024; 0: calls run without. Setting it
+            drops the present ones. See `pcsnn.optimize`.
+        graph_bytes: memory of a GPU that the present graphs hold, inputs, outputs and results of layers.
     """
+
+    _graphs = None
 
     def __init__(self, network, report):
         super().__init__()
@@ -41,7 +49,36 @@ class SpikingNetwork(torch.nn.Module):
 
     def forward(self, *inputs, **named_inputs):
         """The inputs of the source network to the average over time of its outputs."""
-        return self.network(*inputs, **named_inputs)
+        if torch.compiler.is_compiling() or self._graphs is None:
+            return self.network(*inputs, **named_inputs)
+        return self._graphs.run(self.network, inputs, named_inputs)
+
+    @property
+    def max_graphs(self):
+        return self._graphs.most if self._graphs else 0
+
+    @max_graphs.setter
+    def max_graphs(self, most):
+        validate.integer("max_graphs", most, 0, MOST_GRAPHS)
+        self._graphs = Graphs(most) if most else None
+
+    @property
+    def graph_bytes(self):
+        return self._graphs.bytes() if self._graphs else 0
+
+    def drop_graphs(self):
+        """Free all CUDA graphs; the next call captures anew.
+
+        Needed where something changes that a network cannot notice: plain attributes of its modules, tensors written through
+        `.data`, and torch's settings (TF32, deterministic algorithms). Other changes of tensors and modules, `set_timesteps`,
+        `load_state_dict` and `.to()` are noticed.
+        """
+        if self._graphs:
+            self._graphs.drop()
+
+    def _apply(self, fn, recurse=True):
+        self.drop_graphs()
+        return super()._apply(fn, recurse)
 
     def train(self, mode=True):
         """Nothing here trains: batch norm keeps its running statistics whatever `mode` says."""
@@ -119,6 +156,7 @@ def set_timesteps(snn, timesteps):
             module.set_timesteps(timesteps)
     for name, neuron in snn.neurons():
         details[name] = describe(neuron, timesteps)
+    snn.drop_graphs()
     snn.report.timesteps = timesteps
     for row in snn.report.rows:
         if row.kind == "spiking":

@@ -211,6 +211,8 @@ def save(snn, path):
         "format": FORMAT, "nodes": nodes, "modules": modules, "attributes": attributes,
         "report": {"method": report.method, "timesteps": report.timesteps, "rows": [vars(row) for row in report.rows]},
     }
+    if snn.max_graphs:
+        description["max_graphs"] = snn.max_graphs
     unfinished = pathlib.Path(f"{os.fspath(path)}.unfinished")
     try:
         save_file({name: value.detach().contiguous().clone() for name, value in tensors.items()}, unfinished,
@@ -272,4 +274,6 @@ def _restore(description, tensors):
     report = description["report"]
     network = fx.GraphModule(parts, graph)
     network.requires_grad_(False)
-    return SpikingNetwork(network, Report(report["method"], report["timesteps"], [Row(**row) for row in report["rows"]]))
+    snn = SpikingNetwork(network, Report(report["method"], report["timesteps"], [Row(**row) for row in report["rows"]]))
+    snn.max_graphs = description.get("max_graphs", 0)
+    return snn

@@ -4,10 +4,12 @@ import copy
 
 import torch
 
+from pcsnn import validate
 from pcsnn.convert.canonicalise import fold_batch_norms
-from pcsnn.convert.network import SpikingNetwork, check_unfused, describe
+from pcsnn.convert.network import MOST_GRAPHS, SpikingNetwork, check_unfused, describe
 from pcsnn.fusion.fuse import CountFuser, RateFuser
 
+GRAPHS = 8  # of graph=True
 WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
@@ -36,7 +38,7 @@ def _ranges(network, inputs):
     return ranges
 
 
-def optimize(snn, weights="float32", *, example_inputs=None, first_last=False):
+def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, graph=False):
     """The same network with each synapse and the neurons behind it as one layer, for inference.
 
     Args:
@@ -50,13 +52,32 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False):
             size then acts on counts; the optimised network refuses images of another size there.
         first_last: for "int8", whether the first layer and the last synapse have int8 weights too. The first one reads its input
             in 256 steps over the range that each channel has in `example_inputs`, which are needed then.
+        graph: whether the network replays a CUDA graph for each kind of input: shapes, strides, dtypes and device of
+            tensors, values of other arguments. True: up to 8 kinds; a number, 0..1024: so many, the least recently used
+            graph goes first. It is the attribute `max_graphs`, which may be set at any time.
+
+    With `graph`, a call with inputs of a new kind runs the network twice to warm up, captures, and replays; later ones
+    copy their inputs to where the graph reads, replay, and return copies of its outputs, which are the caller's own.
+    Memory: each graph holds its inputs and outputs, and all together hold the results of layers of the largest one;
+    `graph_bytes` says how much that is, `drop_graphs()` frees it.
+
+    Graphs are a matter of CUDA (and ROCm) devices: on the CPU calls run as without. So do calls that others watch or
+    change: inside `pcsnn.record` or with hooks on modules, under torch.compile, torch.export, autocast, `use_backend`,
+    torch.func transforms and modes for tensor functions, inside a capture of the caller's own; and calls with tensor
+    subclasses, sparse or empty tensors, tensors on several devices, arguments other than tensors, numbers, texts and
+    None, or inputs that require a gradient.
+
+    Changes of tensors, modules and T, `load_state_dict` and `.to()` drop all graphs. Threads may share the network; its
+    replays follow one another. `save` and `copy.deepcopy` keep `max_graphs`, and no graph.
 
     Returns:
         SpikingNetwork, whose report says for every layer what it became; save, load, record, set_timesteps take it.
 
     Raises:
-        TypeError, ValueError: not a SpikingNetwork, one that is optimised already or double precision, unknown weights, or
-            example inputs that are missing or not finite.
+        TypeError, ValueError: not a SpikingNetwork, one that is optimised already or double precision, unknown weights,
+            example inputs that are missing or not finite, or a number of graphs out of range.
+        RuntimeError, TypeError: at a call with `graph`, a network that waits for its device, or whose outputs are no
+            tensors and constants in tuples, lists and dicts.
     """
     check_unfused(snn)
     if weights not in WEIGHTS:
@@ -64,6 +85,8 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False):
     if first_last and (weights != "int8" or example_inputs is None):
         raise ValueError("first_last: expected with weights='int8' and example_inputs, got "
                          f"weights={weights!r}{'' if example_inputs is not None else ', example_inputs=None'}")
+    graph = GRAPHS * graph if isinstance(graph, bool) else graph
+    validate.integer("graph", graph, 0, MOST_GRAPHS)
     dtypes = {value.dtype for value in snn.parameters()} - {torch.float32}
     if dtypes:
         raise ValueError(f"snn: expected float32 weights, got {', '.join(map(str, dtypes))}")
@@ -90,4 +113,5 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False):
             row.detail = f"{source}, {fuser.fused[row.name]}"
             if row.name in neurons:
                 row.detail += f": {describe(neurons[row.name], snn.timesteps)}"
+    optimised.max_graphs = graph
     return optimised
