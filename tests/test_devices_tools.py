@@ -14,6 +14,7 @@ from torch import nn
 
 import pcsnn
 from pcsnn import analysis, baselines, exchange, functional, models
+from pcsnn.baselines.serial import SerialIF
 from pcsnn.nn import (
     QCFS, ChannelScale, CollapsedNeuron, ParallelSpikingNeuron, PixelCounts, Rates, SignedNeuron, SpikingAttention, SpikingConv2d,
     SpikingLinear, SynapticConv2d, SynapticLinear,
@@ -47,6 +48,7 @@ LAYERS = {
     "signed": (lambda to: SignedNeuron("leaky_relu", T, amplitude=3.0, lowest=-1.0, slope=to(drawn(3))), [COUNTS.float() - 3]),
     "signed, amplitude": (lambda to: SignedNeuron("gelu", T, amplitude=to(torch.tensor(3.0)), lowest=-1.0), [COUNTS.float() - 3]),
     "qcfs": (lambda to: QCFS(4, to(torch.tensor(2.0))).requires_grad_(False), [COUNTS.float()]),
+    "serial": (lambda to: SerialIF(1.5, offset=to(drawn(3)), amplitude=drawn(3)), [COUNTS.float()]),
     "scale": (lambda to: ChannelScale(to(drawn(3))), [COUNTS.float()]),
     "rates": (lambda to: Rates(to(drawn(3)), T), [COUNTS]),
     "pixels": (lambda to: PixelCounts(to(-drawn(3)), to(drawn(3)), 1), [drawn(2, 3, 5, 5)]),

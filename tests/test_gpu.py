@@ -116,7 +116,7 @@ def fired(snn, x):
 
 
 def assert_fires_on_gpu(snn, expected, x):
-    """That all of a network is on a GPU and fires as expected, but for currents that round to the other side of a level."""
+    """That all of a network is on a GPU and fires as expected, but where a current rounds to another side of a level."""
     assert all(value.is_cuda for value in (*snn.parameters(), *snn.buffers()))
     found = fired(snn, x)
     assert found.keys() == expected.keys()
@@ -143,4 +143,5 @@ def test_tiny_networks_made_there_and_moved_there(name, method, monkeypatch):
         optimised = pcsnn.optimize(on_host, weights, example_inputs=x)
         expected = fired(optimised, x)
         assert_fires_on_gpu(copy.deepcopy(optimised).cuda(), expected, x)
-        assert_fires_on_gpu(pcsnn.optimize(moved, weights, example_inputs=tuple(part.cuda() for part in x)), expected, x)
+        made_there = pcsnn.optimize(moved, weights, example_inputs=tuple(part.cuda() for part in x))
+        assert_fires_on_gpu(made_there, expected, x)
