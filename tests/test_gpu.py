@@ -116,7 +116,7 @@ def fired(snn, x):
 
 
 def assert_fires_on_gpu(snn, expected, x):
-    """That all of a network is on a GPU and fires as expected, but where a current rounds to another side of a level."""
+    """That all of a network is on a GPU and fires as expected, but where currents round across a level."""
     assert all(value.is_cuda for value in (*snn.parameters(), *snn.buffers()))
     found = fired(snn, x)
     assert found.keys() == expected.keys()

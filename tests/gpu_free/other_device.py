@@ -1,9 +1,9 @@
 """A device that is not there: tensors that say they are on cuda:0, and refuse to meet tensors of the CPU as those do.
 
 Inside `pretended()` tensors and modules go there by .to("cuda") or device="cuda", and come back by .cpu(). Their data
-lies in the memory of the CPU, and each operation is the CPU's, those of pcsnn too, so that results are the CPU's bit for
-bit. What torch lets meet on CUDA may meet here: a CPU tensor without dimensions in an elementwise operation, CPU indices
-of a CUDA tensor, copies. Everything else raises, with torch's own words.
+lies in the memory of the CPU, and each operation is the CPU's, those of pcsnn too, so that results are the CPU's bit
+for bit. What torch lets meet on CUDA may meet here: a CPU tensor without dimensions in an elementwise operation, CPU
+indices of a CUDA tensor, copies. Everything else raises, with torch's own words.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ _RESHAPING = {"resize_", "set_", "t_", "transpose_", "unsqueeze_", "squeeze_", "
 # where TensorIterator takes a tensor without dimensions from the CPU
 _TAKES_NUMBERS = {
     "add", "sub", "rsub", "mul", "div", "pow", "remainder", "fmod", "floor_divide", "eq", "ne", "lt", "le", "gt", "ge",
-    "where", "maximum", "minimum", "fmax", "fmin", "bitwise_and", "bitwise_or", "bitwise_xor", "logical_and", "logical_or",
-    "logical_xor", "atan2", "masked_fill", "fill", "addcmul", "addcdiv", "clamp", "clamp_min", "clamp_max", "hypot",
-    "copysign",
+    "where", "maximum", "minimum", "fmax", "fmin", "bitwise_and", "bitwise_or", "bitwise_xor", "logical_and",
+    "logical_or", "logical_xor", "atan2", "masked_fill", "fill", "addcmul", "addcdiv", "clamp", "clamp_min", "clamp_max",
+    "hypot", "copysign",
 }
 
 
@@ -52,8 +52,8 @@ class OnOtherDevice(torch.Tensor):
         return DEVICE.index
 
     def numpy(self, *arguments, **options):
-        raise TypeError(f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host "
-                        "memory first.")
+        raise TypeError(f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() to copy the tensor "
+                        "to host memory first.")
 
     __array__ = numpy
 
@@ -85,7 +85,7 @@ class OnOtherDevice(torch.Tensor):
 
 
 def _map(change, value):
-    """Change each tensor among the arguments or results of an operator; torch's tree_map takes longer than operators."""
+    """Change each tensor among arguments or results of an operator; torch's tree_map takes longer than the operator."""
     if isinstance(value, torch.Tensor):
         return change(value)
     return type(value)(_map(change, part) for part in value) if type(value) in (tuple, list) else value
@@ -211,8 +211,8 @@ def _cpu(value, **options):
 def _set_data(value, new):
     """Tensor.data = ..."""
     if isinstance(value, OnOtherDevice) != isinstance(new, OnOtherDevice):
-        raise RuntimeError("Attempted to call `variable.set_data(tensor)`, but `variable` and `tensor` have incompatible "
-                           "tensor type.")
+        raise RuntimeError("Attempted to call `variable.set_data(tensor)`, but `variable` and `tensor` have "
+                           "incompatible tensor type.")
     torch.Tensor.data.__set__(value, new)
     if isinstance(value, OnOtherDevice):
         value.data_here = new.data_here
