@@ -1,5 +1,5 @@
-"""Converted and optimised networks on a device that is pretended (gpu_free.other_device): no tensors of two devices meet, what is
-made is where the network is, and results are the CPU's bit for bit."""
+"""Converted and optimised networks on a device that is pretended (gpu_free.other_device): no tensors of two devices
+meet, what is made is where the network is, and results are the CPU's bit for bit."""
 
 import copy
 

@@ -1,8 +1,13 @@
 """The Triton kernels on a GPU, against the reference on the CPU. Skipped where there is none."""
 
-import pytest
-import torch
+import copy
 
+import pytest
+import tiny_networks
+import torch
+from torch import nn
+
+import pcsnn
 from gpu_free import cases, product_cases
 from gpu_free.cases import CURRENTS, LAYOUTS, SPIKES, TIMESTEPS, assert_same, lay_out, name
 from gpu_free.product_cases import FORMS, GEOMETRIES
@@ -100,3 +105,43 @@ def test_operators_pass_opcheck():
     torch.library.opcheck(pcsnn.fire_rates_.default, (current.clone(), levels, scale, None, None, 1))
     torch.library.opcheck(pcsnn.fire_spikes.default, (steps, levels, None, torch.uint8, 1))
     torch.library.opcheck(pcsnn.expand_spikes.default, (counts, 4, None, torch.float16, scale))
+
+
+def fired(snn, x):
+    """{layer: counts}, on the CPU, of a network wherever it is."""
+    device = next(snn.neurons())[1].levels.device
+    with torch.no_grad(), pcsnn.record(snn, device="cpu") as recording:
+        snn(*(part.to(device) for part in x))
+    return recording.counts
+
+
+def assert_fires_on_gpu(snn, expected, x):
+    """That all of a network is on a GPU and fires as expected, but where currents round across a level."""
+    assert all(value.is_cuda for value in (*snn.parameters(), *snn.buffers()))
+    found = fired(snn, x)
+    assert found.keys() == expected.keys()
+    wrong = sum(int((counts != expected[name]).sum()) for name, counts in found.items())
+    assert wrong <= max(2, 0.01 * sum(counts.numel() for counts in expected.values()))
+
+
+@pytest.mark.parametrize("method", ["none", "quick", "light"])
+@pytest.mark.parametrize("name", tiny_networks.NETWORKS)
+def test_tiny_networks_made_there_and_moved_there(name, method, monkeypatch):
+    if method == "light" and list(tiny_networks.NETWORKS).index(name) % 4:
+        pytest.skip("every fourth network")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    net = tiny_networks.build(name, *([] if method == "none" else [nn.ReLU]))
+    x, data = tiny_networks.inputs(name), tiny_networks.inputs(name, batch=24)
+    options = dict(method=method, progress=False, strict=False)
+    on_host = pcsnn.convert(net, 8, calibration=[data], **options)
+    expected = fired(on_host, x)
+    on_gpu = pcsnn.convert(copy.deepcopy(net).cuda(), 8, calibration=[tuple(part.cuda() for part in data)], **options)
+    assert_fires_on_gpu(on_gpu, expected if method == "none" else fired(copy.deepcopy(on_gpu).cpu(), x), x)
+    moved = copy.deepcopy(on_host).cuda()
+    assert_fires_on_gpu(moved, expected, x)
+    for weights in ("float32", "bfloat16", "int8"):
+        optimised = pcsnn.optimize(on_host, weights, example_inputs=x)
+        expected = fired(optimised, x)
+        assert_fires_on_gpu(copy.deepcopy(optimised).cuda(), expected, x)
+        made_there = pcsnn.optimize(moved, weights, example_inputs=tuple(part.cuda() for part in x))
+        assert_fires_on_gpu(made_there, expected, x)

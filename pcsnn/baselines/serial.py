@@ -3,7 +3,7 @@
 import torch
 from torch.utils._pytree import tree_map
 
-from pcsnn import reference
+from pcsnn import reference, validate
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
 from pcsnn.nn import SignedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
@@ -13,7 +13,8 @@ class SerialIF(FullPrecisionBuffers):
     """One step a call: v = shift * theta at first; v += I + psi_DA; s = [v >= theta]; v -= theta * s; returns amplitude * s.
 
     Args:
-        threshold, offset, amplitude: numbers or tensors [] or [C], as in `pcsnn.nn.CollapsedNeuron`.
+        threshold, offset, amplitude: numbers or tensors [] or [C], as in `pcsnn.nn.CollapsedNeuron`. The layer is on
+            the device of the first of them that is a tensor.
         shift: 0.5 starts at half the threshold.
 
     Shape: current [N, ...] to [N, ...]. `reset()` starts a new train.
@@ -21,11 +22,13 @@ class SerialIF(FullPrecisionBuffers):
 
     def __init__(self, threshold, offset=0.0, amplitude=None, shift=0.5):
         super().__init__()
-        theta = torch.as_tensor(threshold).detach()
+        device = validate.device_of(threshold, offset, amplitude)
+        theta = torch.as_tensor(threshold).detach().to(device)
         theta = theta.clamp(max=torch.finfo(theta.dtype).max)  # finite: v - theta * 0 must not become NaN
         self.register_buffer("threshold", theta)
-        self.register_buffer("offset", torch.as_tensor(offset, dtype=theta.dtype).detach().to(theta.device))
-        self.register_buffer("amplitude", theta if amplitude is None else torch.as_tensor(amplitude).detach())
+        self.register_buffer("offset", torch.as_tensor(offset, dtype=theta.dtype).detach().to(device))
+        worth = theta if amplitude is None else torch.as_tensor(amplitude).detach().to(device)
+        self.register_buffer("amplitude", worth)
         self.shift, self._offset_given = shift, bool(self.offset.any())
         self.reset()
 

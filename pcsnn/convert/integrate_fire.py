@@ -17,7 +17,8 @@ class IntegrateFire(torch.nn.Module):
     Args:
         threshold: theta > 0, a number or a tensor [C].
         shift: the potential at first, in units of the threshold: 0 at rest, 0.5 half the threshold.
-        amplitude: what a spike is worth, a number or [C]. The place is on the device of the first of the two that is a tensor.
+        amplitude: what a spike is worth, a number or [C]. The place is on the device of the first of threshold and
+            amplitude that is a tensor.
 
     Shape: [N, ...] or [N, C, ...] to the same.
     """

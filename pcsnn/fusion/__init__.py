@@ -48,8 +48,8 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, g
             scale for each output channel (of least squared error), sums exact in int32, so that every machine gets the same
             counts from the same first layer; layers that read values (the first), the last synapse, and depthwise ones whose
             levels are not evenly spaced keep float32 weights. The last two fold batch norms into convolutions.
-        example_inputs: a batch of the network's inputs, a tensor or a tuple, finite, on any device. Adaptive average pooling of images of their
-            size then acts on counts; the optimised network refuses images of another size there.
+        example_inputs: a batch of the network's inputs, a tensor or a tuple, finite, on any device. Adaptive average
+            pooling of images of their size then acts on counts; the optimised network refuses images of another size there.
         first_last: for "int8", whether the first layer and the last synapse have int8 weights too. The first one reads its input
             in 256 steps over the range that each channel has in `example_inputs`, which are needed then.
         graph: whether the network replays a CUDA graph for each kind of input: shapes, strides, dtypes and device of
@@ -71,7 +71,8 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, g
     replays follow one another. `save` and `copy.deepcopy` keep `max_graphs`, and no graph.
 
     Returns:
-        SpikingNetwork on the device of `snn`, whose report says for every layer what it became; save, load, record, set_timesteps take it.
+        SpikingNetwork on the device of `snn`, whose report says for every layer what it became; save, load, record,
+        set_timesteps take it.
 
     Raises:
         TypeError, ValueError: not a SpikingNetwork, one that is optimised already or double precision, unknown weights,

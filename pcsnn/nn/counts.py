@@ -103,7 +103,8 @@ class PixelCounts(FullPrecisionBuffers):
     A count k of channel c stands for low_c + k * worth_c / 255. Padding with value 0 is part of it, since count 0 is low_c.
 
     Args:
-        low, worth: [C], the least value of each channel, and the range above it, > 0. The layer is on the device of `low`.
+        low, worth: [C], the least value of each channel, and the range above it, > 0. The layer is on the
+            device of `low`.
         padding: of the convolution behind.
     """
 

@@ -61,8 +61,8 @@ class ParallelSpikingNeuron(_Neuron):
         threshold: theta > 0, a number or a tensor [C] (dimension 1 of [N, C, ...]); +inf never fires.
         timesteps: T, 1..255.
         shift: in units of the threshold; 0.5 is the paper's psi = theta / 2.
-        amplitude: what a spike is worth, a number or [C]; None is the threshold. 1.0 gives plain 0/1 spikes. The layer is on
-            the device of the first of the two that is a tensor.
+        amplitude: what a spike is worth, a number or [C]; None is the threshold. 1.0 gives plain 0/1 spikes. The layer
+            is on the device of the first of threshold and amplitude that is a tensor.
         output: "spikes": [T, N, ...] times amplitude; "counts": uint8 [N, ...]; "rate": amplitude * k / T, [N, ...].
 
     Shape: currents [T, N, ...], float32, float16, bfloat16 or float64, to [T, N, ...] or [N, ...] of that dtype.
@@ -121,8 +121,8 @@ class CollapsedNeuron(_Neuron):
         offset: psi_DA of (15), added to the mean current; a number or [C].
         bend: what the levels stray from even spacing (C3), [T] or [C, T] in units of the threshold; None: evenly spaced.
         shift: potential that serial IF starts with, in units of the threshold; 0.5 is the paper's psi = theta / 2.
-        amplitude: theta + phi of (15), a number or [C]; None is the threshold (0 for a channel that never fires). The layer
-            is on the device of the first of threshold, amplitude, offset and bend that is a tensor.
+        amplitude: theta + phi of (15), a number or [C]; None is the threshold (0 for a channel that never fires). The
+            layer is on the device of the first of threshold, amplitude, offset and bend that is a tensor.
         inplace: write the rates over the current.
 
     Shape: mean current [N, ...] (float32, float16, bfloat16, float64) to rates [N, ...]; `residual` is added to the

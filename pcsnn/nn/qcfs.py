@@ -50,7 +50,8 @@ class QCFS(torch.nn.Module):
         super().__init__()
         validate.timesteps(levels, "levels")
         self.levels = levels
-        self.threshold = torch.nn.Parameter(validate.threshold(threshold).to(validate.device_of(threshold), torch.float32))
+        device = validate.device_of(threshold)
+        self.threshold = torch.nn.Parameter(validate.threshold(threshold).to(device, torch.float32))
         if self.threshold.dim():
             raise ValueError(f"threshold: expected a number, got shape {tuple(self.threshold.shape)}")
 

@@ -19,8 +19,8 @@ class SignedNeuron(LevelBuffers):
         amplitude: what a spike is worth, a number > 0 or a tensor []; the values reach from the activation at `lowest`
             over its least value up through T steps of amplitude / T.
         lowest: the current at which the levels start; below it the rate stays what it is there. A number or a tensor [].
-        slope: below zero, of "leaky_relu", or alpha of "elu"; a number or a tensor [] or [C]; else None. The layer is on the
-            device of the first of amplitude, lowest and slope that is a tensor.
+        slope: below zero, of "leaky_relu", or alpha of "elu"; a number or a tensor [] or [C]; else None. The layer
+            is on the device of the first of amplitude, lowest and slope that is a tensor.
         inplace: write the rates over the current.
 
     Attributes:
@@ -45,7 +45,8 @@ class SignedNeuron(LevelBuffers):
             raise ValueError(f"amplitude: expected one finite number for the layer, got shape {tuple(worth.shape)}, {worth.max()}")
         self.register_buffer("amplitude", worth.to(device, torch.float32))
         self.register_buffer("lowest", torch.as_tensor(lowest).detach().to(device, torch.float32))
-        self.register_buffer("slope", None if slope is None else torch.as_tensor(slope).detach().to(device, torch.float32))
+        slope = None if slope is None else torch.as_tensor(slope).detach().to(device, torch.float32)
+        self.register_buffer("slope", slope)
         self._register_levels()
         self._derive()
 

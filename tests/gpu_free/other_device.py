@@ -1,9 +1,9 @@
 """A device that is not there: tensors that say they are on cuda:0, and refuse to meet tensors of the CPU as those do.
 
-Inside `pretended()` tensors and modules go there by .to("cuda") or device="cuda", and come back by .cpu(). Their data lies in the
-memory of the CPU, and each operation is the CPU's, those of pcsnn too, so that results are the CPU's bit for bit. What torch
-lets meet on CUDA may meet here: a CPU tensor without dimensions in an elementwise operation, CPU indices of a CUDA tensor,
-copies. Everything else raises, with torch's own words.
+Inside `pretended()` tensors and modules go there by .to("cuda") or device="cuda", and come back by .cpu(). Their data
+lies in the memory of the CPU, and each operation is the CPU's, those of pcsnn too, so that results are the CPU's bit
+for bit. What torch lets meet on CUDA may meet here: a CPU tensor without dimensions in an elementwise operation, CPU
+indices of a CUDA tensor, copies. Everything else raises, with torch's own words.
 """
 
 import contextlib
@@ -16,16 +16,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("cuda", 0)
-_WITHIN = torch.device("cpu", 0)  # what torch's own C++ sees of it: the CPU, so that autograd needs no CUDA, but with a number
+_WITHIN = torch.device("cpu", 0)  # what C++ sees of it: the CPU, so that autograd needs no CUDA, but with a number
 _aten = torch.ops.aten
 _COPIES = {_aten.copy_.default}  # from device to device
-_INDEXING = {_aten.index.Tensor: 0, _aten.index_put.default: 2, _aten.index_put_.default: 2, _aten._index_put_impl_.default: 2}
+_INDEXING = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
 _RESHAPING = {"resize_", "set_", "t_", "transpose_", "unsqueeze_", "squeeze_", "as_strided_"}
 # where TensorIterator takes a tensor without dimensions from the CPU
 _TAKES_NUMBERS = {
-    "add", "sub", "rsub", "mul", "div", "pow", "remainder", "fmod", "floor_divide", "eq", "ne", "lt", "le", "gt", "ge", "where",
-    "maximum", "minimum", "fmax", "fmin", "bitwise_and", "bitwise_or", "bitwise_xor", "logical_and", "logical_or",
-    "logical_xor", "atan2", "masked_fill", "fill", "addcmul", "addcdiv", "clamp", "clamp_min", "clamp_max", "hypot", "copysign",
+    "add", "sub", "rsub", "mul", "div", "pow", "remainder", "fmod", "floor_divide", "eq", "ne", "lt", "le", "gt", "ge",
+    "where", "maximum", "minimum", "fmax", "fmin", "bitwise_and", "bitwise_or", "bitwise_xor", "logical_and",
+    "logical_or", "logical_xor", "atan2", "masked_fill", "fill", "addcmul", "addcdiv", "clamp", "clamp_min", "clamp_max",
+    "hypot", "copysign",
 }
 
 
@@ -37,8 +38,8 @@ class OnOtherDevice(torch.Tensor):
     @staticmethod
     def __new__(cls, data):
         return torch.Tensor._make_wrapper_subclass(
-            cls, data.size(), strides=data.stride(), storage_offset=data.storage_offset(), dtype=data.dtype, layout=data.layout,
-            device=_WITHIN)
+            cls, data.size(), strides=data.stride(), storage_offset=data.storage_offset(), dtype=data.dtype,
+            layout=data.layout, device=_WITHIN)
 
     def __init__(self, data):
         self.data_here = data
@@ -51,8 +52,8 @@ class OnOtherDevice(torch.Tensor):
         return DEVICE.index
 
     def numpy(self, *arguments, **options):
-        raise TypeError(f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory "
-                        "first.")
+        raise TypeError(f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() to copy the tensor "
+                        "to host memory first.")
 
     __array__ = numpy
 
@@ -65,7 +66,7 @@ class OnOtherDevice(torch.Tensor):
     def __deepcopy__(self, memo):
         if id(self) not in memo:
             if not self.is_leaf:
-                raise RuntimeError("Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol")
+                raise RuntimeError("Only Tensors created explicitly by the user support the deepcopy protocol")
             copied = OnOtherDevice(self.data_here.clone()).requires_grad_(self.requires_grad)
             copied.__dict__.update({name: value for name, value in vars(self).items() if name != "data_here"})
             memo[id(self)] = copied
@@ -84,7 +85,7 @@ class OnOtherDevice(torch.Tensor):
 
 
 def _map(change, value):
-    """Change each tensor among the arguments or results of an operator; torch's own tree_map takes longer than the operator."""
+    """Change each tensor among arguments or results of an operator; torch's tree_map takes longer than the operator."""
     if isinstance(value, torch.Tensor):
         return change(value)
     return type(value)(_map(change, part) for part in value) if type(value) in (tuple, list) else value
@@ -115,14 +116,14 @@ def _check(func, args, kwargs):
         return
     name = func._schema.name.split("::")[1]
     if func in _INDEXING and isinstance(args[0], OnOtherDevice):  # indices may be on the CPU, values without dimensions
-        values = [value for value in args[_INDEXING[func]:][:1] if _INDEXING[func] and value.dim()]
+        values = [args[0], *(value for value in args[2:3] if value.dim())]
     elif func.namespace == "aten" and name.rstrip("_") in _TAKES_NUMBERS and not (
             name.endswith("_") and not isinstance(args[0], OnOtherDevice)):
         values = [value for value in values if isinstance(value, OnOtherDevice)
                   or isinstance(value, torch.Tensor) and value.dim()]
     if len({isinstance(value, OnOtherDevice) for value in values if isinstance(value, torch.Tensor)}) > 1:
-        raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, {DEVICE} and cpu! "
-                           f"(in {func})")
+        raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices, "
+                           f"{DEVICE} and cpu! (in {func})")
 
 
 def _returned(func, args, kwargs, result):
@@ -210,7 +211,8 @@ def _cpu(value, **options):
 def _set_data(value, new):
     """Tensor.data = ..."""
     if isinstance(value, OnOtherDevice) != isinstance(new, OnOtherDevice):
-        raise RuntimeError("Attempted to call `variable.set_data(tensor)`, but `variable` and `tensor` have incompatible tensor type.")
+        raise RuntimeError("Attempted to call `variable.set_data(tensor)`, but `variable` and `tensor` have "
+                           "incompatible tensor type.")
     torch.Tensor.data.__set__(value, new)
     if isinstance(value, OnOtherDevice):
         value.data_here = new.data_here
@@ -227,8 +229,8 @@ def _unravel_index(indices, shape):
 
 
 def _new_tensor(value, data, *, dtype=None, device=None, requires_grad=False):
-    made = torch.tensor(data, dtype=dtype or value.dtype, device=value.device if device is None else device)
-    return made.requires_grad_(requires_grad)
+    away = _is_there(device if device is not None else value.device)
+    return _moved(torch.tensor(data, dtype=dtype or value.dtype), away).requires_grad_(requires_grad)
 
 
 class _MadeWithin(TorchDispatchMode):
@@ -248,9 +250,9 @@ class _MadeWithin(TorchDispatchMode):
 
 
 class _Pretended(TorchFunctionMode):
-    _HANDLED = {torch.Tensor.to: _to, torch.Tensor.cuda: _cuda, torch.Tensor.cpu: _cpu, torch.Tensor.data.__set__: _set_data,
-                torch.Tensor.new_tensor: _new_tensor, torch.unravel_index: _unravel_index,
-                torch._has_compatible_shallow_copy_type: _share_type}
+    _HANDLED = {torch.Tensor.to: _to, torch.Tensor.cuda: _cuda, torch.Tensor.cpu: _cpu,
+                torch.Tensor.data.__set__: _set_data, torch.Tensor.new_tensor: _new_tensor,
+                torch.unravel_index: _unravel_index, torch._has_compatible_shallow_copy_type: _share_type}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
