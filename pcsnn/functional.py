@@ -37,13 +37,8 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
             whatever it says: each is at least the one before it.
 
     Returns:
-<<<<<<< HEAD
         float32 [T], or [C, T] where threshold, offset or bend is per channel, on the device of the first of these that is a tensor.
         Bent levels are computed in float64 and rounded once.
-=======
-        float32 [T], or [C, T] where threshold, offset or bend is per channel: computed in float64, rounded once; on the
-        device of the first of these that is a tensor.
->>>>>>> w-dev
 
     Raises:
         ValueError, TypeError: threshold <= 0 or NaN, T outside 1..255, offset, bend or shift not finite.
