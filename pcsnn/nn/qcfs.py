@@ -7,15 +7,18 @@ from pcsnn import ops, reference, validate
 from pcsnn.spacing import pack
 
 
+TINY = 1e-25  # thresholds whose levels lie too close for a guess from their line
+
+
 class _StraightThrough(torch.autograd.Function):
     """QCFS with the neuron's own decision forward, and floor's gradient taken as 1 backward."""
 
     @staticmethod
-    def forward(ctx, z, threshold, levels):
+    def forward(ctx, z, threshold, levels, tiny):
         theta = threshold.detach().to(torch.float32).to(torch.float64)  # in a float64 network too, like the neuron's
         first, step = reference.line(theta, levels)
         out = ops.call("fire_rates", z, reference.on_line(first, step, levels), reference.scale(theta, levels), None, None, 1, 0, 0,
-                       pack(first, step))
+                       None if tiny else pack(first, step))
         ctx.save_for_backward(z, threshold, out)
         return out
 
@@ -25,7 +28,7 @@ class _StraightThrough(torch.autograd.Function):
         z, threshold, out = ctx.saved_tensors
         inside = (z >= 0) & (z <= threshold)
         grad_threshold = (grad * (out - torch.where(inside, z, 0))).sum() / threshold
-        return grad * inside, grad_threshold, None
+        return grad * inside, grad_threshold, None, None
 
 
 class QCFS(torch.nn.Module):
@@ -57,9 +60,10 @@ class QCFS(torch.nn.Module):
 
     def forward(self, z):
         validate.tensor("z", z, validate.CURRENT_DTYPES, 1)
-        if not torch.compiler.is_compiling():
-            validate.threshold(self.threshold)
-        return _StraightThrough.apply(z, self.threshold, self.levels)
+        tiny = False
+        if not torch.compiler.is_compiling():  # values are unknown while tracing
+            tiny = validate.threshold(self.threshold).item() < TINY
+        return _StraightThrough.apply(z, self.threshold, self.levels, tiny)
 
     def extra_repr(self):
         return f"levels={self.levels}"
