@@ -69,6 +69,11 @@ class Launch(NamedTuple):
     constants: dict
     threads: int = THREADS
     stages: int | None = None  # loads in flight of a loop with a product; None: there is no such loop
+    amd: dict = {}   # constants that are others on AMD's GPUs
+
+    def on(self, backend):
+        """The launch on GPUs of Triton's backend "cuda" or "hip"."""
+        return self._replace(constants=self.constants | self.amd) if backend == "hip" else self
 
     def options(self, warp_size):
         """How Triton is to compile and run it on a GPU of that warp size."""
@@ -80,8 +85,9 @@ class Launch(NamedTuple):
         if device.type == "cpu":  # the interpreter
             self.kernel[(self.programs,)](**self.arguments, **self.constants)
             return
+        constants = self.on("hip" if torch.version.hip else "cuda").constants
         with torch.cuda.device(device):
-            self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options(warp_size(device.index)))
+            self.kernel[(self.programs,)](**self.arguments, **constants, **self.options(warp_size(device.index)))
 
 
 @functools.cache
