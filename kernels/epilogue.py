@@ -22,7 +22,7 @@ def fire(total, place, inside, channel, outputs,
     """What neurons make of the sums `total` [ROWS, COLUMNS], float32 or int32, written at `place` where `inside`.
 
     channel [1, COLUMNS]: the outputs that columns are, none beyond the last. DTYPE: of the weights; WIDE: with bias and residual
-    int32 may not hold the sums.
+    int32 may not hold the sums, or they may be 2^31 - 1.
     """
     value = total
     if WIDE:
@@ -40,7 +40,7 @@ def fire(total, place, inside, channel, outputs,
         if WIDE:  # no level is beyond int32
             value = tl.minimum(tl.maximum(value, -(2**31)), 2**31 - 1).to(tl.int32)
         groups = search(value, levels_ptr, line_ptr, channel, outputs, timesteps, repeat, distinct, reach, level_stride,
-                        channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, False)
+                        channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, False, not WIDE)
         if scale_ptr is None:
             result = groups * repeat if STAIRS else groups
             if out_ptr.dtype.element_ty != tl.uint8:
@@ -75,7 +75,7 @@ def _largest(tensor):
 
 
 def _is_wide(largest_sum, bias, residual, residual_scale):
-    """Whether int32 may not hold the sums, up to `largest_sum`, with what is added to them."""
+    """Whether sums up to `largest_sum`, with what is added to them, may reach 2^31 - 1, the level that stands for never."""
     if residual is not None and residual_scale is None:
         return True
     parts = [_largest(tensor) for tensor in (bias, residual_scale) if tensor is not None]
@@ -83,7 +83,7 @@ def _is_wide(largest_sum, bias, residual, residual_scale):
         return True
     if residual_scale is not None:
         parts[-1] *= _MOST_COUNTS
-    return largest_sum + sum(parts) > _INT32
+    return largest_sum + sum(parts) >= _INT32
 
 
 def plan(out, bias, levels, line, reach, scale, residual, residual_scale, repeat, largest_sum):

@@ -19,26 +19,50 @@ from pcsnn.shapes import convolved, fused_dtype
 DIRECT_BELOW = 16    # input channels of a group: fewer do not fill a tensor core's inner dimension
 RUN_BELOW = 32       # input channels: fewer are read in runs along a row of the kernel, more tap after tap
 MAX_UNSHIFTED = 127  # counts up to here are int8 as they are
+WHOLE_SUMS = 64      # of a thread, from which on it searches half of them at a time
 PIXELS, TAPS, RUNS = 0, 1, 2  # what a step of the inner dimension is part of: an input pixel that is the output's, a tap, a run
 
 
-@triton.jit(do_not_specialize=(*geometry.UNSPECIALISED, *epilogue.UNSPECIALISED, "chunks", "steps"))
+@triton.jit
+def _finish(total, row, column, group, rows, outputs, group_outputs, shift_ptr,
+            out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
+            levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+            DTYPE: tl.constexpr, EVEN_COLUMNS: tl.constexpr, WIDE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr,
+            STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr,
+            RESIDUAL_SCALE_ROWS: tl.constexpr):
+    """What `fire` makes of sums [ROWS, COLUMNS] of some rows and columns of a group."""
+    inside = (row < rows)[:, None]
+    known = column
+    if not EVEN_COLUMNS:
+        inside = inside & (column < group_outputs)[None, :]
+        known = tl.minimum(column, group_outputs - 1)
+    channel = (group * group_outputs + known)[None, :]
+    if shift_ptr is not None:
+        total += tl.load(shift_ptr + channel)
+    fire(total, (row * outputs)[:, None] + (group * group_outputs + column)[None, :], inside, channel, outputs,
+         out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
+         levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+         DTYPE, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
+
+
+@triton.jit(do_not_specialize=(*geometry.UNSPECIALISED, *epilogue.UNSPECIALISED, "steps"))
 def product_kernel(counts_ptr, weight_ptr, shift_ptr,
-                   rows, inputs, outputs, group_inputs, group_outputs, chunks, steps, row_tiles, column_tiles,
+                   rows, inputs, outputs, group_inputs, group_outputs, part_size, steps, row_tiles, column_tiles,
                    height, width, out_plane, out_width, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w,
                    out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
                    levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
                    ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, STAGES: tl.constexpr,
-                   MODE: tl.constexpr, KERNEL_WIDTH: tl.constexpr, RUN: tl.constexpr, PADDED: tl.constexpr,
-                   CHUNKED: tl.constexpr, EVEN_INNER: tl.constexpr, EVEN_COLUMNS: tl.constexpr, LARGE: tl.constexpr,
+                   MODE: tl.constexpr, PARTS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, RUN: tl.constexpr, PADDED: tl.constexpr,
+                   CHUNKED: tl.constexpr, EVEN_INNER: tl.constexpr, EVEN_COLUMNS: tl.constexpr, LARGE: tl.constexpr, HALVES: tl.constexpr,
                    WIDE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr,
                    LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr,
                    RESIDUAL_SCALE_ROWS: tl.constexpr):
     """weight [O, R, S, C / groups], in MODE 2 [O, R, run filled up to steps with zeros].
 
-    MODE: 0, 1 or 2, see above. RUN: of a row of the kernel, elements. PADDED: taps may lie outside the image. CHUNKED: a tap or run
-    takes several steps. EVEN_INNER: they end where it does; EVEN_COLUMNS: tiles end where columns do. Rows and columns beyond
-    the last are read as the last one, which costs no mask.
+    MODE: 0, 1 or 2, see above. PARTS: taps or runs, the inner of two loops in one; part_size: elements of a weight for each. RUN: of
+    a run without zeros. PADDED: taps may lie outside the image. CHUNKED: a part takes several steps. EVEN_INNER: steps end where
+    parts do; EVEN_COLUMNS: tiles end where columns do. Rows and columns beyond the last are read as the last one, which
+    costs no mask.
     """
     dtype: tl.constexpr = weight_ptr.dtype.element_ty
     wide: tl.constexpr = tl.int64 if LARGE else tl.int32
@@ -49,7 +73,7 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
     group = program // column_tiles // row_tiles
     row = row_tile.to(wide) * ROWS + tl.arange(0, ROWS)
     column = column_tile * COLUMNS + tl.arange(0, COLUMNS)
-    channel = group * group_outputs + (column if EVEN_COLUMNS else tl.minimum(column, group_outputs - 1))
+    known = column if EVEN_COLUMNS else tl.minimum(column, group_outputs - 1)
     lane = tl.arange(0, INNER)
     known_row = tl.minimum(row, rows - 1)
     if MODE == 0:
@@ -59,53 +83,50 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
         first += group * group_inputs
     if MODE == 2:
         place = (x * inputs)[:, None] + lane[None, :]  # in a row of the image
-        size = steps * INNER
-    else:
-        size = steps * INNER if EVEN_INNER else steps // chunks * group_inputs
-    weights = weight_ptr + (channel.to(wide) * size)[:, None] + lane[None, :]
+    # Pointers, to which a step adds one number: sums of offsets the compiler would take apart and multiply again at each step.
+    sources = counts_ptr + first[:, None] + lane[None, :]
+    weights = weight_ptr + ((group * group_outputs + known).to(wide) * (PARTS * part_size))[:, None] + lane[None, :]
     total = tl.zeros((ROWS, COLUMNS), total_dtype)
     for step in tl.range(0, steps, num_stages=STAGES):
-        part = step // chunks if CHUNKED else step
-        inner = (step - part * chunks) * INNER if CHUNKED else 0
+        part = step % PARTS
+        inner = step // PARTS * INNER if CHUNKED else 0
+        live = (lane < part_size - inner)[None, :]
         if MODE == 0:
-            offset = first + step * INNER
+            a = tl.load(sources + inner) if EVEN_INNER else tl.load(sources + inner, mask=live, other=0)
         elif MODE == 1:
             down, right = part // KERNEL_WIDTH * dilation_h, part % KERNEL_WIDTH * dilation_w
-            offset = first + ((down * width + right).to(wide) * inputs + inner)
+            taps = sources + ((down * width + right).to(wide) * inputs + inner)
+            if PADDED:
+                seen = (within(y + down, height) & within(x + right, width))[:, None]
+                a = tl.load(taps, mask=seen if EVEN_INNER else seen & live, other=0)
+            else:
+                a = tl.load(taps) if EVEN_INNER else tl.load(taps, mask=live, other=0)
         else:
             down = part * dilation_h
-            offset = first + ((down * width).to(wide) * inputs + inner)
-        sources = counts_ptr + offset[:, None] + lane[None, :]
-        live = (lane < group_inputs - inner)[None, :]
-        if MODE == 2:
-            beside = within(place + inner, width * inputs)
+            seen = within(y + down, height)[:, None] & within(place + inner, width * inputs)
             if not EVEN_INNER:
-                beside = beside & (lane < RUN - inner)[None, :]
-            a = tl.load(sources, mask=within(y + down, height)[:, None] & beside, other=0)
-        elif PADDED:
-            seen = (within(y + down, height) & within(x + right, width))[:, None]
-            a = tl.load(sources, mask=seen if EVEN_INNER else seen & live, other=0)
-        elif EVEN_INNER:
-            a = tl.load(sources)
-        else:
-            a = tl.load(sources, mask=live, other=0)
+                seen = seen & (lane < RUN - inner)[None, :]
+            a = tl.load(sources + ((down * width).to(wide) * inputs + inner), mask=seen, other=0)
         if MODE == 2 or EVEN_INNER:
-            b = tl.load(weights + step * INNER)
+            b = tl.load(weights + (part * part_size + inner))
         else:
-            b = tl.load(weights + (part * group_inputs + inner), mask=live, other=0)
+            b = tl.load(weights + (part * part_size + inner), mask=live, other=0)
         if shift_ptr is not None:  # uint8 - 128, of the padding too
             a = (a ^ 128).to(tl.int8, bitcast=True)
         total = tl.dot(a.to(dtype), tl.trans(b), total, out_dtype=total_dtype)
-    channel = channel[None, :]
-    if shift_ptr is not None:
-        total += tl.load(shift_ptr + channel)
-    inside = (row < rows)[:, None]
-    if not EVEN_COLUMNS:
-        inside = inside & (column < group_outputs)[None, :]
-    fire(total, (row * outputs)[:, None] + channel, inside, channel, outputs,
-         out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-         levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-         dtype, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
+    if HALVES:  # which take half the registers at a time
+        left, right = tl.split(tl.permute(tl.reshape(total, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))
+        for half in tl.static_range(2):
+            column = column_tile * COLUMNS + half * (COLUMNS // 2) + tl.arange(0, COLUMNS // 2)
+            _finish(left if half == 0 else right, row, column, group, rows, outputs, group_outputs, shift_ptr,
+                    out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
+                    levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+                    dtype, EVEN_COLUMNS, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
+    else:
+        _finish(total, row, column, group, rows, outputs, group_outputs, shift_ptr,
+                out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
+                levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+                dtype, EVEN_COLUMNS, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
 
 
 # ---- launch -----------------------------------------------------------------------------------------------------------
@@ -172,13 +193,14 @@ def _product(out, counts, weight, kind, tile, timesteps):
         packed = _of_weight(weight, geometry.channels_last)
     arguments = dict(weight_ptr=packed, shift_ptr=_of_weight(weight, _shift) if shifted else None,
                      counts_ptr=counts.view(torch.int8) if whole and not shifted else counts,
-                     group_inputs=kind.group_inputs, group_outputs=kind.columns, chunks=chunks, steps=kind.parts * chunks,
-                     row_tiles=row_tiles, column_tiles=column_tiles)
+                     group_inputs=kind.group_inputs, group_outputs=kind.columns, steps=kind.parts * chunks,
+                     part_size=chunks * tile.inner if kind.mode == RUNS else kind.group_inputs, row_tiles=row_tiles, column_tiles=column_tiles)
     # Whole numbers beyond the end of a run meet weights of zero; infinities must not.
     constants = dict(ROWS=tile.rows, COLUMNS=tile.columns, INNER=tile.inner, STAGES=tile.stages, MODE=kind.mode,
-                     KERNEL_WIDTH=kind.width, RUN=kind.run if kind.mode == RUNS else 0, PADDED=kind.padded,
+                     PARTS=kind.parts, KERNEL_WIDTH=kind.width, RUN=kind.run if kind.mode == RUNS else 0, PADDED=kind.padded,
                      CHUNKED=chunks > 1, EVEN_COLUMNS=kind.columns % tile.columns == 0,
                      EVEN_INNER=kind.run % tile.inner == 0 or (kind.mode == RUNS and counts.dtype == torch.uint8),
+                     HALVES=tile.rows * tile.columns >= WHOLE_SUMS * tile.threads,
                      LARGE=geometry.large(kind.rows + tile.rows, out, counts, packed))
     return kind.groups * row_tiles * column_tiles, arguments, constants
 
