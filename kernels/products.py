@@ -19,18 +19,30 @@ from pcsnn.shapes import convolved, fused_dtype
 DIRECT_BELOW = 16    # input channels of a group: fewer do not fill a tensor core's inner dimension
 RUN_BELOW = 32       # input channels: fewer are read in runs along a row of the kernel, more tap after tap
 MAX_UNSHIFTED = 127  # counts up to here are int8 as they are
-WHOLE_SUMS = 64      # of a thread, from which on it searches half of them at a time
+PIECE = {1: 32, 2: 16}  # sums that a thread searches at a time, by size of a weight
 PIXELS, TAPS, RUNS = 0, 1, 2  # what a step of the inner dimension is part of: an input pixel that is the output's, a tap, a run
 
 
 @triton.jit
-def _finish(total, row, column, group, rows, outputs, group_outputs, shift_ptr,
+def _finish(total, row, first_column, group, rows, outputs, group_outputs, shift_ptr,
             out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
             levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-            DTYPE: tl.constexpr, EVEN_COLUMNS: tl.constexpr, WIDE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr,
-            STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr,
-            RESIDUAL_SCALE_ROWS: tl.constexpr):
-    """What `fire` makes of sums [ROWS, COLUMNS] of some rows and columns of a group."""
+            DTYPE: tl.constexpr, PIECES: tl.constexpr, EVEN_COLUMNS: tl.constexpr, WIDE: tl.constexpr, LINE: tl.constexpr,
+            STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr,
+            SCALE_ROWS: tl.constexpr, RESIDUAL_SCALE_ROWS: tl.constexpr):
+    """What `fire` makes of sums [ROWS, COLUMNS] of a group, PIECES of the columns one after the other for the sake of
+    registers."""
+    COLUMNS: tl.constexpr = total.shape[1]
+    if PIECES > 1:
+        left, right = tl.split(tl.permute(tl.reshape(total, (total.shape[0], 2, COLUMNS // 2)), (0, 2, 1)))
+        for half in tl.static_range(2):
+            _finish(left if half == 0 else right, row, first_column + half * (COLUMNS // 2), group, rows, outputs, group_outputs,
+                    shift_ptr, out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
+                    levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+                    DTYPE, PIECES // 2, EVEN_COLUMNS, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS,
+                    RESIDUAL_SCALE_ROWS)
+        return
+    column = first_column + tl.arange(0, COLUMNS)
     inside = (row < rows)[:, None]
     known = column
     if not EVEN_COLUMNS:
@@ -53,7 +65,7 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
                    levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
                    ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, STAGES: tl.constexpr,
                    MODE: tl.constexpr, PARTS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, RUN: tl.constexpr, PADDED: tl.constexpr,
-                   CHUNKED: tl.constexpr, EVEN_INNER: tl.constexpr, EVEN_COLUMNS: tl.constexpr, LARGE: tl.constexpr, HALVES: tl.constexpr,
+                   CHUNKED: tl.constexpr, EVEN_INNER: tl.constexpr, EVEN_COLUMNS: tl.constexpr, LARGE: tl.constexpr, PIECES: tl.constexpr,
                    WIDE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr,
                    LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr,
                    RESIDUAL_SCALE_ROWS: tl.constexpr):
@@ -114,19 +126,10 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
         if shift_ptr is not None:  # uint8 - 128, of the padding too
             a = (a ^ 128).to(tl.int8, bitcast=True)
         total = tl.dot(a.to(dtype), tl.trans(b), total, out_dtype=total_dtype)
-    if HALVES:  # which take half the registers at a time
-        left, right = tl.split(tl.permute(tl.reshape(total, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))
-        for half in tl.static_range(2):
-            column = column_tile * COLUMNS + half * (COLUMNS // 2) + tl.arange(0, COLUMNS // 2)
-            _finish(left if half == 0 else right, row, column, group, rows, outputs, group_outputs, shift_ptr,
-                    out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-                    levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-                    dtype, EVEN_COLUMNS, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
-    else:
-        _finish(total, row, column, group, rows, outputs, group_outputs, shift_ptr,
-                out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-                levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-                dtype, EVEN_COLUMNS, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
+    _finish(total, row, column_tile * COLUMNS, group, rows, outputs, group_outputs, shift_ptr,
+            out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
+            levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+            dtype, PIECES, EVEN_COLUMNS, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
 
 
 # ---- launch -----------------------------------------------------------------------------------------------------------
@@ -200,7 +203,7 @@ def _product(out, counts, weight, kind, tile, timesteps):
                      PARTS=kind.parts, KERNEL_WIDTH=kind.width, RUN=kind.run if kind.mode == RUNS else 0, PADDED=kind.padded,
                      CHUNKED=chunks > 1, EVEN_COLUMNS=kind.columns % tile.columns == 0,
                      EVEN_INNER=kind.run % tile.inner == 0 or (kind.mode == RUNS and counts.dtype == torch.uint8),
-                     HALVES=tile.rows * tile.columns >= WHOLE_SUMS * tile.threads,
+                     PIECES=max(tile.rows * tile.columns // tile.threads // PIECE[weight.dtype.itemsize], 1),
                      LARGE=geometry.large(kind.rows + tile.rows, out, counts, packed))
     return kind.groups * row_tiles * column_tiles, arguments, constants
 
