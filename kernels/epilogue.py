@@ -86,8 +86,9 @@ def _is_wide(largest_sum, bias, residual, residual_scale):
     return largest_sum + sum(parts) >= _INT32
 
 
-def plan(out, bias, levels, line, reach, scale, residual, residual_scale, repeat, largest_sum):
-    """(arguments, constants) of `fire`. largest_sum: of whole numbers, in magnitude; None for others."""
+def plan(out, bias, levels, line, reach, scale, residual, residual_scale, repeat, largest_sum, wide=None):
+    """(arguments, constants) of `fire`. largest_sum: of whole numbers, in magnitude; None for others. wide:
+    whether they need more than 32 bits, where it is not to be found from values."""
     if levels is None:
         arguments = {name: 1 for name in UNSPECIALISED} | dict(levels_ptr=None, line_ptr=None)
         constants = dict(LINE=0, STEPS=0, STAIRS=False, LEVELS_ROWS=False, LINE_ROWS=False)
@@ -95,5 +96,6 @@ def plan(out, bias, levels, line, reach, scale, residual, residual_scale, repeat
         arguments, constants = common.search_method(levels, line, repeat, reach, by_columns=True)
     arguments = arguments | dict(out_ptr=out, bias_ptr=bias, scale_ptr=scale, residual_ptr=residual,
                                  residual_scale_ptr=residual_scale)
-    wide = largest_sum is not None and _is_wide(largest_sum, bias, residual, residual_scale)
+    if wide is None:
+        wide = largest_sum is not None and _is_wide(largest_sum, bias, residual, residual_scale)
     return arguments, constants | dict(WIDE=wide, **common.row_constants(scale=(scale, 1), residual_scale=(residual_scale, 1)))

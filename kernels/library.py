@@ -1,6 +1,7 @@
 """Synapses of float32: torch's own, under its own precision flags, and one kernel for the neurons behind them."""
 
-import torch
+import math
+
 from torch.nn import functional
 
 from pcsnn.kernels import mean_current
@@ -36,6 +37,7 @@ def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, s
 def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, repeat, line, reach):
     """Input [..., K] -> counts, rates or currents [..., O] of neurons behind a linear layer, contiguous."""
     shape = (*counts.shape[:-1], len(weight))
-    current = functional.linear(counts.float().reshape(-1, counts.shape[-1]), weight, bias)
+    rows = counts.float().reshape(math.prod(shape[:-1]), counts.shape[-1])
+    current = functional.linear(rows, weight, bias)
     branch = None if residual is None else residual.reshape(current.shape)
     return _fire(current, levels, scale, branch, residual_scale, repeat, line, reach).reshape(shape)

@@ -225,21 +225,24 @@ def _largest_sum(weight, timesteps):
 
 
 def plan(out, counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
-         timesteps, line=None, reach=0, tile=None):
+         timesteps, line=None, reach=0, tile=None, wide=None):
     """The launch that fills `out` [N, O, H', W'], not empty, from counts [N, C, H, W] and weight [O, C / groups, R, S], or
     [O, C] of one pixel, int8 or of half precision. counts, residual and out have their channels last in memory; tables are
-    contiguous. tile: the Tile, where it is not to be chosen here.
+    contiguous. tile: the Tile, and wide: whether int32 may not hold the sums, where they are not to be found here.
     """
     behind, behind_constants = epilogue.plan(out, bias, levels, line, reach, scale, residual, residual_scale, repeat,
-                                             _largest_sum(weight, timesteps))
+                                             _largest_sum(weight, timesteps), wide)
     behind |= geometry.arguments(out, counts, stride, padding, dilation)
     if is_direct(weight, groups):
         return direct.plan(out, counts, weight, groups, behind, behind_constants)
     kind = Kind(out, counts, weight, stride, padding, dilation, groups)
     tile = tile or kind.pick()
     programs, arguments, constants = _product(out, counts, weight, kind, tile, timesteps)
-    return common.Launch(product_kernel, programs, behind | arguments, behind_constants | constants, tile.threads, tile.stages,
-                         dict(STAGES=tiles.AMD_STAGES))
+    constants = behind_constants | constants
+    # What suffices where levels are computed in 32 bits, and lets two programs of 256 threads share a multiprocessor.
+    narrow = tile.threads == 256 and constants["LINE"] == 1 and not constants["WIDE"]
+    return common.Launch(product_kernel, programs, behind | arguments, constants, tile.threads, tile.stages,
+                         dict(STAGES=tiles.AMD_STAGES), 128 if narrow else None)
 
 
 def _launch(out, counts, weight, *arguments):

@@ -46,10 +46,9 @@ MEASURED = {
 }
 
 
-def known(some):
-    """Whether all of them are tiles of these tables."""
-    every = {tile for by_inner in TILES.values() for ladder in by_inner.values() for tile in ladder}
-    return every.issuperset(some)
+def of(itemsize):
+    """All tiles for weights of so many bytes."""
+    return [tile for ladder in TILES[itemsize].values() for tile in ladder]
 
 
 def candidates(itemsize, inputs):

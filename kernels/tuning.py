@@ -29,7 +29,7 @@ class Choices:
         try:
             found = json.loads(self.path.read_text())["tiles"]
             chosen = {str(kind): tiles.Tile(*tile) for kind, tile in found.items()}
-            if not tiles.known(chosen.values()):
+            if not {tile for itemsize in tiles.TILES for tile in tiles.of(itemsize)}.issuperset(chosen.values()):
                 raise ValueError("a tile that is none of these kernels'")
         except FileNotFoundError:
             return {}
