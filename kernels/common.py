@@ -182,6 +182,7 @@ UNSPECIALISED = ("rows", "units", "channels", "column_tiles", "timesteps", "repe
 # ---- inside the kernels -----------------------------------------------------------------------------------------------
 # x + ROUND - ROUND is x rounded to a whole number, 0 <= x < 2^22, and the low bits of x + ROUND are that number.
 _ROUND = tl.constexpr(12582912.0)
+_ROUND_BITS = tl.constexpr(0x4B400000)
 _FLOAT_MAX = tl.constexpr(3.4028234663852886e38)
 
 
@@ -240,7 +241,9 @@ def _nearest(value, first, inverse, timesteps, most, SUMMED: tl.constexpr):
 
     A channel that never fires has first = inf: its levels are near for an infinite value only.
     """
-    offset = tl.maximum(-(first.to(tl.float32) * inverse), -_FLOAT_MAX)
+    offset = -(first.to(tl.float32) * inverse)
+    if first.dtype != tl.int32:
+        offset = tl.maximum(offset, -_FLOAT_MAX)
     if value.dtype == tl.float64:  # what float32 would round to infinity is not
         value = tl.where((value > _FLOAT_MAX) & (value < float("inf")), _FLOAT_MAX, value)
     if SUMMED:
@@ -251,12 +254,16 @@ def _nearest(value, first, inverse, timesteps, most, SUMMED: tl.constexpr):
 
 
 @triton.jit
-def _on_line(value, first, step, inverse, timesteps, distinct, SUMMED: tl.constexpr):
+def _on_line(value, first, step, inverse, timesteps, distinct, SUMMED: tl.constexpr, BOUNDED: tl.constexpr):
     """Distinct levels of a line (23) that are reached: the nearest one is computed, and one comparison tells."""
     if value.dtype == tl.int32:
-        guess = _nearest(value, first, inverse, timesteps, distinct - 1, SUMMED).to(tl.int32, bitcast=True) & 255
-        hit = tl.where(step == 0, distinct, 1)  # all levels of a silent channel are 2^31 - 1
-        return guess + tl.where(value >= first + guess * step, hit, 0)
+        bits = _nearest(value, first, inverse, timesteps, distinct - 1, SUMMED).to(tl.int32, bitcast=True)
+        start = first - _ROUND_BITS * step  # modulo 2^32, as all of it
+        reached = value >= start + bits * step
+        guess = bits & 255
+        if BOUNDED:
+            return guess + reached.to(tl.int32)
+        return guess + tl.where(reached, tl.where(step == 0, distinct, 1), 0)  # all levels of a silent channel are 2^31 - 1
     else:
         near = _nearest(value, first, inverse, timesteps, distinct - 1, SUMMED)
         level = tl.math.fma(near - _ROUND, step, first)
@@ -276,10 +283,11 @@ def _level(levels, row, x, level_stride, timesteps, dtype: tl.constexpr, SUMMED:
 @triton.jit
 def search(value, levels_ptr, line_ptr, channel, channels, timesteps, repeat, distinct, reach, level_stride, channel_stride,
            LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr,
-           SUMMED: tl.constexpr):
+           SUMMED: tl.constexpr, BOUNDED: tl.constexpr = False):
     """k // repeat with k = #{x : value >= level_x} (10), int32, as a Method says.
 
-    value: a tile of float32, float64, or int32 with int32 levels; SUMMED: it is a sum, compared with T * level rounded once.
+    value: a tile of float32, float64, or int32 with int32 levels; SUMMED: it is a sum, compared with T * level rounded once;
+    BOUNDED: it is a whole number below 2^31 - 1.
     channel: of `channel_of`. LINE 1: levels of a line; STEPS -1: every level is compared; else STEPS comparisons bisect all
     levels, or with LINE 2 those within `reach` of what a line says; STAIRS: repeat is not 1. NaN gives 0.
     """
@@ -287,7 +295,7 @@ def search(value, levels_ptr, line_ptr, channel, channels, timesteps, repeat, di
     if LINE > 0:
         first, step, inverse = load_line(line_ptr, channel, channels, LINE_ROWS)
     if LINE == 1:
-        return _on_line(value, first, step, inverse, timesteps, distinct, SUMMED)
+        return _on_line(value, first, step, inverse, timesteps, distinct, SUMMED, BOUNDED)
     else:
         row = channel * channel_stride if LEVELS_ROWS else 0
         count = tl.zeros(value.shape, tl.int32)

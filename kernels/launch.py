@@ -20,11 +20,21 @@ class Launch(NamedTuple):
     threads: int = THREADS
     stages: int | None = None  # loads in flight of a loop with a product; None: there is no such loop
     derived: dict = {}  # argument that is made of a tensor of the launcher's -> (the tensor's name, how)
+    amd: dict = {}      # constants that are others on AMD's GPUs
+    registers: int | None = None  # a thread may have, on NVIDIA's
+
+    def on(self, backend):
+        """The launch on GPUs of Triton's backend "cuda" or "hip"."""
+        return self._replace(constants=self.constants | self.amd, registers=None) if backend == "hip" else self
 
     def options(self, warp_size):
         """How Triton is to compile and run it on a GPU of that warp size."""
-        staged = {} if self.stages is None else dict(num_stages=self.stages)
-        return dict(num_warps=self.threads // warp_size, enable_fp_fusion=False, **staged)  # a comparison must not flip
+        options = dict(num_warps=self.threads // warp_size, enable_fp_fusion=False)  # a comparison must not flip
+        if self.stages is not None:
+            options["num_stages"] = self.stages
+        if self.registers is not None:
+            options["maxnreg"] = self.registers
+        return options
 
     def __call__(self):
         """Run it; returns the compiled kernel, None where it is interpreted."""
@@ -110,7 +120,7 @@ def run(plan, tensors, **facts):
     if known is not None and not _watched():
         known(values)
         return
-    launch = plan(**tensors, **facts)
+    launch = plan(**tensors, **facts).on("hip" if torch.version.hip else "cuda")
     compiled = launch()
     if len(_known) >= REMEMBERED:
         _known.clear()

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from pcsnn.kernels import common
+from pcsnn.kernels.launch import THREADS, Launch
 
 
 @triton.jit
@@ -37,12 +38,12 @@ def plan(out, counts, kernel, stride, padding, dilation, sums):
     batch, channels, rows, columns = out.shape
     wide = min(triton.next_power_of_2(channels), 128)
     a_thread = 16 if channels % 16 == 0 else common.NARROW  # addresses of single bytes take many registers
-    pixels = max(1, min(a_thread * common.THREADS // wide, common.THREADS))
+    pixels = max(1, min(a_thread * THREADS // wide, THREADS))
     programs = batch * triton.cdiv(rows * columns, pixels) * triton.cdiv(channels, wide)
     arguments = dict(counts_ptr=counts, out_ptr=out, channels=channels, height=counts.shape[2], width=counts.shape[3],
                      rows=rows, columns=columns, stride_h=stride[0], stride_w=stride[1], padding_h=padding[0],
                      padding_w=padding[1], dilation_h=dilation[0], dilation_w=dilation[1])
-    return common.Launch(pool2d_kernel, programs, arguments,
+    return Launch(pool2d_kernel, programs, arguments,
                          dict(KERNEL_H=kernel[0], KERNEL_W=kernel[1], PIXELS=pixels, CHANNELS=wide, SUM=sums))
 
 

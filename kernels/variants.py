@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import torch
 
-from pcsnn.kernels import attention, common, expansion, mean_current, products, spike_trains
+from pcsnn.kernels import attention, expansion, mean_current, products, spike_trains, tiles
+from pcsnn.kernels.launch import Launch
 
 CURRENTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SPIKES = (torch.uint8, torch.float32, torch.float16, torch.bfloat16, torch.float64)  # bool is written as uint8
@@ -25,7 +26,7 @@ class Variant(NamedTuple):
     size: str   # "wide", "narrow", "odd" (unaligned): the configuration; "large": wide, 2^32 neurons; of a product: its tile
     form: str   # "plain": one row of evenly spaced levels; "full": every table by channel, bisected, with its extras; of a
                 # product: "scanned" (plain), "guessed", "bisected", "rates", "currents", all by channel with their extras
-    launch: common.Launch
+    launch: Launch
 
     def __str__(self):
         inputs, output = (str(dtype).removeprefix("torch.") for dtype in (self.inputs, self.output))
@@ -98,22 +99,26 @@ def variants():
                   _spikes(torch.float32, torch.uint8, "large", form)]
     # Where 128 bits hold few neurons the narrow configuration is the wide one.
     return list({(v.operation, v.inputs, v.output, v.form, v.size == "large",
-                  v.launch.constants["BLOCK"]): v for v in reversed(found)}.values())[::-1]
+                  v.launch.constants["ROWS"], v.launch.constants["COLUMNS"]): v for v in reversed(found)}.values())[::-1]
 
 
-_SYNAPSES = {  # C, O, kernel: pointwise, tap after tap, across taps
+_SYNAPSES = {  # C, O, kernel: pointwise, tap after tap, in runs, without tensor cores
     "linear": (256, 256, 1),
     "conv2d": (64, 64, 3),
     "stem": (3, 64, 7),
     "depthwise": (64, 64, 3),
 }
+WEIGHTS = (torch.int8, torch.float16, torch.bfloat16)
 
 
-def product(synapse, dtype, share, form, timesteps):
-    """The fused synapse of that name in `_SYNAPSES` with weights of `dtype`, in the tile `share`, None where it has none."""
+def product(synapse, dtype, tile, form, timesteps, counts_dtype=torch.uint8):
+    """The fused synapse of that name in `_SYNAPSES` with weights and a tile: channels and outputs fill both; None: without tensor
+    cores."""
     inputs, outputs, kernel = _SYNAPSES[synapse]
+    if tile and synapse in ("linear", "conv2d"):
+        inputs, outputs = 2 * tile.inner, 2 * tile.columns
     groups = inputs if synapse == "depthwise" else 1
-    rows = 2 * (share.rows if share else 2**12)
+    rows = 2 * (tile.rows if tile else 2**12)
     whole = dtype == torch.int8
     table_dtype = torch.int32 if whole else torch.float32
 
@@ -123,30 +128,36 @@ def product(synapse, dtype, share, form, timesteps):
 
     steps = 16 if form == "scanned" else _TIMESTEPS
     levels = None if form == "currents" else _empty(table_dtype, outputs, steps)
+    line = _empty(table_dtype, 3, outputs) if form in ("line", "wide line", "near a line") else None
     scale = _empty(torch.float32, outputs) if form in ("rates", "currents") else None
-    extras = (None, None, None) if form == "scanned" else (
-        _empty(table_dtype if whole else dtype, outputs), image(outputs, torch.uint8), _empty(table_dtype, outputs))
-    output = torch.uint8 if scale is None else torch.float32 if whole else dtype
-    bias, residual, residual_scale = extras
+    plain = form in ("line", "scanned")  # what a residual block of a network has
+    bias = None if plain else _empty(table_dtype if whole else dtype, outputs)
+    residual = image(outputs, counts_dtype)
+    output = counts_dtype if scale is None else torch.float32 if whole else dtype
     weight = _empty(dtype, outputs, inputs // groups, kernel, kernel).to(memory_format=torch.channels_last)
-    launch = products.plan(image(outputs, output), image(inputs, torch.uint8), weight, bias, levels, scale, residual,
-                           residual_scale, (1, 1), (kernel // 2,) * 2, (1, 1), groups, int(form == "guessed"), timesteps,
-                           share)
-    size = "x".join(map(str, share[:3])) if share else "direct"
-    return Variant(synapse, dtype, output, size if timesteps == _TIMESTEPS else f"{size} T={timesteps}", form, launch)
+    launch = products.plan(image(outputs, output), image(inputs, counts_dtype), weight, bias, levels, scale, residual,
+                           _empty(table_dtype, *(() if plain else (outputs,))), (1, 1), (kernel // 2,) * 2, (1, 1), groups, 0,
+                           timesteps, line, 2 if form == "near a line" else 0, tile, whole and form != "line")
+    size = "x".join(map(str, tile[:3])) if tile else "direct"
+    size = size if timesteps == _TIMESTEPS else f"{size} T={timesteps}"
+    return Variant(synapse, dtype, output, size, form if counts_dtype == torch.uint8 else f"{form} of its dtype", launch)
 
 
 def products_of_every_tile():
-    """Fused synapses: every tile of every dtype, pointwise, tap after tap and across taps; every form at the largest."""
+    """Fused synapses: every tile with levels of a line, as networks have them; every form, synapse and dtype at the largest
+    tile with the form that takes most registers."""
     found = []
-    for dtype in (torch.int8, torch.float16, torch.bfloat16, torch.float32):
-        tiles, flat_tiles = products.TILES[dtype.itemsize], products.FLAT_TILES[dtype.itemsize]
-        for share in tiles:
-            found.append(product("conv2d", dtype, share, "bisected", _TIMESTEPS))
-        found += [product("linear", dtype, tiles[0], form, _TIMESTEPS) for form in ("scanned", "guessed", "rates", "currents")]
-        found += [product("stem", dtype, share, "rates", _TIMESTEPS) for share in flat_tiles]
-        found += [product("depthwise", dtype, None, form, _TIMESTEPS) for form in ("scanned", "bisected")]
-    return found + [product("conv2d", torch.int8, share, "guessed", products.MAX_UNSHIFTED) for share in products.TILES[1]]
+    for dtype in (torch.int8, torch.bfloat16):
+        for tile in tiles.of(dtype.itemsize):
+            synapse = "stem" if tile.inner == 32 else "conv2d"
+            found.append(product(synapse, dtype, tile, "line", products.MAX_UNSHIFTED, torch.uint8 if dtype == torch.int8 else dtype))
+    for dtype in WEIGHTS:
+        largest, runs = tiles.of(dtype.itemsize)[0], tiles.TILES[dtype.itemsize][32][0]
+        found += [product("linear", dtype, largest, form, _TIMESTEPS)
+                  for form in ("wide line", "near a line", "scanned", "bisected", "rates", "currents")]
+        found += [product("conv2d", dtype, largest, "bisected", _TIMESTEPS), product("stem", dtype, runs, "bisected", _TIMESTEPS)]
+        found += [product("depthwise", dtype, None, form, _TIMESTEPS) for form in ("line", "bisected")]
+    return found
 
 
 def attention_variant(dtype, share, width, form, *, causal=False, state=False, out_width=64):

@@ -12,10 +12,10 @@ from gpu_free.cases import assert_same, name
 from gpu_free.cpu_kernel import run_compiled
 from gpu_free.product_cases import FORMS, GEOMETRIES, Geometry, check
 from pcsnn import kernels, reference
-from pcsnn.kernels import inspection, products, variants
+from pcsnn.kernels import inspection, products, tiles, variants
 
 pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled")
-DTYPES = (torch.int8, torch.float16, torch.bfloat16, torch.float32)
+DTYPES = (torch.int8, torch.float16, torch.bfloat16)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=name)
 MAP_NORESERVE = 0x4000  # Linux's; mmap has the name from Python 3.13 on
 
@@ -40,28 +40,24 @@ def test_every_form(dtype, form):
     check(run_compiled, made, 200)
 
 
-@pytest.mark.parametrize("timesteps", (1, 127, 128, 255))
-@pytest.mark.parametrize("tile", [(size, flat, tile) for size, dtype in ((1, "int8"), (2, "bfloat16"), (4, "float32"))
-                                  for flat, tiles in ((False, products.TILES), (True, products.FLAT_TILES))
-                                  for tile in tiles[size]], ids=lambda t: f"{t[0]}-{'flat' if t[1] else 'tap'}-{t[2][:3]}")
-def test_every_tile_with_its_fibers_in_any_order(tile, timesteps, monkeypatch):
-    size, flat, share = tile
-    tiles = products.FLAT_TILES if flat else products.TILES
-    monkeypatch.setitem(tiles, size, (share, share))
-    generator = torch.Generator().manual_seed(timesteps)
-    inputs = 5 if flat else 40
+@pytest.mark.parametrize("size, tile", [(size, tile) for size in (1, 2) for tile in tiles.of(size)],
+                         ids=lambda x: "x".join(map(str, x[:3])) if isinstance(x, tuple) else str(x))
+def test_every_tile_with_its_fibers_in_any_order(size, tile):
+    dtype = {1: torch.int8, 2: torch.bfloat16}[size]
+    generator = torch.Generator().manual_seed(tile.rows)
+    inputs = 5 if tile.inner == 32 else tile.inner
     geometry = Geometry((1, inputs, 13, 11), (70, inputs, 3, 3), padding=(1, 1))  # rows and columns of two tiles and more
-    dtype = {1: torch.int8, 2: torch.bfloat16, 4: torch.float32}[size]
-    made = product_cases.arguments(geometry, FORMS["bisected"], dtype, timesteps, generator, levels=16)
-    for seed in (0, 1, 2):
-        check(lambda launch: run_compiled(launch, shuffle=seed), made, timesteps)
+    for timesteps in (127, 128) if size == 1 else (16,):
+        made = product_cases.arguments(geometry, FORMS["line by channel"], dtype, timesteps, generator, levels=16)
+        for seed in (0, 1):
+            check(lambda launch: run_compiled(launch, shuffle=seed), made, timesteps, tile=tile)
 
 
 @dtypes
 def test_float_inputs_and_aligned_channels(dtype):
     generator = torch.Generator().manual_seed(4)
     geometry = Geometry((2, 64, 9, 8), (48, 64, 3, 3), padding=(1, 1))
-    for form in ("guessed by channel", "bisected by channel"):
+    for form in ("line by channel", "bisected by channel"):
         check(run_compiled, product_cases.arguments(geometry, FORMS[form], dtype, 16, generator,
                                                     valued=dtype != torch.int8), 16)
 
@@ -102,45 +98,85 @@ PRODUCTS = [] if kernels.INTERPRETED else variants.products_of_every_tile()
 
 @pytest.mark.parametrize("variant", PRODUCTS, ids=str)
 def test_compiles_with_tensor_cores_without_spills_in_shared_memory(variant):
-    with_dot = variant.launch.kernel is products.product_kernel
+    launch = variant.launch
     for target_name, target in inspection.TARGETS.items():
-        compiled = inspection.compile_launch(variant.launch, target)
+        compiled = inspection.compile_launch(launch, target)
         used = inspection.resources(compiled)
         assert (used["stack"], used["spill"]) == (0, 0), (target_name, used)
         assert used["shared"] <= inspection.SHARED_LIMITS[target_name], (target_name, used)
-        # No tensor core multiplies float32 exactly; on NVIDIA's there is no float32 at all.
-        has_unit = with_dot and (variant.inputs != torch.float32 or target.backend == "hip")
-        assert (used["tensor_core"] > 0) == has_unit, (target_name, used)
-        neurons_a_thread = variant.launch.constants["ROWS"] * variant.launch.constants["COLUMNS"] // variant.launch.threads
-        if target.backend == "cuda" and neurons_a_thread * variant.output.itemsize >= 16:
+        assert (used["tensor_core"] > 0) == (launch.kernel is products.product_kernel), (target_name, used)
+        sums = launch.constants["ROWS"] * launch.constants["COLUMNS"] // launch.threads
+        if target.backend == "cuda" and sums * variant.output.itemsize >= 16:
             assert used["store128"] == used["stores"] > 0, (target_name, used)
         assert not re.search(r"\breassoc\b|\bfast\b", compiled.asm["llir"]), target_name
+        if launch.kernel is products.product_kernel and launch.constants["ROWS"] >= 64 and target_name in ("sm_80", "sm_90"):
+            check_loop(compiled.asm["ptx"], variant, target_name)
+
+
+def check_loop(ptx, variant, target_name):
+    """What makes a large tile fast: tensor cores fed from shared memory, which copies fill that no thread waits for, and no
+    64-bit multiplication between them."""
+    constants = variant.launch.constants
+    loops = re.findall(r"^(\$L__BB\w+):((?:(?!^\$L__BB\w+:).)*?bra\S*\s+\1;)", ptx, re.M | re.S)
+    main = max((body for _, body in loops if re.search(r"mma", body)), key=len)
+    kind = {torch.int8: "s32.s8.s8", torch.bfloat16: "f32.bf16.bf16", torch.float16: "f32.f16.f16"}[variant.inputs]
+    if target_name == "sm_90":
+        assert re.search(rf"wgmma\.mma_async\S*{kind}", main)
+    assert "cp.async" in main
+    if constants["INNER"] > 32:  # bytes of three channels lie as they lie
+        assert "ld.global" not in main
+    assert not re.search(r"mul\.lo\.[su]64|div\.|rem\.", main)
+
+
+def loads_behind_the_product(launch):
+    """Loads from global memory that sm_90 issues behind its last product, and the bytes of them all."""
+    ptx = inspection.compile_launch(launch, inspection.TARGETS["sm_90"]).asm["ptx"]
+    behind = ptx[ptx.rindex("wgmma.mma_async"):]
+    loads = re.findall(r"ld\.global\S*?(?:\.v(\d))?\.b(\d+)", behind)
+    return len(loads), sum(int(lanes or 1) * int(bits) // 8 for lanes, bits in loads)
+
+
+@pytest.mark.parametrize("dtype", variants.WEIGHTS, ids=name)
+def test_levels_of_a_line_are_not_loaded(dtype):
+    launch = variants.product("conv2d", dtype, tiles.of(dtype.itemsize)[0], "line", 127).launch
+    constants = launch.constants
+    bare = launch._replace(arguments=launch.arguments | dict(line_ptr=None), constants=constants | dict(LINE=0))
+    _, table = loads_behind_the_product(launch)
+    _, rest = loads_behind_the_product(bare)
+    columns = constants["COLUMNS"] // 4  # those of a thread: a quad shares a row
+    assert table - rest == 3 * 4 * columns, "first, step and 1 / step of each column"
 
 
 def test_tiles_fill_a_gpu_and_leave_no_half_empty():
-    for tiles in (*products.TILES.values(), *products.FLAT_TILES.values()):
+    for itemsize in (1, 2):
         for rows in (1, 16, 17, 49, 3136, 10**6):
             for columns in (1, 10, 64, 512):
-                for groups in (1, 32):
-                    share = products.tile(rows, columns, groups, tiles)
-                    assert share in tiles
-                    if share not in tiles[-2:]:
-                        programs = groups * -(-rows // share.rows) * -(-columns // share.columns)
-                        assert programs >= products.FULL and rows > share.rows // 2 and columns > share.columns // 2
-    assert products.tile(10**6, 512, 1, products.TILES[1]) == products.TILES[1][0]
-    assert products.tile(1, 1000, 1, products.TILES[1]) == products.TILES[1][-1]
+                for inputs, taps in ((3, 7), (40, 9), (64, 1), (192, 1), (512, 9)):
+                    for groups in (1, 32):
+                        tile = tiles.pick(itemsize, rows, columns, inputs, taps, groups)
+                        fitting = tiles.candidates(itemsize, inputs)
+                        assert tile in fitting
+                        if tile != fitting[-1]:
+                            programs = groups * -(-rows // tile.rows) * -(-columns // tile.columns)
+                            assert programs >= tiles.PROGRAMS and rows > tile.rows // 2 and columns > tile.columns // 2
+    assert tiles.pick(1, 10**6, 512, 512, 9, 1) == tiles.TILES[1][128][0]
+    assert tiles.pick(1, 1, 1000, 512, 1, 1) == tiles.TILES[1][128][-1]
+    assert [tiles.candidates(1, inputs)[0].inner for inputs in (3, 64, 72, 128, 192, 200, 512)] == [32, 64, 32, 128, 64, 64, 128]
+    assert set(tiles.MEASURED.values()) <= set(tiles.of(1))
 
 
 # ---- on a GPU ---------------------------------------------------------------------------------------------------------
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")
 @pytest.mark.parametrize("geometry", (*GEOMETRIES, Geometry((4, 64, 56, 56), (128, 64, 3, 3), (2, 2), (1, 1))), ids=str)
-@dtypes
+@pytest.mark.parametrize("dtype", (*DTYPES, torch.float32), ids=name)
 def test_on_a_gpu(dtype, geometry):
     generator = torch.Generator().manual_seed(7)
     geometry = GEOMETRIES.get(geometry, geometry)
-    for form in FORMS.values():
+    for form in FORMS.values():  # float32 is the library's, in the order of whose sums these are exact too
         for timesteps in (127, 255):
             made = product_cases.arguments(geometry, form, dtype, timesteps, generator)
             on_gpu = [x.cuda() if isinstance(x, torch.Tensor) else x for x in made]
-            assert_same(kernels.conv2d_fire(*on_gpu, timesteps).cpu(), reference.conv2d_fire(*made))
+            line, reach = product_cases.searched(made)
+            found = kernels.conv2d_fire(*on_gpu, timesteps, None if line is None else line.cuda(), reach)
+            assert_same(found.cpu(), reference.conv2d_fire(*made))
