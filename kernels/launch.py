@@ -1,6 +1,8 @@
 """The launch of a kernel: a value that is run, inspected and tested, and that a GPU is told again without working it out anew."""
 
+import contextlib
 import functools
+import threading
 from typing import NamedTuple
 
 import torch
@@ -71,6 +73,18 @@ class _Known:
         for slot, place, make in self._slots:
             tensor = tensors[place]
             arguments[slot] = (tensor if make is None else make(tensor)).data_ptr()
+        self.launch(arguments)
+
+    def operands(self, tensors):
+        """(slot of the argument, place among `tensors`, the tensor it is made of, or what is derived from that)."""
+        return [(slot, place, tensors[place] if make is None else make(tensors[place])) for slot, place, make in self._slots]
+
+    def template(self):
+        """All arguments, addresses among them not filled in."""
+        return self._arguments.copy()
+
+    def launch(self, arguments):
+        """Run it with these arguments, addresses for tensors."""
         if torch.cuda.current_device() == self._device:
             self._enqueue(arguments)
         else:
@@ -84,6 +98,18 @@ class _Known:
 
 
 _known = {}
+_hearers = threading.local()
+
+
+@contextlib.contextmanager
+def heard():
+    """A list of (known launch, its tensors by name) of what `run` runs inside, on this thread."""
+    before = getattr(_hearers, "launches", None)
+    _hearers.launches = launches = []
+    try:
+        yield launches
+    finally:
+        _hearers.launches = before
 
 
 def _on_cpu(device):
@@ -95,7 +121,7 @@ def _kind(tensor):
     return None if tensor is None else (tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr() % 16)
 
 
-def _watched():
+def watched():
     """Whether somebody, a profiler for one, has asked Triton to be told of launches."""
     return bool(getattr(triton.knobs.runtime.launch_enter_hook, "calls", triton.knobs.runtime.launch_enter_hook))
 
@@ -117,11 +143,14 @@ def run(plan, tensors, **facts):
         return
     key = plan, device.index, *facts.values(), *map(_kind, values)
     known = _known.get(key)
-    if known is not None and not _watched():
+    if known is not None and not watched():
         known(values)
-        return
-    launch = plan(**tensors, **facts).on("hip" if torch.version.hip else "cuda")
-    compiled = launch()
-    if len(_known) >= REMEMBERED:
-        _known.clear()
-    _known[key] = _Known(launch, compiled, tensors)
+    else:
+        launch = plan(**tensors, **facts).on("hip" if torch.version.hip else "cuda")
+        compiled = launch()
+        if len(_known) >= REMEMBERED:
+            _known.clear()
+        _known[key] = known = _Known(launch, compiled, tensors)
+    launches = getattr(_hearers, "launches", None)
+    if launches is not None:
+        launches.append((known, tensors))

@@ -210,19 +210,23 @@ _BACKENDS = ("reference", "c++", "triton")
 _forced = None
 
 
-def _is_plain(tensor):
-    """Whether nothing but the kernel itself has to hear of an operator on this tensor: no tracing, no mode, no subclass."""
-    return (type(tensor) is torch.Tensor and not torch._C._len_torch_dispatch_stack()
-            and torch._C._functorch.peek_interpreter_stack() is None and torch._C._get_tracing_state() is None)
+def is_direct(*tensors):
+    """Whether nothing but a kernel on a GPU has to hear of an operator on these tensors, or None: nothing traced, no mode, no
+    subclass, no gradient. The dispatcher takes longer than a launch."""
+    if torch.compiler.is_compiling() or _forced is not None or not tensors[0].is_cuda:
+        return False
+    gradients = torch.is_grad_enabled()
+    for tensor in tensors:
+        if tensor is not None and (type(tensor) is not torch.Tensor or gradients and tensor.requires_grad):
+            return False
+    return (not torch._C._len_torch_dispatch_stack() and torch._C._functorch.peek_interpreter_stack() is None
+            and torch._C._get_tracing_state() is None)
 
 
 def call(name, *arguments):
     """Run an operator: on the backend of its device, or on the one that `use_backend` forces."""
     if _forced is None:
-        first = arguments[0]
-        if first.is_cuda and not torch.compiler.is_compiling() and _is_plain(first):  # the dispatcher takes longer than a launch
-            return getattr(kernels, name)(*arguments)
-        return _OPERATORS[name](*arguments)
+        return getattr(kernels, name)(*arguments) if is_direct(arguments[0]) else _OPERATORS[name](*arguments)
     if _forced == "reference":
         return _REFERENCE[name](*arguments)
     device = arguments[0].device.type

@@ -123,7 +123,7 @@ def test_a_watched_launch_goes_through_triton(device, monkeypatch):
     levels = functional.levels(1.0, 8)
     x = torch.randn(4, 64)
     kernels.fire_counts(x, levels, None, None, 0)
-    monkeypatch.setattr(launch, "_watched", lambda: True)
+    monkeypatch.setattr(launch, "watched", lambda: True)
     kernels.fire_counts(x, levels, None, None, 0)
     assert device.planned == 2
 

@@ -7,6 +7,7 @@ from pcsnn import functional, ops, reference, validate
 from pcsnn.nn.counts import check_area, steps_of
 from pcsnn.nn.neuron import CollapsedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
+from pcsnn.repeats import Repeats
 from pcsnn.shapes import HALVES, convolved
 from pcsnn.spacing import UNKNOWN, find_spacing
 
@@ -88,6 +89,7 @@ class _Fused(_Weights, CollapsedNeuron):
         self.residual_levels, self.residual_area, self.emits = residual_levels, residual_area, emits
         self._register_weights(weight, weight_scale, bias)
         self.register_buffer("residual_worth", None if residual_worth is None else residual_worth.detach().float())
+        self._repeats = Repeats()
         for name in ("operand_levels", "operand_line", "operand_bias", "operand_residual_scale"):
             self.register_buffer(name, None, persistent=False)
         self._gather()
@@ -154,6 +156,9 @@ class _Fused(_Weights, CollapsedNeuron):
         return torch.where(even, spaced.clamp(max=validate.NEVER), table).to(torch.int32)
 
     def _call(self, x, residual, scale):
+        return self._repeats.call(self._call_anew, self, ("counts", "residual"), (x, residual), scale)
+
+    def _call_anew(self, x, residual, scale):
         worth, levels, (repeat, reach) = self.operand_residual_scale, self.operand_levels, self._operand_spacing
         if not self._fits(x):
             self._refuse(x)
@@ -281,6 +286,7 @@ class _Synaptic(_Weights, FullPrecisionBuffers):
             raise TypeError(f"weight: expected torch.int8 where values are emitted, got {weight.dtype}")
         self.counted, self.input_levels, self.input_area, self.fixed_steps = True, input_levels, input_area, None
         self.emits = emits
+        self._repeats = Repeats()
         self._register_weights(weight, weight_scale, bias)
         self.register_buffer("operand_bias", None, persistent=False)
         self.register_buffer("operand_scale", None, persistent=False)
@@ -313,6 +319,9 @@ class _Synaptic(_Weights, FullPrecisionBuffers):
 
     def forward(self, counts):
         """uint8 -> currents or values."""
+        return self._repeats.call(self._forward_anew, self, ("counts",), (counts,))
+
+    def _forward_anew(self, counts):
         if not self._fits(counts):
             self._refuse(counts)
         return self._run(counts, None, self.operand_scale, None, None)
