@@ -1,11 +1,15 @@
 """Launches that are run again: bound once, then told the addresses alone. A stand-in takes the place of the GPU."""
 
+import copy
+import pickle
 import types
+from unittest import mock
 
 import pytest
 import torch
 
-from pcsnn import functional, kernels
+import pcsnn
+from pcsnn import functional, kernels, ops
 from pcsnn.kernels import common, expansion, launch, mean_current, spike_trains
 from pcsnn.spacing import find_spacing
 
@@ -134,3 +138,77 @@ def test_the_number_of_kinds_kept_is_bounded(device, monkeypatch):
     for size in range(1, 9):
         kernels.fire_counts(torch.randn(size, 64), levels, None, None, 0)
         assert len(launch._known) <= 3
+
+
+@pytest.fixture
+def direct(device, monkeypatch):
+    """The stand-in, for which operators go straight to the kernels."""
+    monkeypatch.setattr(ops, "is_direct", lambda *tensors: not ops.is_forced())
+    return device
+
+
+def layers():
+    """Fused layers of an int8 network, and one of bfloat16 weights; images for them."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 3, padding=1), torch.nn.ReLU(),
+                              torch.nn.Flatten(), torch.nn.Linear(32 * 36, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    x = torch.randn(2, 3, 8, 8)
+    snn = pcsnn.convert(net, 8, calibration=x, method="max", progress=False)
+    return [module for weights in ("int8", "bfloat16") for module in pcsnn.optimize(snn, weights, example_inputs=x).modules()
+            if isinstance(module, (pcsnn.nn.SpikingConv2d, pcsnn.nn.SpikingLinear)) and module.counted]
+
+
+def counts_for(layer, seed, batch=2):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, 32, 6, 6) if layer.weight.dim() == 4 else (batch, layer.weight.shape[1])
+    counts = torch.randint(8, shape, generator=generator).to(torch.uint8)
+    return counts.contiguous(memory_format=torch.channels_last) if counts.dim() == 4 else counts
+
+
+def test_a_layer_repeats_its_launch_with_new_addresses(direct):
+    for layer in layers():
+        first, second = counts_for(layer, 1), counts_for(layer, 2)
+        layer(first)
+        before = direct.enqueued[-1]
+        with mock.patch.object(kernels.products, "run", side_effect=AssertionError("went the long way")):
+            out = layer(second)
+        after = direct.enqueued[-1]
+        assert (out.shape, out.stride(), out.dtype) == (out.shape, layer(first).stride(), torch.uint8)
+        assert after["counts_ptr"] == second.data_ptr() and after["out_ptr"] == out.data_ptr()
+        different = {name for name in before if before[name] != after[name]}
+        assert different == {"counts_ptr", "out_ptr"}, different
+
+
+def test_a_layer_that_changed_or_other_inputs_do_not_repeat(direct):
+    for layer in layers():
+        x = counts_for(layer, 1)
+
+        def launches_anew(layer, x=x):
+            with mock.patch.object(kernels.products, "run", wraps=kernels.products.run) as spied:
+                layer(x)
+            return spied.call_count == 1
+
+        assert launches_anew(layer) and not launches_anew(layer)
+        assert launches_anew(layer, counts_for(layer, 1, batch=3)) and not launches_anew(layer)
+        twin = copy.deepcopy(layer)
+        assert launches_anew(twin) and not launches_anew(layer)
+        layer.weight.mul_(1)
+        assert launches_anew(layer) and not launches_anew(layer)
+        layer.operand_line = layer.operand_line.clone()
+        assert launches_anew(layer) and not launches_anew(layer)
+        layer.set_timesteps(4)
+        assert launches_anew(layer) and not launches_anew(layer)
+        with pcsnn.use_backend("reference"):
+            expected = layer(x)
+            assert expected.any() and not launches_anew(layer)
+        pickled = pickle.loads(pickle.dumps(layer))
+        assert launches_anew(pickled)
+
+
+def test_a_layer_whose_input_was_copied_does_not_repeat(direct):
+    layer = layers()[0]
+    scattered = counts_for(layer, 1).contiguous()  # not channels last: the kernel reads a copy
+    for _ in range(2):
+        with mock.patch.object(kernels.products, "run", wraps=kernels.products.run) as spied:
+            layer(scattered)
+        assert spied.call_count == 1
