@@ -102,20 +102,21 @@ class Tiles(NamedTuple):
 
 
 def tiles(step, by_channel, neurons_a_thread, threads=THREADS):
-    """The Tiles of the dense `step` [N, C, ...], not empty; fewer neurons a thread, or threads, where there are few of them."""
+    """The Tiles of the dense `step` [N, C, ...], not empty; fewer neurons a thread, or threads, where there are few of them or
+    their rows are not aligned."""
     neurons = step.numel()
+    channels, inner = (step.shape[1], step.stride(1)) if by_channel else (1, neurons)
+    axis = -1 if not by_channel else 1 if inner == 1 else 0
+    columns = channels if axis == 1 else inner
+    rows = neurons // columns
+    if columns % NARROW:  # elements are read one by one, and their addresses take registers
+        neurons_a_thread = min(neurons_a_thread, NARROW)
     while neurons < FULL * threads * neurons_a_thread and neurons_a_thread > NARROW:
         neurons_a_thread //= 2
     if neurons < FULL * threads * neurons_a_thread:
         threads = THREADS
     block = threads * neurons_a_thread
-    if not by_channel:
-        return Tiles(1, neurons, 1, -1, 1, block, threads, neurons + block > 2**31)
-    channels, inner = step.shape[1], step.stride(1) if step.shape[1] > 1 else step[0].numel()
-    axis = 1 if inner == 1 else 0
-    columns = channels if axis else inner
-    rows = neurons // columns
-    width = _width(columns, block)
+    width = _width(columns, block) if by_channel else block
     height = max(block // width, 1)
     return Tiles(rows, columns, channels, axis, height, width, threads, max(rows, columns) + height * columns > 2**31)
 

@@ -80,7 +80,7 @@ def resources(compiled):
                     store128=_count(r"\b(?:global|buffer)_store_dwordx4", text),
                     loads=_count(r"\b(?:global|buffer|flat)_load_\w+ ", text),
                     stores=_count(r"\b(?:global|buffer|flat)_store_\w+ ", text),
-                    fused=_count(r"\bv_(?:pk_)?(?:fmac?|mac|mad)_(?:legacy_)?f(?:32|64)", text),
+                    fused=_count(r"\bv_(?:pk_)?(?:fmac?|mac|mad)_(?:legacy_)?f(?:32|64)", text) + _count(r"\bv_pk_fma_f32", text),
                     tensor_core=_count(r"\bv_s?mfmac?_", text))
     text = compiled.asm["ptx"]
     found = dict(re.findall(r"(REG|STACK):(\d+)", _on_cubin(compiled, "-res-usage")))
@@ -88,7 +88,7 @@ def resources(compiled):
                 load128=_count(r"\bld\.global\S*\.v(?:4\.b32|2\.b64)\b", text),
                 store128=_count(r"\bst\.global\S*\.v(?:4\.b32|2\.b64)\b", text),
                 loads=_count(r"\bld\.global", text), stores=_count(r"\bst\.global", text),
-                fused=_count(r"\bfma\.rn\.f(?:32|64)\b", text),
+                fused=_count(r"\bfma\.rn\.f(?:32|64)\b", text) + 2 * _count(r"\bfma\.rn\.f32x2\b", text),
                 tensor_core=_count(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)\b", text))
 
 

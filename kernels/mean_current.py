@@ -9,7 +9,7 @@ from pcsnn.kernels.common import channel_of, load_row, place, search
 from pcsnn.kernels.launch import Launch, run
 
 NEURONS_A_THREAD, THREADS = 32, 256  # of a program, where there are neurons enough
-GATHERED = 8  # neurons a thread where each reads levels of its own
+GATHERED = 4  # neurons a thread where each reads levels of its own
 
 
 @triton.jit(do_not_specialize=(*common.UNSPECIALISED, "turn", "low"))

@@ -38,9 +38,15 @@ def fire_spikes_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, amplitude_ptr
         out += neurons
 
 
-def _unroll(current):
-    """Steps loaded before they are added: enough bytes in flight, few enough registers at 16 neurons a thread."""
-    return {2: 8, 4: 4, 8: 2}[current.element_size()]
+def _unroll(current, unit):
+    """Steps loaded before they are added: enough bytes in flight, few enough registers at 16 neurons a thread; `unit`: of the rows,
+    whose elements are loaded one by one where they are not aligned."""
+    return min({2: 8, 4: 4, 8: 2}[current.element_size()], 8 if unit >= common.NARROW else 4)
+
+
+def _neurons_a_thread(out, current):
+    """16 bytes of what is stored; fewer of float64, whose sums take two registers each."""
+    return min(16 // out.element_size(), 64 // current.element_size())
 
 
 def plan(out, current, levels, amplitude, repeat, line=None, reach=0):
@@ -50,10 +56,10 @@ def plan(out, current, levels, amplitude, repeat, line=None, reach=0):
     time_stride = current.stride(0) if current.shape[0] > 1 else step.numel()
     tables = common.row_constants(levels=(levels, 2), line=(line, 2), amplitude=(amplitude, 1))
     method = common.search_method(levels, line, repeat, reach, step.dim() > 1 and step.stride(1) == 1)
-    tiles = common.tiles(step, any(tables.values()), 16 // out.element_size())
+    tiles = common.tiles(step, any(tables.values()), _neurons_a_thread(out, current))
     arguments = dict(current_ptr=current, out_ptr=out, amplitude_ptr=amplitude, neurons=step.numel(), time_stride=time_stride,
                      **method.arguments, **tiles.arguments())
-    constants = dict(**method.constants, **tiles.constants(), UNROLL=_unroll(current), **common.row_constants(amplitude=(amplitude, 1)))
+    constants = dict(**method.constants, **tiles.constants(), UNROLL=_unroll(current, tiles.unit), **common.row_constants(amplitude=(amplitude, 1)))
     return Launch(fire_spikes_kernel, tiles.programs, arguments, constants, tiles.threads, derived=method.derived)
 
 

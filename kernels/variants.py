@@ -9,23 +9,25 @@ from pcsnn.kernels.launch import Launch
 
 CURRENTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SPIKES = (torch.uint8, torch.float32, torch.float16, torch.bfloat16, torch.float64)  # bool is written as uint8
-_CHANNELS = 17
+_CHANNELS = 64
 _TIMESTEPS = 255  # the most comparisons
-_SHAPES = {
-    "wide": (1, _CHANNELS, 2**16),
+_SHAPES = {  # [N, C, pixels]
+    "wide": (4, _CHANNELS, 2**15),
     "narrow": (1, _CHANNELS, 64),
-    "odd": (1, _CHANNELS, 2**16 + 1),
-    "large": (1, _CHANNELS, 2**28),
+    "odd": (4, _CHANNELS - 1, 2**15 + 1),
+    "large": (2, _CHANNELS, 2**26),
 }
+LAYOUTS = ("flat", "last", "planes")  # one threshold for all; by channel with channels last, with pixels side by side
+FORMS = ("line", "near a line", "scanned", "bisected")
 
 
 class Variant(NamedTuple):
     operation: str
     inputs: torch.dtype
     output: torch.dtype
-    size: str   # "wide", "narrow", "odd" (unaligned): the configuration; "large": wide, 2^32 neurons; of a product: its tile
-    form: str   # "plain": one row of evenly spaced levels; "full": every table by channel, bisected, with its extras; of a
-                # product: "scanned" (plain), "guessed", "bisected", "rates", "currents", all by channel with their extras
+    size: str   # "wide", "narrow", "odd" (rows not aligned): the configuration; "large": wide, more than 2^32 neurons; of a
+                # product: its tile
+    form: str   # how levels are searched, and what else there is
     launch: Launch
 
     def __str__(self):
@@ -37,69 +39,72 @@ def _empty(dtype, *shape):
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def _tables(form):
-    """levels, a value for each spike, repeat."""
-    if form == "plain":
-        return _empty(torch.float32, _TIMESTEPS), _empty(torch.float32), 1
-    return _empty(torch.float32, _CHANNELS, _TIMESTEPS), _empty(torch.float32, _CHANNELS), 0
+def _neurons(dtype, size, layout, *before):
+    batch, channels, pixels = _SHAPES[size]
+    if layout == "last":
+        return _empty(dtype, *before, batch, pixels, channels).transpose(-1, -2)
+    return _empty(dtype, *before, batch, channels, pixels)
 
 
-def _mean(operation, dtype, output, size, form, residual_dtype=torch.uint8, signed=False):
-    shape = _SHAPES[size]
-    levels, scale, repeat = _tables(form)
-    residual = None if form == "plain" else _empty(residual_dtype, *shape)
-    residual_scale = scale if residual is not None and residual_dtype == torch.uint8 else None
-    launch = mean_current.plan(_empty(output, *shape), _empty(dtype, *shape), levels,
-                               scale if operation == "fire_rates" else None, residual, residual_scale, repeat,
-                               *((3, 2) if signed else ()))
-    if signed:
-        form = f"{form} signed"
-    return Variant(operation, dtype, output, size, form if residual is None or residual_dtype == torch.uint8 else "sum", launch)
+def _tables(size, layout, form):
+    """levels, a value for each spike, line and reach."""
+    rows = () if layout == "flat" else (_SHAPES[size][1],)
+    levels = _empty(torch.float32, *rows, 16 if form == "scanned" else _TIMESTEPS)
+    line = _empty(torch.float32, 3, *rows) if "line" in form else None
+    return levels, _empty(torch.float32, *rows), line, 2 if form == "near a line" else 0
 
 
-def _spikes(dtype, output, size, form):
-    shape = (_TIMESTEPS, *_SHAPES[size])
-    levels, amplitude, repeat = _tables(form)
-    amplitude = amplitude if form == "full" and output.is_floating_point else None
-    launch = spike_trains.plan(_empty(output, *shape), _empty(dtype, *shape), levels, amplitude, repeat)
-    return Variant("fire_spikes", dtype, output, size, form, launch)
+def _mean(operation, dtype, size, layout, form, residual_dtype=None, signed=False):
+    levels, scale, line, reach = _tables(size, layout, form)
+    rates = operation == "fire_rates"
+    output = dtype if rates else torch.uint8
+    residual = None if residual_dtype is None else _neurons(residual_dtype, size, layout)
+    launch = mean_current.plan(_neurons(output, size, layout), _neurons(dtype, size, layout), levels, scale if rates else None,
+                               residual, scale if residual_dtype == torch.uint8 else None, 1, *((3, 2) if signed else (0, 0)),
+                               line, reach)
+    extra = " signed" if signed else {None: "", torch.uint8: " with counts"}.get(residual_dtype, " with a current")
+    return Variant(operation, dtype, output, size, f"{layout} {form}{extra}", launch)
 
 
-def _expand(output, size, form):
-    shape = _SHAPES[size]
-    order = _empty(torch.int64, _TIMESTEPS) if form == "full" else None
-    amplitude = _tables(form)[1] if form == "full" and output.is_floating_point else None
-    launch = expansion.plan(_empty(output, _TIMESTEPS, *shape), _empty(torch.uint8, *shape), _TIMESTEPS, order, amplitude)
-    return Variant("expand_spikes", torch.uint8, output, size, form, launch)
+def _spikes(dtype, output, size, layout, form, amplitude=False):
+    levels, scale, line, reach = _tables(size, layout, form)
+    steps = levels.shape[-1]
+    launch = spike_trains.plan(_neurons(output, size, layout, steps), _neurons(dtype, size, layout, steps), levels,
+                               scale if amplitude else None, 1, line, reach)
+    return Variant("fire_spikes", dtype, output, size, f"{layout} {form}{' with amplitude' if amplitude else ''}", launch)
+
+
+def _expand(output, size, layout, full=False):
+    scale = _tables(size, layout, "line")[1]
+    launch = expansion.plan(_neurons(output, size, layout, _TIMESTEPS), _neurons(torch.uint8, size, layout), _TIMESTEPS,
+                            _empty(torch.int64, _TIMESTEPS) if full else None,
+                            scale if full and output.is_floating_point else None)
+    return Variant("expand_spikes", torch.uint8, output, size, f"{layout}{' in order' if full else ''}", launch)
 
 
 def variants():
-    """All of them: each pair of dtypes at every configuration; the forms with the most registers at the widest."""
+    """Neurons and trains: each pair of dtypes, layout and way to search at the widest; other sizes with lines and bisected."""
     found = []
-    for size in ("wide", "narrow"):
-        for dtype in CURRENTS:
-            found += [_mean("fire_counts", dtype, torch.uint8, size, "plain"), _mean("fire_rates", dtype, dtype, size, "plain")]
-            found += [_spikes(dtype, output, size, "plain") for output in SPIKES]
-        found += [_expand(output, size, "plain") for output in SPIKES]
     for dtype in CURRENTS:
-        found += [_mean("fire_counts", dtype, torch.uint8, "wide", "full"), _mean("fire_rates", dtype, dtype, "wide", "full"),
-                  _mean("fire_rates", dtype, dtype, "wide", "full", residual_dtype=dtype),
-                  _mean("fire_rates", dtype, dtype, "wide", "full", signed=True),
-                  _spikes(dtype, torch.uint8, "wide", "full")]
-    found += [_spikes(torch.float32, output, "wide", "full") for output in SPIKES[1:]]
-    found += [_expand(output, "wide", "full") for output in SPIKES]
-    for dtype in CURRENTS:
-        found += [_mean("fire_counts", dtype, torch.uint8, "odd", "full"), _mean("fire_rates", dtype, dtype, "odd", "plain")]
-        found += [_spikes(dtype, output, "odd", "plain") for output in SPIKES[:2]]
-    found += [_spikes(torch.float32, output, "odd", "full") for output in SPIKES]
-    found += [_expand(output, "odd", "full") for output in SPIKES]
-    for form in ("plain", "full"):
-        found += [_mean("fire_counts", torch.float32, torch.uint8, "large", form), _expand(torch.uint8, "large", form),
-                  _mean("fire_rates", torch.float16, torch.float16, "large", form),
-                  _spikes(torch.float32, torch.uint8, "large", form)]
-    # Where 128 bits hold few neurons the narrow configuration is the wide one.
-    return list({(v.operation, v.inputs, v.output, v.form, v.size == "large",
-                  v.launch.constants["ROWS"], v.launch.constants["COLUMNS"]): v for v in reversed(found)}.values())[::-1]
+        for layout in LAYOUTS:
+            found += [_mean("fire_counts", dtype, "wide", layout, form) for form in FORMS]
+            found += [_mean("fire_rates", dtype, "wide", layout, form) for form in ("line", "bisected")]
+        found += [_mean("fire_rates", dtype, "wide", "last", "line", torch.uint8), _mean("fire_rates", dtype, "wide", "last", "line", dtype),
+                  _mean("fire_counts", dtype, "wide", "planes", "line", torch.uint8),
+                  _mean("fire_rates", dtype, "wide", "last", "bisected", signed=True)]
+        found += [_spikes(dtype, output, "wide", "flat", "line") for output in SPIKES]
+        found += [_spikes(dtype, torch.uint8, "wide", "last", form) for form in ("line", "bisected")]
+        for size in ("narrow", "odd"):
+            found += [_mean("fire_counts", dtype, size, "last", "line"), _mean("fire_rates", dtype, size, "planes", "bisected"),
+                      _spikes(dtype, torch.uint8, size, "planes", "line")]
+    for output in SPIKES:
+        found += [_expand(output, size, "flat") for size in ("wide", "narrow", "odd")]
+        found += [_expand(output, "wide", "last", full=True), _spikes(torch.float32, output, "wide", "last", "line", output != torch.uint8),
+                  _spikes(torch.float32, output, "narrow", "flat", "line")]
+    for layout in LAYOUTS:
+        found += [_mean("fire_counts", torch.float32, "large", layout, "line"), _expand(torch.uint8, "large", layout)]
+    found += [_mean("fire_rates", torch.float16, "large", "last", "bisected"), _spikes(torch.float32, torch.uint8, "large", "planes", "line")]
+    return found
 
 
 _SYNAPSES = {  # C, O, kernel: pointwise, tap after tap, in runs, without tensor cores
@@ -164,12 +169,13 @@ def attention_variant(dtype, share, width, form, *, causal=False, state=False, o
     """Attention of heads of `width` features in the tile `share`; state: the product by K^T V, summed before."""
     heads, queries = 3, 2 * share.rows
     features = heads * width
-    levels, scale = ((_empty(torch.float32, 16), _empty(torch.float32)) if form == "guessed"
+    levels, scale = ((_empty(torch.float32, 16), _empty(torch.float32)) if form == "line"
                      else (_empty(torch.float32, features, _TIMESTEPS), _empty(torch.float32, features)))
     query, out = _empty(dtype, 2, queries, features), _empty(dtype, 2, queries, heads * out_width)
     key = None if state else _empty(dtype, 2, queries, features)
     value = _empty(torch.float32, 2, heads, width, out_width) if state else _empty(dtype, 2, queries, heads * out_width)
-    launch = attention.plan(out, query, key, value, levels, scale, heads, causal, int(form == "guessed"), share)
+    line = _empty(torch.float32, 3) if form == "line" else None
+    launch = attention.plan(out, query, key, value, levels, scale, heads, causal, 1, line, share=share)
     kind = "state" if state else "causal attention" if causal else "attention"
     return Variant(kind, dtype, dtype, f"{'x'.join(map(str, share[:3]))} of {width}, {out_width}", form, launch)
 
@@ -181,10 +187,10 @@ def attentions():
         tiles = attention.TILES[dtype.itemsize]
         found += [attention_variant(dtype, share, most or attention.MAX_WIDTH, "bisected", causal=True)
                   for most, share in tiles.items()]
-        found.append(attention_variant(dtype, tiles[64], 32, "guessed"))
+        found.append(attention_variant(dtype, tiles[64], 32, "line"))
     found += [attention_variant(torch.bfloat16, attention.TILES[2][64], 64, form, causal=form == "bisected")
-              for form in ("guessed", "bisected")]
+              for form in ("line", "bisected")]
     found += [attention_variant(dtype, attention.STATE_TILE, 64, form, state=True, out_width=out_width)
               for dtype in (torch.float16, torch.bfloat16, torch.float32)
-              for form in ("guessed", "bisected") for out_width in (attention.STATE_COLUMNS, attention.STATE_TILE.columns)]
+              for form in ("line", "bisected") for out_width in (attention.STATE_COLUMNS, attention.STATE_TILE.columns)]
     return found

@@ -61,7 +61,7 @@ def _check(counts, weight, bias, levels, scale, residual, residual_scale, counts
         validate.tensor("residual", residual, (torch.uint8, torch.int32 if whole else weight.dtype))
         counted = residual.dtype in (torch.uint8, *HALVES)  # of half precision: counts, or a current
         if (residual.dtype == torch.uint8 and residual_scale is None) or (residual_scale is not None and not counted):
-            raise ValueError("residual_scale: expected with counts, and only with them; residual is "
+            raise ValueError("residual_scale: expected with uint8 counts, and only with them (or those of half precision); residual is "
                              f"{residual.dtype}, residual_scale is {'given' if residual_scale is not None else 'None'}")
         if residual_scale is not None:
             validate.per_layer_or_channel("residual_scale", residual_scale, shape,

@@ -69,13 +69,20 @@ LAYERS = {
 def test_layers(name):
     make, x = LAYERS[name]
     near, far = make(lambda value: value), make(there)
-    assert_there(far)
-    assert_same(far(*there(x)), near(*x))
+
+    def check():
+        assert_there(far)
+        found, expected = far(*there(x)), near(*x)
+        if getattr(near, "emits", None) == "counts" and near.weight.dtype == torch.bfloat16:  # on a GPU they have that dtype
+            assert found.dtype == torch.bfloat16
+            found = found.to(torch.uint8)
+        assert_same(found, expected)
+
+    check()
     if hasattr(near, "set_timesteps"):
         near.set_timesteps(T + 3)
         far.set_timesteps(T + 3)
-        assert_there(far)
-        assert_same(far(*there(x)), near(*x))
+        check()
 
 
 def test_tables_of_levels():

@@ -54,7 +54,7 @@ def test_counts_are_those_of_the_neuron(dtype):
 
         def call(*made):
             out = torch.empty_like(query)
-            run_compiled(attention.plan(out, *(x.contiguous() if isinstance(x, torch.Tensor) else x for x in made), SMALL))
+            run_compiled(attention.plan(out, *(x.contiguous() if isinstance(x, torch.Tensor) else x for x in made), share=SMALL))
             return out
 
         counts = counts_through_identity(query, levels, repeat, call)
@@ -99,4 +99,4 @@ def test_on_a_gpu(dtype, size):
     for form in (*FORMS.values(), Form(causal=True, timesteps=8)):
         made = attention_cases.arguments(size, form, dtype, generator)
         on_gpu = [x.cuda() if isinstance(x, torch.Tensor) else x for x in made]
-        assert_same(kernels.spiking_attention(*on_gpu).cpu(), attention_reference.spiking_attention(*made))
+        assert_same(kernels.spiking_attention(*on_gpu).cpu(), attention_reference.spiking_attention(*made[:8]))

@@ -8,6 +8,7 @@ from gpu_free.cases import Guarded, assert_same
 from pcsnn import attention_reference, functional
 from pcsnn.attention_reference import split_heads
 from pcsnn.kernels import attention
+from pcsnn.spacing import UNKNOWN, find_spacing
 
 
 class Size(NamedTuple):
@@ -48,7 +49,7 @@ FORMS = {
 
 
 def arguments(size, form, dtype, generator):
-    """Arguments of the operator. Keys and values are few small whole numbers, so that bfloat16 holds every score."""
+    """Arguments of the operator, the line of its levels at the end where the form says how they repeat. Keys and values are few small whole numbers, so that bfloat16 holds every score."""
     images, queries, keys, heads, width, out_width = size
     keys = queries if form.causal else keys
     features = heads * width
@@ -62,7 +63,9 @@ def arguments(size, form, dtype, generator):
     theta = 4 + 2 * torch.rand(features, generator=generator) if form.rows else 4.0
     levels = functional.levels(theta, form.timesteps, quantization_levels=form.timesteps // max(form.repeat, 1))
     scale = 2.0 ** torch.randint(-1, 1, (features,), generator=generator) if form.rows else torch.tensor(0.5)
-    return query, key, value, levels, scale, heads, form.causal, form.repeat
+    spacing = find_spacing(levels) if form.repeat else UNKNOWN
+    assert spacing.repeat == form.repeat
+    return query, key, value, levels, scale, heads, form.causal, *spacing
 
 
 def summed(made):
@@ -74,12 +77,12 @@ def summed(made):
 
 def check(run, made, misaligned=0, share=None):
     """Run the launch of the arguments `made` between guard bytes; the result must be the reference's, bit for bit."""
-    expected = attention_reference.spiking_attention(*made)
+    expected = attention_reference.spiking_attention(*made[:8])
     forms = [made] if made[6] else [made, summed(made)]
     for form in forms:
         form = [x.contiguous() if isinstance(x, torch.Tensor) else x for x in form]
         out = Guarded(expected.shape, expected.contiguous().stride(), expected.dtype, misaligned)
-        run(attention.plan(out.tensor, *form, share))
+        run(attention.plan(out.tensor, *form, share=share))
         out.check()
         assert_same(out.tensor, expected)
     return expected
@@ -88,4 +91,5 @@ def check(run, made, misaligned=0, share=None):
 def counts_through_identity(query, levels, repeat, call):
     """The counts that attention fires, seen through K = V = 1 (one head, scale 1): call(*arguments) -> [N, M, D]."""
     eye = torch.eye(query.shape[-1], dtype=query.dtype).expand(len(query), -1, -1)
-    return call(query, eye, eye, levels, torch.tensor(float(max(repeat, 1))), 1, False, repeat)
+    spacing = find_spacing(levels) if repeat else UNKNOWN
+    return call(query, eye, eye, levels, torch.tensor(float(max(repeat, 1))), 1, False, *spacing)
