@@ -274,7 +274,7 @@ struct Guess {
     return _mm256_mullo_epi16(_mm256_sub_epi32(guess, _mm256_castps_si256(above)), weight);
   }
 
-  const Search<float>& table;
+  Search<float> table;
   __m256 last;
   __m256i weight;
   __m256 steps, share, first, step, inverse;
@@ -291,7 +291,8 @@ struct Bisect {
     for (int v = 0; v < kVectors; ++v) {
       row[v] = each ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table.row + i + 8 * v))
                     : _mm256_set1_epi32(*table.row);
-      const __m256 level = _mm256_i32gather_ps(table.levels + start, row[v], 4);
+      const __m256 level = each ? _mm256_i32gather_ps(table.levels + start, row[v], 4)
+                                : _mm256_set1_ps(table.levels[*table.row + start]);
       count[v] = _mm256_and_si256(_mm256_castps_si256(reached(mean[v], level)), _mm256_set1_epi32(start + 1));
     }
     for (int32_t step = half / 2; step >= 1; step /= 2)
@@ -302,7 +303,7 @@ struct Bisect {
       }
   }
 
-  const Search<float>& table;
+  Search<float> table;
   int32_t half;
 };
 
@@ -319,7 +320,7 @@ struct CountAll {
       }
   }
 
-  const Search<float>& table;
+  Search<float> table;
 };
 
 // The same comparisons as a walk down a tree, for neurons that share a row: node h has the children 2h and 2h + 1, so
@@ -389,7 +390,7 @@ void with_find(int64_t n, const Search<float>& table, const Use& use) {
 }
 
 template <class Find>
-__m256i find32(const float* mean, int64_t i, const Find& find) {
+[[gnu::always_inline]] inline __m256i find32(const float* mean, int64_t i, const Find& find) {
   const __m256 means[kVectors] = {_mm256_loadu_ps(mean), _mm256_loadu_ps(mean + 8), _mm256_loadu_ps(mean + 16),
                                   _mm256_loadu_ps(mean + 24)};
   __m256i count[kVectors];
@@ -415,8 +416,8 @@ void search<float>(const float* mean, int64_t n, Search<float> table, uint8_t* c
 }
 
 template <class Find>
-void rate32(const float* mean, const float* residual, int64_t i, const Find& find, Balance balance, Values<float> scale,
-            float* out) {
+[[gnu::always_inline]] inline void rate32(const float* mean, const float* residual, int64_t i, const Find& find,
+                                          Balance balance, Values<float> scale, float* out) {
   __m256 means[kVectors];
   for (int v = 0; v < kVectors; ++v) {
     means[v] = _mm256_loadu_ps(mean + 8 * v);
