@@ -36,10 +36,11 @@ class Channels {
       if (per_channel) return std::vector<V>(values, values + count_);
       return std::vector<V>(static_cast<size_t>(count_), *values);
     }
-    std::vector<V> result(static_cast<size_t>(period_ + kPart + kPadding));
-    for (int64_t c = 0; c < count_; ++c) std::fill_n(result.begin() + c * inner_, inner_, values[per_channel ? c : 0]);
-    for (size_t i = static_cast<size_t>(period_); i < result.size(); ++i)
-      result[i] = result[i - static_cast<size_t>(period_)];
+    const int64_t size = period_ + kPart + kPadding;
+    std::vector<V> result(static_cast<size_t>(size));
+    V* to = result.data();
+    for (int64_t c = 0; c < count_; ++c) std::fill_n(to + c * inner_, inner_, values[per_channel ? c : 0]);
+    for (int64_t filled = period_; filled < size; filled *= 2) std::copy_n(to, std::min(filled, size - filled), to + filled);
     return result;
   }
 

@@ -55,7 +55,7 @@ struct Kernels {
   void (*add[kTypes])(const F* base, const void* in, int64_t stride, int64_t n, F* mean);
   void (*add_rows[kTypes])(const F* base, const void* in, int64_t stride, int64_t n, F* mean);
   void (*add_counts)(const F* base, const uint8_t* counts, Values<F> scale, int64_t n, F* mean);
-  void (*search)(const F* mean, int64_t n, const Search<F>& table, uint8_t* counts);
+  void (*search)(const F* mean, int64_t n, Search<F> table, uint8_t* counts);
   void (*rates[kTypes])(const uint8_t* counts, Balance balance, Values<F> scale, int64_t n, void* out);
 };
 
@@ -69,7 +69,8 @@ struct Primitives {
   Kernels<double> f64;
   Spikes spikes[4];  // by log2 of the output's width in bytes
   // scale * count of mean + residual (which may be null) in one pass, for float32 through and through; out may be mean.
-  void (*fused_rates)(const float* mean, const float* residual, int64_t n, const Search<float>& table,
+  // Null where search and rates one after the other are as fast.
+  void (*fused_rates)(const float* mean, const float* residual, int64_t n, Search<float> table,
                       Values<float> scale, float* out);
   // A copy that leaves the caches alone, where there is one; `fence` before another thread may read it.
   void (*stream)(const void* from, int64_t bytes, void* to);

@@ -32,6 +32,18 @@ inline uint32_t as_bits(float value) {
   return bits;
 }
 
+inline uint64_t as_bits(double value) {
+  uint64_t bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+inline double as_double(uint64_t bits) {
+  double value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
 inline float widen(float value) { return value; }
 inline double widen(double value) { return value; }
 inline float widen(BFloat16 value) { return as_float(uint32_t{value.bits} << 16); }
@@ -161,17 +173,14 @@ inline float level_on(int32_t x, float step, float first) {
 #if PCSNN_AVX2 || defined(__FP_FAST_FMAF)
   return __builtin_fmaf(static_cast<float>(x), step, first);
 #else
-  // The product is exact; where the sum is not, rounding it to odd leaves the rounding to float right.
-  const double product = static_cast<double>(x) * step, start = first;
-  double total = product + start;
+  // The product is exact; where the sum is not, rounding it to odd leaves the rounding to float right. In bits, since not
+  // every processor has vectors of such comparisons.
+  const double product = static_cast<double>(x) * step, start = first, total = product + start;
   const double part = total - product, error = (product - (total - part)) + (start - part);
-  if (error > 0 || error < 0) {
-    int64_t bits;
-    __builtin_memcpy(&bits, &total, sizeof bits);
-    if (bits % 2 == 0) bits += (error > 0) == (total > 0) ? 1 : -1;
-    __builtin_memcpy(&total, &bits, sizeof bits);
-  }
-  return static_cast<float>(total);
+  const uint64_t bits = as_bits(total), lost = as_bits(error);
+  const uint64_t nonzero = (lost << 1 | (0 - (lost << 1))) >> 63, infinite = ((lost >> 52 & 0x7ff) + 1) >> 11;
+  const uint64_t away = nonzero & ~infinite & ~bits & 1, less = (lost ^ bits) >> 63;
+  return static_cast<float>(as_double(bits + away - ((away & less) << 1)));
 #endif
 }
 
@@ -179,14 +188,29 @@ inline float level_on(int32_t x, float step, float first) {
 // it), so that one comparison settles it. A channel that never fires is guessed to have no spike, except under an infinite
 // current: its `first` is infinite, and finite for the guess.
 template <class F>
-int32_t guess_one(F value, const Search<F>& table, int64_t i) {
-  const F last = static_cast<F>(table.count - 1), steps = static_cast<F>(table.steps), first = table.first[i];
-  F position = (value * (1 / steps) - (first < kMost<F> ? first : kMost<F>)) * table.inverse[i];
+inline uint8_t guess_one(F value, float first, float step, float inverse, F last, F steps, F share, int32_t weight) {
+  const F start = first;
+  F position = (value * share - (start < kMost<F> ? start : kMost<F>)) * static_cast<F>(inverse);
   position = position > 0 ? position : 0;  // NaN too
   position = position < last ? position : last;
   const int32_t guess = static_cast<int32_t>(position + static_cast<F>(0.5));
-  const F level = level_on(guess, table.step[i], table.first[i]);
-  return (guess + (value >= level * steps)) * table.weight;
+  const F level = level_on(guess, step, first);
+  return static_cast<uint8_t>((guess + (value >= level * steps)) * weight);
+}
+
+template <class F>
+void guess_all(const F* value, int64_t n, const Search<F>& table, uint8_t* counts) {
+  const F last = static_cast<F>(table.count - 1), steps = static_cast<F>(table.steps), share = 1 / steps;
+  const float *first = table.first, *step = table.step, *inverse = table.inverse;
+  const int32_t weight = table.weight;
+  if (table.each) {
+    for (int64_t i = 0; i < n; ++i)
+      counts[i] = guess_one(value[i], first[i], step[i], inverse[i], last, steps, share, weight);
+  } else {
+    const float start = *first, distance = *step, density = *inverse;
+    for (int64_t i = 0; i < n; ++i)
+      counts[i] = guess_one(value[i], start, distance, density, last, steps, share, weight);
+  }
 }
 
 // The count lies in 0..most < 2 * half: the first comparison leaves `half` candidates, and each further one half of them.
@@ -206,13 +230,9 @@ int32_t bisect_one(F mean, const Search<F>& table, int64_t i) {
 }
 
 template <class F>
-void search(const F* mean, int64_t n, const Search<F>& table, uint8_t* counts) {
-  const int64_t stride = table.each;
-  if (table.first) {
-    for (int64_t i = 0; i < n; ++i) counts[i] = static_cast<uint8_t>(guess_one(mean[i], table, i * stride));
-  } else {
-    for (int64_t i = 0; i < n; ++i) counts[i] = static_cast<uint8_t>(bisect_one(mean[i], table, i * stride));
-  }
+void search(const F* mean, int64_t n, Search<F> table, uint8_t* counts) {
+  if (table.first) return guess_all(mean, n, table, counts);
+  for (int64_t i = 0; i < n; ++i) counts[i] = static_cast<uint8_t>(bisect_one(mean[i], table, table.each ? i : 0));
 }
 
 #if PCSNN_AVX2
@@ -254,7 +274,7 @@ struct Guess {
     return _mm256_mullo_epi16(_mm256_sub_epi32(guess, _mm256_castps_si256(above)), weight);
   }
 
-  const Search<float>& table;
+  Search<float> table;
   __m256 last;
   __m256i weight;
   __m256 steps, share, first, step, inverse;
@@ -271,7 +291,8 @@ struct Bisect {
     for (int v = 0; v < kVectors; ++v) {
       row[v] = each ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table.row + i + 8 * v))
                     : _mm256_set1_epi32(*table.row);
-      const __m256 level = _mm256_i32gather_ps(table.levels + start, row[v], 4);
+      const __m256 level = each ? _mm256_i32gather_ps(table.levels + start, row[v], 4)
+                                : _mm256_set1_ps(table.levels[*table.row + start]);
       count[v] = _mm256_and_si256(_mm256_castps_si256(reached(mean[v], level)), _mm256_set1_epi32(start + 1));
     }
     for (int32_t step = half / 2; step >= 1; step /= 2)
@@ -282,7 +303,7 @@ struct Bisect {
       }
   }
 
-  const Search<float>& table;
+  Search<float> table;
   int32_t half;
 };
 
@@ -299,7 +320,7 @@ struct CountAll {
       }
   }
 
-  const Search<float>& table;
+  Search<float> table;
 };
 
 // The same comparisons as a walk down a tree, for neurons that share a row: node h has the children 2h and 2h + 1, so
@@ -369,7 +390,7 @@ void with_find(int64_t n, const Search<float>& table, const Use& use) {
 }
 
 template <class Find>
-__m256i find32(const float* mean, int64_t i, const Find& find) {
+[[gnu::always_inline]] inline __m256i find32(const float* mean, int64_t i, const Find& find) {
   const __m256 means[kVectors] = {_mm256_loadu_ps(mean), _mm256_loadu_ps(mean + 8), _mm256_loadu_ps(mean + 16),
                                   _mm256_loadu_ps(mean + 24)};
   __m256i count[kVectors];
@@ -381,7 +402,7 @@ __m256i find32(const float* mean, int64_t i, const Find& find) {
 }
 
 template <>
-void search<float>(const float* mean, int64_t n, const Search<float>& table, uint8_t* counts) {
+void search<float>(const float* mean, int64_t n, Search<float> table, uint8_t* counts) {
   with_find(n, table, [=](const auto& find) {
     int64_t i = 0;
     for (; i + 32 <= n; i += 32) _mm256_storeu_si256(reinterpret_cast<__m256i*>(counts + i), find32(mean + i, i, find));
@@ -395,8 +416,8 @@ void search<float>(const float* mean, int64_t n, const Search<float>& table, uin
 }
 
 template <class Find>
-void rate32(const float* mean, const float* residual, int64_t i, const Find& find, Balance balance, Values<float> scale,
-            float* out) {
+[[gnu::always_inline]] inline void rate32(const float* mean, const float* residual, int64_t i, const Find& find,
+                                          Balance balance, Values<float> scale, float* out) {
   __m256 means[kVectors];
   for (int v = 0; v < kVectors; ++v) {
     means[v] = _mm256_loadu_ps(mean + 8 * v);
@@ -415,7 +436,7 @@ void rate32(const float* mean, const float* residual, int64_t i, const Find& fin
   }
 }
 
-void fused_rates(const float* mean, const float* residual, int64_t n, const Search<float>& table, Values<float> scale,
+void fused_rates(const float* mean, const float* residual, int64_t n, Search<float> table, Values<float> scale,
                  float* out) {
   with_find(n, table, [=](const auto& find) {
     int64_t i = 0;
@@ -453,16 +474,6 @@ void fence() { _mm_sfence(); }
 void stream(const void* from, int64_t bytes, void* to) { __builtin_memcpy(to, from, static_cast<size_t>(bytes)); }
 void fence() {}
 
-void fused_rates(const float* mean, const float* residual, int64_t n, const Search<float>& table, Values<float> scale,
-                 float* out) {
-  for (int64_t i = 0; i < n; ++i) {
-    const float sum = residual ? mean[i] + residual[i] : mean[i];
-    const int64_t channel = i * table.each;
-    const int32_t count = table.first ? guess_one(sum, table, channel) : bisect_one(sum, table, channel);
-    out[i] = scale.data[i * scale.each] * static_cast<float>(table.balance(count));
-  }
-}
-
 #endif
 
 }  // namespace PCSNN_ISA
@@ -477,7 +488,7 @@ const Primitives PCSNN_TABLE = {
       PCSNN_ISA::add<PCSNN_ISA::BFloat16, float, kRows>, nullptr},
      PCSNN_ISA::add_counts<float>,
      PCSNN_ISA::search<float>,
-     {nullptr, PCSNN_ISA::rates<PCSNN_ISA::Half, float>, PCSNN_ISA::rates<PCSNN_ISA::BFloat16, float>, nullptr}},
+     {PCSNN_ISA::rates<float, float>, PCSNN_ISA::rates<PCSNN_ISA::Half, float>, PCSNN_ISA::rates<PCSNN_ISA::BFloat16, float>, nullptr}},
     {{nullptr, nullptr, nullptr, nullptr},
      {nullptr, nullptr, nullptr, PCSNN_ISA::add<double, double, 1>},
      {nullptr, nullptr, nullptr, PCSNN_ISA::add<double, double, kRows>},
@@ -485,7 +496,11 @@ const Primitives PCSNN_TABLE = {
      PCSNN_ISA::search<double>,
      {nullptr, nullptr, nullptr, PCSNN_ISA::rates<double, double>}},
     {PCSNN_ISA::spikes<uint8_t>, PCSNN_ISA::spikes<uint16_t>, PCSNN_ISA::spikes<uint32_t>, PCSNN_ISA::spikes<uint64_t>},
+#if PCSNN_AVX2
     PCSNN_ISA::fused_rates,
+#else
+    nullptr,
+#endif
     PCSNN_ISA::stream,
     PCSNN_ISA::fence};
 

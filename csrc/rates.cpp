@@ -56,7 +56,7 @@ void rates_into(const at::Tensor& out, const at::Tensor& current, const Levels& 
   over_blocks(current.numel(), 1, [&](int64_t begin, int64_t end) {
     alignas(64) F buffer[kBlock];
     if constexpr (std::is_same_v<F, float>) {
-      if (type == kFloat) {
+      if (type == kFloat && primitives().fused_rates) {
         const float* means = mean.trunk(begin, end, buffer);
         const float* more = reinterpret_cast<const float*>(mean.branch(begin));
         float* target = reinterpret_cast<float*>(rates) + begin;

@@ -161,7 +161,7 @@ def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, time
     largest, total = remembered(weight, "largest", lambda: _largest(weight))
     single = total * timesteps < EXACT and 2 * timesteps * largest <= PAIR
     repeat = max(repeat, 1)
-    if single and bias is None and residual is None and scale is None and line is not None:
+    if single and bias is None and residual is None and scale is None and levels is not None:
         requantised = remembered(levels, ("requantised", repeat, len(weight)), lambda: _line(levels[..., ::repeat], len(weight)))
         if requantised is not None:
             out = _convolve(x, layer, torch.uint8, timesteps, requantised, levels.shape[-1] // repeat)
