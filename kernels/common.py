@@ -70,17 +70,15 @@ class Launch(NamedTuple):
     threads: int = THREADS
     stages: int | None = None  # loads in flight of a loop with a product; None: there is no such loop
     amd: dict = {}   # constants that are others on AMD's GPUs
-    registers: int | None = None  # a thread may have, on NVIDIA's
 
     def on(self, backend):
         """The launch on GPUs of Triton's backend "cuda" or "hip"."""
-        return self._replace(constants=self.constants | self.amd, registers=None) if backend == "hip" else self
+        return self._replace(constants=self.constants | self.amd) if backend == "hip" else self
 
     def options(self, warp_size):
         """How Triton is to compile and run it on a GPU of that warp size."""
         staged = {} if self.stages is None else dict(num_stages=self.stages)
-        limited = {} if self.registers is None else dict(maxnreg=self.registers)
-        return dict(num_warps=self.threads // warp_size, enable_fp_fusion=False, **staged, **limited)  # a comparison must not flip
+        return dict(num_warps=self.threads // warp_size, enable_fp_fusion=False, **staged)  # a comparison must not flip
 
     def __call__(self):
         device = self.arguments["out_ptr"].device

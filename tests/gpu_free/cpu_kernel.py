@@ -13,6 +13,7 @@ import ctypes
 import functools
 import pathlib
 import re
+import struct
 import subprocess
 import tempfile
 
@@ -149,13 +150,20 @@ def _special_value(match):
     return f"{kind} {before or ''}{prefix}{bits:X}"
 
 
+def _float_bits(match):
+    """Triton's LLVM writes some numbers as the bits of a float, llvmlite's wants those of a double."""
+    (value,) = struct.unpack(">f", bytes.fromhex(match[1]))
+    return f"0x{struct.pack('>d', value).hex().upper()}"
+
+
 def _portable(ir):
     """AMD LLVM IR, less what names the target, debug information and attributes."""
     for pattern in _TARGET_WORDS:
         ir = re.sub(pattern, "", ir, flags=re.M)
     ir = re.sub(r"@global_smem = external .*",
                 f"@global_smem = internal global [{_SHARED_BYTES} x i8] zeroinitializer, align 16", ir)
-    return re.sub(r"\b(double|float|half|bfloat) (%[\w.]+, )?([+-])(inf|nan)(?:\(0x(\w+)\))?", _special_value, ir)
+    ir = re.sub(r"\b(double|float|half|bfloat) (%[\w.]+, )?([+-])(inf|nan)(?:\(0x(\w+)\))?", _special_value, ir)
+    return re.sub(r"\bf0x([0-9A-F]{8})\b", _float_bits, ir)
 
 
 def _define_intrinsics(ir, fibers):
