@@ -69,23 +69,27 @@ class Launch(NamedTuple):
     constants: dict
     threads: int = THREADS
     stages: int | None = None  # loads in flight of a loop with a product; None: there is no such loop
-    amd: dict = {}   # constants that are others on AMD's GPUs
+    amd: dict = {}  # constants that are others on AMD's GPUs
+    registers: int | None = None  # that suffice a thread on Hopper
 
-    def on(self, backend):
-        """The launch on GPUs of Triton's backend "cuda" or "hip"."""
-        return self._replace(constants=self.constants | self.amd) if backend == "hip" else self
+    def on(self, backend, capability):
+        """The launch on GPUs of Triton's backend "cuda", of that compute capability, or "hip"."""
+        if backend == "hip":
+            return self._replace(constants=self.constants | self.amd, registers=None)
+        return self if capability == 90 else self._replace(registers=None)
 
     def options(self, warp_size):
         """How Triton is to compile and run it on a GPU of that warp size."""
         staged = {} if self.stages is None else dict(num_stages=self.stages)
-        return dict(num_warps=self.threads // warp_size, enable_fp_fusion=False, **staged)  # a comparison must not flip
+        limited = {} if self.registers is None else dict(maxnreg=self.registers)
+        return dict(num_warps=self.threads // warp_size, enable_fp_fusion=False, **staged, **limited)  # a comparison must not flip
 
     def __call__(self):
         device = self.arguments["out_ptr"].device
         if device.type == "cpu":  # the interpreter
             self.kernel[(self.programs,)](**self.arguments, **self.constants)
             return
-        launch = self.on("hip" if torch.version.hip else "cuda")
+        launch = self.on(*architecture(device.index))
         with torch.cuda.device(device):
             self.kernel[(self.programs,)](**self.arguments, **launch.constants, **launch.options(warp_size(device.index)))
 
@@ -93,6 +97,13 @@ class Launch(NamedTuple):
 @functools.cache
 def warp_size(device_index):
     return torch.cuda.get_device_properties(device_index).warp_size
+
+
+@functools.cache
+def architecture(device_index):
+    """What `Launch.on` is to be told of a device."""
+    major, minor = torch.cuda.get_device_capability(device_index)
+    return "hip" if torch.version.hip else "cuda", 10 * major + minor
 
 
 def aligned(*tensors):

@@ -241,8 +241,10 @@ def plan(out, counts, weight, bias, levels, scale, residual, residual_scale, str
     kind = Kind(out, counts, weight, stride, padding, dilation, groups)
     tile = tile or kind.pick()
     programs, arguments, constants = _product(out, counts, weight, kind, tile, timesteps, behind_constants["LINE"] == 1)
+    # So that two programs of 256 threads share a multiprocessor; searches of tables take more.
+    limited = tile.threads == 256 and behind_constants["LINE"] == 1 and not behind_constants["WIDE"]
     return common.Launch(product_kernel, programs, behind | arguments, behind_constants | constants, tile.threads, tile.stages,
-                         dict(STAGES=tiles.AMD_STAGES))
+                         dict(STAGES=tiles.AMD_STAGES), 128 if limited else None)
 
 
 def _launch(out, counts, weight, *arguments):
