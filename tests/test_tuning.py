@@ -68,6 +68,7 @@ def test_a_tile_that_does_not_fit_is_not_used(path):
     assert choose(chosen, "a", timed(TILES[1], [])) == TILES[1]
 
 
+@pytest.mark.filterwarnings("ignore:.*is not used:RuntimeWarning")
 def test_a_folder_that_cannot_be_written_warns(tmp_path):
     (tmp_path / "file").write_text("")
     chosen = tuning.Choices(tmp_path / "file" / "choices.json")
