@@ -46,11 +46,10 @@ def test_every_tile_with_its_fibers_in_any_order(size, tile):
     dtype = {1: torch.int8, 2: torch.bfloat16}[size]
     generator = torch.Generator().manual_seed(tile.rows)
     inputs = 5 if tile.inner == 32 else tile.inner
-    geometry = Geometry((1, inputs, 13, 11), (70, inputs, 3, 3), padding=(1, 1))  # rows and columns of two tiles and more
-    for timesteps in (127, 128) if size == 1 else (16,):
-        made = product_cases.arguments(geometry, FORMS["line by channel"], dtype, timesteps, generator, levels=16)
-        for seed in (0, 1):
-            check(lambda launch: run_compiled(launch, shuffle=seed), made, timesteps, tile=tile)
+    geometry = Geometry((1, inputs, 13, 11), (tile.columns + 6, inputs, 3, 1), padding=(1, 0))  # two tiles each way
+    made = product_cases.arguments(geometry, FORMS["line by channel"], dtype, 100, generator, levels=16)
+    for timesteps in (127, 128) if size == 1 else (127,):
+        check(lambda launch: run_compiled(launch, shuffle=1), made, timesteps, tile=tile)
 
 
 @dtypes
