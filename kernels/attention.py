@@ -41,6 +41,9 @@ TILES = {
 # would also fetch ahead what a search reads of the levels.
 STATE_TILE, STATE_COLUMNS = Tile(64, 16, 64, 256, 1), 32
 
+# Registers of a thread that bisects: with what the compiler would settle for it spills one or two.
+ROOMY = dict.fromkeys((80, 86, 89, 90), 168)
+
 _UNSPECIALISED = ("queries", "keys", "heads", "row_tiles", "column_tiles", "timesteps", "repeat", "distinct", "reach", "level_stride",
                   "channel_stride")
 
@@ -176,7 +179,7 @@ def plan(out, query, key, value, levels, scale, heads, causal, repeat, line=None
         kernel, arguments = attention_kernel, arguments | dict(key_ptr=key, keys=key.shape[1])
         constants |= dict(KEYS=share.keys, WIDTH=max(triton.next_power_of_2(width), 16), CAUSAL=causal)
     return Launch(kernel, images * heads * row_tiles * column_tiles, arguments, constants, share.threads, share.stages,
-                  method.derived)
+                  method.derived, registers=ROOMY if constants["STEPS"] > 0 else {})
 
 
 def spiking_attention(query, key, value, levels, scale, heads, causal, repeat, line=None, reach=0):

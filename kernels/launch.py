@@ -23,21 +23,22 @@ class Launch(NamedTuple):
     stages: int | None = None  # loads in flight of a loop with a product; None: there is no such loop
     derived: dict = {}  # argument that is made of a tensor of the launcher's -> (the tensor's name, how)
     amd: dict = {}      # constants that are others on AMD's GPUs
-    registers: int | None = None  # that suffice a thread on Hopper
+    registers: dict = {}  # that a thread is to have at most, by compute capability; where there is none, what the compiler likes
+    limit: int | None = None  # of them, on the GPU that `on` was told of
 
     def on(self, backend, capability):
         """The launch on GPUs of Triton's backend "cuda", of that compute capability, or "hip"."""
         if backend == "hip":
-            return self._replace(constants=self.constants | self.amd, registers=None)
-        return self if capability == 90 else self._replace(registers=None)
+            return self._replace(constants=self.constants | self.amd)
+        return self._replace(limit=self.registers.get(capability))
 
     def options(self, warp_size):
         """How Triton is to compile and run it on a GPU of that warp size."""
         options = dict(num_warps=self.threads // warp_size, enable_fp_fusion=False)  # a comparison must not flip
         if self.stages is not None:
             options["num_stages"] = self.stages
-        if self.registers is not None:
-            options["maxnreg"] = self.registers
+        if self.limit is not None:
+            options["maxnreg"] = self.limit
         return options
 
     def __call__(self):

@@ -250,7 +250,7 @@ def plan(out, counts, weight, bias, levels, scale, residual, residual_scale, str
     # So that two programs of 256 threads share a multiprocessor; searches of tables take more.
     limited = tile.threads == 256 and computed and not behind_constants["WIDE"]
     return Launch(product_kernel, programs, behind | arguments, behind_constants | constants, tile.threads, tile.stages,
-                  derived | packed, dict(STAGES=tiles.AMD_STAGES), 128 if limited else None)
+                  derived | packed, dict(STAGES=tiles.AMD_STAGES), {90: 128} if limited else {})
 
 
 def _plan_tuned(*, timed, **arguments):

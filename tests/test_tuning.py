@@ -87,7 +87,7 @@ def test_names_of_kinds():
 
 
 def test_nothing_is_timed_outside():
-    assert tuning.timer() is None and not tuning.knows(torch.device("cpu"))
+    assert tuning.timer() is None and tuning.state(torch.device("cpu")) is None
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
         with tuning.timing():
