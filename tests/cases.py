@@ -4,8 +4,10 @@ import dataclasses
 import math
 
 import torch
+from gpu_free.cases import searches
 
-from pcsnn import functional, ops, validate
+from pcsnn import functional, ops, reference, validate
+from pcsnn.spacing import UNKNOWN, Spacing
 
 TIMESTEPS = (1, 2, 3, 4, 5, 7, 8, 13, 16, 31, 32, 64, 100, 127, 128, 200, 255)
 SIZES = (1, 15, 16, 17, 31, 33, 127, 509)
@@ -20,31 +22,38 @@ def compute_dtype(dtype):
 class Table:
     name: str
     levels: torch.Tensor
-    repeats: tuple  # every `repeat` that describes the table: the search must not depend on which is given
+    spacings: tuple  # every Spacing that describes the table: the search must not depend on which is given
 
 
 def _table(name, levels):
-    spacing = validate.level_spacing(levels)
-    return Table(name, levels, (0,) if spacing == 0 else (0, spacing))
+    return Table(name, levels, tuple(searches(levels)))
 
 
 def tables(timesteps, channels=None, seed=0):
-    """Level tables [T], or [channels, T]: even, staircase, uneven, with offset, dead, out of reach."""
+    """Level tables [T], or [channels, T]: even, staircase, uneven, nearly even, with offset, dead, out of reach."""
     generator = torch.Generator().manual_seed(seed)
     theta = 1.0 if channels is None else torch.rand(channels, generator=generator, dtype=torch.float64) * 3 + 0.01
     rows = () if channels is None else (channels,)
     uneven = torch.randn(*rows, timesteps, generator=generator).sort(-1).values
+    bend = torch.linspace(0, 0.02, timesteps, dtype=torch.float64).square()
+    first, step = reference.line(torch.as_tensor(theta, dtype=torch.float64), timesteps)
+    # Where the product of a place and the step lies midway between two float32, such a first level decides where it goes.
+    tied = reference.on_line(torch.full_like(first, -1e-20), 1 + step.mul(2**23).round() / 2**23, timesteps)
     found = [
         _table("even", functional.levels(theta, timesteps)),
         _table("offset", functional.levels(theta, timesteps, shift=0.3, offset=0.7)),
         _table("uneven", uneven),
         _table("flat", torch.full((*rows, timesteps), 0.25)),
+        _table("nearly even", functional.levels(theta, timesteps, bend=bend)),
+        _table("ties", tied),
         _table("out of reach", functional.levels(theta, timesteps) + 1e30),
     ]
     for count in sorted({1, timesteps // 2, math.gcd(timesteps, 4)} - {0, timesteps}):
         if timesteps % count == 0:
             staircase = functional.levels(theta, timesteps, quantization_levels=count)
             found.append(_table(f"staircase of {count}", staircase))
+            stairs = uneven[..., :count].repeat_interleave(timesteps // count, -1)
+            found.append(Table(f"uneven staircase of {count}", stairs, (UNKNOWN, Spacing(timesteps // count, None, 0))))
     if channels is not None:
         dead = torch.as_tensor(theta).clone()
         dead[::2] = torch.inf
@@ -55,6 +64,12 @@ def tables(timesteps, channels=None, seed=0):
     else:
         found.append(_table("dead layer", torch.full((timesteps,), torch.inf)))
     return found
+
+
+def edges(levels, dtype):
+    """Every level of [T] or [C, T] and the values of `dtype` next to it, [3 T] or [C, 3 T]; finite ones for infinite levels."""
+    at = levels.to(dtype).clamp(max=torch.finfo(dtype).max)
+    return torch.cat([at, *(torch.nextafter(at, torch.full_like(at, end)) for end in (torch.inf, -torch.inf))], -1)
 
 
 SPECIAL = (0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 1e-39, 3e38, -3e38, 65504.0, 1e-7, 0.5, -0.5)
@@ -123,19 +138,28 @@ def assert_same_values(got, expected, what=""):
                              f"{got[tuple(where)]} instead of {expected[tuple(where)]}")
 
 
-def compare(backend, name, *arguments, repeats=None, what=""):
+def described(name, arguments, spacing):
+    """The arguments of an operator whose levels are said to be spaced so."""
+    repeat, line, reach = spacing
+    unsigned = (0, 0) if name.startswith("fire_rates") else ()
+    return (*arguments, repeat, *unsigned, line, reach)
+
+
+def compare(backend, name, *arguments, spacings=None, what=""):
     """Run an operator on `backend` and on the reference: same result, arguments unchanged. Returns the result.
 
-    `repeats` are tried as last argument, for operators whose result does not depend on it.
+    `spacings`: descriptions of its levels, the last arguments, tried one after the other.
     """
     before = [value.clone() if isinstance(value, torch.Tensor) else value for value in arguments]
-    calls = [arguments] if repeats is None else [(*arguments, repeat) for repeat in repeats]
-    with ops.use_backend("reference"):
-        expected = ops.call(name, *calls[0])
-    for call in calls:
+    calls = [arguments] if spacings is None else [described(name, arguments, spacing) for spacing in spacings]
+    expected = {}  # by repeat, on which rates depend
+    for call, spacing in zip(calls, spacings or (UNKNOWN,)):
+        if spacing.repeat not in expected:
+            with ops.use_backend("reference"):
+                expected[spacing.repeat] = ops.call(name, *call)
         with ops.use_backend(backend):
             got = ops.call(name, *call)
-        assert_same(got, expected, f"{name} {what}, last argument {call[-1]}")
+        assert_same(got, expected[spacing.repeat], f"{name} {what}, {spacing}")
     for value, old in zip(arguments, before):
         if isinstance(value, torch.Tensor):
             assert_same_values(value, old, f"{name} {what}: changed an argument")

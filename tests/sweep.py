@@ -26,17 +26,41 @@ def operators(shape, table, dtype):
     rows = shape[1:2] or ()
     scale = torch.linspace(0.5, 1.5, math.prod(rows)).reshape(rows)
     counts = torch.arange(current.numel()).reshape(shape).to(torch.uint8)
-    options = dict(repeats=table.repeats, what=f"{shape}, {table.name}, {dtype}")
+    options = dict(spacings=table.spacings, what=f"{shape}, {table.name}, {dtype}")
     views = list(cases.layouts(current)) if current.numel() < 400 else [("contiguous", current)]
-    for name, view in views:
+    for _, view in views:
         cases.compare("c++", "fire_counts", view, table.levels, current, None, **options)
-        cases.compare("c++", "fire_rates", view, table.levels, scale, counts, scale, table.repeats[-1], what=name)
+        cases.compare("c++", "fire_rates", view, table.levels, scale, counts, scale, **options)
     steps = current.repeat(timesteps, *[1] * current.dim()).contiguous()
     cases.compare("c++", "fire_spikes", steps, table.levels, None, torch.uint8, **options)
     for out_dtype in (torch.bool, dtype):
         amplitude = scale if out_dtype.is_floating_point else None
         cases.compare("c++", "expand_spikes", counts, timesteps, None, out_dtype, amplitude)
     return 2 * len(views) + 3
+
+
+def every_edge():
+    """Currents at and next to every level of tables of all lengths, as means and as sums."""
+    compared = 0
+    for timesteps in (1, 2, 3, 4, 8, 16, 17, 32, 100, 128, 255):
+        for channels in (None, 5):
+            for table in cases.tables(timesteps, channels, seed=timesteps):
+                options = dict(spacings=table.spacings, what=f"edges of {table.name}, T={timesteps}, {channels} channels")
+                for dtype in (torch.float32, torch.float64):
+                    current = cases.edges(table.levels, dtype)
+                    layouts = [current] if channels is None else [current[None], current.t().contiguous()]
+                    for mean in layouts:
+                        cases.compare("c++", "fire_counts", mean, table.levels, None, None, **options)
+                        cases.compare("c++", "fire_rates", mean, table.levels, torch.tensor(0.3), None, None, **options)
+                    compared += 2 * len(layouts)
+                    if channels is not None and timesteps > 32:
+                        continue  # trains of as many neurons take long
+                    sums = cases.edges(table.levels.to(dtype) * timesteps, dtype)
+                    steps = torch.zeros(timesteps, *layouts[-1].shape, dtype=dtype)
+                    steps[timesteps // 2] = sums if channels is None else sums.t()
+                    cases.compare("c++", "fire_spikes", steps, table.levels, None, torch.uint8, **options)
+                    compared += 1
+    return compared
 
 
 def convolutions():
@@ -56,4 +80,4 @@ def convolutions():
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    print(torch.ops.pcsnn.cpu_capability(), sweep() + convolutions(), pcsnn.backend_info()["cpu"])
+    print(torch.ops.pcsnn.cpu_capability(), sweep() + every_edge() + convolutions(), pcsnn.backend_info()["cpu"])

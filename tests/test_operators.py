@@ -7,6 +7,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
+from gpu_free.cases import searches
 
 from pcsnn import functional, ops, validate
 
@@ -38,7 +39,7 @@ def test_counts_of_every_table(timesteps, per_channel):
             for dtype in cases.DTYPES:
                 current = cases.currents(shape, table.levels, dtype, seed=timesteps)
                 what = f"{table.name}, T={timesteps}, {shape}, {dtype}"
-                compare("fire_counts", current, table.levels, None, None, repeats=table.repeats, what=what)
+                compare("fire_counts", current, table.levels, None, None, spacings=table.spacings, what=what)
 
 
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
@@ -49,7 +50,7 @@ def test_counts_of_every_size(size, dtype):
             for table in cases.tables(timesteps, channels_of(shape, per_channel))[:3]:
                 current = cases.currents(shape, table.levels, dtype, seed=size)
                 what = f"{shape}, {table.name}"
-                compare("fire_counts", current, table.levels, None, None, repeats=table.repeats, what=what)
+                compare("fire_counts", current, table.levels, None, None, spacings=table.spacings, what=what)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -60,19 +61,18 @@ def test_counts_and_rates_of_every_layout(shape):
             current = cases.currents(shape, table.levels, dtype)
             for name, view in cases.layouts(current):
                 what = f"{name}, {shape}, {dtype}"
-                compare("fire_counts", view, table.levels, None, None, repeats=table.repeats, what=what)
-                for repeat in table.repeats:
-                    for scale in values(shape, 1):
-                        compare("fire_rates", view, table.levels, scale, None, None, repeat, what=what)
+                compare("fire_counts", view, table.levels, None, None, spacings=table.spacings, what=what)
+                for scale in values(shape, 1):
+                    compare("fire_rates", view, table.levels, scale, None, None, spacings=table.spacings, what=what)
 
 
 def test_expanded_currents():
     table = cases.tables(8, 5)[0]
     current = cases.currents((1, 5, 1), table.levels, torch.float32).expand(3, 5, 70)
-    for repeat in table.repeats:
-        compare("fire_counts", current, table.levels, None, None, repeat)
-        compare("fire_rates", current, table.levels, torch.tensor(0.2), None, None, repeat)
-        compare("fire_spikes", current.expand(8, 3, 5, 70), table.levels, None, torch.uint8, repeat)
+    options = dict(spacings=table.spacings)
+    compare("fire_counts", current, table.levels, None, None, **options)
+    compare("fire_rates", current, table.levels, torch.tensor(0.2), None, None, **options)
+    compare("fire_spikes", current.expand(8, 3, 5, 70), table.levels, None, torch.uint8, **options)
 
 
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
@@ -84,14 +84,14 @@ def test_residuals(shape, dtype):
             current = cases.currents(shape, table.levels, dtype)
             floats = cases.currents(shape, table.levels, dtype, seed=1)
             counts = torch.randint(256, shape, generator=generator).to(torch.uint8)
-            for repeat in table.repeats:
-                for name, residual in (*cases.layouts(floats), ("itself", current)):
-                    compare("fire_counts", current, table.levels, residual, None, repeat, what=f"residual {name}")
-                    compare("fire_rates", current, table.levels, torch.tensor(0.3), residual, None, repeat, what=name)
-                for scale in values(shape, 5):
-                    for name, residual in cases.layouts(counts):
-                        compare("fire_counts", current, table.levels, residual, scale, repeat, what=f"counts {name}")
-                        compare("fire_rates", current, table.levels, scale, residual, scale, repeat, what=f"{name}")
+            options = dict(spacings=table.spacings)
+            for name, residual in (*cases.layouts(floats), ("itself", current)):
+                compare("fire_counts", current, table.levels, residual, None, what=f"residual {name}", **options)
+                compare("fire_rates", current, table.levels, torch.tensor(0.3), residual, None, what=name, **options)
+            for scale in values(shape, 5):
+                for name, residual in cases.layouts(counts):
+                    compare("fire_counts", current, table.levels, residual, scale, what=f"counts {name}", **options)
+                    compare("fire_rates", current, table.levels, scale, residual, scale, what=f"{name}", **options)
 
 
 @pytest.mark.parametrize("timesteps", cases.TIMESTEPS)
@@ -100,10 +100,9 @@ def test_rates_are_multiples_of_distinct_levels(timesteps):
     for table in cases.tables(timesteps, 3):
         for dtype in cases.DTYPES:
             current = cases.currents((5, 3, 40), table.levels, dtype)
-            for repeat in table.repeats:
-                for scale in scales:
-                    what = f"{table.name}, {dtype}"
-                    compare("fire_rates", current, table.levels, scale, None, None, repeat, what=what)
+            for scale in scales:
+                what = f"{table.name}, {dtype}"
+                compare("fire_rates", current, table.levels, scale, None, None, spacings=table.spacings, what=what)
 
 
 def test_rates_in_place_write_their_tensor_only():
@@ -162,7 +161,7 @@ def test_spikes_of_every_table(timesteps, per_channel):
         others = (uneven.to(torch.bfloat16), silent.half(), uneven.double()) if timesteps <= 64 else ()
         for current in (silent, uneven, *others):
             what = f"{table.name}, T={timesteps}, {current.dtype}"
-            compare("fire_spikes", current, table.levels, None, torch.uint8, repeats=table.repeats, what=what)
+            compare("fire_spikes", current, table.levels, None, torch.uint8, spacings=table.spacings, what=what)
 
 
 @pytest.mark.parametrize("out_dtype", validate.SPIKE_DTYPES, ids=str)
@@ -178,7 +177,7 @@ def test_spikes_of_every_dtype_and_layout(out_dtype):
                 for name, view in views:
                     what = f"{name}, {shape}, {dtype}"
                     for amplitude in amplitudes:
-                        compare("fire_spikes", view, table.levels, amplitude, out_dtype, 0, what=what)
+                        compare("fire_spikes", view, table.levels, amplitude, out_dtype, spacings=table.spacings, what=what)
 
 
 @pytest.mark.parametrize("timesteps", cases.TIMESTEPS)
@@ -201,12 +200,14 @@ def test_large_outputs_pass_the_caches_unchanged():
     """Outputs above 8 MB are written around the caches: unaligned rows, and all widths."""
     current = torch.randn(9, 10, 3, 50_021, generator=torch.Generator().manual_seed(0))
     levels = functional.levels(torch.tensor([1.0, 0.5, 2.0]), 9)
+    spacings = searches(levels)
     for out_dtype in (torch.uint8, torch.bfloat16, torch.float32):
         amplitude = torch.tensor([1.0, 2.0, 3.0]) if out_dtype.is_floating_point else None
-        compare("fire_spikes", current, levels, amplitude, out_dtype, 1)
+        compare("fire_spikes", current, levels, amplitude, out_dtype, spacings=spacings)
     last = current[:2].transpose(1, 3).contiguous().transpose(1, 3)[1]
-    compare("fire_rates", current[:, :, 0].contiguous(), levels[0].contiguous(), torch.tensor(0.5), None, None, 1)
-    compare("fire_rates", last.repeat(2, 1, 1), levels, torch.tensor(0.5), None, None, 1)
+    shared = levels[0].contiguous()
+    compare("fire_rates", current[:, :, 0].contiguous(), shared, torch.tensor(0.5), None, None, spacings=searches(shared))
+    compare("fire_rates", last.repeat(2, 1, 1), levels, torch.tensor(0.5), None, None, spacings=spacings)
 
 
 @pytest.mark.parametrize("shape", ((0,), (0, 3), (3, 0), (2, 3, 0, 4)), ids=str)
@@ -251,8 +252,7 @@ def test_any_shape_stride_dtype_and_timesteps(data):
     theta = torch.rand(current.shape[1], dtype=torch.float64) * scale + 1e-3 if per_channel else scale
     levels = functional.levels(theta, timesteps, quantization_levels=data.draw(st.sampled_from((None, 1, 2, 4))),
                                offset=data.draw(st.sampled_from((0.0, 0.3, -2.0))) * scale)
-    spacing = validate.level_spacing(levels)
-    repeat = data.draw(st.sampled_from((0, spacing)))
+    options = dict(spacings=[data.draw(st.sampled_from(searches(levels)))])
     residual, residual_scale = None, None
     kind = data.draw(st.sampled_from(("none", "float", "counts")))
     if kind == "float":
@@ -261,8 +261,8 @@ def test_any_shape_stride_dtype_and_timesteps(data):
         residual = torch.randint(256, current.shape).to(torch.uint8)
         rows = current.shape[1:2] if data.draw(st.booleans()) else ()
         residual_scale = torch.full(rows, scale / 99)
-    compare("fire_counts", current, levels, residual, residual_scale, repeat)
-    compare("fire_rates", current, levels, torch.tensor(scale), residual, residual_scale, repeat)
+    compare("fire_counts", current, levels, residual, residual_scale, **options)
+    compare("fire_rates", current, levels, torch.tensor(scale), residual, residual_scale, **options)
 
 
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
@@ -278,7 +278,7 @@ def test_spikes_of_any_shape_stride_dtype_and_timesteps(data):
     amplitude = None
     if out_dtype.is_floating_point and data.draw(st.booleans()):
         amplitude = torch.rand(current.shape[2]) if per_channel else torch.tensor(scale)
-    spikes = compare("fire_spikes", current, levels, amplitude, out_dtype, data.draw(st.sampled_from((0, 1))))
+    spikes = compare("fire_spikes", current, levels, amplitude, out_dtype, spacings=[data.draw(st.sampled_from(searches(levels)))])
     counts = compare("fire_counts", current[0], levels, None, None, 0)
     compare("expand_spikes", counts, timesteps, torch.randperm(timesteps), out_dtype, amplitude)
     # (7): the last k steps of a sorted train fire.
@@ -288,7 +288,9 @@ def test_spikes_of_any_shape_stride_dtype_and_timesteps(data):
 def test_raw_calls_check_what_memory_needs():
     current, levels = torch.zeros(2, 3, 4), torch.arange(1.0, 5.0)
     rates, counts = torch.ops.pcsnn.fire_rates, torch.ops.pcsnn.fire_counts
-    scale = torch.tensor(1.0)
+    scale, line = torch.tensor(1.0), torch.ones(3)
+    counted, weight = torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(5, 3)
+    image = counted[:, :, None, None], weight[:, :, None, None]
     bad = (
         (lambda: counts(current.int(), levels, None, None, 0), "current"),
         (lambda: counts(current, levels.half(), None, None, 0), "levels"),
@@ -298,6 +300,15 @@ def test_raw_calls_check_what_memory_needs():
         (lambda: counts(current[:, 0, 0], levels.expand(2, 4), None, None, 0), "levels"),
         (lambda: counts(current, levels, None, None, 3), "repeat"),
         (lambda: counts(current, levels, None, None, -1), "repeat"),
+        (lambda: counts(current, levels, None, None, 1, line.double()), "line"),
+        (lambda: counts(current, levels, None, None, 1, line.int()), "line"),
+        (lambda: counts(current, levels, None, None, 1, line[:2]), "line"),
+        (lambda: counts(current, levels, None, None, 1, line[:, None]), "line"),
+        (lambda: counts(current, levels, None, None, 1, line[:, None].expand(3, 3)), "line"),
+        (lambda: counts(current, levels.expand(3, 4), None, None, 1, line), "line"),
+        (lambda: counts(current, levels.expand(3, 4), None, None, 1, line[:, None].expand(3, 2)), "line"),
+        (lambda: counts(current, levels.expand(3, 4), None, None, 1, line.expand(3, 3)[:2]), "line"),
+        (lambda: counts(current, levels, None, None, 0, line, -1), "reach"),
         (lambda: counts(current, levels, current[:1], None, 0), "residual"),
         (lambda: counts(current, levels, current.double(), None, 0), "residual"),
         (lambda: counts(current, levels, current.byte(), None, 0), "residual_scale"),
@@ -305,9 +316,15 @@ def test_raw_calls_check_what_memory_needs():
         (lambda: counts(current, levels, None, scale, 0), "residual_scale"),
         (lambda: rates(current, levels, torch.ones(2), None, None, 0), "scale"),
         (lambda: rates(current, levels, torch.ones(1, 3), None, None, 0), "scale"),
+        (lambda: rates(current, levels, scale, None, None, 1, 0, 0, line[:2]), "line"),
+        (lambda: torch.ops.pcsnn.fire_rates_(current, levels, scale, None, None, 1, 0, 0, line[:2]), "line"),
         (lambda: torch.ops.pcsnn.fire_rates_(current, levels, torch.ones(2), None, None, 0), "scale"),
         (lambda: torch.ops.pcsnn.fire_spikes(current, levels, None, torch.uint8, 0), "levels"),
         (lambda: torch.ops.pcsnn.fire_spikes(current[:0], levels, None, torch.uint8, 0), "current"),
+        (lambda: torch.ops.pcsnn.fire_spikes(current, levels[:2], None, torch.uint8, 1, line[:2]), "line"),
+        (lambda: torch.ops.pcsnn.linear_fire(counted, weight, None, levels, *[None] * 3, 1, 4, line[:2]), "line"),
+        (lambda: torch.ops.pcsnn.conv2d_fire(*image, None, levels, *[None] * 3, [1], [0], [1], 1, 1, 4, line[:2]), "line"),
+        (lambda: torch.ops.pcsnn.linear_fire(counted, weight, None, levels, *[None] * 3, 1, 4, line, 0, torch.half), "counts_dtype"),
         (lambda: torch.ops.pcsnn.fire_spikes(current, levels[:2], None, torch.int32, 0), "out_dtype"),
         (lambda: torch.ops.pcsnn.fire_spikes(current, levels[:2], scale, torch.uint8, 0), "out_dtype"),
         (lambda: torch.ops.pcsnn.expand_spikes(current, 4, None, torch.uint8, None), "counts"),
@@ -322,10 +339,22 @@ def test_raw_calls_check_what_memory_needs():
             call()
 
 
-def test_a_wrong_repeat_reads_no_foreign_memory():
-    """A raw call may claim even spacing for any table: the count is then of no use, but stays within 0..T."""
+def test_wrong_spacing_reads_no_foreign_memory():
+    """A raw call may claim any spacing for any table: the count is then of no use, but stays within 0..T."""
+    current = cases.currents((4000,), torch.linspace(-2, 6, 8), torch.float32)
     for levels in (torch.full((8,), torch.nan), torch.tensor([5.0, -torch.inf, 3, torch.nan, 2, torch.inf, 1, 0])):
         for repeat in (1, 2, 4, 8):
-            current = cases.currents((4000,), levels, torch.float32)
-            counts = torch.ops.pcsnn.fire_counts(current, levels, None, None, repeat)
-            assert counts.max() <= 8
+            for line in (None, torch.tensor([1.0, 1, 1]), torch.tensor([torch.nan, 0, torch.inf]), torch.tensor([-1.0, -1, -1])):
+                for dtype in (torch.float32, torch.float64):
+                    assert torch.ops.pcsnn.fire_counts(current.to(dtype), levels, None, None, repeat, line).max() <= 8
+
+
+def test_rates_over_tables_in_their_own_memory():
+    """What a call in place overwrites it has read before, levels, line and scales too."""
+    memory = torch.randn(64 * 9, generator=torch.Generator().manual_seed(0))
+    memory[:16], levels = functional.levels(2.0, 16), memory[:16]
+    memory[16:19], line = searches(levels)[-1].line, memory[16:19]
+    scale = memory[20]
+    expected = torch.ops.pcsnn.fire_rates(memory, levels.clone(), scale.clone(), None, None, 1)
+    torch.ops.pcsnn.fire_rates_(memory, levels, scale, None, None, 1, 0, 0, line)
+    cases.assert_same(memory, expected)

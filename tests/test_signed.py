@@ -60,7 +60,8 @@ def test_rates_equal_the_reference(timesteps, dtype):
                     if max(turn, low) > timesteps:
                         continue
                     cases.compare("c++", "fire_rates", current, levels, scale, current, None, 0, turn, low)
-                    cases.compare("c++", "fire_rates", current, table.levels, scale, None, None, table.repeats[-1], turn, low)
+                    for repeat, line, reach in table.spacings:
+                        cases.compare("c++", "fire_rates", current, table.levels, scale, None, None, repeat, turn, low, line, reach)
             for name, value in cases.layouts(current):
                 cases.compare("c++", "fire_rates", value, levels, torch.tensor(0.3), None, None, 0, 1, 1, what=name)
 
