@@ -35,8 +35,8 @@ def direct_kernel(counts_ptr, weight_ptr,
     inside = (row < rows)[:, None]
     if not EVEN_COLUMNS:
         inside = inside & known[None, :]
-    y, x, first = first_tap(tl.minimum(row, rows - 1), inputs, height, width, out_plane, out_width, stride_h, stride_w, padding_h,
-                            padding_w)
+    y, x, first = first_tap(tl.minimum(row, rows - 1), inputs, height, width, out_plane, out_width, stride_h, stride_w,
+                            padding_h, padding_w)
     sources = first[:, None] + (column // group_outputs * group_inputs)[None, :]
     total = tl.zeros((ROWS, COLUMNS), total_dtype)
     for tap in range(taps):

@@ -21,8 +21,8 @@ def fire(total, place, inside, channel, outputs,
          LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr, RESIDUAL_SCALE_ROWS: tl.constexpr):
     """What neurons make of the sums `total` [ROWS, COLUMNS], float32 or int32, written at `place` where `inside`.
 
-    channel [1, COLUMNS]: the outputs that columns are, none beyond the last. DTYPE: of the weights; WIDE: with bias and residual
-    int32 may not hold the sums, or they may be 2^31 - 1.
+    channel [1, COLUMNS]: the outputs that columns are, none beyond the last. DTYPE: of the weights; WIDE: with bias and
+    residual int32 may not hold the sums, or they may be 2^31 - 1.
     """
     value = total
     if WIDE:
@@ -52,6 +52,41 @@ def fire(total, place, inside, channel, outputs,
         if scale_ptr is not None:
             result = value.to(tl.float32) * load_row(scale_ptr, channel, SCALE_ROWS)
     tl.store(out_ptr + place, result.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def finish(total, row, first_column, group, rows, outputs, group_outputs, shift_ptr,
+           out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
+           levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+           DTYPE: tl.constexpr, PIECES: tl.constexpr, EVEN_COLUMNS: tl.constexpr,
+           WIDE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
+           LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr, RESIDUAL_SCALE_ROWS: tl.constexpr):
+    """What `fire` makes of sums [ROWS, COLUMNS] of a group, PIECES of the columns one after the other for the sake of
+    registers."""
+    COLUMNS: tl.constexpr = total.shape[1]
+    if PIECES > 1:
+        left, right = tl.split(tl.permute(tl.reshape(total, (total.shape[0], 2, COLUMNS // 2)), (0, 2, 1)))
+        for half in tl.static_range(2):
+            finish(left if half == 0 else right, row, first_column + half * (COLUMNS // 2), group, rows, outputs,
+                   group_outputs, shift_ptr,
+                   out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
+                   levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+                   DTYPE, PIECES // 2, EVEN_COLUMNS,
+                   WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
+        return
+    column = first_column + tl.arange(0, COLUMNS)
+    inside = (row < rows)[:, None]
+    known = column
+    if not EVEN_COLUMNS:
+        inside = inside & (column < group_outputs)[None, :]
+        known = tl.minimum(column, group_outputs - 1)
+    channel = (group * group_outputs + known)[None, :]
+    if shift_ptr is not None:
+        total += tl.load(shift_ptr + channel)
+    fire(total, (row * outputs)[:, None] + (group * group_outputs + column)[None, :], inside, channel, outputs,
+         out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
+         levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+         DTYPE, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
 
 
 class _Unseen(Exception):

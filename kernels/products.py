@@ -2,8 +2,8 @@
 
 An implicit product of matrices: rows are output pixels, columns the output channels of a group, the inner dimension runs over
 the taps of the kernel and the input channels of the group; channels are last in memory. A linear layer is a convolution of
-images of one pixel. Groups of fewer than `DIRECT_BELOW` channels are summed without tensor cores, and products of float32, which
-tensor cores do not have, are left to torch.
+images of one pixel. Groups of fewer than `DIRECT_BELOW` channels are summed without tensor cores, and products of float32,
+which tensor cores do not have, are left to torch.
 """
 
 import functools
@@ -14,7 +14,7 @@ import triton.language as tl
 
 from pcsnn.kernels import direct, epilogue, geometry, library, tiles, tuning
 from pcsnn.kernels.common import contiguous
-from pcsnn.kernels.epilogue import fire
+from pcsnn.kernels.epilogue import finish
 from pcsnn.kernels.geometry import first_tap, within
 from pcsnn.kernels.launch import Launch, run
 from pcsnn.remembered import remembered
@@ -27,40 +27,6 @@ PIECE, WHOLE_PIECE = 16, 32  # sums that a thread searches at a time; whole numb
 PIXELS, TAPS, RUNS = 0, 1, 2  # what a step of the inner dimension is part of: an input pixel that is the output's, a tap, a run
 
 
-@triton.jit
-def _finish(total, row, first_column, group, rows, outputs, group_outputs, shift_ptr,
-            out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-            levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-            DTYPE: tl.constexpr, PIECES: tl.constexpr, EVEN_COLUMNS: tl.constexpr, WIDE: tl.constexpr, LINE: tl.constexpr,
-            STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr,
-            SCALE_ROWS: tl.constexpr, RESIDUAL_SCALE_ROWS: tl.constexpr):
-    """What `fire` makes of sums [ROWS, COLUMNS] of a group, PIECES of the columns one after the other for the sake of
-    registers."""
-    COLUMNS: tl.constexpr = total.shape[1]
-    if PIECES > 1:
-        left, right = tl.split(tl.permute(tl.reshape(total, (total.shape[0], 2, COLUMNS // 2)), (0, 2, 1)))
-        for half in tl.static_range(2):
-            _finish(left if half == 0 else right, row, first_column + half * (COLUMNS // 2), group, rows, outputs, group_outputs,
-                    shift_ptr, out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-                    levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-                    DTYPE, PIECES // 2, EVEN_COLUMNS, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS,
-                    RESIDUAL_SCALE_ROWS)
-        return
-    column = first_column + tl.arange(0, COLUMNS)
-    inside = (row < rows)[:, None]
-    known = column
-    if not EVEN_COLUMNS:
-        inside = inside & (column < group_outputs)[None, :]
-        known = tl.minimum(column, group_outputs - 1)
-    channel = (group * group_outputs + known)[None, :]
-    if shift_ptr is not None:
-        total += tl.load(shift_ptr + channel)
-    fire(total, (row * outputs)[:, None] + (group * group_outputs + column)[None, :], inside, channel, outputs,
-         out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-         levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-         DTYPE, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
-
-
 @triton.jit(do_not_specialize=(*geometry.UNSPECIALISED, *epilogue.UNSPECIALISED, "steps"))
 def product_kernel(counts_ptr, weight_ptr, shift_ptr,
                    rows, inputs, outputs, group_inputs, group_outputs, part_size, steps, row_tiles, column_tiles,
@@ -69,16 +35,17 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
                    levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
                    ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, STAGES: tl.constexpr,
                    MODE: tl.constexpr, PARTS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, RUN: tl.constexpr, PADDED: tl.constexpr,
-                   CHUNKED: tl.constexpr, EVEN_INNER: tl.constexpr, EVEN_COLUMNS: tl.constexpr, LARGE: tl.constexpr, PIECES: tl.constexpr,
+                   CHUNKED: tl.constexpr, EVEN_INNER: tl.constexpr, EVEN_COLUMNS: tl.constexpr, LARGE: tl.constexpr,
+                   PIECES: tl.constexpr,
                    WIDE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr,
                    LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr,
                    RESIDUAL_SCALE_ROWS: tl.constexpr):
     """weight [O, R, S, C / groups], in MODE 2 [O, R, run filled up to steps with zeros].
 
-    MODE: 0, 1 or 2, see above. PARTS: taps or runs, the inner of two loops in one; part_size: elements of a weight for each. RUN: of
-    a run without zeros. PADDED: taps may lie outside the image. CHUNKED: a part takes several steps. EVEN_INNER: steps end where
-    parts do; EVEN_COLUMNS: tiles end where columns do. Rows and columns beyond the last are read as the last one, which
-    costs no mask.
+    MODE: 0, 1 or 2, see above. PARTS: taps or runs, the inner of two loops in one; part_size: elements of a weight for each.
+    RUN: of a run without zeros. PADDED: taps may lie outside the image. CHUNKED: a part takes several steps. EVEN_INNER:
+    steps end where parts do; EVEN_COLUMNS: tiles end where columns do. Rows and columns beyond the last are read as the
+    last one, which costs no mask.
     """
     dtype: tl.constexpr = weight_ptr.dtype.element_ty
     wide: tl.constexpr = tl.int64 if LARGE else tl.int32
@@ -95,7 +62,8 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
     if MODE == 0:
         first = known_row * inputs + group * group_inputs
     else:
-        y, x, first = first_tap(known_row, inputs, height, width, out_plane, out_width, stride_h, stride_w, padding_h, padding_w)
+        y, x, first = first_tap(known_row, inputs, height, width, out_plane, out_width, stride_h, stride_w, padding_h,
+                                padding_w)
         first += group * group_inputs
     if MODE == 2:
         place = (x * inputs)[:, None] + lane[None, :]  # in a row of the image
@@ -131,10 +99,11 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
         if shift_ptr is not None:  # uint8 - 128, of the padding too
             a = (a ^ 128).to(tl.int8, bitcast=True)
         total = tl.dot(a.to(dtype), tl.trans(b), total, out_dtype=total_dtype)
-    _finish(total, row, column_tile * COLUMNS, group, rows, outputs, group_outputs, shift_ptr,
-            out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-            levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-            dtype, PIECES, EVEN_COLUMNS, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
+    finish(total, row, column_tile * COLUMNS, group, rows, outputs, group_outputs, shift_ptr,
+           out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
+           levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+           dtype, PIECES, EVEN_COLUMNS,
+           WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
 
 
 # ---- launch -----------------------------------------------------------------------------------------------------------
@@ -205,7 +174,8 @@ def _product(out, counts, weight, kind, tile, timesteps, computed):
     arguments = dict(weight_ptr=packed, shift_ptr=_shift(weight) if shifted else None,
                      counts_ptr=counts.view(torch.int8) if whole and not shifted else counts,
                      group_inputs=kind.group_inputs, group_outputs=kind.columns, steps=kind.parts * chunks,
-                     part_size=chunks * tile.inner if kind.mode == RUNS else kind.group_inputs, row_tiles=row_tiles, column_tiles=column_tiles)
+                     part_size=chunks * tile.inner if kind.mode == RUNS else kind.group_inputs,
+                     row_tiles=row_tiles, column_tiles=column_tiles)
     # Whole numbers beyond the end of a run meet weights of zero; infinities must not.
     constants = dict(ROWS=tile.rows, COLUMNS=tile.columns, INNER=tile.inner, STAGES=tile.stages, MODE=kind.mode,
                      PARTS=kind.parts, KERNEL_WIDTH=kind.width, RUN=kind.run if kind.mode == RUNS else 0, PADDED=kind.padded,

@@ -52,7 +52,8 @@ def of(itemsize):
 
 
 def candidates(itemsize, inputs):
-    """The tiles for runs of so many inputs: with the longest step that wastes a quarter at most, or the one that wastes least."""
+    """The tiles for runs of so many inputs: of the longest step that wastes a quarter at most, or the one that wastes
+    least."""
     by_inner = TILES[itemsize]
     waste = {inner: triton.cdiv(inputs, inner) * inner / max(inputs, 1) for inner in by_inner}
     return by_inner[next((inner for inner in by_inner if waste[inner] <= 1.25), min(waste, key=waste.get))]

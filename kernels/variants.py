@@ -118,8 +118,8 @@ WEIGHTS = (torch.int8, torch.float16, torch.bfloat16)
 
 
 def product(synapse, dtype, tile, form, timesteps, counts_dtype=torch.uint8):
-    """The fused synapse of that name in `_SYNAPSES` with weights and a tile: channels and outputs fill both; None: without tensor
-    cores."""
+    """The fused synapse of that name in `_SYNAPSES` with weights and a tile: channels and outputs fill both; None: without
+    tensor cores."""
     inputs, outputs, kernel = _SYNAPSES[synapse]
     if tile and synapse in ("linear", "conv2d"):
         inputs, outputs = 2 * tile.inner, 2 * tile.columns
@@ -150,8 +150,8 @@ def product(synapse, dtype, tile, form, timesteps, counts_dtype=torch.uint8):
 
 
 def products_of_every_tile():
-    """Fused synapses: every tile with levels of a line, as networks have them; every form at the largest tile, with all that may
-    stand behind the sum, and every synapse with the form that takes most registers."""
+    """Fused synapses: every tile with levels of a line, as networks have them; every form at the largest tile, with all that
+    may stand behind the sum, and every synapse with the form that takes most registers."""
     found = []
     for dtype in (torch.int8, torch.bfloat16):
         for tile in tiles.of(dtype.itemsize):

@@ -28,7 +28,7 @@ def test_a_failed_build_is_an_error_where_the_kernels_are_required(tmp_path):
 
 
 def run_without_extension(tmp_path, code, **environment):
-    shutil.copytree(ROOT / "pcsnn", tmp_path / "pcsnn", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copytree(ROOT / "pcsnn", tmp_path / "pcsnn", ignore=shutil.ignore_patterns("*.so", "__pycache__", "kernels"))
     shutil.copytree(ROOT / "kernels", tmp_path / "pcsnn" / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
     only_the_copy = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in str(f).lower()]\n"
     return subprocess.run([sys.executable, "-c", only_the_copy + code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path), **environment},

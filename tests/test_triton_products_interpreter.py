@@ -49,7 +49,8 @@ def test_every_form(dtype, form):
 @dtypes
 def test_timesteps_and_saturation(dtype, timesteps):
     generator = torch.Generator().manual_seed(2)
-    for geometry, forms in (("images of pixels", ("line", "near a line", "bisected", "stairs")), ("depthwise", ("line by channel",)),
+    for geometry, forms in (("images of pixels", ("line", "near a line", "bisected", "stairs")),
+                            ("depthwise", ("line by channel",)),
                             ("few channels", ("bisected by channel", "line by channel"))):
         for form in forms:
             made = product_cases.arguments(GEOMETRIES[geometry], FORMS[form], dtype, timesteps, generator)
@@ -72,7 +73,8 @@ def test_number_of_levels_is_not_that_of_incoming_steps(dtype, steps):
 def test_float_inputs(geometry):
     generator = torch.Generator().manual_seed(4)
     for form in ("line", "bisected by channel", "rates by channel", "currents"):
-        check(interpret, product_cases.arguments(GEOMETRIES[geometry], FORMS[form], torch.float16, 16, generator, valued=True), 16)
+        made = product_cases.arguments(GEOMETRIES[geometry], FORMS[form], torch.float16, 16, generator, valued=True)
+        check(interpret, made, 16)
 
 
 @interpreted
@@ -103,7 +105,8 @@ def test_every_tile(dtype):
     generator = torch.Generator().manual_seed(5)
     for tile in tiles.of(dtype.itemsize):
         for geometry in ("images of pixels", "few channels"):
-            check(interpret, product_cases.arguments(GEOMETRIES[geometry], FORMS["stairs"], dtype, 10, generator), 10, tile=tile)
+            made = product_cases.arguments(GEOMETRIES[geometry], FORMS["stairs"], dtype, 10, generator)
+            check(interpret, made, 10, tile=tile)
 
 
 @interpreted
@@ -228,4 +231,5 @@ def test_what_is_made_of_a_weight_is_kept_until_it_is_written_to():
     image, kernel = torch.full((1, 3, 2, 2), 9, dtype=torch.uint8), torch.ones(1, 3, 2, 2, dtype=torch.int8)
     for value in (1, 3):
         kernel.fill_(value)
-        assert kernels.conv2d_fire(image, kernel, None, None, None, None, None, [1, 1], [0, 0], [1, 1], 1, 1, 9).item() == 108 * value
+        sums = kernels.conv2d_fire(image, kernel, None, None, None, None, None, [1, 1], [0, 0], [1, 1], 1, 1, 9)
+        assert sums.item() == 108 * value

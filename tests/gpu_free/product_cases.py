@@ -1,4 +1,4 @@
-"""Layers to try fused synapses on: geometries, forms of what follows the sum, and operands whose sums are exact in any order."""
+"""Layers to try fused synapses on: geometries, forms of what follows the sum, operands whose sums are exact in any order."""
 
 from typing import NamedTuple
 
