@@ -47,8 +47,10 @@ class Launch(NamedTuple):
         if device.type == "cpu":  # the interpreter
             self.kernel[(self.programs,)](**self.arguments, **self.constants)
             return None
+        launch = self.on(*_architecture(device.index))
+        options = launch.options(warp_size(device.index))
         with torch.cuda.device(device):
-            return self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options(warp_size(device.index)))
+            return self.kernel[(self.programs,)](**self.arguments, **launch.constants, **options)
 
 
 @functools.cache
