@@ -213,7 +213,7 @@ _forced = None
 def is_direct(*tensors):
     """Whether nothing but a kernel on a GPU has to hear of an operator on these tensors, or None: nothing traced, no mode, no
     subclass, no gradient. The dispatcher takes longer than a launch."""
-    if torch.compiler.is_compiling() or _forced is not None or not tensors[0].is_cuda:
+    if torch.compiler.is_compiling() or _forced is not None or not getattr(tensors[0], "is_cuda", False):
         return False
     gradients = torch.is_grad_enabled()
     for tensor in tensors:

@@ -350,3 +350,10 @@ def test_shipped_networks_stay_as_accurate(name):
     with torch.no_grad():
         right = {weights: (pcsnn.optimize(snn, weights)(images).argmax(1) == labels).sum().item() for weights in ("float32", "int8")}
     assert abs(right["float32"] - right["int8"]) <= 4
+
+
+def test_fused_layers_refuse_what_is_no_tensor():
+    for weights in WEIGHTS:
+        layer = next(module for module in pcsnn.optimize(wide_snn(), weights).modules() if isinstance(module, SpikingConv2d))
+        with pytest.raises(TypeError, match="expected a tensor, got list"):
+            layer([[1.0]])
