@@ -1,4 +1,4 @@
-"""The launch of a kernel: a value that is run, inspected and tested, and that a GPU is told again without working it out anew."""
+"""The launch of a kernel: a value that is run, inspected and tested, and remembered to be run again."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ class Launch(NamedTuple):
     stages: int | None = None  # loads in flight of a loop with a product; None: there is no such loop
     derived: dict = {}  # argument that is made of a tensor of the launcher's -> (the tensor's name, how)
     amd: dict = {}      # constants that are others on AMD's GPUs
-    registers: dict = {}  # that a thread is to have at most, by compute capability; where there is none, what the compiler likes
+    registers: dict = {}      # that a thread is to have at most, by compute capability, where the compiler is not to choose
     limit: int | None = None  # of them, on the GPU that `on` was told of
 
     def on(self, backend, capability):
@@ -66,7 +66,7 @@ def _architecture(device_index):
 
 
 class _Known:
-    """A launch that has run: it runs again with other tensors of the same kind, without Triton's own checks and bindings."""
+    """A launch that has run, to be run again with tensors of the same kind without Triton's own checks and bindings."""
 
     def __init__(self, launch, compiled, tensors):
         values = launch.arguments | launch.constants
@@ -89,7 +89,8 @@ class _Known:
 
     def operands(self, tensors):
         """(slot of the argument, place among `tensors`, the tensor it is made of, or what is derived from that)."""
-        return [(slot, place, tensors[place] if make is None else make(tensors[place])) for slot, place, make in self._slots]
+        return [(slot, place, tensors[place] if make is None else make(tensors[place]))
+                for slot, place, make in self._slots]
 
     def template(self):
         """All arguments, addresses among them not filled in."""
@@ -105,8 +106,8 @@ class _Known:
 
     def _enqueue(self, arguments):
         compiled = self._compiled
-        self._run(torch._C._cuda_getCurrentRawStream(self._device), compiled.function, compiled.packed_metadata, None, None,
-                  None, *arguments)
+        stream = torch._C._cuda_getCurrentRawStream(self._device)
+        self._run(stream, compiled.function, compiled.packed_metadata, None, None, None, *arguments)
 
 
 _known = {}
@@ -144,7 +145,7 @@ def run(plan, tensors, **facts):
     On a GPU it is planned, and bound to its arguments by Triton, once for tensors of a kind.
 
     Args:
-        plan: makes the Launch; arguments of the kernel that are tensors are NAME_ptr of the tensor NAME, or `derived` from one.
+        plan: makes the Launch; the kernel's argument NAME_ptr is the tensor NAME, or `derived` from one.
         tensors: by name, each a tensor or None.
         facts: all else, hashable; with the kinds of the tensors they determine the launch but for addresses.
     """

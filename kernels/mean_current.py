@@ -32,8 +32,8 @@ def fire_mean_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, scale_ptr, resi
         if residual_scale_ptr is not None:
             branch = branch * load_row(residual_scale_ptr, channel, RESIDUAL_SCALE_ROWS).to(dtype)
         mean = mean + branch
-    groups = search(mean, levels_ptr, line_ptr, channel, channels, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-                    LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, False)
+    groups = search(mean, levels_ptr, line_ptr, channel, channels, timesteps, repeat, distinct, reach, level_stride,
+                    channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, False)
     if scale_ptr is None:
         tl.store(out_ptr + start + offset, (groups * repeat).to(tl.uint8), mask=inside)
     else:

@@ -29,8 +29,9 @@ def fire_spikes_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, amplitude_ptr
             total += tl.load(step_ptr + offset, mask=inside & (tl.full((1, 1), first + later, tl.int32) < timesteps),
                              other=0).to(dtype)
             step_ptr += time_stride
-    silent = timesteps - repeat * search(total, levels_ptr, line_ptr, channel, channels, timesteps, repeat, distinct, reach, level_stride,
-                                         channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, True)
+    groups = search(total, levels_ptr, line_ptr, channel, channels, timesteps, repeat, distinct, reach, level_stride,
+                    channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, True)
+    silent = timesteps - repeat * groups
     spike, silence = spike_values(amplitude_ptr, channel, out_ptr.dtype.element_ty, AMPLITUDE_ROWS)
     out = out_ptr + start
     for step in range(timesteps):
@@ -39,8 +40,8 @@ def fire_spikes_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, amplitude_ptr
 
 
 def _unroll(current, unit):
-    """Steps loaded before they are added: enough bytes in flight, few enough registers at 16 neurons a thread; `unit`: of the rows,
-    whose elements are loaded one by one where they are not aligned."""
+    """Steps loaded before they are added: enough bytes in flight, few enough registers at 16 neurons a thread; `unit`: of
+    the rows, whose elements are loaded one by one where they are not aligned."""
     return min({2: 8, 4: 4, 8: 2}[current.element_size()], 8 if unit >= common.NARROW else 4)
 
 
@@ -59,7 +60,8 @@ def plan(out, current, levels, amplitude, repeat, line=None, reach=0):
     tiles = common.tiles(step, any(tables.values()), _neurons_a_thread(out, current))
     arguments = dict(current_ptr=current, out_ptr=out, amplitude_ptr=amplitude, neurons=step.numel(), time_stride=time_stride,
                      **method.arguments, **tiles.arguments())
-    constants = dict(**method.constants, **tiles.constants(), UNROLL=_unroll(current, tiles.unit), **common.row_constants(amplitude=(amplitude, 1)))
+    constants = dict(**method.constants, **tiles.constants(), UNROLL=_unroll(current, tiles.unit),
+                     **common.row_constants(amplitude=(amplitude, 1)))
     return Launch(fire_spikes_kernel, tiles.programs, arguments, constants, tiles.threads, derived=method.derived)
 
 

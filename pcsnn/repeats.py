@@ -11,7 +11,7 @@ MOST = 64  # kinds of inputs of a layer, after which they are found out anew
 
 
 class _Repeat:
-    """One launch of a layer, its tables and weights bound; it is told where inputs lie, and allocates what it returns."""
+    """One launch of a layer, its tables and weights bound: told where inputs lie, it allocates what it returns."""
 
     def __init__(self, known, tensors, names, out, state):
         order = list(tensors)
@@ -44,7 +44,9 @@ class _Repeat:
 
 
 def _kind(tensor):
-    return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype, tensor.data_ptr() % 16, tensor.device)
+    if tensor is None:
+        return None
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.data_ptr() % 16, tensor.device
 
 
 class Repeats:
@@ -86,8 +88,8 @@ class Repeats:
 
 
 def _state(layer, launches, inputs, out):
-    """(name, tensor, version) of the layer's buffers that the one launch of a call read; None where there were several, or one
-    that read something else, copies of the inputs say."""
+    """(name, tensor, version) of the layer's buffers that the one launch of a call read; None where there were several,
+    or one that read something else, copies of the inputs say."""
     if len(launches) != 1:
         return None
     tensors = dict(launches[0][1])

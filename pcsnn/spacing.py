@@ -38,7 +38,7 @@ def pack(first, step):
 
 
 def spacing(levels):
-    """The Spacing of a table, its line on the device of the table; the table is checked, and again when it has changed."""
+    """The Spacing of a table, its line on the table's device; the table is checked, and again when it has changed."""
     if torch.compiler.is_compiling() or levels.is_meta:
         return UNKNOWN  # values are unknown: bisect, which is right for every ascending table
     return remembered(levels, "spacing", lambda: find_spacing(levels))
@@ -57,7 +57,7 @@ def find_spacing(levels):
 
 
 def _fit(levels):
-    """(first, step, reach) of lines through levels that lie on none, float32 [C]; (None, None, 0) where they do not pay."""
+    """(first, step, reach) of lines through levels that lie on none, float32 [C]; (None, None, 0) where none pays."""
     steps = levels.shape[-1]
     table = levels.detach().to("cpu", torch.float64).reshape(-1, steps)
     if steps < _MIN_FITTED or levels.dtype == torch.int32:
@@ -97,8 +97,8 @@ def probes(reach):
 
 
 def spacing_of(levels, repeat, rates):
-    """The Spacing that an operator gets, with `repeat` as its caller says, or as the levels say where that is None; rates
-    then take m to be 1."""
+    """The Spacing that an operator gets, with `repeat` as its caller says, or as the levels say where that is None;
+    rates then take m to be 1."""
     if repeat is None:
         known = spacing(levels)
         return known if known.repeat <= 1 or not rates else UNKNOWN

@@ -27,7 +27,7 @@ def _kind(value):
 
 
 def once(check, *arguments):
-    """check(*arguments), which looks at no more of tensors than dtype, shape and device, once for each kind of arguments."""
+    """check(*arguments), which looks at dtypes, shapes and devices alone, once for each kind of arguments."""
     if torch.compiler.is_compiling():
         return check(*arguments)
     key = check, *map(_kind, arguments)
@@ -149,11 +149,11 @@ def per_layer_or_channel(name, value, shape, dtypes):
 def level_line(levels):
     """Check that a table [T] or [C, T] ascends; find the line on which its levels lie, if they do (23).
 
-    Returns (m, first, step): every row is T/m levels fma(x - 1, step, first), bit for bit, each m times; float32 [C] or [1], of an
-    int32 table int32 levels first + (x - 1) step. Where they are not so, (0, None, None), and also where a guess from a
-    line could be off by half a step: levels that start far from zero. A row of +inf (2^31 - 1 in whole numbers), a channel
-    that never fires, lies on any line: its first is +inf and its step 1 (2^31 - 1 and 0). Raises ValueError for NaN and for a
-    falling table.
+    Returns (m, first, step): every row is T/m levels fma(x - 1, step, first), bit for bit, each m times; float32 [C] or
+    [1], of an int32 table int32 levels first + (x - 1) step. Where they are not so, (0, None, None), and also where a
+    guess from a line could be off by half a step: levels that start far from zero. A row of +inf (2^31 - 1 in whole
+    numbers), a channel that never fires, lies on any line: its first is +inf and its step 1 (2^31 - 1 and 0). Raises
+    ValueError for NaN and for a falling table.
     """
     whole = levels.dtype == torch.int32
     table = levels.detach().to("cpu", torch.float64).reshape(-1, levels.shape[-1])
@@ -203,7 +203,8 @@ def _line_of(distinct, whole):
         high = (((distinct + up) / 2)[:, 1:] - first[:, None]).div(x).amin(1)
         step, on_line = low, torch.zeros(len(first), dtype=torch.bool)
         for trial in ((low + high) / 2, low, high):
-            for candidate in (trial.float(), *(torch.nextafter(trial.float(), torch.tensor(end)) for end in (-torch.inf, torch.inf))):
+            middle = trial.float()
+            for candidate in (middle, *(torch.nextafter(middle, torch.tensor(end)) for end in (-torch.inf, torch.inf))):
                 fits = (reference.on_line(first.float(), candidate, count) == level).all(1) & ~on_line
                 step, on_line = torch.where(fits, candidate.double(), step), on_line | fits
     usable = on_line & (step > _STEP_RANGE[0]) & (step < _STEP_RANGE[1]) & (first.abs() <= _MAX_START * step)
@@ -211,5 +212,5 @@ def _line_of(distinct, whole):
 
 
 def level_spacing(levels):
-    """Check a table as `level_line` does; how often each of its evenly spaced levels stands in it, or 0 where they are not."""
+    """Check a table as `level_line` does; how often each of its evenly spaced levels stands in it, 0 where they are not."""
     return level_line(levels)[0]

@@ -17,8 +17,9 @@ class _StraightThrough(torch.autograd.Function):
     def forward(ctx, z, threshold, levels, tiny):
         theta = threshold.detach().to(torch.float32).to(torch.float64)  # in a float64 network too, like the neuron's
         first, step = reference.line(theta, levels)
-        out = ops.call("fire_rates", z, reference.on_line(first, step, levels), reference.scale(theta, levels), None, None, 1, 0, 0,
-                       None if tiny else pack(first, step))
+        table, scale = reference.on_line(first, step, levels), reference.scale(theta, levels)
+        line = None if tiny else pack(first, step)
+        out = ops.call("fire_rates", z, table, scale, None, None, 1, 0, 0, line)
         ctx.save_for_backward(z, threshold, out)
         return out
 
