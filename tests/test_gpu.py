@@ -28,10 +28,16 @@ def test_counts_rates_and_spikes(dtype, timesteps, shape):
     scale = torch.rand(shape[1], generator=generator)
     for levels in (functional.levels(1.25, timesteps), functional.levels(theta, timesteps),
                    functional.levels(theta, timesteps, quantization_levels=max(timesteps // 2, 1)),
-                   (functional.levels(1.0, timesteps) ** 3).sort().values):
+                   (functional.levels(1.0, timesteps) ** 3).sort().values,
+                   (functional.levels(theta, timesteps) ** 1.2).sort().values):
         current = cases.near_levels(levels, shape, dtype, generator)
         on_gpu = (current.cuda(), levels.cuda())
-        assert_same(functional.fire_counts(*on_gpu).cpu(), reference.fire_counts(current, levels))
+        by_pixel = current.contiguous(memory_format=torch.channels_last)
+        for laid_out in (current, by_pixel, by_pixel):  # the last one repeats a launch
+            found = functional.fire_counts(laid_out.cuda(), on_gpu[1])
+            assert_same(found.cpu(), reference.fire_counts(current, levels))
+            found = functional.fire_rates(laid_out.cuda(), on_gpu[1], scale.cuda())
+            assert_same(found.cpu(), reference.fire_rates(current, levels, scale))
         assert_same(functional.fire_rates(*on_gpu, scale.cuda(), repeat=0).cpu(), reference.fire_rates(current, levels, scale))
         steps = cases.trains(levels, timesteps, (1, *shape[1:]), dtype, generator)
         assert_same(functional.fire_spikes(steps.cuda(), on_gpu[1]).cpu(), reference.fire_spikes(steps, levels))
@@ -74,15 +80,16 @@ def test_layouts_spike_dtypes_and_amplitudes(dtype, layout):
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("dtype", (torch.int8, torch.float16, torch.bfloat16, torch.float32), ids=name)
 def test_synapses_with_their_neurons(dtype, geometry):
-    """Operands whose sums are exact in any order; the first call of int8 times the tiles."""
+    """Operands whose sums are exact in any order; the second call repeats the launch."""
     generator = torch.Generator().manual_seed(4)
     for i, form in enumerate(FORMS.values()):
         timesteps = product_cases.TIMESTEPS[i % len(product_cases.TIMESTEPS)]
         made = product_cases.arguments(GEOMETRIES[geometry], form, dtype, timesteps, generator)
         expected = reference.conv2d_fire(*made)
         arguments = [value.cuda() if isinstance(value, torch.Tensor) else value for value in made]
+        line, reach = product_cases.searched(made)
         for _ in range(2):
-            found = torch.ops.pcsnn.conv2d_fire(*arguments, timesteps)
+            found = torch.ops.pcsnn.conv2d_fire(*arguments, timesteps, None if line is None else line.cuda(), reach)
             assert_same(found.cpu(), expected.contiguous(memory_format=torch.channels_last))
 
 
