@@ -146,6 +146,12 @@ def test_even_whole_levels_are_counted_by_the_product_itself(monkeypatch):
         if timesteps > 50:
             check(functional.conv2d_fire, counts, weight, uneven, timesteps=127)
             assert asked == [torch.float32]
+        # Even levels of a current, rounded up, lie near a line and not on one.
+        current = functional.levels(torch.rand(8, generator=generator) + 0.5, timesteps)
+        rounded = functional.whole_levels(current, (1.5 + torch.rand(8, generator=generator)) / (9 * timesteps))
+        asked.clear()
+        check(functional.conv2d_fire, counts, weight, rounded, timesteps=127)
+        assert asked == [torch.uint8]
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float32])
@@ -167,6 +173,25 @@ def test_values_as_input():
         check(functional.conv2d_fire, x, weight, levels, bias=bias)
         check(functional.conv2d_fire, x, weight, levels, bias=bias, scale=scale)
         check(functional.linear_fire, x.flatten(1), weights(dtype, (9, 294), generator), levels, bias=bias)
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16), ids=lambda d: str(d)[6:])
+def test_counts_of_the_dtype_of_half_precision_weights(dtype):
+    """As input, as residual and as output they are the counts of uint8."""
+    generator = torch.Generator().manual_seed(9)
+    weight = weights(dtype, (9, 6, 3, 3), generator)
+    counts = rand(generator, 0, 32, 2, 6, 7, 7).to(torch.uint8)
+    levels, bias, scale, residual, worth, _ = operands(dtype, 9, (2, 9, 5, 5), generator)
+    flat = weights(dtype, (9, 294), generator)
+    for call, kernel, x, branch in ((functional.conv2d_fire, weight, counts, residual),
+                                    (functional.linear_fire, flat, counts.flatten(1), residual[:, :, 0, 0])):
+        for table, s in ((levels, None), (levels, scale), (None, scale)):
+            expected = check(call, x, kernel, table, bias=bias, scale=s, residual=branch, residual_scale=worth)
+            given = dict(bias=bias, scale=s, residual=branch.to(dtype), residual_scale=worth)
+            for out in (None, torch.uint8, dtype):
+                found = check(call, x.to(dtype), kernel, table, counts_dtype=out, **given)
+                assert found.dtype == (out or torch.uint8 if table is not None and s is None else dtype)
+                assert torch.equal(found.to(expected.dtype), expected)
 
 
 def test_it_is_the_synapse_and_the_neurons_one_after_the_other():
@@ -217,6 +242,21 @@ def test_sum_pool(kernel, stride, padding):
         for layout in (torch.contiguous_format, torch.channels_last):
             found = check(functional.sum_pool2d, counts.contiguous(memory_format=layout), kernel, stride, padding)
             assert torch.equal(found.long(), expected) and found.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16), ids=lambda d: str(d)[6:])
+def test_pools_of_half_precision(dtype):
+    generator = torch.Generator().manual_seed(7)
+    exact = 2048 if dtype == torch.float16 else 256
+    for shape in ((2, 17, 11, 12), (0, 3, 9, 9), (3, 64, 10, 13)):
+        counts = rand(generator, 0, exact, *shape)
+        expected = F.max_pool2d(counts.float(), 3, 2, 1).to(dtype)
+        few = counts // 32 if exact > 256 else counts // 10
+        total = F.avg_pool2d(few.double(), 3, 2, 1, divisor_override=1).to(dtype)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            made = [part.to(dtype).contiguous(memory_format=layout) for part in (counts, few)]
+            assert torch.equal(check(functional.max_pool2d, made[0], 3, 2, 1), expected)
+            assert torch.equal(check(functional.sum_pool2d, made[1], 3, 2, 1), total)
 
 
 def test_whole_levels_are_the_least_sums_that_reach_them():
