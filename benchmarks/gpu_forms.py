@@ -161,8 +161,9 @@ def _bfloat16(forms, batch):
 def as_on_cpu(network, images, host, host_images, sample):
     """Every layer of `network` must fire, for the images `sample` of its batch, what that of `host` does, bit for bit.
 
-    The outputs may be apart by what float32 can do to a head behind the counts: an average of rates, whose terms are not
-    negative, and a linear layer of K products, each summed in an order of its own. Without such a head they are the same.
+    The outputs may be apart by what float32 can do to a head behind the counts: an average of rates, whose terms are
+    not negative, and a linear layer of K products, each summed in an order of its own. Without such a head they are the
+    same.
     """
     heads = [module for module in host.network.modules() if isinstance(module, torch.nn.Linear)]
     read = []

@@ -79,7 +79,7 @@ class Tiles(NamedTuple):
     tile_columns: int
     threads: int
     large: bool  # whether an offset within a tile, or a row, may leave 32 bits
-    vector: int  # neighbours of a thread: the compiler gives it those of the narrowest element, whose wide ones lie apart then
+    vector: int  # neighbours of a thread; else the compiler takes those of the narrowest element, and wide ones lie apart
 
     @property
     def column_tiles(self):
@@ -103,8 +103,8 @@ class Tiles(NamedTuple):
 
 
 def tiles(step, by_channel, neurons_a_thread, vector, threads=THREADS):
-    """The Tiles of the dense `step` [N, C, ...], not empty; fewer neurons a thread, or threads, where there are few of them or
-    their rows are not aligned. vector: neurons that lie side by side in a thread, at most."""
+    """The Tiles of the dense `step` [N, C, ...], not empty; fewer neurons a thread, or threads, where there are few of
+    them or their rows are not aligned. vector: neurons that lie side by side in a thread, at most."""
     neurons = step.numel()
     channels, inner = (step.shape[1], step.stride(1)) if by_channel else (1, neurons)
     axis = -1 if not by_channel else 1 if inner == 1 else 0
@@ -119,8 +119,8 @@ def tiles(step, by_channel, neurons_a_thread, vector, threads=THREADS):
     block = threads * neurons_a_thread
     width = _width(columns, block) if by_channel else block
     height = max(block // width, 1)
-    return Tiles(rows, columns, channels, axis, height, width, threads, max(rows, columns) + height * columns > 2**31,
-                 vector)
+    large = max(rows, columns) + height * columns > 2**31
+    return Tiles(rows, columns, channels, axis, height, width, threads, large, vector)
 
 
 def _width(columns, block):

@@ -65,8 +65,9 @@ def _outputs_last(weight):
 def _columns(outputs):
     """Of a program: a power of two that wastes an eighth at most, or the widest of those that waste least."""
     most = min(triton.next_power_of_2(outputs), COLUMNS)
-    waste = {width: triton.cdiv(outputs, width) * width / outputs for width in (most, most // 2, most // 4) if width >= 1}
-    return next((width for width in waste if waste[width] <= 1.125), min(waste, key=waste.get))
+    widths = [width for width in (most, most // 2, most // 4) if width]
+    waste = {width: triton.cdiv(outputs, width) * width / outputs for width in widths}
+    return next((width for width in widths if waste[width] <= 1.125), min(widths, key=waste.get))
 
 
 def plan(out, counts, weight, groups, behind, behind_constants, derived):
