@@ -14,6 +14,15 @@ MOST = 2**31 - 1  # of a stride, a padding, a dilation or a side
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 
 
+def stored(name, value):
+    """ValueError where a tensor on the CPU has lost its storage, or part of it, since it was made: torch would read beyond."""
+    if isinstance(value, torch.Tensor) and value.numel():
+        last = value.storage_offset() + sum((size - 1) * stride for size, stride in zip(value.shape, value.stride()))
+        if (last + 1) * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{name}: expected a storage of all its elements {tuple(value.shape)}, got "
+                             f"{value.untyped_storage().nbytes()} bytes")
+
+
 def _table(levels, repeat, line, reach):
     """What is said of levels [T] or [C, T] that were checked already."""
     validate.repeat(repeat, levels)
@@ -173,19 +182,17 @@ def linear(counts, weight):
     return (*counts.shape[:-1], weight.shape[0])
 
 
-def geometry(weight, stride, padding, dilation, groups):
-    """What a convolution's own numbers have to be."""
+def kernel(weight, groups):
+    """A convolution's weight, and into how many groups it is to be split."""
     validate.tensor("weight", weight, WEIGHT_DTYPES)
     validate.integer("groups", groups, 1, MOST)
-    _two(1, stride=stride, dilation=dilation)
-    _two(0, padding=padding)
     if weight.dim() != 4 or weight.shape[0] % groups or 0 in weight.shape:
         raise ValueError(f"weight: expected [O, C / groups, R, S] with O a multiple of {groups} groups, got {tuple(weight.shape)}")
 
 
 def convolution(counts, weight, stride, padding, dilation, groups):
-    """Shapes of a convolution; returns that of its result."""
-    geometry(weight, stride, padding, dilation, groups)
+    """Shapes of a convolution whose numbers are pairs in range; returns that of its result."""
+    kernel(weight, groups)
     validate.tensor("counts", counts)
     if counts.dim() != 4 or counts.shape[1] != weight.shape[1] * groups:
         raise ValueError(f"counts: expected [N, {weight.shape[1] * groups}, H, W] for weight {tuple(weight.shape)} in {groups} "
@@ -248,6 +255,8 @@ def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, r
 
 def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
                 timesteps, line=None, reach=0, counts_dtype=None):
+    _two(1, stride=stride, dilation=dilation)
+    _two(0, padding=padding)
     shape = convolution(counts, weight, stride, padding, dilation, groups)
     synapse(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape)
     _neurons(levels, repeat, timesteps, line, reach)

@@ -8,6 +8,7 @@ On processors with AVX2 and no VNNI oneDNN widens every pair of products to 32 b
 adds several pairs in 16 bits first, and takes oneDNN's place where weights and T allow it.
 """
 
+import functools
 import itertools
 import math
 
@@ -267,11 +268,17 @@ def convolution(x, weight, bias, stride, padding, dilation, groups):
     return out
 
 
+@functools.cache
+def _check(name):
+    """The checks of an operator's arguments in csrc/fused.cpp."""
+    return getattr(torch.ops.pcsnn, f"_check_{name}").default
+
+
 def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
                 timesteps, line=None, reach=0, counts_dtype=None):
     """The operator of `pcsnn.ops` for the CPU."""
-    torch.ops.pcsnn._check_conv2d_fire.default(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding,
-                                               dilation, groups, repeat, timesteps, line, reach, counts_dtype)
+    _check("conv2d_fire")(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups,
+                          repeat, timesteps, line, reach, counts_dtype)
     counts = laid_out(counts, torch.channels_last)
     if residual is not None:
         residual = laid_out(residual, torch.channels_last)
@@ -288,8 +295,8 @@ def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, s
 def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line=None, reach=0,
                 counts_dtype=None):
     """The operator of `pcsnn.ops` for the CPU."""
-    torch.ops.pcsnn._check_linear_fire.default(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line,
-                                               reach, counts_dtype)
+    _check("linear_fire")(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach,
+                          counts_dtype)
     shape = (*counts.shape[:-1], len(weight))
     rows = counts.reshape(-1, counts.shape[-1]).contiguous()
     branch = None if residual is None else residual.reshape(-1, len(weight)).contiguous()

@@ -166,6 +166,18 @@ def _checked(name, function):
     return run
 
 
+def _checked_on_cpu(name, function):
+    """The same where torch then reads the tensors' memory."""
+    names = [argument.name for argument in getattr(torch.ops.pcsnn, name).default._schema.arguments]
+    run = _checked(name, function)
+
+    def run_stored(*given):
+        for argument, value in zip(names, given):
+            arguments.stored(argument, value)
+        return run(*given)
+    return run_stored
+
+
 for _name, _fake in _FAKES.items():
     torch.library.register_fake(f"pcsnn::{_name}", _checked(_name, _fake), lib=_library)
 
@@ -202,11 +214,11 @@ if _no_extension:
     if os.environ.get("PCSNN_REQUIRE_EXT") == "1":
         raise ImportError(f"PCSNN_REQUIRE_EXT=1, but {_no_extension}")
     for _name, _function in _REFERENCE.items():
-        _library.impl(_name, _checked(_name, _announced(_function)), "CPU")
+        _library.impl(_name, _checked_on_cpu(_name, _announced(_function)), "CPU")
 else:
     for _name in ("linear_fire", "conv2d_fire"):
         _library.impl(f"_{_name}", getattr(onednn, _name), "CPU")
-    _library.impl("spiking_attention", _checked("spiking_attention", linear_attention.spiking_attention), "CPU")
+    _library.impl("spiking_attention", _checked_on_cpu("spiking_attention", linear_attention.spiking_attention), "CPU")
 
 try:
     from pcsnn import kernels

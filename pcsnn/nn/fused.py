@@ -231,7 +231,7 @@ class _Convolution:
     def _set_geometry(self, stride, padding, dilation, groups):
         self.stride, self.dilation = arguments.pair("stride", stride, 1), arguments.pair("dilation", dilation, 1)
         self.padding, self.groups = arguments.pair("padding", padding, 0), groups
-        arguments.geometry(self.weight, self.stride, self.padding, self.dilation, groups)
+        arguments.kernel(self.weight, groups)
 
     def _geometry(self):
         return dict(stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
