@@ -178,7 +178,8 @@ def test_facts_die_with_their_tensor_and_keep_none_alive():
 WRITTEN_TO = """
 import mmap, sys, torch
 from pcsnn import functional
-memory = mmap.mmap(open(sys.argv[1], "r+b").fileno(), 16 * 16)
+file = open(sys.argv[1], "r+b")
+memory = mmap.mmap(file.fileno(), 16 * 16)
 weight = torch.frombuffer(memory, dtype=torch.int8).view(16, 16)
 for _ in range(2):
     print(functional.linear_fire(torch.ones(1, 16, dtype=torch.uint8), weight, timesteps=1)[0, 0].item(), flush=True)
