@@ -1,6 +1,7 @@
 """The operator set: schemas, fake implementations, and which backend serves which device.
 
-`pcsnn.functional` checks arguments and calls `call`; nothing here checks twice. Backends: "c++" (csrc/, CPU), "triton"
+`pcsnn.functional` checks arguments and calls `call`. Whoever calls `torch.ops.pcsnn` instead, as exported programs do, gets the checks
+of csrc/arguments.h on the CPU and those of `pcsnn.arguments` from all that is Python. Backends: "c++" (csrc/, CPU), "triton"
 (kernels/, CUDA and ROCm; through its interpreter on the CPU in tests), "reference" (plain torch, every device).
 
 Common arguments: `levels` [T] or [C, T] on the mean current; `repeat`: m, how often each level stands in its row (0: as 1);
@@ -18,7 +19,7 @@ import warnings
 
 import torch
 
-from pcsnn import attention_reference, linear_attention, onednn, reference
+from pcsnn import arguments, attention_reference, linear_attention, onednn, reference
 from pcsnn.shapes import convolved, fused_dtype
 
 _FUSED_SCHEMAS = (
@@ -153,8 +154,32 @@ _REFERENCE = dict(fire_counts=_reference_counts, fire_rates=_reference_rates, fi
                   fire_spikes=_reference_spikes, expand_spikes=_reference_expand, linear_fire=_reference_linear,
                   conv2d_fire=_reference_conv2d, max_pool2d=_reference_max_pool, sum_pool2d=_reference_sum_pool,
                   spiking_attention=_reference_attention)
+
+
+def _checked(name, function):
+    """An implementation of an operator for those who call it directly."""
+    check = getattr(arguments, name)
+
+    def run(*given):
+        check(*given)
+        return function(*given)
+    return run
+
+
+def _checked_on_cpu(name, function):
+    """The same where torch then reads the tensors' memory."""
+    names = [argument.name for argument in getattr(torch.ops.pcsnn, name).default._schema.arguments]
+    run = _checked(name, function)
+
+    def run_stored(*given):
+        for argument, value in zip(names, given):
+            arguments.stored(argument, value)
+        return run(*given)
+    return run_stored
+
+
 for _name, _fake in _FAKES.items():
-    torch.library.register_fake(f"pcsnn::{_name}", _fake, lib=_library)
+    torch.library.register_fake(f"pcsnn::{_name}", _checked(_name, _fake), lib=_library)
 
 
 def _load_extension():
@@ -189,11 +214,11 @@ if _no_extension:
     if os.environ.get("PCSNN_REQUIRE_EXT") == "1":
         raise ImportError(f"PCSNN_REQUIRE_EXT=1, but {_no_extension}")
     for _name, _function in _REFERENCE.items():
-        _library.impl(_name, _announced(_function), "CPU")
+        _library.impl(_name, _checked_on_cpu(_name, _announced(_function)), "CPU")
 else:
     for _name in ("linear_fire", "conv2d_fire"):
         _library.impl(f"_{_name}", getattr(onednn, _name), "CPU")
-    _library.impl("spiking_attention", linear_attention.spiking_attention, "CPU")
+    _library.impl("spiking_attention", _checked_on_cpu("spiking_attention", linear_attention.spiking_attention), "CPU")
 
 try:
     from pcsnn import kernels
@@ -203,7 +228,7 @@ except ImportError as error:
     _no_triton = f"Triton does not import: {error}"
 else:
     for _name in _FAKES:
-        _library.impl(_name, getattr(kernels, _name), "CUDA")
+        _library.impl(_name, _checked(_name, getattr(kernels, _name)), "CUDA")
 
 _OPERATORS = {name: getattr(torch.ops.pcsnn, name).default for name in _FAKES}
 _BACKENDS = ("reference", "c++", "triton")

@@ -7,7 +7,7 @@ import torch
 from pcsnn import reference
 
 MAX_TIMESTEPS = 255  # a spike count fits in one byte
-NEVER = 2**31 - 1  # a level in whole numbers that no sum reaches
+NEVER = reference.NEVER
 
 CURRENT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SPIKE_DTYPES = (torch.uint8, torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.float64)

@@ -45,7 +45,7 @@ def data_settings(args, loader, source):
 
 
 def first_images(loader, count, device):
-    """The first `count` images of the data in one tensor [count, ...]; channels-last where it has rows and columns."""
+    """The first `count` images of the data in one tensor [count, ...], laid out as they come: the network's weights say how it is run."""
     parts, left = [], count
     for item in loader:
         images = item if isinstance(item, torch.Tensor) else item[0]
@@ -53,8 +53,7 @@ def first_images(loader, count, device):
         left -= len(parts[-1])
         if left <= 0:
             break
-    images = torch.cat(parts).to(device)
-    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+    return torch.cat(parts).to(device)
 
 
 @torch.no_grad()

@@ -14,10 +14,11 @@ import torch
 
 from pcsnn import models, nn
 from pcsnn.cli.errors import UsageError
+from pcsnn.shapes import image_layout
 
 
 def build(args):
-    """The network that MODEL, --model-args, --levels and --weights name, for evaluation, on --device, channels-last.
+    """The network that MODEL, --model-args, --levels and --weights name, for evaluation, on --device, channels-last where torch runs it so.
 
     Raises:
         UsageError: no such model, arguments it does not take, --levels for a function of the user's own.
@@ -29,7 +30,7 @@ def build(args):
         _load(network, args)
     elif ":" not in args.model:
         print(f"pcsnn: note: no --weights, so {args.model} has random ones", file=sys.stderr)
-    return network.eval().to(args.device, memory_format=torch.channels_last)
+    return network.eval().to(args.device, memory_format=image_layout(network))
 
 
 def _constructor(args):
