@@ -91,7 +91,7 @@ _CONV = dict(in_channels=is_size, out_channels=is_size, kernel_size=_kernel, str
              dilation=_steps, groups=whole(1), bias=is_flag, padding_mode=choice("zeros", "reflect", "replicate", "circular"))
 _TRANSPOSED = {**_CONV, "stride": wholes(1, MOST_STEP, MOST_GROWTH), "padding": _pads, "output_padding": wholes(0, MOST_STEP),
                "padding_mode": choice("zeros")}
-_NORM = dict(num_features=is_size, eps=number, momentum=optional(number), affine=is_flag, track_running_stats=is_flag)
+_NORM = dict(num_features=is_size, eps=number, momentum=optional(number), affine=is_flag, track_running_stats=is_flag, bias=is_flag)
 _POOL = dict(kernel_size=_kernel, stride=optional(_steps), padding=_pads, ceil_mode=is_flag)
 _MEAN = {**_POOL, "count_include_pad": is_flag}
 _DIVIDED = {**_MEAN, "divisor_override": optional(whole(1))}
@@ -109,7 +109,7 @@ _NN = {
     **dict.fromkeys(("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"), _TRANSPOSED),
     **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"), _NORM),
     "SyncBatchNorm": {**_NORM, "process_group": lambda value: value is None},
-    "GroupNorm": dict(num_groups=whole(1), num_channels=is_size, eps=number, affine=is_flag),
+    "GroupNorm": dict(num_groups=whole(1), num_channels=is_size, eps=number, affine=is_flag, bias=is_flag),
     "LayerNorm": dict(normalized_shape=_sizes, eps=number, elementwise_affine=is_flag, bias=is_flag),
     "RMSNorm": dict(normalized_shape=_sizes, eps=optional(number), elementwise_affine=is_flag),
     "LocalResponseNorm": dict(size=whole(1, MOST_STEP), alpha=number, beta=number, k=number),
@@ -131,13 +131,13 @@ _NN = {
     **dict.fromkeys(("ReLU", "ReLU6", "SELU", "SiLU", "Mish", "Hardswish", "Hardsigmoid", "Tanhshrink", "Softsign", "Sigmoid", "Tanh",
                      "LogSigmoid", "Softmax2d", "Identity"), {}),
     "Hardtanh": dict(min_val=number, max_val=number), "LeakyReLU": dict(negative_slope=number),
-    "PReLU": dict(num_parameters=is_size), "RReLU": dict(lower=number, upper=number),
+    "PReLU": dict(num_parameters=is_size, init=number), "RReLU": dict(lower=number, upper=number),
     **dict.fromkeys(("ELU", "CELU"), dict(alpha=number)), "GELU": dict(approximate=choice("none", "tanh")),
     **dict.fromkeys(("Hardshrink", "Softshrink"), dict(lambd=number)), "Softplus": dict(beta=number, threshold=number),
     "Threshold": dict(threshold=number, value=number),
     **dict.fromkeys(("GLU", "Softmax", "Softmin", "LogSoftmax"), _DIM),
     **dict.fromkeys(("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"), dict(p=number)),
-    "CosineSimilarity": dict(dim=whole(-64, 64), eps=number), "PairwiseDistance": dict(norm=number, eps=number, keepdim=is_flag),
+    "CosineSimilarity": dict(dim=whole(-64, 64), eps=number), "PairwiseDistance": dict(p=number, eps=number, keepdim=is_flag),
     "Embedding": dict(num_embeddings=is_size, embedding_dim=is_size, padding_idx=optional(whole(-MOST)), max_norm=optional(number),
                       norm_type=number, scale_grad_by_freq=is_flag, sparse=is_flag),
     "LSTM": {**_RNN, "proj_size": is_size}, "GRU": _RNN, "RNN": {**_RNN, **_NONLINEARITY},

@@ -29,14 +29,22 @@ def plain(module):
     if any(part._forward_hooks or part._backward_hooks for part in module.modules()):
         raise ValueError(f"snn: cannot save {type(module).__name__} with hooks; remove them (handle.remove())")
     if parametrize.is_parametrized(module):
-        module = copy.deepcopy(module)
-        for name in list(module.parametrizations):
-            parametrize.remove_parametrizations(module, name)
+        module = _without_parametrizations(module)
     for hook in module._forward_pre_hooks.values():
         module = _without_hook(copy.deepcopy(module), type(hook))
     if any(part._forward_pre_hooks or "forward" in vars(part) or parametrize.is_parametrized(part) for part in module.modules()):
         raise ValueError(f"snn: cannot save {type(module).__name__} with hooks or a forward of its own inside; remove them")
     return module
+
+
+def _without_parametrizations(module):
+    """Of the class before them, to be read but not run. (torch's own removal changes a class that copies share.)"""
+    found = object.__new__(parametrize.type_before_parametrizations(module))
+    found.__dict__.update(module.__dict__, **{name: dict(getattr(module, name)) for name in ("_parameters", "_buffers", "_modules")})
+    del found._modules["parametrizations"]
+    for name in module.parametrizations:
+        found.register_parameter(name, nn.Parameter(getattr(module, name).detach(), requires_grad=False))
+    return found
 
 
 def _without_hook(module, kind):
@@ -81,6 +89,7 @@ def _shapes(module):
 
 
 _GETTERS = {
+    nn.PairwiseDistance: dict(p=lambda module: module.norm),
     nn.MultiheadAttention: dict(bias=lambda module: module.in_proj_bias is not None,
                                 add_bias_kv=lambda module: module.bias_k is not None),
     nn.TransformerEncoderLayer: dict(
