@@ -62,7 +62,7 @@ normalized_shape num_groups p k embedding_dim padding_idx max_norm scale_grad_by
 dropout_p is_causal scale enable_gqa x1 x2 tensors tensor exponent rounding_mode unbiased correction largest sorted descending stable
 start end step steps length index indices repeats shifts sizes shape start_dim end_dim split_size split_size_or_sections chunks
 sections split_sizes source destination diagonal offset fill_value device layout memory_format non_blocking copy out equal_nan nan
-posinf neginf rtol atol vec1 vec2 mat1 mat2 mat batch1 batch2 tensor1 tensor2 condition mask self a b equation operands
+posinf neginf rtol atol vec1 vec2 mat1 mat2 mat batch1 batch2 tensor1 tensor2 condition mask a b equation operands
 indexing axis axis0 axis1 _stacklevel output_ratio affine base decimals cudnn_enabled dimension x keepdims
 hx src src_mask src_key_padding_mask key_padding_mask need_weights average_attn_weights residual current counts
 """

@@ -1,5 +1,6 @@
 """Whole converted networks in one safetensors file: tensors, and the graph as JSON in its metadata. docs/files.md has the format."""
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -50,7 +51,8 @@ def save(snn, path):
     if snn.max_graphs:
         description["max_graphs"] = snn.max_graphs
     try:  # what load would refuse is refused now
-        _restore(copy.deepcopy(description), dict(tensors))
+        with _plain_context():
+            _restore(copy.deepcopy(description), dict(tensors))
     except ValueError as error:
         raise ValueError(f"snn: cannot save this network: {str(error).removeprefix('path: ')}") from error
     file_container.write(path, {"pcsnn": json.dumps(description)}, tensors)
@@ -76,7 +78,7 @@ def load(path):
         ValueError: it is not a network of this format, was changed since it was saved, or names something that is not allowed.
     """
     path = os.fsdecode(path)
-    with torch.inference_mode(False), torch.no_grad():
+    with _plain_context():
         metadata, tensors = file_container.read(path)
         if "pcsnn" not in metadata:
             raise ValueError(f"path: {path} has no pcsnn network in it, only tensors")
@@ -88,6 +90,13 @@ def load(path):
             raise
         except Exception as error:
             raise ValueError(f"path: {path} holds no complete network: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _plain_context():
+    """The CPU as device of what is made, ordinary tensors, no gradients: whatever is set around a call."""
+    with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
+        yield
 
 
 def _check_format(description, has_checksum):
