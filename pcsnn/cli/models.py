@@ -52,7 +52,7 @@ def _imported(name):
         sys.path.insert(0, os.getcwd())  # as python -m has it; the console script does not
     try:
         found = importlib.import_module(module)
-    except Exception as error:  # whatever the user's module does
+    except (Exception, SystemExit) as error:  # whatever the user's module does
         raise ValueError(f"MODEL: cannot import {module}: {type(error).__name__}: {error}") from error
     for part in path.split("."):
         if not hasattr(found, part):
@@ -75,7 +75,7 @@ def _call(function, args):
         raise UsageError(f"--model-args: {args.model} {error}") from None
     try:
         network = function(**arguments)
-    except Exception as error:  # whatever the user's function does
+    except (Exception, SystemExit) as error:  # whatever the user's function does
         raise ValueError(f"MODEL: {args.model} raised {type(error).__name__}: {error}") from error
     if not isinstance(network, torch.nn.Module):
         raise ValueError(f"MODEL: expected {args.model} to return a torch.nn.Module, got {type(network).__name__}")
