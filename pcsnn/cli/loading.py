@@ -1,9 +1,9 @@
 """What the options say, as objects: the machine set up, the network, the data."""
 
 import torch
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
+from pcsnn.analysis.labelled import is_one_logit, logits_of
 from pcsnn.cli import models
 from pcsnn.cli.images import Prepared, Preparation, open_images
 
@@ -67,10 +67,13 @@ def check_fits(network, loader, option, args):
     except Exception as error:  # whatever the network does
         shape = tuple(images.shape)
         raise ValueError(f"{option}: a batch {shape} does not run through {args.model}: {error}") from error
-    logits = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)), None)
-    if labels is None or logits is None or logits.dim() < 2:
+    try:
+        logits = logits_of(output, args.model, len(images))
+    except ValueError as error:
+        raise ValueError(f"MODEL: {error}") from error
+    if labels is None:
         return
-    source = loader.dataset.source.labels
-    if source.min() < 0 or source.max() >= logits.shape[1]:
-        raise ValueError(f"{option}: expected labels 0..{logits.shape[1] - 1} for {args.model}, whose outputs are "
+    source, classes = loader.dataset.source.labels, 2 if is_one_logit(logits) else logits.shape[1]
+    if source.min() < 0 or source.max() >= classes:
+        raise ValueError(f"{option}: expected labels 0..{classes - 1} for {args.model}, whose outputs are "
                          f"{tuple(logits.shape)}, got {int(source.min())}..{int(source.max())}")

@@ -3,7 +3,7 @@
 import numpy
 
 # None of Pillow's decoders that run other programs
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "WEBP", "PPM", "TIFF")
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "PPM", "TIFF")
 _BYTES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _WHOLE = ("PNG", "PPM")  # formats whose mode "I" has 16 bits
 _BITS, _INTERPRETATION = 258, 262  # tags of TIFF

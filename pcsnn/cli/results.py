@@ -109,7 +109,11 @@ class Results:
         return {row["timesteps"] for row in self.rows}
 
     def append(self, row):
-        """A dict for JSON; it stays whatever happens next. OSError where it cannot be written, ValueError where the file is gone."""
+        """A dict for JSON; it stays whatever happens next.
+
+        Raises:
+            OSError, ValueError: it cannot be written; the file is gone.
+        """
         if not _names(self.path, self._file):
             raise ValueError(f"--output: {self.path} was deleted, or another file took its name, while the sweep ran")
         before, line = os.fstat(self._file).st_size, memoryview(_line(row))
