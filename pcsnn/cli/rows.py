@@ -34,7 +34,7 @@ def _misfit(value, form, name):
         return None if value is None else _misfit(value, form[0], name)
     if isinstance(form, dict):
         if not isinstance(value, dict):
-            return f"{name} is a {type(value).__name__}"
+            return f"{name.rstrip('.')} is a {type(value).__name__}"
         problems = (f"{name}{key} is missing" if key not in value else _misfit(value[key], part, f"{name}{key}.")
                     for key, part in form.items())
     elif isinstance(form, list):
