@@ -31,7 +31,7 @@ def change(module, **values):
     return [mock.patch.object(module, name, value) for name, value in values.items()]
 
 
-def from_maxima(network, places, groups, timesteps, progress):
+def from_maxima(network, places, groups, timesteps, progress, limit):
     """Recorded maxima in place of the least squares."""
     batches = Batches(mini_batches(groups, light.CHUNK), len(groups[0]), groups[0][0].device)
     return METHODS["max"](network, places, batches, timesteps, progress, 0)

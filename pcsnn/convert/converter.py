@@ -5,6 +5,7 @@ import torch
 from pcsnn import collectives, validate
 from pcsnn.convert.canonicalise import canonicalise, fold_batch_norms
 from pcsnn.convert.classify import classify, has_channels, mixed_by_max_pool
+from pcsnn.convert.context import in_own_context
 from pcsnn.convert.methods import METHODS, NEEDS_DATA
 from pcsnn.convert.methods.batches import Batches
 from pcsnn.convert.methods.place import Place, on_host
@@ -14,6 +15,7 @@ from pcsnn.convert.report import Report
 from pcsnn.convert.trace import required_inputs, trace
 
 
+@in_own_context
 def convert(model, timesteps, *, calibration=None, method="auto", strict=True, fold=None, signed=False,
             progress=True, seed=0):
     """A spiking network from a trained one: a parallel neuron at every ReLU, clipped ReLU and QCFS activation.

@@ -42,10 +42,16 @@ class Batches:
             if any(part.is_floating_point() and not part.isfinite().all() for part in batch):
                 raise ValueError(f"{self.name}: expected finite values, got NaN or infinity in batch {count}")
             if all(part.numel() for part in batch):
-                yield tuple(part.to(self.device) for part in batch)
+                yield tuple(_plain(part, self.device) for part in batch)
                 count += 1
         if not count and not self.empty:
             raise ValueError(f"{self.name}: expected at least one batch with data, got none")
+
+
+def _plain(part, device):
+    """A tensor on `device`, without a gradient and none of inference mode."""
+    with torch.inference_mode(False):
+        return part.detach().to(device, copy=part.is_inference())
 
 
 def show(batches, what, progress):

@@ -10,6 +10,7 @@ from pcsnn.convert import operations as ops
 from pcsnn.convert.methods import least_squares, refine, signed
 from pcsnn.convert.methods.batches import dealt, first, mini_batches
 from pcsnn.convert.methods.lockstep import MEMORY, footprint, lockstep
+from pcsnn.convert.methods.precision import largest, single, widened
 
 IMAGES = 1024  # inputs that a calibration takes, from the start of the data, and keeps in memory
 CHUNK = 64
@@ -64,15 +65,18 @@ def _interpolates(node, modules):
     return node.op == "call_function" and node.target in ops.INTERPOLATIONS
 
 
-def _fit_layers(network, places, groups, timesteps, progress):
-    """Settings of all places by least squares on the student's own inputs; corrects the mean of the output (C1)-(C3)."""
+def _fit_layers(network, places, groups, timesteps, progress, limit):
+    """Settings of all places by least squares on the student's own inputs; corrects the mean of the output (C1)-(C3).
+
+    limit: the largest activation that the network's own dtype can hold.
+    """
     by_name = {place.name: place for place in places}
     settings = {place.name: place.own() for place in places if place.lossless(timesteps)}
 
     def choose(node, currents, activations):
         place = by_name[node.target]
         if place.name not in settings:
-            if not all(value.isfinite().all() for value in activations):
+            if not all((value.abs() <= limit).all() and value.isfinite().all() for value in activations):
                 raise ValueError(f"model: {place.name} reaches NaN or infinity on the calibration data")
             fit = signed.fit if place.signed else least_squares.fit
             settings[place.name] = fit(place, currents, activations, timesteps)
@@ -91,15 +95,17 @@ def _fit_layers(network, places, groups, timesteps, progress):
 
 
 def _calibrate(network, places, batches, timesteps, progress, seed, steps, weights):
-    groups = first(batches, IMAGES)
+    groups = single(first(batches, IMAGES))
     refined = steps and not all(place.lossless(timesteps) for place in places)
-    teacher = copy.deepcopy(network) if refined else None
-    outputs = _output_synapses(network)
-    _with_biases(outputs)
-    settings = _fit_layers(network, places, groups, timesteps, progress)
-    if refined:
-        refine.refine(teacher, network, places, settings, groups, timesteps, steps=steps, weights=weights, outputs=outputs,
-                      seed=seed, progress=progress)
+    limit = largest(network)
+    with widened(network):
+        teacher = copy.deepcopy(network) if refined else None
+        outputs = _output_synapses(network)
+        _with_biases(outputs)
+        settings = _fit_layers(network, places, groups, timesteps, progress, limit)
+        if refined:
+            refine.refine(teacher, network, places, settings, groups, timesteps, steps=steps, weights=weights,
+                          outputs=outputs, seed=seed, progress=progress)
     return settings
 
 

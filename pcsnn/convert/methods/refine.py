@@ -191,7 +191,7 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
     total = max(footprint(teacher, tuple(part[:1] for part in group))[1] for group in groups)
     batches = shuffled(groups, int(min(DENSE_BATCH if dense else BATCH, max(8, MEMORY / (3 * total)))), generator)
     averages = None
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():  # data read before may have left a mode switched on
         for step in show_steps(range(steps), "refining", progress):
             batch = _varied(next(batches), generator)
             if weights and torch.rand((), generator=generator) < MIXED:
