@@ -53,7 +53,7 @@ def paper(network, places, batches, timesteps, progress, seed):
     watches = []
     for place in places:
         chosen = settings[place.name]
-        theta = torch.as_tensor(chosen.threshold).to(batches.device)
+        theta = torch.as_tensor(chosen.threshold, device=batches.device)
         neuron = chosen.neuron(place, timesteps).to(batches.device)
         student.set_submodule(place.name, neuron)
         if place.serial:
@@ -80,6 +80,6 @@ def paper(network, places, batches, timesteps, progress, seed):
 
 
 def _shifted(settings, psi, phi):
-    theta = torch.as_tensor(settings.threshold, dtype=torch.float64)
-    amplitude = torch.where(theta == torch.inf, 0.0, theta + phi.to(theta.device))
+    theta = torch.as_tensor(settings.threshold, dtype=torch.float64, device=phi.device)
+    amplitude = torch.where(theta == torch.inf, 0.0, theta + phi)
     return Settings(settings.threshold, psi, amplitude)

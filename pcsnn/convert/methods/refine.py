@@ -35,19 +35,19 @@ class Staircase(nn.Module):
 
     def __init__(self, settings, timesteps, device):
         super().__init__()
-        theta = torch.as_tensor(settings.threshold, dtype=torch.float32).to(device)
-        amplitude = theta if settings.amplitude is None else torch.as_tensor(settings.amplitude).to(theta)
+        theta = torch.as_tensor(settings.threshold, dtype=torch.float32, device=device)
+        amplitude = theta if settings.amplitude is None else torch.as_tensor(settings.amplitude, dtype=theta.dtype, device=device)
         shape = torch.broadcast_shapes(theta.shape, amplitude.shape)
         theta, amplitude = theta.expand(shape), amplitude.expand(shape)
         self.silent = (theta == torch.inf) | (amplitude <= 0)
         self.start = theta.masked_fill(self.silent, 1.0)
-        psi = torch.as_tensor(settings.offset).to(theta).expand(shape)
+        psi = torch.as_tensor(settings.offset, dtype=theta.dtype, device=device).expand(shape)
         self.timesteps, self.out = timesteps, None
         self.log_theta = nn.Parameter(self.start.log())
         self.psi = nn.Parameter(psi.masked_fill(self.silent, 0.0) / self.start * timesteps)
         self.log_gain = nn.Parameter((amplitude.masked_fill(self.silent, 1.0) / self.start).log())
         self.bend = None if settings.bend is None else nn.Parameter(settings.bend.to(theta) * timesteps)
-        self.steps = torch.arange(1, timesteps + 1, device=device) - 0.5
+        self.steps = torch.arange(1, timesteps + 1, device=device, dtype=torch.float32) - 0.5
 
     def _values(self):
         theta = self.log_theta.exp()
@@ -129,7 +129,7 @@ def _own(batch):
 
 def _mean_squares(values, share, device):
     """Mean square of each tensor over all processes; `share`: of the batch that this one has, and no values where 0."""
-    own = [value.square().mean() if share else torch.zeros((), device=device) for value in values]
+    own = [value.square().mean() if share else torch.zeros((), dtype=torch.float32, device=device) for value in values]
     return collectives.means(own, [share] * len(own))
 
 
@@ -139,11 +139,16 @@ def _divergence(learnt, taught):
     return TEMPERATURE**2 * F.kl_div(learnt, taught, reduction="batchmean", log_target=True)
 
 
+def _uniform(generator, *shape):
+    """Random numbers in [0, 1), the same whatever torch's default dtype and device are."""
+    return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
 def _varied(batch, generator):
     """More data, which the float network labels itself: images [N, C, H, W] flipped left to right at random, all of a batch
     shifted by up to an eighth of their size, mirrored at the borders."""
-    flip = torch.rand(len(batch[0]), generator=generator) < 0.5
-    places = torch.rand(2, generator=generator).tolist()
+    flip = _uniform(generator, len(batch[0])) < 0.5
+    places = _uniform(generator, 2).tolist()
     varied = []
     for part in batch:
         if part.dim() == 4 and part.is_floating_point():
@@ -158,8 +163,8 @@ def _varied(batch, generator):
 
 def _mixed(batch, generator):
     """Each input blended with another, which keeps half to all of it: more data still, labelled by the float network."""
-    order = torch.randperm(len(batch[0]), generator=generator)
-    share = 0.5 + 0.5 * torch.rand(len(order), generator=generator)
+    order = torch.randperm(len(batch[0]), generator=generator, device="cpu")
+    share = 0.5 + 0.5 * _uniform(generator, len(order))
     return tuple(part.lerp(part[order.to(part.device)], (1 - share).to(part).view(-1, *[1] * (part.dim() - 1)))
                  if part.is_floating_point() else part for part in batch)
 
@@ -170,7 +175,7 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
     Loss: the divergence of the outputs from the teacher's, and the mean relative squared error of all layers' rates.
     Several processes draw the same batches; each works on its rows, and the gradients are added up.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     device = groups[0][0].device
     staircases = {place.name: StraightThrough(settings[place.name], place, timesteps, device) if place.signed
                   else Staircase(settings[place.name], timesteps, device) for place in places
@@ -185,6 +190,8 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
     biases = [module.bias.requires_grad_(True) for module in outputs]
     changes = _free_weights(network) if weights else []
     parameters = [*levels, *biases, *changes]
+    if not parameters:  # signed neurons, and none of their outputs meets a synapse
+        return
     optimiser = torch.optim.Adam([{"params": levels, "lr": RATE}, {"params": biases, "lr": RATE * scale},
                                   {"params": changes, "lr": WEIGHT_RATE}])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -194,7 +201,7 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
     with torch.inference_mode(False), torch.enable_grad():  # data read before may have left a mode switched on
         for step in show_steps(range(steps), "refining", progress):
             batch = _varied(next(batches), generator)
-            if weights and torch.rand((), generator=generator) < MIXED:
+            if weights and _uniform(generator) < MIXED:
                 batch = _mixed(batch, generator)
             batch, share = _own(batch)
             with torch.no_grad():
