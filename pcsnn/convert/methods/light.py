@@ -7,8 +7,9 @@ from torch.utils._pytree import tree_leaves
 
 from pcsnn import collectives
 from pcsnn.convert import operations as ops
+from pcsnn.convert.inputs import count, rows
 from pcsnn.convert.methods import least_squares, refine, signed
-from pcsnn.convert.methods.batches import dealt, first, mini_batches
+from pcsnn.convert.methods.groups import dealt, first, mini_batches
 from pcsnn.convert.methods.lockstep import MEMORY, footprint, lockstep
 from pcsnn.convert.methods.precision import largest, single, widened
 
@@ -65,10 +66,10 @@ def _interpolates(node, modules):
     return node.op == "call_function" and node.target in ops.INTERPOLATIONS
 
 
-def _fit_layers(network, places, groups, timesteps, progress, limit):
+def _fit_layers(network, places, groups, timesteps, progress, limit, whole):
     """Settings of all places by least squares on the student's own inputs; corrects the mean of the output (C1)-(C3).
 
-    limit: the largest activation that the network's own dtype can hold.
+    limit: the largest activation that the network's own dtype can hold. whole: batches are not cut.
     """
     by_name = {place.name: place for place in places}
     settings = {place.name: place.own() for place in places if place.lossless(timesteps)}
@@ -82,10 +83,11 @@ def _fit_layers(network, places, groups, timesteps, progress, limit):
             settings[place.name] = fit(place, currents, activations, timesteps)
         return settings[place.name].neuron(place, timesteps).to(currents[0])
 
-    peak = max(footprint(network, tuple(part[:1] for part in group))[0] for group in groups)
-    share = min(1.0, MEMORY / (peak * sum(len(group[0]) for group in groups)))
-    some = [tuple(part[:max(1, int(len(part) * share))] for part in group) for group in groups]
-    outputs = lockstep(network, mini_batches(dealt(some), CHUNK), choose, progress)
+    peak = max(footprint(network, group if whole else rows(group, slice(1)))[0] for group in groups)
+    share = min(1.0, MEMORY / (peak * sum(map(count, groups))))
+    some = (groups[:max(1, int(len(groups) * share))] if whole
+            else [rows(group, slice(max(1, int(count(group) * share)))) for group in groups])
+    outputs = lockstep(network, mini_batches(dealt(some), None if whole else CHUNK), choose, progress)
     for place, module in _direct(network).items():
         channel = -1 if isinstance(module, torch.nn.Linear) else 1
         pairs = [[tree_leaves(output)[place] for output in pair] for pair in zip(*outputs)]
@@ -95,17 +97,22 @@ def _fit_layers(network, places, groups, timesteps, progress, limit):
 
 
 def _calibrate(network, places, batches, timesteps, progress, seed, steps, weights):
-    groups = single(first(batches, IMAGES))
+    groups = first(batches, IMAGES)
+    for group in groups:
+        few = group if batches.whole else rows(group, slice(1))
+        with batches.running(few, network, "inputs of this shape"):
+            footprint(network, few)
+    groups = single(groups)
     refined = steps and not all(place.lossless(timesteps) for place in places)
     limit = largest(network)
     with widened(network):
         teacher = copy.deepcopy(network) if refined else None
         outputs = _output_synapses(network)
         _with_biases(outputs)
-        settings = _fit_layers(network, places, groups, timesteps, progress, limit)
+        settings = _fit_layers(network, places, groups, timesteps, progress, limit, batches.whole)
         if refined:
             refine.refine(teacher, network, places, settings, groups, timesteps, steps=steps, weights=weights,
-                          outputs=outputs, seed=seed, progress=progress)
+                          outputs=outputs, seed=seed, progress=progress, whole=batches.whole)
     return settings
 
 
