@@ -11,6 +11,7 @@ import torch
 from pcsnn import arguments, ops, reference, validate
 from pcsnn.attention import spiking_attention
 from pcsnn.fused import conv2d_fire, linear_fire, max_pool2d, sum_pool2d, whole_levels
+from pcsnn.host import on_host
 from pcsnn.signed import signed_levels
 from pcsnn.remembered import remembered
 from pcsnn.spacing import spacing_of
@@ -19,6 +20,7 @@ __all__ = ["conv2d_fire", "expand_spikes", "fire_counts", "fire_rates", "fire_sp
            "signed_levels", "spiking_attention", "sum_pool2d", "whole_levels"]
 
 
+@on_host
 def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=0.0, bend=None):
     """The T ascending levels on the mean current at which the next spike is won (10).
 
@@ -49,7 +51,7 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
     validate.number("shift", shift)
     if quantization_levels is not None:
         validate.integer("quantization_levels", quantization_levels, 1, 2**16)
-    offset = torch.as_tensor(offset, dtype=torch.float64).detach().cpu()
+    offset = torch.as_tensor(offset, dtype=torch.float64, device="cpu").detach()
     if offset.dim() > 1 or not offset.isfinite().all():
         raise ValueError(f"offset: expected finite values, a number or [C], got {offset.tolist()}")
     if theta.dim() and offset.dim() and theta.shape != offset.shape:

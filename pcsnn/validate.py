@@ -80,7 +80,7 @@ def threshold(value, name="threshold"):
     else:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{name}: expected a number or a tensor [C], got {type(value).__name__}")
-        result = torch.tensor(float(value), dtype=torch.float64)
+        result = torch.tensor(float(value), dtype=torch.float64, device="cpu")
     if result.numel() == 0:
         raise ValueError(f"{name}: expected at least one channel, got an empty tensor")
     bad = ~(result > 0)
@@ -197,14 +197,14 @@ def _line_of(distinct, whole):
     else:
         # A level is what its line rounds to if the line passes between the midpoints to its neighbours among float32.
         level = distinct.float()
-        up, down = (torch.nextafter(level, torch.tensor(end)).double() for end in (torch.inf, -torch.inf))
+        up, down = (torch.nextafter(level, torch.tensor(end, dtype=torch.float32)).double() for end in (torch.inf, -torch.inf))
         x = torch.arange(1, count, dtype=torch.float64)
         low = (((distinct + down) / 2)[:, 1:] - first[:, None]).div(x).amax(1)
         high = (((distinct + up) / 2)[:, 1:] - first[:, None]).div(x).amin(1)
         step, on_line = low, torch.zeros(len(first), dtype=torch.bool)
         for trial in ((low + high) / 2, low, high):
             middle = trial.float()
-            for candidate in (middle, *(torch.nextafter(middle, torch.tensor(end)) for end in (-torch.inf, torch.inf))):
+            for candidate in (middle, *(torch.nextafter(middle, torch.tensor(end, dtype=torch.float32)) for end in (-torch.inf, torch.inf))):
                 fits = (reference.on_line(first.float(), candidate, count) == level).all(1) & ~on_line
                 step, on_line = torch.where(fits, candidate.double(), step), on_line | fits
     usable = on_line & (step > _STEP_RANGE[0]) & (step < _STEP_RANGE[1]) & (first.abs() <= _MAX_START * step)

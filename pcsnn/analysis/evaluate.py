@@ -7,8 +7,8 @@ import torch
 from pcsnn import collectives, validate
 from pcsnn.analysis.labelled import Accuracy, Labelled
 from pcsnn.analysis.record import record
+from pcsnn.convert.inputs import required_inputs
 from pcsnn.convert.network import check_converted
-from pcsnn.convert.trace import required_inputs
 
 
 @dataclass

@@ -6,6 +6,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from pcsnn import collectives, distributed
+from pcsnn.convert.inputs import read
 from pcsnn.convert.methods.batches import Batches, show
 
 _REGRESSION = "a regression is measured without labels, by the error of its outputs"
@@ -38,13 +39,12 @@ class Labelled:
     def read(self, what):
         seen = _Seen(self.source)
         batches = Batches(seen, self._inputs, self._device, "data", empty=distributed.size() > 1)
-        for position, inputs in enumerate(show(batches, what, self._progress)):
-            yield inputs, self._label(seen.item, position)
+        with show(batches, what, self._progress) as bar:
+            for position, inputs in enumerate(bar):
+                yield inputs, self._label(seen.item, position)
 
     def _label(self, item, position):
-        if isinstance(item, torch.Tensor):
-            return None
-        behind = item[1:] if isinstance(item[0], (tuple, list)) else item[self._inputs:]
+        behind = read(item, self._inputs)[1]
         label = behind[0] if behind else None
         if label is None:
             return None

@@ -11,10 +11,11 @@ from pcsnn.analysis.watch import watch
 from pcsnn.convert import operations as ops
 from pcsnn.convert.canonicalise import canonicalise, fold_batch_norms
 from pcsnn.convert.classify import classify, has_channels
+from pcsnn.convert.inputs import required_inputs
 from pcsnn.convert.methods.batches import Batches, run_through
 from pcsnn.convert.network import SpikingNetwork, check_unfused
 from pcsnn.convert.table import table
-from pcsnn.convert.trace import required_inputs, trace
+from pcsnn.convert.trace import trace
 from pcsnn.nn import SignedNeuron
 
 

@@ -1,7 +1,7 @@
 """Accuracy, fidelity, error and spikes of a network's conversions at several T."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -155,7 +155,9 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
     network, inputs = float_network(net)
     device = validate.device_of(*network.parameters(), *network.buffers())
     if calibration is not None:
-        calibration = Batches(calibration, inputs, device).source  # a one-shot iterator must serve several conversions
+        understood = Batches(calibration, inputs, device)
+        if isinstance(calibration, Iterator):  # it must serve several conversions
+            calibration = understood.source
     data = Labelled(data, inputs, device, progress)
     collectives.agree("net", net, timesteps, method, calibration is None, ignore, sorted(options.items()))
     result = Sweep(method, _float_accuracy(network, data, ignore))

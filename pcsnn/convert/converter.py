@@ -5,15 +5,19 @@ import torch
 from pcsnn import collectives, validate
 from pcsnn.convert.canonicalise import canonicalise, fold_batch_norms
 from pcsnn.convert.classify import classify, has_channels, mixed_by_max_pool
+from pcsnn.convert.context import in_own_context
+from pcsnn.convert.inputs import required_inputs
 from pcsnn.convert.methods import METHODS, NEEDS_DATA
-from pcsnn.convert.methods.batches import Batches
+from pcsnn.convert.methods.batches import MOST, Batches
+from pcsnn.convert.methods.check import check
 from pcsnn.convert.methods.place import Place, on_host
 from pcsnn.convert.network import SpikingNetwork, describe
 from pcsnn.convert.replace import replace_activations
 from pcsnn.convert.report import Report
-from pcsnn.convert.trace import required_inputs, trace
+from pcsnn.convert.trace import trace
 
 
+@in_own_context
 def convert(model, timesteps, *, calibration=None, method="auto", strict=True, fold=None, signed=False,
             progress=True, seed=0):
     """A spiking network from a trained one: a parallel neuron at every ReLU, clipped ReLU and QCFS activation.
@@ -68,8 +72,10 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
 
     network = trace(model)
     canonicalise(network, signed)
-    batches = None if calibration is None else Batches(calibration, required_inputs(network), device)
     places = _places(network, strict)
+    batches = None if calibration is None else Batches(calibration, required_inputs(network), device, most=MOST)
+    if batches is not None:
+        check(batches, network)
     lossless = all(place.lossless(timesteps) for place in places)
     if method == "auto":
         method = "none" if lossless else "light"

@@ -29,7 +29,7 @@ class IntegrateFire(torch.nn.Module):
         self.shift = float(shift)
         device = validate.device_of(threshold, amplitude)
         self.register_buffer("threshold", validate.threshold(threshold).to(device))
-        self.register_buffer("amplitude", torch.as_tensor(amplitude, dtype=torch.float64).to(device))
+        self.register_buffer("amplitude", torch.as_tensor(amplitude, dtype=torch.float64, device=device))
 
     def forward(self, z):
         theta, amplitude = (reference.per_channel(value.to(z.dtype), z.dim()) for value in (self.threshold, self.amplitude))
