@@ -23,7 +23,7 @@ class Place:
 
     @property
     def quantization_levels(self):
-        return self.activation.levels if isinstance(self.activation, QCFS) else None
+        return self.activation.levels if isinstance(self.activation, (QCFS, IntegrateFire)) else None
 
     @property
     def bound(self):
