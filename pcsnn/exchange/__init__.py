@@ -1,4 +1,4 @@
-"""Networks from and to other software: SpikingJelly, checkpoints of the published QCFS code, NIR; and back to training."""
+"""Networks from and to other software (SpikingJelly, the published QCFS code, NIR), and back to training."""
 
 from pcsnn.exchange.nir import to_nir
 from pcsnn.exchange.nir_reader import read_nir

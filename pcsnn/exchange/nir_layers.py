@@ -238,14 +238,15 @@ def _fire(node, shape, dt, shift):
     for key, expected in (("reset", "subtract"), ("fires", ">=")):
         said = metadata.get(key, expected)
         if (said.decode() if isinstance(said, bytes) else said) != expected:
-            node.refuse(f"{key}: expected {expected!r}, got {said!r}: the count of any other neuron does not follow from "
-                        "the mean current")
+            node.refuse(f"{key}: expected {expected!r}, got {said!r}: the count of any other neuron does not follow "
+                        "from the mean current")
     threshold, resistance = (_spread(node, key, shape) for key in ("v_threshold", "r"))
     if node.fields.get("v_reset") is not None:
         elsewhere = _spread(node, "v_reset", shape)
         if elsewhere.any():
-            node.refuse("v_reset: expected zero, which for a neuron without steps is to lose its threshold with each "
-                        f"spike, got {elsewhere[elsewhere != 0][0]:g}: a hard reset forgets what is above the threshold")
+            node.refuse("v_reset: expected zero, which for a neuron without steps is to lose its threshold with "
+                        f"each spike, got {elsewhere[elsewhere != 0][0]:g}: a hard reset forgets what is above the "
+                        "threshold")
     if not (threshold > 0).all():
         node.refuse(f"v_threshold: expected values above zero, got {threshold.min():g}")
     if not (resistance > 0).all():

@@ -10,8 +10,8 @@ DEEPEST = 32  # graphs within graphs
 def ordered(graph):
     """[(Node, names of its sources)] of a Graph, every source before its readers.
 
-    ValueError, naming nodes, where there is no such order. A graph within it takes the place of its node: its input and its
-    output become nodes that pass on what they get.
+    ValueError, naming nodes, where there is no such order. A graph within it takes the place of its node: its input and
+    its output become nodes that pass on what they get.
     """
     nodes, edges = {}, []
     _flatten(graph, "", nodes, edges, 0)

@@ -19,20 +19,20 @@ def to_qcfs(snn):
         ...                                                         # train net
         snn = pcsnn.convert(net.eval(), 4)                          # computes what net does
 
-    A neuron with one threshold, evenly spaced levels and no calibrated shift or amplitude becomes `pcsnn.nn.QCFS`, any other
-    `pcsnn.nn.DAQCFS`. Where weights alone are to learn, and where neurons have spikes of two signs, train the spiking network
-    itself: snn.requires_grad_(True).
+    A neuron with one threshold, evenly spaced levels and no calibrated shift or amplitude becomes `pcsnn.nn.QCFS`, any
+    other `pcsnn.nn.DAQCFS`. Where weights alone are to learn, and where neurons have spikes of two signs, train the
+    spiking network itself: snn.requires_grad_(True).
 
     Args:
         snn: a SpikingNetwork that `pcsnn.convert` made; it is not changed, and shares nothing with the result.
 
     Returns:
-        torch.fx.GraphModule in evaluation mode, all parameters requiring gradients. In float32 and float64 its outputs are
-        those of `snn` bit for bit; in half precision where no branches are added in front of a neuron.
+        torch.fx.GraphModule in evaluation mode, all parameters requiring gradients. In float32 and float64 its outputs
+        are those of `snn` bit for bit; in half precision where no branches are added in front of a neuron.
 
     Raises:
-        TypeError, ValueError: not a SpikingNetwork; optimised; a neuron with spikes of two signs, or whose spikes are worth less
-            than zero: the message names it.
+        TypeError, ValueError: not a SpikingNetwork; optimised; a neuron with spikes of two signs, or whose spikes are
+            worth less than zero: the message names it.
     """
     check_unfused(snn)
     network = copy.deepcopy(snn.network)
@@ -57,15 +57,17 @@ def to_qcfs(snn):
 
 def _activation(name, neuron):
     if isinstance(neuron, SignedNeuron):
-        raise ValueError(f"snn: {name} has spikes of two signs, and no activation with learned levels; train the spiking network "
-                         "itself, snn.requires_grad_(True)")
+        raise ValueError(f"snn: {name} has spikes of two signs, and no activation with learned levels; train the "
+                         "spiking network itself, snn.requires_grad_(True)")
     if (neuron.amplitude < 0).any():
         raise ValueError(f"snn: a spike of {name} is worth {neuron.amplitude.min().item():g}; expected at least zero")
     repeats = neuron.quantization_levels is not None and neuron.timesteps % neuron.quantization_levels == 0
     levels = neuron.quantization_levels if repeats else neuron.timesteps
     if levels < neuron.timesteps and neuron.bend is not None:
-        raise ValueError(f"snn: {name} has {neuron.timesteps} uneven levels and {levels} of a QCFS activation; expected either")
+        raise ValueError(f"snn: {name} has {neuron.timesteps} uneven levels and {levels} of a QCFS activation; "
+                         "expected either")
+    theta = neuron.threshold
     plain = neuron.bend is None and not neuron.offset.any() and neuron.shift == 0.5
-    if plain and not neuron.threshold.dim() and neuron.threshold < torch.inf and torch.equal(neuron.amplitude, neuron.threshold):
-        return QCFS(levels, neuron.threshold)
-    return DAQCFS(levels, neuron.threshold, offset=neuron.offset, amplitude=neuron.amplitude, bend=neuron.bend, shift=neuron.shift)
+    if plain and torch.equal(neuron.amplitude, theta) and not theta.dim() and theta < torch.inf:
+        return QCFS(levels, theta)
+    return DAQCFS(levels, theta, offset=neuron.offset, amplitude=neuron.amplitude, bend=neuron.bend, shift=neuron.shift)

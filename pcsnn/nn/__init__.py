@@ -1,5 +1,7 @@
-"""Thin modules over the operators. QCFS and DAQCFS, activations that networks are trained with, and the neurons of converted
-networks have a straight-through gradient."""
+"""Thin modules over the operators.
+
+QCFS and DAQCFS, with which networks are trained, and neurons of converted networks have a straight-through gradient.
+"""
 
 from pcsnn.nn.attention import SpikingAttention, TimeAverage
 from pcsnn.nn.counts import CountMaxPool2d, CountSumPool2d, PixelCounts, Rates
@@ -10,6 +12,6 @@ from pcsnn.nn.qcfs import QCFS
 from pcsnn.nn.scale import ChannelScale
 from pcsnn.nn.signed import SignedNeuron
 
-__all__ = ["DAQCFS", "QCFS", "ChannelScale", "CollapsedNeuron", "CountMaxPool2d", "CountSumPool2d", "ParallelSpikingNeuron",
-           "PixelCounts", "Rates", "SignedNeuron", "SpikingAttention", "SpikingConv2d", "SpikingLinear", "SynapticConv2d",
-           "SynapticLinear", "TimeAverage"]
+__all__ = ["DAQCFS", "QCFS", "ChannelScale", "CollapsedNeuron", "CountMaxPool2d", "CountSumPool2d",
+           "ParallelSpikingNeuron", "PixelCounts", "Rates", "SignedNeuron", "SpikingAttention", "SpikingConv2d",
+           "SpikingLinear", "SynapticConv2d", "SynapticLinear", "TimeAverage"]

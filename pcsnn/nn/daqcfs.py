@@ -19,24 +19,24 @@ class _Rounded(torch.autograd.Function):
 
 
 class DAQCFS(torch.nn.Module):
-    """a(z) = A/L * #{x = 1..L : z >= tau_x}, tau_x = (x - shift) theta/L - psi + bend_x theta (15), (C3): QCFS with a shift psi,
-    an amplitude A and levels of its own, all of them learned.
+    """QCFS with a shift psi, an amplitude A and levels of its own, all of them learned (15), (C3).
 
-    What `pcsnn.exchange.to_qcfs` puts in the place of calibrated neurons. It decides by their levels and their operator, so that
-    `pcsnn.convert` at T = L (or, with even levels, a multiple) is bit-exact on the same currents.
+    a(z) = A/L * #{x = 1..L : z >= tau_x}, tau_x = (x - shift) theta/L - psi + bend_x theta. It is what
+    `pcsnn.exchange.to_qcfs` puts in the place of calibrated neurons, and decides by their levels and their operator, so
+    that `pcsnn.convert` at T = L (or, with even levels, a multiple) is bit-exact on the same currents.
 
-    Gradient: straight through, that of the curve through the levels (C4), for z and for the parameters. A channel that never
-    fires stays silent.
+    Gradient: straight through, that of the curve through the levels (C4), for z and for the parameters. A channel that
+    never fires stays silent.
 
     Args:
         levels: L, 1..255.
         threshold: theta > 0, a number or a tensor [C]; +inf never fires.
         offset: psi, added to z; a number or [C].
-        amplitude: A >= 0, what full firing is worth, a number or [C]; None: the threshold. One that training drives below zero
-            counts as zero.
-        bend: what the levels stray from even spacing, [L] or [C, L] in units of the threshold; None: evenly spaced, for good.
-        shift: where even spacing starts, in units of theta/L. The parameters are on the device of the first of threshold,
-            amplitude, offset and bend that is a tensor.
+        amplitude: A >= 0, what full firing is worth, a number or [C]; None: the threshold. One that training drives
+            below zero counts as zero.
+        bend: what the levels stray from even spacing, [L] or [C, L] in units of the threshold; None: evenly spaced.
+        shift: where even spacing starts, in units of theta/L. The parameters are on the device of the first of
+            threshold, amplitude, offset and bend that is a tensor.
 
     Shape: [N, ...] or [N, C, ...] to the same, float32, float16, bfloat16 or float64.
 
@@ -71,18 +71,20 @@ class DAQCFS(torch.nn.Module):
             if value is None:
                 continue
             if value.dim() > most or not value.isfinite().all():
-                raise ValueError(f"{name}: expected finite values, got shape {tuple(value.shape)}, {value.flatten()[:4].tolist()}")
+                raise ValueError(f"{name}: expected finite values, got shape {tuple(value.shape)}, "
+                                 f"{value.flatten()[:4].tolist()}")
         channels = {len(value) for value in (self.threshold, self.offset, self.amplitude) if value.dim()}
         channels |= {len(self.bend)} if self.bend is not None and self.bend.dim() == 2 else set()
         if len(channels) > 1:
-            raise ValueError(f"threshold, offset, amplitude, bend: expected one number of channels, got {sorted(channels)}")
+            raise ValueError("threshold, offset, amplitude, bend: expected one number of channels, got "
+                             f"{sorted(channels)}")
 
     def _table(self):
         """The levels [L] or [C, L] of the neuron, float32, those of a silent channel too, with their gradient."""
-        precise = [value if value is None else value.float().double() for value in (self.threshold, self.offset, self.bend)]
-        theta, offset, bend = precise
-        fixed = [value if value is None else value.detach() for value in precise]
-        exact = reference.levels(fixed[0], self.levels, None, self.shift, fixed[1], fixed[2])
+        theta, offset = (value.float().double() for value in (self.threshold, self.offset))
+        bend = None if self.bend is None else self.bend.float().double()
+        exact = reference.levels(theta.detach(), self.levels, None, self.shift, offset.detach(),
+                                 None if bend is None else bend.detach())
         steps = torch.arange(1, self.levels + 1, dtype=torch.float64, device=theta.device) - self.shift
         formula = steps * theta.unsqueeze(-1) / self.levels - offset.unsqueeze(-1)
         if bend is not None:

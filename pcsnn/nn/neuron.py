@@ -129,8 +129,8 @@ class CollapsedNeuron(_Neuron):
     Shape: mean current [N, ...] (float32, float16, bfloat16, float64) to rates [N, ...]; `residual` is added to the
     current first, in the same pass where shape and dtype are the current's.
 
-    Gradient: for the current and the residual, straight through: that of the curve through the levels (C4). The rates are
-    the same with it and without; threshold, offset and amplitude have none (`pcsnn.exchange.to_qcfs` makes them learn).
+    Gradient: for the current and the residual, straight through: that of the curve through the levels (C4). Rates are
+    the same with it and without; threshold, offset and amplitude have none (`pcsnn.exchange.to_qcfs` lets them learn).
 
     Raises:
         ValueError, TypeError: arguments out of range; a current whose shape or dtype does not fit.
