@@ -60,7 +60,13 @@ def integer(name, value, low, high):
 
 
 def timesteps(value, name="timesteps"):
-    integer(name, value, 1, MAX_TIMESTEPS)
+    try:
+        integer(name, value, 1, MAX_TIMESTEPS)
+    except ValueError as error:
+        if value < 1:
+            raise
+        raise ValueError(f"{error}: a spike count is one byte; at {MAX_TIMESTEPS} rates come in steps of "
+                         f"1/{MAX_TIMESTEPS} of the threshold") from None
 
 
 def number(name, value):
@@ -107,7 +113,8 @@ def no_gradient(**tensors):
         for name, value in tensors.items():
             if value is not None and value.requires_grad:
                 raise RuntimeError(f"{name} requires a gradient, and spiking operations have none: "
-                                   "call them under torch.no_grad(), or train with pcsnn.nn.QCFS")
+                                   "call them under torch.no_grad(); networks learn as pcsnn.convert makes them, "
+                                   "before pcsnn.optimize, or with pcsnn.nn.QCFS")
 
 
 def channels(name, table, shape):

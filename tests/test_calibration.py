@@ -13,13 +13,13 @@ from torch import nn
 
 import pcsnn
 from pcsnn import reference
-from pcsnn.convert.methods import least_squares, refine, transfer
 from pcsnn.convert.inputs import Input
+from pcsnn.convert.methods import least_squares, refine
 from pcsnn.convert.methods.batches import Batches
 from pcsnn.convert.methods.groups import first, mini_batches, shuffled
 from pcsnn.convert.methods.lockstep import footprint, lockstep
 from pcsnn.convert.methods.place import Place
-from pcsnn.nn import QCFS, CollapsedNeuron
+from pcsnn.nn import QCFS, CollapsedNeuron, transfer
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "benchmarks"))
 import data  # noqa: E402

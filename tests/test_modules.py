@@ -243,10 +243,14 @@ class TestNeuronModules:
         empty = x[:, :0] if kind == "parallel" else x[:0]
         assert make(kind)(empty).shape == empty.shape
 
-    def test_no_gradient(self, kind):
+    def test_gradients_are_refused_over_time_and_straight_through_without_it(self, kind):
         x = example(kind).requires_grad_()
-        with pytest.raises(RuntimeError, match="requires a gradient"):
-            make(kind)(x)
+        if kind == "parallel":
+            with pytest.raises(RuntimeError, match="requires a gradient"):
+                make(kind)(x)
+        else:
+            make(kind)(x).sum().backward()
+            assert x.grad.any()
         with torch.no_grad():
             assert not make(kind)(x).requires_grad
 

@@ -97,14 +97,17 @@ class _Watched:
         if not _TENSORS.issuperset(map(type, tensors)):
             return None
         return ([id(module) for children in self._children for module in children.values()],
-                type(self._network).forward, [tensor.data_ptr() for tensor in tensors], _versions(tensors))
+                type(self._network).forward, [tensor.data_ptr() for tensor in tensors], _versions(tensors),
+                any(tensor.requires_grad for tensor in tensors))
 
     def unchanged(self, network):
         return network is self._network and self._now() == self._state
 
     def graphic(self):
-        """Whether graphs can stand for it: nobody hooks onto its modules."""
-        return self._state is not None and not any(self._hooks)
+        """Whether graphs can stand for it: nobody hooks onto its modules or wants a gradient of its parameters."""
+        if self._state is None or any(self._hooks):
+            return False
+        return not (self._state[-1] and torch.is_grad_enabled())
 
 
 def _versions(tensors):

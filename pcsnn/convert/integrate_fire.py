@@ -4,7 +4,7 @@ import collections
 
 import torch
 
-from pcsnn import reference, validate
+from pcsnn import functional, reference, validate
 from pcsnn.nn import ChannelScale
 
 
@@ -12,26 +12,34 @@ class IntegrateFire(torch.nn.Module):
     """The place of a layer of IF neurons with soft reset: `pcsnn.convert` puts a parallel neuron there, thresholds kept.
 
     Under a steady current I that neuron gives the count of serial IF (2), clip(floor((T I + shift theta) / theta), 0, T).
-    Called by itself, as calibration does, it is what the rate tends to as T grows: amplitude * clip(z / theta, 0, 1).
+    Called by itself, as calibration does, it is what the rate tends to as T grows: amplitude * clip(z / theta, 0, 1), or its own
+    staircase.
 
     Args:
         threshold: theta > 0, a number or a tensor [C].
         shift: the potential at first, in units of the threshold: 0 at rest, 0.5 half the threshold.
         amplitude: what a spike is worth, a number or [C]. The place is on the device of the first of threshold and
             amplitude that is a tensor.
+        levels: L, where the neuron has L distinct levels at every T that L divides, as one that came from QCFS (10); None:
+            one for each time-step.
 
     Shape: [N, ...] or [N, C, ...] to the same.
     """
 
-    def __init__(self, threshold, shift=0.0, amplitude=1.0):
+    def __init__(self, threshold, shift=0.0, amplitude=1.0, levels=None):
         super().__init__()
         validate.number("shift", shift)
-        self.shift = float(shift)
+        if levels is not None:
+            validate.timesteps(levels, "levels")
+        self.shift, self.levels = float(shift), levels
         device = validate.device_of(threshold, amplitude)
         self.register_buffer("threshold", validate.threshold(threshold).to(device))
         self.register_buffer("amplitude", torch.as_tensor(amplitude, dtype=torch.float64, device=device))
 
     def forward(self, z):
+        if self.levels is not None:
+            table = functional.levels(self.threshold, self.levels, shift=self.shift)
+            return functional.fire_rates(z, table, (self.amplitude / self.levels).to(torch.float32), repeat=0)
         theta, amplitude = (reference.per_channel(value.to(z.dtype), z.dim()) for value in (self.threshold, self.amplitude))
         return (z / theta).clamp(0, 1) * amplitude
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pcsnn.convert.integrate_fire import IntegrateFire
-from pcsnn.nn import QCFS
+from pcsnn.nn import DAQCFS, QCFS
 
 _RELU_FUNCTIONS = {F.relu, torch.relu}
 _CLAMP_FUNCTIONS = {torch.clamp, torch.clip}
@@ -33,10 +33,11 @@ def _is_number(value):
 
 
 def activation(node, modules):
-    """The activation at a node as a module of its own: nn.ReLU, nn.Hardtanh(0, bound), QCFS, IntegrateFire; else None."""
+    """The activation at a node as a module of its own: nn.ReLU, nn.Hardtanh(0, bound), QCFS, DAQCFS, IntegrateFire; else
+    None."""
     if node.op == "call_module":
         module = modules[node.target]
-        if isinstance(module, (QCFS, IntegrateFire)):
+        if isinstance(module, (QCFS, DAQCFS, IntegrateFire)):
             return module
         if isinstance(module, nn.ReLU6):
             return _clamp(0, 6)

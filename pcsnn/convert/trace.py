@@ -11,7 +11,7 @@ from torch import fx
 from pcsnn.convert import spikingjelly
 from pcsnn.convert.integrate_fire import IntegrateFire, fold_scales
 from pcsnn.convert.time_axis import remove_time
-from pcsnn.nn import QCFS, ChannelScale
+from pcsnn.nn import DAQCFS, QCFS, ChannelScale
 
 _NOT_SOURCE = tuple(f"{pathlib.Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
 
@@ -26,7 +26,7 @@ def _location():
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module, qualified_name):
-        return isinstance(module, (QCFS, IntegrateFire, ChannelScale)) or super().is_leaf_module(module, qualified_name)
+        return isinstance(module, (QCFS, DAQCFS, IntegrateFire, ChannelScale)) or super().is_leaf_module(module, qualified_name)
 
     def create_node(self, *arguments, **named):
         node = super().create_node(*arguments, **named)

@@ -1,7 +1,10 @@
-"""Networks from and to other software: SpikingJelly, checkpoints of the published QCFS code, NIR."""
+"""Networks from and to other software (SpikingJelly, the published QCFS code, NIR), and back to training."""
 
 from pcsnn.exchange.nir import to_nir
+from pcsnn.exchange.nir_reader import read_nir
 from pcsnn.exchange.qcfs import load_qcfs_checkpoint, qcfs_state_dict
 from pcsnn.exchange.spikingjelly import read_spikingjelly, replace_if_nodes
+from pcsnn.exchange.training import to_qcfs
 
-__all__ = ["load_qcfs_checkpoint", "qcfs_state_dict", "read_spikingjelly", "replace_if_nodes", "to_nir"]
+__all__ = ["load_qcfs_checkpoint", "qcfs_state_dict", "read_nir", "read_spikingjelly", "replace_if_nodes", "to_nir",
+           "to_qcfs"]

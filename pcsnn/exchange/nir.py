@@ -14,9 +14,8 @@ from torch import fx
 from pcsnn import validate
 from pcsnn.baselines.rebuild import with_neurons
 from pcsnn.convert.canonicalise import fold_batch_norms
+from pcsnn.exchange.nir_files import package
 from pcsnn.exchange.nir_nodes import Builder
-
-INSTALL = "pip install nir"
 
 
 class _Shapes(fx.Interpreter):
@@ -58,10 +57,7 @@ def to_nir(snn, sample):
     """
     validate.tensor("sample", sample, min_dim=2)
     network = with_neurons(snn, lambda neuron: neuron)
-    try:
-        import nir
-    except ImportError as error:
-        raise ImportError(f"to_nir needs the package nir: {INSTALL}") from error
+    nir = package("to_nir")
     network = copy.deepcopy(network).cpu()
     inputs = [node for node in network.graph.nodes if node.op == "placeholder"]
     if len(inputs) != 1:

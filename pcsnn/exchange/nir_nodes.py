@@ -99,8 +99,9 @@ class Builder:
             name = _name(node)
             kind = "a constant" if node.op == "get_attr" else type(module).__name__ if module else ops.name(node.target)
             where = node.meta.get("location")
-            raise ValueError(f"snn: {name} ({kind}{f', {where}' if where else ''}) has no form in NIR; expected convolutions "
-                             "of one or two dimensions, linear layers on [N, C], average pools, flattening, sums and IF neurons")
+            raise ValueError(f"snn: {name} ({kind}{f', {where}' if where else ''}) has no form in NIR; expected "
+                             "convolutions of one or two dimensions, linear layers on [N, C], average and sum pools, "
+                             "flattening, sums and IF neurons")
         return value
 
     def _add(self, wanted, made, sources):
@@ -135,6 +136,8 @@ class Builder:
             options = [getattr(module, name) if module else argument(node, 1 + place, name, default)
                        for place, (name, default) in enumerate(_POOL_OPTIONS)]
             return self._pool(node, first, shape, *options)
+        if isinstance(module, nn.LPPool2d) or node.target is F.lp_pool2d:
+            return self._sum_pool(node, module, first, shape)
         if isinstance(module, nn.AdaptiveAvgPool2d) or node.target is F.adaptive_avg_pool2d:
             return self._whole_pool(node, first, shape)
         if node.target is torch.mean:
@@ -153,8 +156,11 @@ class Builder:
         if neuron.offset.any():
             self._shift(node, values, neuron.offset)
         sources = self._joined(values)
-        made = self.nir.IF(r=_full(torch.ones_like(theta), shape), v_threshold=_full(theta, shape), metadata={
-            "reset": "subtract", "fires": ">=", "v_initial": _full(theta * neuron.shift, shape)})
+        metadata = {"reset": "subtract", "fires": ">=", "v_initial": _full(theta * neuron.shift, shape),
+                    "shift": neuron.shift}
+        if neuron.quantization_levels is not None:
+            metadata["quantization_levels"] = neuron.quantization_levels
+        made = self.nir.IF(r=_full(torch.ones_like(theta), shape), v_threshold=_full(theta, shape), metadata=metadata)
         spike = neuron.spike
         return Value((self._add(node.target, made, sources),), shape, None if (spike == 1).all() else spike)
 
@@ -217,11 +223,30 @@ class Builder:
         return Value((self._add(name, made, value.sources),), value.shape)
 
     def _pool(self, node, value, shape, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
+        """Average pooling; with a divisor of its own a SumPool2d, and the divisor in the value's scale."""
         padding = np.array(_pair(padding))
-        if len(value.shape) != 3 or ceil_mode or divisor_override is not None or padding.any() and not count_include_pad:
+        padded = padding.any() and not count_include_pad and divisor_override is None
+        if len(value.shape) != 3 or padded or ceil_mode and self._reaches_over(value, shape, kernel, stride, padding):
             return None
-        made = self.nir.AvgPool2d(kernel_size=np.array(_pair(kernel)), stride=np.array(_pair(stride or kernel)), padding=padding)
-        return Value((self._add(_name(node), made, value.sources),), shape, value.scale)
+        kind = self.nir.AvgPool2d if divisor_override is None else self.nir.SumPool2d
+        made = kind(kernel_size=np.array(_pair(kernel)), stride=np.array(_pair(stride or kernel)), padding=padding)
+        pooled = Value((self._add(_name(node), made, value.sources),), shape, value.scale)
+        if divisor_override in (None, 1):
+            return pooled
+        return pooled.times(torch.tensor(1 / divisor_override, dtype=self.dtype))
+
+    @staticmethod
+    def _reaches_over(value, shape, kernel, stride, padding):
+        """Whether rounding sizes up makes windows that end beyond the padded image."""
+        return any((after - 1) * step + taps > before + 2 * pad for before, after, taps, step, pad in zip(
+            value.shape[1:], shape[1:], _pair(kernel), _pair(stride or kernel), padding))
+
+    def _sum_pool(self, node, module, value, shape):
+        """An LPPool2d of norm 1, a sum over each window."""
+        options = (("norm_type", None), ("kernel_size", None), ("stride", None), ("ceil_mode", False))
+        norm, kernel, stride, ceil_mode = (getattr(module, name) if module else argument(node, 1 + place, name, default)
+                                           for place, (name, default) in enumerate(options))
+        return None if norm != 1 else self._pool(node, value, shape, kernel, stride, 0, ceil_mode, True, 1)
 
     def _whole_pool(self, node, value, shape):
         """Adaptive pooling to a size that divides the input's."""

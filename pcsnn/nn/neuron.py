@@ -3,6 +3,7 @@
 import torch
 
 from pcsnn import functional, reference, validate
+from pcsnn.nn import transfer
 from pcsnn.nn.precision import FullPrecisionBuffers
 from pcsnn.spacing import UNKNOWN, Spacing, find_spacing
 
@@ -128,9 +129,11 @@ class CollapsedNeuron(_Neuron):
     Shape: mean current [N, ...] (float32, float16, bfloat16, float64) to rates [N, ...]; `residual` is added to the
     current first, in the same pass where shape and dtype are the current's.
 
+    Gradient: for the current and the residual, straight through: that of the curve through the levels (C4). Rates are
+    the same with it and without; threshold, offset and amplitude have none (`pcsnn.exchange.to_qcfs` lets them learn).
+
     Raises:
         ValueError, TypeError: arguments out of range; a current whose shape or dtype does not fit.
-        RuntimeError: the current requires a gradient.
     """
 
     exact = True  # its counts are those of what the converter made
@@ -172,6 +175,8 @@ class CollapsedNeuron(_Neuron):
 
     def forward(self, current, residual=None):
         """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
+        if transfer.asked_for(current, residual):
+            return transfer.straight_through(current, residual, self.levels[..., ::max(self._repeat, 1)], self.scale)
         current, residual = joined(current, residual)
         return functional.fire_rates(current, self.levels, self.scale, residual, inplace=self.inplace, spacing=self.spacing)
 

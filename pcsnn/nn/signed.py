@@ -1,10 +1,34 @@
 """Spiking neurons whose spikes have two signs, in collapsed networks."""
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from pcsnn import functional, reference, validate
+from pcsnn.nn import transfer
 from pcsnn.nn.neuron import LevelBuffers, joined
-from pcsnn.signed import balance_of, signed_levels
+from pcsnn.signed import activation, balance_of, signed_levels
+
+
+class _StraightThrough(torch.autograd.Function):
+    """A signed neuron with the gradient of its activation between its lowest current and its last level."""
+
+    @staticmethod
+    def forward(ctx, mean, neuron):
+        ctx.neuron = neuron
+        ctx.save_for_backward(mean)
+        return functional.fire_rates(mean, neuron.levels, neuron.scale, turn=neuron.turn, low=neuron.low,
+                                     spacing=neuron.spacing)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        neuron, (mean,) = ctx.neuron, ctx.saved_tensors
+        slope = neuron.slope if neuron.slope is None else reference.per_channel(neuron.slope.to(mean.dtype), mean.dim())
+        with torch.enable_grad():
+            z = mean.detach().requires_grad_()
+            through, = torch.autograd.grad(activation(neuron.kind, z, slope), z, grad)
+        last = reference.per_channel(neuron.levels[..., -1].to(mean.dtype), mean.dim())
+        return torch.where((mean >= neuron.lowest) & (mean <= last), through, 0), None
 
 
 class SignedNeuron(LevelBuffers):
@@ -28,9 +52,10 @@ class SignedNeuron(LevelBuffers):
 
     Shape: mean current [N, ...] or [N, C, ...] (float32, float16, bfloat16, float64) to rates of the same shape and dtype.
 
+    Gradient: for the current, straight through: that of the activation from `lowest` to the last level, 0 beyond.
+
     Raises:
         ValueError, TypeError: arguments out of range; so few time-steps that no level is left above zero.
-        RuntimeError: the current requires a gradient.
     """
 
     exact = True
@@ -81,6 +106,9 @@ class SignedNeuron(LevelBuffers):
 
     def forward(self, current, residual=None):
         """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
+        if transfer.asked_for(current, residual):
+            mean = reference.add_residual(current, residual, None)
+            return _StraightThrough.apply(mean, self).to(current.dtype)
         current, residual = joined(current, residual)
         return functional.fire_rates(current, self.levels, self.scale, residual, inplace=self.inplace, turn=self.turn,
                                      low=self.low, spacing=self.spacing)

@@ -1,12 +1,12 @@
 """The paper's calibration (15), (17): shifts and amplitudes by moving averages of the difference to the float network."""
 
 import copy
+from dataclasses import replace
 
 import torch
 
 from pcsnn import collectives, reference
 from pcsnn.convert.methods.batches import show
-from pcsnn.convert.methods.place import Settings
 from pcsnn.convert.methods.precision import single, widened
 from pcsnn.convert.methods.record import recorded_maxima
 
@@ -57,6 +57,7 @@ def paper(network, places, batches, timesteps, progress, seed):
 
 def _move(network, places, settings, batches, timesteps, progress):
     """Adjust `settings` batch by batch."""
+    own = dict(settings)
     teacher, student = copy.deepcopy(network), copy.deepcopy(network)
     watches = []
     for place in places:
@@ -83,11 +84,13 @@ def _move(network, places, settings, batches, timesteps, progress):
                 name = place.name
                 psi[name] = MOMENTUM * psi[name] + (1 - MOMENTUM) * current
                 phi[name] = MOMENTUM * phi[name] + (1 - MOMENTUM) * rate
-                settings[name] = _shifted(settings[name], psi[name], phi[name])
+                settings[name] = _shifted(own[name], psi[name], phi[name])
                 neuron.adjust(settings[name].offset, settings[name].amplitude)
 
 
 def _shifted(settings, psi, phi):
+    """The settings that a place begins with, shifted by psi, its amplitude by phi."""
     theta = torch.as_tensor(settings.threshold, dtype=torch.float64, device=phi.device)
-    amplitude = torch.where(theta == torch.inf, 0.0, theta + phi)
-    return Settings(settings.threshold, psi, amplitude)
+    worth = theta if settings.amplitude is None else settings.amplitude
+    amplitude = torch.where(theta == torch.inf, 0.0, worth + phi)
+    return replace(settings, offset=settings.offset + psi, amplitude=amplitude)

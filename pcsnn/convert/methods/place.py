@@ -7,7 +7,7 @@ import torch
 from pcsnn.convert.integrate_fire import IntegrateFire
 from pcsnn.convert.places import bound
 from pcsnn.convert.signed_places import signed_kind
-from pcsnn.nn import QCFS, CollapsedNeuron
+from pcsnn.nn import DAQCFS, QCFS, CollapsedNeuron
 
 
 @dataclass
@@ -23,12 +23,12 @@ class Place:
 
     @property
     def quantization_levels(self):
-        return self.activation.levels if isinstance(self.activation, QCFS) else None
+        return self.activation.levels if isinstance(self.activation, (QCFS, DAQCFS, IntegrateFire)) else None
 
     @property
     def bound(self):
         """The learned threshold or the bound of the activation; None for ReLU."""
-        learned = isinstance(self.activation, (QCFS, IntegrateFire))
+        learned = isinstance(self.activation, (QCFS, DAQCFS, IntegrateFire))
         return self.activation.threshold.detach() if learned else bound(self.activation)
 
     @property
@@ -43,12 +43,16 @@ class Place:
 
     def lossless(self, timesteps):
         """Whether its own levels are exact at T = `timesteps`, so that nothing is to be chosen."""
-        return self.serial or self.quantization_levels is not None and timesteps % self.quantization_levels == 0
+        levels = self.quantization_levels
+        uneven = isinstance(self.activation, DAQCFS) and self.activation.bend is not None
+        return self.serial or levels is not None and (timesteps == levels if uneven else timesteps % levels == 0)
 
     def own(self):
         """The Settings that the activation brings with it; it must have a bound."""
         if self.serial:
             return Settings(self.bound, amplitude=self.activation.amplitude, shift=self.activation.shift)
+        if isinstance(self.activation, DAQCFS):
+            return Settings(**self.activation.neuron(), staircase=self.activation.bend is None)
         return Settings(self.bound)
 
     def per_channel(self, value):

@@ -16,7 +16,7 @@ from pcsnn.convert.methods.groups import shuffled
 from pcsnn.convert.methods.lockstep import footprint, per_input
 from pcsnn.convert.methods.place import Settings
 from pcsnn.convert.methods.signed import StraightThrough
-from pcsnn.convert.methods.transfer import staircase
+from pcsnn.nn.transfer import staircase
 
 RATE = 3e-3  # of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to the outputs
 WEIGHT_RATE = 2e-3  # relative to the weights of an output channel

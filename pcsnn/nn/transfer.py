@@ -37,9 +37,8 @@ def gradient(gradient, current, knots, slopes):
 
 class _Staircase(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, current, levels, amplitude):
-        timesteps = levels.shape[-1]
-        out = functional.fire_rates(current, levels, amplitude / timesteps, repeat=0)
+    def forward(ctx, current, levels, amplitude, scale):
+        out = functional.fire_rates(current, levels, scale, repeat=0)
         ctx.save_for_backward(current, levels, amplitude, out)
         return out
 
@@ -65,9 +64,28 @@ class _Staircase(torch.autograd.Function):
         worth = grad * out
         dims = [d for d in range(grad.dim()) if d != 1] if amplitude.dim() else list(range(grad.dim()))
         to_amplitude = worth.sum(dims) / torch.where(amplitude == 0, 1, amplitude)
-        return to_current, to_levels.to(levels.dtype), to_amplitude
+        return to_current, to_levels.to(levels.dtype), to_amplitude, None
 
 
 def staircase(current, levels, amplitude):
     """Rates amplitude * k / T of a current [N, C, ...] with gradients for all three; levels [T] or [C, T], finite."""
-    return _Staircase.apply(current, levels, amplitude)
+    return _Staircase.apply(current, levels, amplitude, amplitude.detach() / levels.shape[-1])
+
+
+def straight_through(current, residual, levels, scale):
+    """scale * k of current + residual, as `functional.fire_rates` has it, with the gradient of the curve for both.
+
+    levels [S] or [C, S], each once, +inf for channels that never fire; scale [] or [C].
+    """
+    mean = reference.add_residual(current, residual, None)
+    silent = levels[..., 0] == torch.inf
+    scale = scale.masked_fill(silent, 0.0) if silent.any() else scale
+    shape = torch.broadcast_shapes(levels.shape[:-1], scale.shape)
+    levels = levels.masked_fill(silent.unsqueeze(-1), 0.0).expand(*shape, -1).contiguous()
+    amplitude = (scale * levels.shape[-1]).expand(shape)
+    return _Staircase.apply(mean, levels, amplitude, scale).to(current.dtype)
+
+
+def asked_for(*values):
+    """Whether a gradient is to reach one of the values; the operators name what is no tensor."""
+    return torch.is_grad_enabled() and any(isinstance(value, torch.Tensor) and value.requires_grad for value in values)
