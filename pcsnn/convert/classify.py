@@ -9,9 +9,13 @@ import torch.nn.functional as F
 from torch import fx
 
 from pcsnn.convert import operations as ops
+from pcsnn.convert.advice import advice
 from pcsnn.convert.attention import is_product, origin
 from pcsnn.convert.canonicalise import is_max_pool
-from pcsnn.convert.places import argument
+from pcsnn.convert.casts import rounding
+from pcsnn.convert.channels import compared_by
+from pcsnn.convert.heads import HEADS, behind_all_neurons
+from pcsnn.convert.places import argument, worth
 from pcsnn.convert.report import Row
 from pcsnn.convert.signed_places import rises_only
 
@@ -50,6 +54,8 @@ def _dynamic(node):
 class _Classifier:
     def __init__(self, network):
         self.modules = dict(network.named_modules())
+        self.network = network
+        self.tail = behind_all_neurons(network)
         self.rows = []
         self.problems = []
 
@@ -106,9 +112,14 @@ class _Classifier:
             return Signal.CONSTANT  # a function of the input alone, the same at every time-step
         if is_max_pool(node, self.modules):
             return self._max_pool(node, name, highest)
+        if function is torch.maximum:
+            return self._max_pool(node, name, highest)
+        if method in ops.CASTS:
+            rounds = rounding(node, self.network)
+            return self._analog(node, rounds) if rounds else highest
         if function in ops.MOVING_FUNCTIONS or method in ops.MOVING_METHODS or (
                 function is builtins.getattr and node.args[1] in ops.MOVING_ATTRIBUTES):
-            if function in (torch.cat, torch.concat, torch.concatenate, torch.stack):
+            if function in ops.JOINING_FUNCTIONS:
                 self._row(node, "exact", f"{name} of {len(node.all_input_nodes)}")
             return self._moving(highest, argument(node, 3, "value", 0) if function is F.pad else 0)
         if function in ops.INTERPOLATIONS:
@@ -161,20 +172,35 @@ class _Classifier:
 
     def _max_pool(self, node, name, highest):
         if highest <= Signal.TRAINS:
+            if highest == Signal.TRAINS:
+                places, others = compared_by(node, self.modules)
+                unlike = self._unlike(places, others)
+                if unlike:
+                    return self._analog(node, f"{name} compares {unlike}, worth different values: the maximum of such trains is not "
+                                              "that of their rates; add or average them, or join them as channels")
             what = "spike counts" if highest == Signal.TRAINS else "what is constant over time"
             self._row(node, "exact", f"{name} on {what}")
             return highest
         return self._analog(node, f"{name} of a sum of spike trains is not the sum's maximum over time; put the activation "
                                   "before it, or use average pooling")
 
+    def _unlike(self, places, others):
+        """What a maximum compares whose spikes differ in worth, in words; None where all are worth the same."""
+        names = [_source_name(place) for place in places]
+        if others and places:
+            return f"spikes of {', '.join(names)} with values of {', '.join(map(_source_name, others))}, which do not spike"
+        worths = [worth(self.modules[name]) for name in names]
+        if len(names) > 1 and (None in worths or len(set(worths)) > 1):
+            return f"spikes of several layers ({', '.join(names)})"
+        return None
+
     def _other(self, node, name, highest):
         if highest == Signal.CONSTANT:
             return Signal.CONSTANT
-        advice = ops.ADVICE.get(name, "replace it by ReLU or pcsnn.nn.QCFS")
-        if name in ops.SIGNED:
-            advice = f"convert it with signed=True, or {advice}"
-        return self._analog(node, f"{name} is neither linear nor a ReLU; {advice} and retrain, "
-                                  "or keep it analog, applied to averages over time, with strict=False")
+        if node in self.tail and name in HEADS:
+            self._row(node, "analog", f"{name} behind the last neuron, applied to the averages over time")
+            return Signal.ANALOG
+        return self._analog(node, advice(node, name, self.modules))
 
 
 def classify(network):
@@ -183,60 +209,3 @@ def classify(network):
     for node in network.graph.nodes:
         node.meta["signal"] = classifier.visit(node)
     return classifier.rows, classifier.problems
-
-
-_KEEPS_CHANNELS = (ops.AVERAGE_POOL_FUNCTIONS | ops.MAX_POOL_FUNCTIONS | ops.INTERPOLATIONS | ops.ADDITIONS
-                   | ops.QUOTIENTS | {operator.mul, torch.mul, torch.multiply, F.pad, torch.clone}) - {torch.mean, torch.amax}
-
-
-def has_channels(node, modules):
-    """Whether dimension 1 of a node's value is a channel of fixed size and meaning, so that it may have its own threshold.
-
-    None: only if the value has two dimensions (a linear layer's output has its features last).
-    """
-    if node.op == "call_module":
-        module = modules[node.target]
-        if isinstance(module, torch.nn.Linear):
-            return None
-        if isinstance(module, ops.SYNAPSE_MODULES):
-            return True
-        through = node.meta.get("activation") or isinstance(module, ops.POOL_MODULES + (torch.nn.Upsample,))
-        return has_channels(node.args[0], modules) if through else False
-    if node.op != "call_function":
-        return False
-    if node.target in ops.SYNAPSE_FUNCTIONS:
-        return None if node.target is F.linear else True
-    if node.target in (torch.cat, torch.concat, torch.concatenate) and argument(node, 1, "dim", 0) != 1:
-        return False
-    if node.target is operator.getitem:
-        index = node.args[1]
-        if not (isinstance(index, tuple) and len(index) > 1 and all(isinstance(part, slice) for part in index[:2])):
-            return False
-    elif node.target not in _KEEPS_CHANNELS and node.target not in (torch.cat, torch.concat, torch.concatenate):
-        return False
-    known = [has_channels(source, modules) for source in node.all_input_nodes if source.meta["signal"] > Signal.CONSTANT]
-    return False if not known or False in known else (None if None in known else True)
-
-
-def mixed_by_max_pool(network):
-    """The activations of which a max pool compares several channels: they need one amplitude for all (12)."""
-    modules = dict(network.named_modules())
-    waiting = [pool.args[0] for pool in network.graph.nodes
-               if is_max_pool(pool, modules) and not _pools_within_channels(pool, modules)]
-    mixed = set()
-    while waiting:
-        node = waiting.pop()
-        if node.meta.get("activation"):
-            mixed.add(node)
-        elif node.meta["signal"] == Signal.TRAINS:
-            waiting += node.all_input_nodes
-    return mixed
-
-
-def _pools_within_channels(pool, modules):
-    if pool.target is torch.amax:
-        dims = argument(pool, 1, "dim", ())
-        dims = dims if isinstance(dims, (tuple, list)) else (dims,)
-        if not dims or min(dims) < 2:
-            return False
-    return has_channels(pool.args[0], modules) is True

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pcsnn.convert.forms.modules import ClippedReLU, Staircase
 from pcsnn.convert.integrate_fire import IntegrateFire
 from pcsnn.convert.places import bound
 from pcsnn.convert.signed_places import signed_kind
@@ -14,22 +15,24 @@ from pcsnn.nn import QCFS, CollapsedNeuron
 class Place:
     """Where a neuron will stand: its name, its activation, and whether dimension 1 of its current is a channel.
 
-    `channels` None: only if the current has two dimensions.
+    `channels` None: only if the current has two dimensions. `mixed`: why it is not a channel, in words, where it is none.
     """
 
     name: str
     activation: torch.nn.Module
     channels: bool | None
+    mixed: str = ""
 
     @property
     def quantization_levels(self):
-        return self.activation.levels if isinstance(self.activation, QCFS) else None
+        return self.activation.levels if isinstance(self.activation, (QCFS, Staircase)) else None
 
     @property
     def bound(self):
-        """The learned threshold or the bound of the activation; None for ReLU."""
-        learned = isinstance(self.activation, (QCFS, IntegrateFire))
-        return self.activation.threshold.detach() if learned else bound(self.activation)
+        """The learned threshold or the bound of the activation; None for ReLU, and where bounds by channel are of no channel."""
+        if isinstance(self.activation, ClippedReLU) and self.channels is not True:
+            return None
+        return bound(self.activation)
 
     @property
     def serial(self):
