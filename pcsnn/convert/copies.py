@@ -6,6 +6,7 @@ import types
 import torch
 from torch import nn
 
+from pcsnn.convert.hooks import separate_hooks
 from pcsnn.convert.unwrap import inner, stand_in
 
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType,
@@ -52,10 +53,12 @@ def copied(model, memo=None):
                 wrappers.append(value)
         for wrapper in sorted(wrappers, key=lambda wrapper: len(list(wrapper.modules()))):  # the innermost first
             memo[id(wrapper)] = stand_in(wrapper, copy.deepcopy(inner(wrapper), memo))
-        return copy.deepcopy(model, memo).eval()
+        made = copy.deepcopy(model, memo).eval()
     except Exception as error:
         raise ValueError(f"model: {_culprit(model)} cannot be copied ({type(error).__name__}: {error}); delete it before "
                          "converting, or keep it outside the network") from error
+    separate_hooks(modules_of(made), memo)
+    return made
 
 
 def _culprit(model):

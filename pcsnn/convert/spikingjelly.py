@@ -99,12 +99,13 @@ def _stand_in(name, module, shift):
     return module
 
 
-def read(model, shift=None):
+def read(model, shift=None, memo=None):
     """A copy of a network with all that is of SpikingJelly replaced: layers of torch.nn, ChannelScale, IntegrateFire.
 
     Shared modules stay shared. `shift`: potential at first in units of the threshold; None: that of each node after a reset.
+    memo: as in `copied`.
     """
-    network = _read("", copied(model), shift, {})
+    network = _read("", copied(model, memo), shift, {})
     device = validate.device_of(*model.parameters(), *model.buffers())
     for module in network.modules():
         if isinstance(module, (IntegrateFire, ChannelScale)):  # some are made of numbers

@@ -5,7 +5,8 @@ import types
 from torch import fx
 
 from pcsnn.convert import spikingjelly
-from pcsnn.convert.hooks import refuse_hooks
+from pcsnn.convert.copies import modules_of
+from pcsnn.convert.hooks import drop_hooks, refuse_outer_hooks
 from pcsnn.convert.integrate_fire import fold_scales
 from pcsnn.convert.names import rename_colliding
 from pcsnn.convert.plain_classes import is_plain, make_plain
@@ -24,19 +25,20 @@ def trace(model, shift=None):
     """A GraphModule of a copy of `model` in evaluation mode; every node has meta["location"].
 
     Weights are those that the model computes with, whatever made them (parametrizations, weight_norm, prune); wrappers of
-    several devices and of torch.compile are seen through; layers that forward makes get a name; a layer whose attributes
+    several devices and of torch.compile are seen through; forward hooks are traced like forward; layers that forward makes get a name; a layer whose attributes
     change between two calls becomes two. Networks of SpikingJelly lose their time dimension, and have an IntegrateFire at every
     IF node, whose potential at first is `shift` thresholds, or what a reset of the node makes it.
 
     Raises:
-        ValueError: torch.fx cannot follow the model (control flow that depends on values); it has forward hooks, or is
-            TorchScript; neurons or what is done to time cannot be collapsed.
+        ValueError: torch.fx cannot follow the model (control flow that depends on values); it is TorchScript or
+            exported; neurons or what is done to time cannot be collapsed.
     """
-    refuse_hooks(model)
-    model = unwrapped(model)
+    inside = unwrapped(model)
+    refuse_outer_hooks(model)
+    model = inside
     foreign, memo = spikingjelly.is_spikingjelly(model), {}
     if foreign:
-        source = spikingjelly.read(model, shift)
+        source = spikingjelly.read(model, shift, memo)
         prepare(source)
     else:
         source = prepared(model, memo)
@@ -46,6 +48,8 @@ def trace(model, shift=None):
         graph = tracer.trace(source)
     except Exception as error:
         raise explain(model, error) from error
+    for part in modules_of(source):
+        drop_hooks(part)
     rename_colliding(source, graph)
     for node in graph.nodes:
         if node.op == "call_module" and is_plain(layer := source.get_submodule(node.target)):

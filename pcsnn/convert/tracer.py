@@ -1,6 +1,7 @@
 """Tracing by torch.fx that keeps what fx forgets: settings of a layer at each call, layers made in forward, forwards of one's own."""
 
 import copy
+import functools
 import math
 import os
 import pathlib
@@ -13,7 +14,7 @@ from torch import fx, nn
 from pcsnn.convert import einops_patterns
 from pcsnn.convert.copies import copied, modules_of
 from pcsnn.convert.effective_weights import materialise
-from pcsnn.convert.hooks import drop_hooks, refuse_hooks
+from pcsnn.convert.hooks import with_hooks
 from pcsnn.convert.names import unused_name
 from pcsnn.convert.plain_classes import is_plain, layer_class
 
@@ -30,8 +31,7 @@ def location():
 
 
 def prepared(module, memo=None):
-    """A copy to trace, without hooks, computed weights and gradients; `memo` as in `copied`."""
-    refuse_hooks(module)
+    """A copy to trace, without computed weights and gradients; `memo` as in `copied`."""
     copy_ = copied(module, memo)
     prepare(copy_)
     return copy_
@@ -42,7 +42,6 @@ def prepare(module):
     parts = modules_of(module)
     materialise(parts)
     for part in parts:
-        drop_hooks(part)
         for parameter in part.parameters():
             parameter.requires_grad_(False)
 
@@ -110,10 +109,21 @@ class Tracer(fx.Tracer):
                 return super().call_module(own, forward, args, kwargs)
             with self._own_forward(own, module, path):
                 return super().call_module(own, forward, args, kwargs)
-        settings = _settings(self.root.get_submodule(path), path)
-        result = super().call_module(own, forward, args, kwargs)
-        result.node.meta["settings"] = settings
-        return result
+        own = self.root.get_submodule(path)
+
+        def call(*args, **kwargs):
+            settings = _settings(own, path)
+            result = super(Tracer, self).call_module(own, forward, args, kwargs)
+            result.node.meta["settings"] = settings
+            return result
+
+        return with_hooks(own, call)(*args, **kwargs)
+
+    def create_args_for_root(self, root_fn, is_module, concrete_args=None):
+        function, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        if not (self.root._forward_hooks or self.root._forward_pre_hooks):
+            return function, args
+        return lambda root, *inputs: with_hooks(root, functools.partial(function, root))(*inputs), args
 
     @contextmanager
     def _own_forward(self, own, module, path):
