@@ -63,10 +63,8 @@ def _is_torch(module):
 
 def _dropout(node, name, modules):
     rate = modules[node.target].p if node.op == "call_module" else argument(node, 1, "p", 0.5)
-    training = argument(node, 2, "training", True) if node.op == "call_function" else True
-    cause = "with training=True" if node.kwargs.get("training") is True or len(node.args) > 2 and training is True else "without training="
-    if name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout") and node.op == "call_function":
-        return (f"{name} is called {cause}, so it drops values at random (p = {rate}) in evaluation too; write "
+    if node.op == "call_function":
+        return (f"{name} is called without training=self.training, so it drops values at random (p = {rate}) in evaluation too; write "
                 f"{name}(x, {rate}, training=self.training), which evaluation switches off, {_KEEP}")
     return f"{name} drops values at random in evaluation too (p = {rate}); use nn.Dropout, {_KEEP}"
 
@@ -80,12 +78,3 @@ def _pool(node, name, modules):
         return (f"{name} returns the places of its maxima, and they are read: they depend on values at one time; upsample without them "
                 f"(nn.Upsample, a transposed convolution), {_KEEP}")
     return f"{name} is no average or maximum over fixed windows; use nn.AvgPool2d or nn.MaxPool2d, {_KEEP}"
-
-
-def untraceable(error):
-    """What to do where torch.fx cannot follow a network."""
-    text = str(error)
-    if "cannot be iterated" in text or "Proxy object cannot be iterated" in text:
-        return ("It loops over a tensor whose length tracing does not know: name the parts instead (one, two = x[:, :8], x[:, 8:]), or say how "
-                "many there are (for i in range(2): parts[i])")
-    return "Take control flow that depends on values out of forward, or convert the parts without it"

@@ -226,8 +226,22 @@ def _within_channels(pool, modules):
     return True
 
 
+def _maxima(network, modules):
+    return [node for node in network.graph.nodes if compares(node, modules) and node.meta["signal"] == 2]
+
+
 def mixed_by_max_pool(network):
     """The activations of which a max pool compares several channels: they need one amplitude for all (12)."""
     modules = dict(network.named_modules())
-    return {place for node in network.graph.nodes if compares(node, modules) and node.meta["signal"] == 2
-            for place in compared_by(node, modules)[0]}
+    return {place for pool in _maxima(network, modules) for place in compared_by(pool, modules)[0]}
+
+
+def unequal(network, neurons):
+    """[(max pool, names of layers)] where it compares spikes of neurons that are not worth the same."""
+    modules = dict(network.named_modules())
+    found = []
+    for pool in _maxima(network, modules):
+        names = [place.target for place in compared_by(pool, modules)[0]]
+        if len({neurons[name].spike.item() for name in names if len(names) > 1}) > 1:
+            found.append((pool, names))
+    return found

@@ -51,6 +51,19 @@ def _dynamic(node):
     return sum(operand.meta["signal"] > Signal.CONSTANT for operand in operands)
 
 
+def _holds_parameters(node):
+    """Whether a node's value comes from a parameter or buffer."""
+    waiting, seen = [node], set()
+    while waiting:
+        node = waiting.pop()
+        if node.op == "get_attr":
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting += node.all_input_nodes
+    return False
+
+
 class _Classifier:
     def __init__(self, network):
         self.modules = dict(network.named_modules())
@@ -58,6 +71,7 @@ class _Classifier:
         self.tail = behind_all_neurons(network)
         self.rows = []
         self.problems = []
+        self.data = set()  # nodes that hold values of inputs, not parameters or sizes alone
 
     def _row(self, node, kind, detail):
         self.rows.append(Row(_source_name(node), kind, detail, node.meta.get("location", "")))
@@ -70,7 +84,10 @@ class _Classifier:
     def visit(self, node):
         """The signal of a node; adds its row."""
         if node.op in ("placeholder", "get_attr"):
+            self.data.update([node] if node.op == "placeholder" else [])
             return Signal.CONSTANT
+        if self.data.intersection(node.all_input_nodes) and not self._is_shape(node):
+            self.data.add(node)
         highest = max((source.meta["signal"] for source in node.all_input_nodes), default=Signal.CONSTANT)
         name = _operation(node, self.modules)
         if node.op == "output":
@@ -82,8 +99,16 @@ class _Classifier:
             return self._module(node, name, highest)
         return self._call(node, name, highest)
 
+    def _is_shape(self, node):
+        if node.op == "call_method":
+            return node.target in ops.SHAPE_METHODS
+        return node.op == "call_function" and (node.target in ops.SHAPE_FUNCTIONS or node.target is builtins.getattr
+                                               and node.args[1] in ops.SHAPE_ATTRIBUTES)
+
     def _module(self, node, name, highest):
         module = self.modules[node.target]
+        if isinstance(module, ops.LOOKUPS) and highest == Signal.CONSTANT:
+            return self._synapse(node, name, highest)
         if isinstance(module, ops.SYNAPSE_MODULES):
             if isinstance(module, ops.BATCH_NORMS) and module.running_mean is None:
                 return self._analog(node, "BatchNorm without running statistics divides by those of the batch; "
@@ -103,13 +128,12 @@ class _Classifier:
         function, method = (node.target, None) if node.op == "call_function" else (None, node.target)
         if function in ops.SYNAPSE_FUNCTIONS and _is_constant(argument(node, 1, "weight", None)):
             return self._synapse(node, name, highest)
-        if function is F.batch_norm and argument(node, 5, "training", False) is False and _dynamic(node) <= 1:
+        if function is F.batch_norm and not argument(node, 5, "training", False) and _dynamic(node) <= 1:
             return self._synapse(node, name, highest)
-        if function in ops.SHAPE_FUNCTIONS or method in ops.SHAPE_METHODS or (
-                function is builtins.getattr and node.args[1] in ops.SHAPE_ATTRIBUTES):
+        if self._is_shape(node):
             return Signal.CONSTANT
         if highest == Signal.CONSTANT and function not in ops.AVERAGE_POOL_FUNCTIONS | ops.MAX_POOL_FUNCTIONS:
-            return Signal.CONSTANT  # a function of the input alone, the same at every time-step
+            return self._of_inputs(node, name, function, method)
         if is_max_pool(node, self.modules):
             return self._max_pool(node, name, highest)
         if function is torch.maximum:
@@ -140,6 +164,29 @@ class _Classifier:
             return self._analog(node, f"{name} of two activations: their product over time is not that of their averages; "
                                       "train without the gate, or keep it analog with strict=False")
         return self._other(node, name, highest)
+
+    def _of_inputs(self, node, name, function, method):
+        """What reads only inputs and parameters. A function of the inputs alone is exact, the same at every time-step; with
+        parameters in it, it is a layer, which must be linear."""
+        if node not in self.data:
+            return Signal.CONSTANT
+        learned = any(source not in self.data and _holds_parameters(source) for source in node.all_input_nodes)
+        signal = Signal.STEADY if learned else Signal.CONSTANT
+        if function in ops.LOOKUP_FUNCTIONS:
+            return self._synapse(node, name, Signal.CONSTANT)
+        divided = function in ops.QUOTIENTS and argument(node, 1, "other", None) not in self.data
+        if (divided or function in ops.MOVING_FUNCTIONS | ops.ADDITIONS | ops.LINEAR_FUNCTIONS | ops.INTERPOLATIONS
+                or method in ops.MOVING_METHODS):
+            return signal
+        if function in ops.PRODUCTS and (learned or len(self.data.intersection(node.all_input_nodes)) == 1):
+            if learned:
+                self._row(node, "exact", f"{name} by a constant")
+            return signal
+        library = getattr(function, "__module__", None) or "torch"
+        if learned or name in ops.RANDOM or library.partition(".")[0] not in ("torch", "_operator", "builtins"):
+            return self._other(node, name, Signal.STEADY)
+        self._row(node, "exact", f"{name} of the input alone, the same at every time-step")
+        return Signal.CONSTANT
 
     def _synapse(self, node, detail, highest):
         self._row(node, "synapse", detail)
@@ -195,7 +242,9 @@ class _Classifier:
         return None
 
     def _other(self, node, name, highest):
-        if highest == Signal.CONSTANT:
+        if highest == Signal.CONSTANT and not list(self.modules[node.target].parameters()):
+            if node in self.data:
+                self._row(node, "exact", f"{name} of the input alone, the same at every time-step")
             return Signal.CONSTANT
         if node in self.tail and name in HEADS:
             self._row(node, "analog", f"{name} behind the last neuron, applied to the averages over time")

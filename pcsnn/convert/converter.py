@@ -4,11 +4,13 @@ import torch
 
 from pcsnn import collectives, validate
 from pcsnn.convert.canonicalise import canonicalise, fold_batch_norms
-from pcsnn.convert.classify import classify, has_channels, mixed_by_max_pool
+from pcsnn.convert.channels import Lost, has_channels, layout, mixed_by_max_pool, unequal
+from pcsnn.convert.classify import classify
 from pcsnn.convert.methods import METHODS, NEEDS_DATA
 from pcsnn.convert.methods.batches import Batches
 from pcsnn.convert.methods.place import Place, on_host
 from pcsnn.convert.network import SpikingNetwork, describe
+from pcsnn.convert.places import bound, worth
 from pcsnn.convert.replace import replace_activations
 from pcsnn.convert.report import Report
 from pcsnn.convert.trace import required_inputs, trace
@@ -87,9 +89,11 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
         settings = collectives.from_first({name: on_host(chosen) for name, chosen in settings.items()})
         collectives.like_first(network)
     neurons = {place.name: settings[place.name].neuron(place, timesteps).to(device) for place in places}
+    mixed = {place.name: place.mixed for place in places if method in NEEDS_DATA}
     for row in rows:
         if row.kind == "spiking":
-            row.detail = f"{row.detail}: {describe(neurons[row.name], timesteps)}"
+            row.detail = f"{row.detail}{mixed.get(row.name, '')}: {describe(neurons[row.name], timesteps)}"
+    _check_maxima(network, neurons, rows, method, strict)
     replace_activations(network, neurons)
     double = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None) == torch.float64
     snn = SpikingNetwork(network, Report(method, timesteps, rows))
@@ -104,14 +108,33 @@ def _places(network, strict):
         raise ValueError(f"model: {len(problems)} operation{'s' if len(problems) > 1 else ''} cannot spike:\n{listed}")
     modules = dict(network.named_modules())
     mixed = mixed_by_max_pool(network)
-    uneven = [node.target for node in mixed if getattr(modules[node.target], "amplitude", torch.tensor(0)).dim()]
+    uneven = [node.target for node in mixed if worth(modules[node.target]) is None and bound(modules[node.target]) is not None]
     if uneven:
         raise ValueError(f"model: a max pool compares channels of {', '.join(uneven)} whose spikes are worth different values; "
                          "expected one scale for all")
-    places = [Place(node.target, modules[node.target], node not in mixed and has_channels(node.args[0], modules))
-              for node in network.graph.nodes if node.meta.get("activation")]
+    places = [_place(node, modules, mixed) for node in network.graph.nodes if node.meta.get("activation")]
     if not places:
         raise ValueError("model: nothing was converted: it has no ReLU, clipped ReLU, QCFS or IF activation (signed=True takes "
                          "others), only "
                          + ", ".join(sorted({row.detail for row in rows}) or ["operations without activation"]))
     return places
+
+
+def _place(node, modules, mixed):
+    place = Place(node.target, modules[node.target], node not in mixed and has_channels(node.args[0], modules))
+    if place.channels is not False or place.quantization_levels is not None or place.serial or place.signed:
+        return place
+    lost = layout(node.args[0], modules)
+    why = "a max pool compares its channels" if node in mixed else f"{lost.node.name if lost.node else 'what comes before'} mixes its channels"
+    place.mixed = f", one threshold for the layer since {why}"
+    return place
+
+
+def _check_maxima(network, neurons, rows, method, strict):
+    """Raise (strict), or call analog, where a maximum compares spikes of layers that calibration made worth different values."""
+    for pool, names in unequal(network, neurons):
+        text = f"{pool.name} compares spikes of several layers ({', '.join(names)}), worth different values after method {method!r}"
+        if strict:
+            raise ValueError(f"model: {pool.meta['location'] or pool.name}: {text}; method 'none' leaves them what they have")
+        row = next(row for row in rows if row.name == (pool.target if pool.op == "call_module" else pool.name))
+        row.kind, row.detail = "analog", text

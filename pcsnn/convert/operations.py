@@ -16,6 +16,7 @@ TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTransp
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED_CONVOLUTIONS)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 SYNAPSE_MODULES = (*CONVOLUTIONS, nn.Linear, *BATCH_NORMS)
+LOOKUPS = (nn.Embedding,)
 LINEAR_MODULES = (
     nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
     nn.Upsample, nn.Fold, ChannelScale,
@@ -37,6 +38,9 @@ SYNAPSE_FUNCTIONS = {
     F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear,
     torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
 }
+LOOKUP_FUNCTIONS = {F.embedding, torch.embedding}
+RANDOM = {"rand_like", "randn_like", "randint_like", "bernoulli", "normal", "poisson", "multinomial", "dropout", "alpha_dropout",
+          "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout", "feature_dropout", "rrelu", "gumbel_softmax"}
 AVERAGE_POOL_FUNCTIONS = {
     F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
     torch.avg_pool1d, torch.adaptive_avg_pool1d, torch.mean,

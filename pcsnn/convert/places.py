@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pcsnn.convert.forms.modules import ClippedReLU, Staircase
+from pcsnn.convert.written import ClippedReLU, Staircase
 from pcsnn.convert.integrate_fire import IntegrateFire
 from pcsnn.nn import QCFS
 

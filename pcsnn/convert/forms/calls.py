@@ -16,7 +16,7 @@ _MODULES = {
 _SAME = {
     "subtract": "sub", "multiply": "mul", "truediv": "div", "divide": "div", "true_divide": "div", "negative": "neg", "clip": "clamp",
     "absolute": "abs", "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "special_erf": "erf",
-    "special_expit": "sigmoid", "concat": "cat", "concatenate": "cat",
+    "special_expit": "sigmoid", "concat": "cat", "concatenate": "cat", "_threshold": "threshold",
 }
 _CASTS = {"to", "float", "double", "half", "bfloat16", "type", "type_as"}
 _SAME_VALUES = _CASTS | {"cpu", "cuda", "detach", "contiguous", "clone"}

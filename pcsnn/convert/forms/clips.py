@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from pcsnn.convert.forms.arithmetic import TooLarge, close
 from pcsnn.convert.forms.calls import called, setting, two_operands, without_casts
-from pcsnn.convert.forms.modules import ClippedReLU
+from pcsnn.convert.written import ClippedReLU
 
 _OPEN = torch.tensor(math.inf, dtype=torch.float64)
 _ZERO = torch.zeros((), dtype=torch.float64)

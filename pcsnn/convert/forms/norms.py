@@ -5,6 +5,7 @@ from torch import fx, nn
 
 from pcsnn.convert import operations as ops
 from pcsnn.convert.forms.constants import attribute
+from pcsnn.convert.names import unused_name
 from pcsnn.convert.places import argument
 
 _BY_RANK = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -18,8 +19,6 @@ def _rank(convolution):
 def norms_to_modules(network):
     """F.batch_norm right behind a convolution, on statistics of the network, becomes a module, which can be folded. Changes
     `network`."""
-    from pcsnn.convert.canonicalise import unused_name  # it imports this package
-
     modules = dict(network.named_modules())
     for node in list(network.graph.nodes):
         if node.op != "call_function" or node.target is not F.batch_norm or argument(node, 5, "training", False) is not False:

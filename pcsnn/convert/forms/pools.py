@@ -8,6 +8,7 @@ from torch import nn
 
 from pcsnn.convert import operations as ops
 from pcsnn.convert.forms.calls import called, setting
+from pcsnn.convert.names import unused_name
 
 _AVERAGES = {"lp_pool1d": F.avg_pool1d, "lp_pool2d": F.avg_pool2d, "lp_pool3d": F.avg_pool3d}
 _DIVIDED = {"lp_pool2d": nn.AvgPool2d, "lp_pool3d": nn.AvgPool3d}
@@ -29,8 +30,6 @@ def known_pools(network):
 
 
 def _sum_pool(network, node, modules):
-    from pcsnn.convert.canonicalise import unused_name  # it imports this package
-
     def given(position, name, default=None):
         return setting(node, modules, position, name, default)
 

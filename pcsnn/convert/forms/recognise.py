@@ -9,7 +9,8 @@ from pcsnn.convert.forms.clips import Clips
 from pcsnn.convert.forms.constants import Constants
 from pcsnn.convert.forms.gates import Gates
 from pcsnn.convert.forms.maxima import known_maximum
-from pcsnn.convert.places import activation
+from pcsnn.convert.names import unused_name
+from pcsnn.convert.places import activation, bound
 from pcsnn.convert.signed_places import signed_activation
 
 UNSIGNED_ADVICE = "{} written out; convert it with signed=True, or put a ReLU or pcsnn.nn.QCFS there and retrain"
@@ -30,8 +31,8 @@ def recognise(network, signed):
         place = _replace(network, node, source, module, before, after)
         modules[place.target] = module
 
-    for node in list(network.graph.nodes):
-        if node.op == "output" or not node.users:
+    for node in reversed(list(network.graph.nodes)):  # the whole of a form before its parts
+        if node.op == "output" or not node.users or node._erased:
             continue
         found = staircase(node)
         if found is not None and found.how == "floor":
@@ -45,7 +46,8 @@ def recognise(network, signed):
         clip = clips(node)
         module = None if clip is None else clip.module()
         if module is not None:
-            if activation(node, modules) is None or clip.source is not node.args[0]:
+            own = activation(node, modules)
+            if own is None or type(own) is not type(module) or bound(own) != bound(module):
                 put(node, clip.source, module)
             continue
         if activation(node, modules) is not None or signed_activation(node, modules) is not None:
@@ -74,8 +76,6 @@ def _between(root, source):
 
 def _replace(network, root, source, module, before, after):
     """The node of `module` that stands for `root`, between a scale and a shift on either side."""
-    from pcsnn.convert.canonicalise import unused_name  # it imports this package
-
     floating = [part for part in (*network.parameters(), *network.buffers()) if part.is_floating_point()]
     like = floating[0] if floating else torch.zeros(())
     name = unused_name(network, root.name)

@@ -9,7 +9,7 @@ from pcsnn import validate
 from pcsnn.convert.forms.arithmetic import close
 from pcsnn.convert.forms.calls import called, two_operands, without_casts
 from pcsnn.convert.forms.constants import attribute
-from pcsnn.convert.forms.modules import Staircase
+from pcsnn.convert.written import Staircase
 
 _TOLERANCE = 1e-5
 _STEPS = ("floor", "round")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pcsnn.convert.forms.modules import ClippedReLU, Staircase
+from pcsnn.convert.written import ClippedReLU, Staircase
 from pcsnn.convert.integrate_fire import IntegrateFire
 from pcsnn.convert.places import bound
 from pcsnn.convert.signed_places import signed_kind
