@@ -51,6 +51,14 @@ def two_operands(node):
     return operands if len(operands) == 2 and len(others) == len(node.kwargs) else None
 
 
+def chosen(node):
+    """(mask, value where it is set, value elsewhere) of a call of where; None for any other way to call it."""
+    if len(node.args) != 3 or node.kwargs:
+        return None
+    one, two, other = node.args
+    return (two, one, other) if node.op == "call_method" else (one, two, other)
+
+
 def without_casts(node):
     """What a node casts, moves to a device or copies; itself where it does not."""
     while (isinstance(node, fx.Node) and node.op == "call_method" and node.target in _SAME_VALUES

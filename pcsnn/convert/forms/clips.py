@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from pcsnn.convert.forms.arithmetic import TooLarge, close
-from pcsnn.convert.forms.calls import called, setting, two_operands, without_casts
+from pcsnn.convert.forms.calls import called, chosen, setting, two_operands, without_casts
 from pcsnn.convert.written import ClippedReLU
 
 _OPEN = torch.tensor(math.inf, dtype=torch.float64)
@@ -127,9 +127,10 @@ class Clips:
         return Clip(kept, low=limit) if found[1] != elsewhere else Clip(kept, high=limit)
 
     def _where(self, node, name):
-        if len(node.args) != 3:
+        parts = chosen(node)
+        if parts is None:
             return None
-        mask, one, other = node.args
+        mask, one, other = parts
         return self._chosen(mask, one, other) or self._chosen(mask, other, one, elsewhere=True)
 
     def _masked(self, node, name):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 from pcsnn.convert.forms.arithmetic import TooLarge, close, is_one, line
-from pcsnn.convert.forms.calls import called, setting, two_operands
+from pcsnn.convert.forms.calls import called, chosen, setting, two_operands
 
 _TANH = math.sqrt(2 / math.pi)
 _CUBE = 0.044715
@@ -41,7 +41,7 @@ class Gates:
             return self._gated(node)
         found = {"where": self._leaky, "maximum": self._leaky, "max": self._leaky, "prelu": self._prelu, "celu": self._celu,
                  "selu": self._selu, "rrelu": self._rrelu}.get(name)
-        form = found(node) if found else self._shifted_clip(node)
+        form = found and found(node) or self._shifted_clip(node, name)
         return form if form is not None and isinstance(form.source, fx.Node) else None
 
     def _gated(self, root):
@@ -117,22 +117,23 @@ class Gates:
 
     def _leaky(self, node):
         """where(z > 0, z, slope * z) and maximum(z, slope * z)."""
-        operands = two_operands(node)
         if called(node, self._modules) == "where":
-            if len(node.args) != 3 or called(node.args[0], self._modules) not in ("gt", "ge", "lt", "le"):
-                return None
-            compared = two_operands(node.args[0])
-            if compared is None or self._constants.number(compared[1]) != 0:
-                return None
-            above = called(node.args[0], self._modules) in ("gt", "ge")
-            source, steep, shallow = compared[0], *(node.args[1:] if above else node.args[:0:-1])
-            steep, shallow = self._slope(steep, source), self._slope(shallow, source)
-            return None if steep != 1.0 or shallow is None else Form(source, nn.LeakyReLU(shallow), "LeakyReLU")
+            return self._leaky_choice(*(chosen(node) or (None, None, None)))
+        operands = two_operands(node)
         for source, other in (operands, operands[::-1]) if operands else ():
             slope = self._slope(other, source)
             if slope is not None and 0 < slope < 1:
                 return Form(source, nn.LeakyReLU(slope), "LeakyReLU")
         return None
+
+    def _leaky_choice(self, mask, one, other):
+        name = called(mask, self._modules)
+        compared = two_operands(mask) if name in ("gt", "ge", "lt", "le") else None
+        if compared is None or self._constants.number(compared[1]) != 0:
+            return None
+        steep, shallow = (one, other) if name in ("gt", "ge") else (other, one)
+        steep, shallow = self._slope(steep, compared[0]), self._slope(shallow, compared[0])
+        return None if steep != 1.0 or shallow is None else Form(compared[0], nn.LeakyReLU(shallow), "LeakyReLU")
 
     def _slope(self, node, source):
         """The factor by which a node is `source`; None where it is something else."""
@@ -165,9 +166,9 @@ class Gates:
         ends = setting(node, self._modules, 1, "lower", 1 / 8), setting(node, self._modules, 2, "upper", 1 / 3)
         return None if training is not False else Form(node.args[0], nn.LeakyReLU(sum(ends) / 2), "RReLU")
 
-    def _shifted_clip(self, node):
+    def _shifted_clip(self, node, name):
         """clip(z, low, high) with a low below zero: a clipped ReLU between two shifts."""
-        if called(node, self._modules) not in ("hardtanh", "clamp"):
+        if name not in ("hardtanh", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "max", "min"):
             return None
         clip = self._clips(node)
         if clip is None or clip.low.dim() or clip.high.dim() or not -math.inf < clip.low < 0 or not clip.low < clip.high < math.inf:

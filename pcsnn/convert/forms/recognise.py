@@ -12,6 +12,7 @@ from pcsnn.convert.forms.maxima import known_maximum
 from pcsnn.convert.names import unused_name
 from pcsnn.convert.places import activation, bound
 from pcsnn.convert.signed_places import signed_activation
+from pcsnn.convert.written import ClippedReLU
 
 UNSIGNED_ADVICE = "{} written out; convert it with signed=True, or put a ReLU or pcsnn.nn.QCFS there and retrain"
 
@@ -46,8 +47,8 @@ def recognise(network, signed):
         clip = clips(node)
         module = None if clip is None else clip.module()
         if module is not None:
-            own = activation(node, modules)
-            if own is None or type(own) is not type(module) or bound(own) != bound(module):
+            if not _alike(activation(node, modules), module) or (
+                    clip.source is not node.args[0] and not _alike(activation(node.args[0], modules), module)):
                 put(node, clip.source, module)
             continue
         if activation(node, modules) is not None or signed_activation(node, modules) is not None:
@@ -61,6 +62,11 @@ def recognise(network, signed):
         else:
             known_maximum(node, constants)
     network.graph.lint()
+
+
+def _alike(one, other):
+    """Whether two activations, None for none, are the same ReLU or clipped ReLU."""
+    return type(one) is type(other) and not isinstance(one, ClippedReLU) and bound(one) == bound(other)
 
 
 def _between(root, source):
