@@ -28,7 +28,7 @@ def advice(node, name, modules):
         return node.meta["advice"]
     if "dropout" in name.lower():
         return _dropout(node, name, modules)
-    if "pool" in name.lower():
+    if "pool" in name.lower() or name in ("max", "min"):
         return _pool(node, name, modules)
     for names, text in (
             (_SIGNED, f"goes below zero; convert it with signed=True, put a ReLU or pcsnn.nn.QCFS in its place and train on, {_KEEP}"),
@@ -74,7 +74,7 @@ def _pool(node, name, modules):
         return f"{name} puts values where another layer had its maxima; upsample with nn.Upsample or a transposed convolution, {_KEEP}"
     if "lp_pool" in name or name.startswith("LPPool"):
         return f"{name} of a norm other than 1 takes powers of activations; norm_type=1 is a sum, and average pooling is linear, {_KEEP}"
-    if "max" in name.lower():
+    if name in ("max", "min") or "max" in name.lower():
         return (f"{name} returns the places of its maxima, and they are read: they depend on values at one time; upsample without them "
                 f"(nn.Upsample, a transposed convolution), {_KEEP}")
     return f"{name} is no average or maximum over fixed windows; use nn.AvgPool2d or nn.MaxPool2d, {_KEEP}"

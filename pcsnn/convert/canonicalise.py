@@ -196,7 +196,7 @@ def _pool_behind_activations(network):
             continue
         pool = place.args[0]
         while (is_max_pool(pool, modules) and len(pool.users) == 1 and not pool.args[0].meta.get("activation")
-               and not isinstance(network.get_submodule(place.target), ClippedReLU)):
+               and not (pool.target is torch.amax and isinstance(network.get_submodule(place.target), (ClippedReLU, nn.PReLU)))):
             current = pool.args[0]
             place.replace_all_uses_with(pool)
             pool.replace_input_with(current, place)

@@ -118,6 +118,8 @@ def _moved(node, source):
     if source.features:
         return None
     name = ops.name(target)
+    if name in ("transpose", "swapaxes", "swapdims", "permute", "repeat", "tile", "unflatten"):
+        return _behind_channels(name, node, source)
     if name == "flatten":
         return _flattened(source, argument(node, 1, "start_dim", 0), argument(node, 2, "end_dim", -1))
     if name in ("squeeze", "unsqueeze", "select", "unbind"):
@@ -145,6 +147,20 @@ def _one_dimension(name, source, dim):
         return None
     more = 1 if name == "unsqueeze" else -1
     return Layout(None if source.rank is None else source.rank + more)
+
+
+def _behind_channels(name, node, source):
+    """Behind an operation that leaves the first two dimensions as they are."""
+    sizes = node.args[1:] if len(node.args) != 2 or not isinstance(node.args[1], (tuple, list)) else node.args[1]
+    if name == "unflatten":
+        dim, parts = _dimension(argument(node, 1, "dim", None), source), argument(node, 2, "sizes", ())
+        return Layout(source.rank and source.rank + len(parts) - 1) if dim is not None and dim > 1 else None
+    if name == "permute":
+        return source if tuple(sizes[:2]) == (0, 1) else None
+    if name in ("repeat", "tile"):
+        return source if len(sizes) == source.rank and sizes[0] == 1 else None  # each channel still comes from one
+    dims = [_dimension(dim, source) for dim in sizes]
+    return source if len(dims) == 2 and None not in dims and min(dims) > 1 else None
 
 
 def _reduced(source, dims, keep):

@@ -161,7 +161,7 @@ class _Classifier:
         if is_product(node) and _dynamic(node) == 2:
             return self._product(node, name, highest)
         if function in ops.PRODUCTS and highest > Signal.CONSTANT:
-            return self._analog(node, f"{name} of two activations: their product over time is not that of their averages; "
+            return self._analog(node, node.meta.get("advice") or f"{name} of two activations: their product over time is not that of their averages; "
                                       "train without the gate, or keep it analog with strict=False")
         return self._other(node, name, highest)
 

@@ -89,7 +89,7 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
         settings = collectives.from_first({name: on_host(chosen) for name, chosen in settings.items()})
         collectives.like_first(network)
     neurons = {place.name: settings[place.name].neuron(place, timesteps).to(device) for place in places}
-    mixed = {place.name: place.mixed for place in places if method in NEEDS_DATA}
+    mixed = {place.name: place.why_one(neurons[place.name]) for place in places if method in NEEDS_DATA}
     for row in rows:
         if row.kind == "spiking":
             row.detail = f"{row.detail}{mixed.get(row.name, '')}: {describe(neurons[row.name], timesteps)}"
@@ -122,11 +122,11 @@ def _places(network, strict):
 
 def _place(node, modules, mixed):
     place = Place(node.target, modules[node.target], node not in mixed and has_channels(node.args[0], modules))
-    if place.channels is not False or place.quantization_levels is not None or place.serial or place.signed:
-        return place
     lost = layout(node.args[0], modules)
-    why = "a max pool compares its channels" if node in mixed else f"{lost.node.name if lost.node else 'what comes before'} mixes its channels"
-    place.mixed = f", one threshold for the layer since {why}"
+    if node in mixed:
+        place.mixed = "a max pool compares its channels"
+    elif isinstance(lost, Lost):
+        place.mixed = f"{lost.node.name if lost.node else 'what comes before'} mixes its channels"
     return place
 
 

@@ -11,7 +11,7 @@ HEADS = {
     "LogSigmoid", "Tanh", "Softplus", "Hardsigmoid", "_softmax",
 }
 _PLAIN = (ops.MOVING_FUNCTIONS | ops.LINEAR_FUNCTIONS | ops.ADDITIONS | ops.QUOTIENTS | ops.INTERPOLATIONS
-          | {ops.operator.mul, ops.torch.mul, ops.torch.multiply})
+          | ops.SCALINGS)
 _PLAIN_MODULES = (*ops.LINEAR_MODULES, *ops.MOVING_MODULES, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.Sigmoid, nn.LogSigmoid,
                   nn.Tanh, nn.Softplus, nn.Hardsigmoid)
 

@@ -56,19 +56,16 @@ MAX_POOL_FUNCTIONS = WINDOWED_MAX_POOLS | {torch.amax}
 INTERPOLATIONS = {F.interpolate, F.upsample}
 ADDITIONS = {operator.add, operator.sub, torch.add, torch.sub, torch.subtract, torch.rsub}
 MATRIX_PRODUCTS = {operator.matmul, torch.matmul, torch.mm, torch.bmm}
-PRODUCTS = MATRIX_PRODUCTS | {  # linear where all factors but one are constant
-    operator.mul, torch.mul, torch.multiply, torch.einsum, torch.tensordot, torch.inner, torch.outer, torch.kron, torch.mv, torch.dot,
-    torch.vdot, torch.linalg.multi_dot, torch.chain_matmul,
-}
+SCALINGS = {operator.mul, torch.mul, torch.multiply}
+PRODUCTS = MATRIX_PRODUCTS | SCALINGS | {torch.einsum, torch.tensordot, torch.inner, torch.outer, torch.mv, torch.dot}
 QUOTIENTS = {operator.truediv, torch.div, torch.divide, torch.true_divide}
 JOINING_FUNCTIONS = {
-    torch.cat, torch.concat, torch.concatenate, torch.stack, torch.hstack, torch.vstack, torch.dstack, torch.column_stack, torch.row_stack,
+    torch.cat, torch.concat, torch.concatenate, torch.stack, torch.hstack, torch.vstack, torch.dstack, torch.column_stack,
 }
 # the first argument is what they move; others that change over time are refused
 MOVING_FUNCTIONS = JOINING_FUNCTIONS | {
-    torch.swapdims, torch.moveaxis, torch.ravel, torch.rot90, torch.fliplr, torch.flipud, torch.take_along_dim, torch.gather, torch.take,
-    torch.hsplit, torch.vsplit, torch.dsplit, torch.diagonal, torch.adjoint, torch.atleast_1d, torch.atleast_2d, torch.atleast_3d,
-    torch.diag_embed,
+    torch.swapdims, torch.moveaxis, torch.ravel, torch.rot90, torch.fliplr, torch.flipud, torch.take_along_dim, torch.gather, torch.diagonal,
+    torch.atleast_1d, torch.atleast_2d, torch.atleast_3d,
     operator.getitem, torch.flatten, torch.reshape, torch.permute,
     torch.transpose, torch.squeeze, torch.unsqueeze, torch.chunk, torch.split, torch.unbind, torch.narrow, torch.select,
     torch.index_select, torch.flip, torch.roll, torch.movedim, torch.t, torch.clone, torch.unflatten, torch.tile,
@@ -84,13 +81,13 @@ CASTS = {"to", "float", "double", "half", "bfloat16", "int", "long", "short", "b
 FUNCTION_METHODS = {
     "add", "sub", "mul", "div", "neg", "mean", "sum", "cumsum", "matmul", "mm", "bmm", "amax", "relu", "clamp", "clamp_min",
     "clip", "sigmoid", "tanh", "tril", "triu", "masked_fill", "subtract", "multiply", "divide", "true_divide", "negative",
-    "max", "maximum", "diff", "mv", "inner", "outer", "dot", "kron", "tensordot",
+    "max", "maximum", "diff", "mv", "inner", "outer", "dot",
 }
 MOVING_METHODS = {
     "view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "chunk", "split", "unbind",
     "narrow", "select", "index_select", "flip", "roll", "movedim", "t", "clone", "unflatten", "expand", "expand_as", "repeat",
     "repeat_interleave", "view_as", "reshape_as", "swapaxes", "tile", "detach", "cpu", "cuda", "swapdims", "moveaxis", "ravel", "rot90",
-    "fliplr", "flipud", "take_along_dim", "gather", "take", "hsplit", "vsplit", "dsplit", "diagonal", "adjoint", "diag_embed", "unfold",
+    "fliplr", "flipud", "take_along_dim", "gather", "diagonal", "unfold",
     "tensor_split", "broadcast_to",
 }
 SIZE_METHODS = {"size", "dim", "numel", "ndimension"}
@@ -101,7 +98,7 @@ VIEWS = {
     "getitem", "getattr", "view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "chunk",
     "split", "tensor_split", "unbind", "narrow", "select", "movedim", "t", "unflatten", "expand", "expand_as", "broadcast_to",
     "view_as", "reshape_as", "to", "float", "double", "type", "type_as", "swapaxes", "detach", "cpu", "cuda", "swapdims", "moveaxis",
-    "ravel", "diagonal", "hsplit", "vsplit", "dsplit", "adjoint", "unfold", "atleast_1d", "atleast_2d", "atleast_3d",
+    "ravel", "diagonal", "unfold", "atleast_1d", "atleast_2d", "atleast_3d",
 }
 VIEW_MODULES = (nn.Flatten, nn.Unflatten)
 SPLITS = {"chunk", "split", "tensor_split", "unbind"}  # their parts do not overlap

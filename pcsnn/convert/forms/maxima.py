@@ -7,8 +7,10 @@ import torch
 from torch import fx
 
 
-def known_maximum(node, constants):
-    """torch.max of values alone becomes torch.amax, torch.max of two tensors torch.maximum. Changes the graph."""
+def known_maximum(node):
+    """torch.max of values alone becomes torch.amax, that of two tensors and torch.fmax torch.maximum. Changes the graph."""
+    if node.op == "call_function" and node.target is torch.fmax:
+        node.target = torch.maximum
     if node.op != "call_function" or node.target is not torch.max:
         return
     arguments = dict(zip(("input", "dim", "keepdim"), node.args)) | node.kwargs

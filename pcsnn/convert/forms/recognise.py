@@ -60,7 +60,7 @@ def recognise(network, signed):
             for part in _between(node, form.source):
                 part.meta["advice"] = f"{node.name} is {UNSIGNED_ADVICE.format(form.name)}"
         else:
-            known_maximum(node, constants)
+            known_maximum(node)
     network.graph.lint()
 
 
@@ -85,7 +85,10 @@ def _replace(network, root, source, module, before, after):
     floating = [part for part in (*network.parameters(), *network.buffers()) if part.is_floating_point()]
     like = floating[0] if floating else torch.zeros(())
     name = unused_name(network, root.name)
-    network.add_submodule(name, module.to(like.device).eval().requires_grad_(False))
+    module = module.to(like.device).eval().requires_grad_(False)
+    for parameter in module.parameters():  # of PReLU
+        parameter.data = parameter.to(like.dtype)
+    network.add_submodule(name, module)
     with network.graph.inserting_before(root):
         value = _line(network, source, *before)
         place = network.graph.call_module(name, (value,))

@@ -54,6 +54,12 @@ class Place:
             return Settings(self.bound, amplitude=self.activation.amplitude, shift=self.activation.shift)
         return Settings(self.bound)
 
+    def why_one(self, neuron):
+        """Words for the report where calibration had to choose one threshold for all channels of a layer; "" elsewhere."""
+        if self.quantization_levels is not None or self.serial or self.signed or neuron.threshold.dim():
+            return ""
+        return f", one threshold for the layer since {self.mixed or 'its features are not dimension 1'}"
+
     def per_channel(self, value):
         """Whether dimension 1 of a current or rate is a channel."""
         return value.dim() == 2 if self.channels is None else self.channels
