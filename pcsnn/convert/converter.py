@@ -5,6 +5,7 @@ import torch
 from pcsnn import collectives, validate
 from pcsnn.convert.canonicalise import canonicalise, fold_batch_norms
 from pcsnn.convert.channels import Lost, has_channels, layout, mixed_by_max_pool, unequal
+from pcsnn.convert.check import Trial
 from pcsnn.convert.classify import classify
 from pcsnn.convert.methods import METHODS, NEEDS_DATA
 from pcsnn.convert.methods.batches import Batches
@@ -17,7 +18,7 @@ from pcsnn.convert.trace import required_inputs, trace
 
 
 def convert(model, timesteps, *, calibration=None, method="auto", strict=True, fold=None, signed=False,
-            progress=True, seed=0):
+            progress=True, seed=0, example_inputs=None, check=True):
     """A spiking network from a trained one: a parallel neuron at every ReLU, clipped ReLU and QCFS activation.
 
     Networks of SpikingJelly with soft-reset IF nodes are read too, thresholds kept (pcsnn.exchange.read_spikingjelly).
@@ -46,13 +47,18 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
             (`pcsnn.nn.SignedNeuron`, (S1)-(S4)); off, they are operations that cannot spike.
         progress: show progress bars on a terminal.
         seed: of what "light" and "advanced" draw at random, the order of the inputs.
+        example_inputs: inputs to check the network on, a tensor [N, ...], of which the first 32 are taken, or a tuple of tensors;
+            by default the first batch of `calibration`. Without either nothing is checked.
+        check: run what was traced beside the model, before neurons take places, and raise where it computes something else up
+            to rounding, naming the first layer that differs. It costs a copy of the model and two forward passes of one batch,
+            three where batch norms are folded. False goes without. A SpikingJelly network of many steps a call is not checked.
 
     Returns:
         SpikingNetwork, in evaluation mode, on the model's device; its `report` names every layer.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range; a model that cannot be traced, has no activation that
-            can spike, or (strict) has operations that cannot; a method that needs data and has none; empty, NaN or
+            can spike, or (strict) has operations that cannot, or is another network once traced (see check); a method that needs data and has none; empty, NaN or
             infinite data; a model or arguments that differ between processes.
 
     Source: arXiv 2412.13610; the staircase levels for T = m L are this project's.
@@ -79,8 +85,11 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
         learned = [place.name for place in places if not place.lossless(timesteps)]
         raise ValueError(f"calibration: expected data for method {method!r}, got None ({', '.join(learned[:3])}"
                          f"{', ...' if len(learned) > 3 else ''} cannot be lossless at T = {timesteps})")
+    trial = _trial(model, network, batches, example_inputs, device) if check else None
     if fold or (fold is None and not (lossless and method == "none")):
         fold_batch_norms(network)
+        if trial is not None:
+            trial.compare(network, folded=True)
     rows, _ = classify(network)
     if method in NEEDS_DATA:
         collectives.agree("model", model, timesteps, method, strict, fold, signed, seed)
@@ -98,6 +107,18 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     double = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None) == torch.float64
     snn = SpikingNetwork(network, Report(method, timesteps, rows))
     return snn.double() if double else snn
+
+
+def _trial(model, network, batches, example_inputs, device):
+    """The outputs of the model on the first inputs there are, with which those of `network` agree; None without inputs."""
+    if example_inputs is not None:
+        given = example_inputs if isinstance(example_inputs, torch.Tensor) else [example_inputs]
+        batches = Batches(given, required_inputs(network), device, name="example_inputs")
+    if batches is None:
+        return None
+    trial = Trial(model, network, next(iter(batches)), batches.name)
+    trial.compare(network)
+    return trial
 
 
 def _places(network, strict):
