@@ -10,7 +10,8 @@ from pcsnn.analysis import plots
 from pcsnn.analysis.watch import watch
 from pcsnn.convert import operations as ops
 from pcsnn.convert.canonicalise import canonicalise, fold_batch_norms
-from pcsnn.convert.classify import classify, has_channels
+from pcsnn.convert.channels import has_channels
+from pcsnn.convert.classify import classify
 from pcsnn.convert.inputs import required_inputs
 from pcsnn.convert.methods.batches import Batches, run_through
 from pcsnn.convert.network import SpikingNetwork, check_unfused
