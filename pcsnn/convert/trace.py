@@ -39,6 +39,11 @@ class _Tracer(fx.Tracer):
         return super().create_proxy(kind, target, args, kwargs, *others, **named)
 
 
+def required_inputs(network):
+    """How many inputs a traced network takes that have no default."""
+    return sum(node.op == "placeholder" and not node.args for node in network.graph.nodes)
+
+
 def trace(model, shift=None):
     """A GraphModule of a copy of `model` in evaluation mode; every node has meta["location"].
 
