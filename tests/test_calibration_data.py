@@ -175,7 +175,7 @@ def test_the_third_batch_is_wrong(third, words, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_endless_data(method, monkeypatch):
-    monkeypatch.setattr("pcsnn.convert.converter.MOST", 2000)
+    monkeypatch.setattr(importlib.import_module("pcsnn.convert.converter"), "MOST", 2000)
     if method in ("max", "paper"):
         with pytest.raises(ValueError, match="calibration: expected data that ends, and read 2000 inputs"):
             convert(convolutional(), itertools.repeat(images()), method)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_networks import build, conv, inputs, one_thread, randomise  # noqa: F401
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 import pcsnn
 from pcsnn.convert.methods.precision import widened
@@ -95,17 +95,22 @@ def test_a_model_and_data_made_in_a_context(context):
         same(snn.state_dict(), convert(copy.deepcopy(net), (x.clone(),), method).state_dict())
 
 
-def test_a_generator_that_leaves_inference_mode_on():
-    x = inputs("mlp", batch=12)[0]
+def test_generators_of_features():
+    net, x = build("mlp", nn.ReLU), inputs("mlp", batch=12)[0]
 
     def data():
         with torch.inference_mode():
             for part in x.split(4):
                 yield part + 0
 
-    net = build("mlp", nn.ReLU)
     expected = pcsnn.convert(net, 6, calibration=list(x.split(4)), method="light", progress=False)
-    same(pcsnn.convert(net, 6, calibration=data(), method="light", progress=False).state_dict(), expected.state_dict())
+    for kind in (torch.no_grad, torch.inference_mode):
+        decorated = kind()(lambda: (yield from x.split(4)))
+        same(pcsnn.convert(net, 6, calibration=decorated(), method="light", progress=False).state_dict(), expected.state_dict())
+    for method in METHODS:
+        with pytest.raises(ValueError, match="calibration: .*leaves torch.inference_mode switched on"):
+            pcsnn.convert(net, 6, calibration=data(), method=method, progress=False)
+        assert not torch.is_inference_mode_enabled()
 
 
 def test_networks_loaded_copied_and_changed_in_inference_mode(tmp_path):
@@ -248,11 +253,11 @@ def test_casts_to_half_precision_that_a_network_spells_out(method):
 
 
 @pytest.mark.parametrize("change", [parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.spectral_norm,
-                                    lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.3)])
+                                    lambda layer: prune.l1_unstructured(layer, "weight", 0.3)])
 def test_advanced_takes_computed_weights_or_names_them(change):
     net = nn.Sequential(change(nn.Linear(5, 6)) or nn.Linear(5, 6), nn.ReLU(), change(nn.Linear(6, 3)) or nn.Linear(6, 3)).eval()
     x = torch.randn(32, 5, generator=torch.Generator().manual_seed(0))
-    net(x)
+    net.requires_grad_(False)(x)
     try:
         snn = convert(net, (x,), "advanced")
     except ValueError as error:
@@ -310,9 +315,9 @@ def test_an_interrupt_within_the_steps_closes_bars(method, where, monkeypatch):
         raise KeyboardInterrupt
 
     if where == "fit":
-        monkeypatch.setattr("pcsnn.convert.methods.least_squares.fit", interrupt)
+        monkeypatch.setattr(importlib.import_module("pcsnn.convert.methods.least_squares"), "fit", interrupt)
     else:
-        monkeypatch.setattr("pcsnn.convert.methods.refine._divergence", interrupt)
+        monkeypatch.setattr(importlib.import_module("pcsnn.convert.methods.refine"), "_divergence", interrupt)
     net, x = build("conv_bn", nn.ReLU), inputs("conv_bn", batch=12)
     before = copy.deepcopy(net.state_dict())
     with pytest.raises(KeyboardInterrupt) as caught:
