@@ -1,5 +1,6 @@
 """What processes tell each other. All processes must call these in the same order; one process gets back what it gave."""
 
+import contextlib
 import hashlib
 
 import torch
@@ -13,11 +14,22 @@ def _home():
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
+@contextlib.contextmanager
+def _waiting():
+    """Around an exchange: what torch.distributed raises when another process is gone says so."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError(f"process {rank()} of {size()} waited for the others, and one of them ended or failed, or took longer "
+                           f"than the timeout of the process group; its own output says why ({error})") from error
+
+
 def _reduced(tensor, operation):
     if size() == 1:
         return tensor
     result = tensor.detach().to(_home(), copy=True).contiguous()
-    dist.all_reduce(result, operation)
+    with _waiting():
+        dist.all_reduce(result, operation)
     return result.to(tensor.device)
 
 
@@ -74,7 +86,8 @@ def gathered(value):
     if size() == 1:
         return [value]
     values = [None] * size()
-    dist.all_gather_object(values, value)
+    with _waiting():
+        dist.all_gather_object(values, value)
     return values
 
 
@@ -93,7 +106,8 @@ def from_first(value):
     if size() == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, 0)
+    with _waiting():
+        dist.broadcast_object_list(box, 0)
     return box[0]
 
 
@@ -102,7 +116,8 @@ def like_first(module):
     if size() > 1:
         for tensor in (*module.parameters(), *module.buffers()):
             value = tensor.detach().to(_home()).contiguous()
-            dist.broadcast(value, 0)
+            with _waiting():
+                dist.broadcast(value, 0)
             tensor.data.copy_(value)
 
 

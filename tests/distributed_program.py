@@ -2,9 +2,12 @@
 
     distributed_program.py FOLDER          all that must agree with one process
     distributed_program.py FOLDER fail     process 1 has NaN in its data
+    distributed_program.py FOLDER kill     process 1 is killed while it reads its data
 """
 
+import os
 import pathlib
+import signal
 import sys
 
 import torch
@@ -61,9 +64,23 @@ def failing():
     calibrated("max", shard(x, 8))
 
 
+class Killed:
+    """Data in whose middle process 1 dies without a word."""
+
+    def __iter__(self):
+        yield images()[:4]
+        if rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield images()[4:8]
+
+
+def dying():
+    calibrated("max", Killed())
+
+
 if __name__ == "__main__":
     folder, *how = sys.argv[1:]
     torch.set_num_threads(1)
     with pcsnn.distributed.group("gloo", timeout=120):
-        found = failing() if how else agreeing()
+        found = {"fail": failing, "kill": dying}[how[0]]() if how else agreeing()
         torch.save(found, pathlib.Path(folder) / f"{rank()}.pt")

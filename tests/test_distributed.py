@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import signal
+import socket
 import subprocess
 import sys
 
@@ -127,6 +129,33 @@ def test_a_failing_process_ends_all_with_its_reason(tmp_path):
     reason = done.stderr[done.stderr.index("Root Cause"):]
     assert "rank      : 1 " in reason
     assert "ValueError: calibration: expected finite values, got NaN or infinity in batch 0" in reason
+
+
+def test_a_killed_process_ends_all_under_torchrun(tmp_path):
+    done = torchrun(2, tmp_path, "kill")
+    assert done.returncode != 0 and not list(tmp_path.iterdir())
+    reason = done.stderr[done.stderr.index("Root Cause"):]
+    assert "rank      : 1 " in reason and "Signal 9 (SIGKILL)" in reason
+
+
+def test_a_killed_process_is_noticed_by_the_others_without_torchrun(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join([str(HERE.parent), str(HERE)]),
+                       MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2")
+    command = [sys.executable, str(HERE / "distributed_program.py"), str(tmp_path), "kill"]
+    started = [subprocess.Popen(command, env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+               for rank in range(2)]
+    try:
+        words = started[0].communicate(timeout=LIMIT)[1]
+        assert started[0].returncode == 1 and started[1].wait(LIMIT) == -signal.SIGKILL
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+    assert "RuntimeError: process 0 of 2 waited for the others, and one of them ended or failed" in words
+    assert not list(tmp_path.iterdir())
 
 
 # One process

@@ -11,7 +11,7 @@ from pcsnn.convert.context import in_own_context
 from pcsnn.convert.inputs import required_inputs
 from pcsnn.convert.methods import METHODS, NEEDS_DATA
 from pcsnn.convert.methods.batches import MOST, Batches
-from pcsnn.convert.methods.check import check_batches
+from pcsnn.convert.methods.check import check_calibration
 from pcsnn.convert.methods.place import Place, on_host
 from pcsnn.convert.network import SpikingNetwork, describe
 from pcsnn.convert.places import bound, worth
@@ -34,9 +34,16 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
         model: a trained network that torch.fx can trace; it is not changed. Options of its forward (arguments whose
             default is None, a flag or a string) keep their default.
         timesteps: T, 1..255.
-        calibration: a tensor [N, ...] (taken in batches of 32), or an iterable of input tensors or (input, label, ...),
-            for a network with several inputs (input 1, input 2, ...); needed by all methods but "none". "quick", "light" and
-            "advanced" take the first 1,024 inputs and keep them in memory; the others stream. With an initialised
+        calibration: needed by all methods but "none". Inputs as the model takes them, of its dtype, the batch first:
+            - a tensor [N, ...], a tuple (inputs [N, ...], labels [N]), or a dict of inputs by name, taken in batches of 32;
+            - an iterable of batches, e.g. a DataLoader, a list or a generator. A batch is a tensor; (input, label, ...); for a
+              model with several inputs (input 1, input 2, ..., label) or ((input 1, input 2, ...), label); a dict with the inputs
+              by name; or, for a model that reads the parts of one dict or list, that dict or list, or (that, label);
+            - a torch.utils.data.Dataset of single items, taken in batches of 32.
+            Labels and unread keys are ignored. A model that mixes the inputs of a batch, or runs on no other size of it, gets
+            the batches uncut. "quick", "light" and "advanced" take the first 1,024 inputs and keep them in memory, whatever
+            follows; the others stream, up to 4,194,304 inputs. An iterator that can be read once is kept in memory. Refused by
+            name, before anything is computed: an image without a batch, another dtype, arrays, paths. With an initialised
             torch.distributed process group each process gives its own share, `pcsnn.distributed.shard(images)`, and the
             result, the same in all, is that of one process with all data. See docs/cluster.md.
         method: "none" (learned thresholds and bounds, no data), "max" (thresholds are recorded maxima), "paper" (recorded
@@ -57,13 +64,18 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
             to rounding, naming the first layer that differs. It costs a copy of the model and two forward passes of one batch,
             three where batch norms are folded. False goes without. A SpikingJelly network of many steps a call is not checked.
 
+    It computes in a context of its own: autocast, inference mode, gradients, torch's default dtype and default device change no
+    result, and the model, its mode and torch's random state are afterwards what they were. Half-precision networks are
+    calibrated in float32.
+
     Returns:
         SpikingNetwork, in evaluation mode, on the model's device; its `report` names every layer.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range; a model that cannot be traced, has no activation that
-            can spike, or (strict) has operations that cannot, or is another network once traced (see check); a method that needs data and has none; empty, NaN or
-            infinite data; a model or arguments that differ between processes.
+            can spike, or (strict) has operations that cannot, or is another network once traced (see check); a method that needs
+            data and has none; empty, NaN, infinite or endless data, or data that the model cannot run on; a model or arguments
+            that differ between processes.
 
     Source: arXiv 2412.13610; the staircase levels for T = m L are this project's.
     """
@@ -83,7 +95,7 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     places = _places(network, strict)
     batches = None if calibration is None else Batches(calibration, required_inputs(network), device, most=MOST)
     if batches is not None:
-        check_batches(batches, network)
+        check_calibration(batches, network)
     lossless = all(place.lossless(timesteps) for place in places)
     if method == "auto":
         method = "none" if lossless else "light"

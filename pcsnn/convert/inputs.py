@@ -37,7 +37,8 @@ class Input:
 
 def required_inputs(network):
     """The inputs of a traced network that have no default."""
-    return [_input(node) for node in network.graph.nodes if node.op == "placeholder" and not node.args and not node.target.startswith("**")]
+    return [_input(node) for node in network.graph.nodes
+            if node.op == "placeholder" and not node.args and not node.target.startswith("**")]
 
 
 def _input(node):

@@ -16,6 +16,11 @@ from pcsnn.convert.tracing_errors import explain
 from pcsnn.convert.unwrap import unwrapped
 
 
+def required_inputs(network):
+    """How many inputs a traced network takes that have no default."""
+    return sum(node.op == "placeholder" and not node.args for node in network.graph.nodes)
+
+
 def trace(model, shift=None):
     """A GraphModule of a copy of `model` in evaluation mode; every node has meta["location"].
 

@@ -109,7 +109,7 @@ class Batches:
 
     def __iter__(self):
         found = seen = 0
-        for position, item in enumerate(self.source):
+        for position, item in enumerate(self._items()):
             batch, _ = read(item, self.inputs)
             if batch is None:
                 raise TypeError(f"{self.name}: expected {expected(self.inputs)}, with or without labels behind, "
@@ -129,6 +129,18 @@ class Batches:
         if not found and not self.empty:
             dropped = ", since its DataLoader drops the last batch" if getattr(self.source, "drop_last", False) else ""
             raise ValueError(f"{self.name}: expected at least one batch with data, got none{dropped}")
+
+    def _items(self):
+        items = iter(self.source)
+        while True:
+            before = torch.is_inference_mode_enabled()
+            item = next(items, _END)
+            if item is _END:
+                return
+            if torch.is_inference_mode_enabled() and not before:
+                raise ValueError(f"{self.name}: its iterator leaves torch.inference_mode switched on while it waits; decorate "
+                                 "the generator's function with @torch.inference_mode(), or yield behind the with block")
+            yield item
 
     def _plain(self, part):
         """A tensor on the network's device, without a gradient and none of inference mode."""

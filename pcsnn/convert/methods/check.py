@@ -59,7 +59,7 @@ def _mixes(network, batch):
 
 
 @torch.no_grad()
-def check_batches(batches, network):
+def check_calibration(batches, network):
     """Run a traced network on the first inputs of `batches`; ValueError where it cannot.
 
     Where it mixes the inputs of a batch, or runs on none of another size, `batches` are kept whole from then on.

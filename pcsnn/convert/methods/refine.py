@@ -93,8 +93,11 @@ class _Relative(nn.Module):
 def _free_weights(network):
     """Make the weights of all synapses parameters relative to what they are; returns the changes."""
     changes = []
-    for module in network.modules():
+    for name, module in network.named_modules():
         if isinstance(module, (nn.Linear, *ops.CONVOLUTIONS)):
+            if not isinstance(module._parameters.get("weight"), nn.Parameter):
+                raise ValueError(f"model: method 'advanced' changes weights, and that of {name} is computed from other tensors; make "
+                                 "it a parameter (remove_parametrizations, remove_weight_norm, prune.remove) or use 'light'")
             channel = 1 if isinstance(module, ops.TRANSPOSED_CONVOLUTIONS) and module.groups == 1 else 0
             parametrize.register_parametrization(module, "weight", _Relative(module.weight, channel))
             changes.append(module.parametrizations["weight"].original.requires_grad_(True))
