@@ -47,6 +47,8 @@ LAYERS = {
                           [VALUES - 3]),
     "serial": (lambda to: SerialIF(1.5, offset=to(drawn(3)), amplitude=drawn(3)), [VALUES]),
     "qcfs": (lambda to: nn.QCFS(4, to(torch.tensor(2.0))).requires_grad_(False), [VALUES]),
+    "daqcfs": (lambda to: nn.DAQCFS(T, to(drawn(3)), offset=drawn(3), amplitude=drawn(3)).requires_grad_(False), [VALUES]),
+    "daqcfs, bent": (lambda to: nn.DAQCFS(T, 1.5, offset=0.25, bend=to(drawn(3, T) / 9)).requires_grad_(False), [VALUES]),
     "scale": (lambda to: nn.ChannelScale(to(drawn(3))), [VALUES]),
     "rates": (lambda to: nn.Rates(to(drawn(3)), T), [COUNTS]),
     "pixels": (lambda to: nn.PixelCounts(to(-drawn(3)), to(drawn(3)), 1), [drawn(2, 3, 5, 5)]),
