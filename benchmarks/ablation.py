@@ -21,7 +21,9 @@ import pcsnn
 from calibration import logits
 from calibration_networks import cifar_resnet20
 from pcsnn.convert.methods import METHODS
-from pcsnn.convert.methods.batches import Batches, mini_batches
+from pcsnn.convert.inputs import required_inputs
+from pcsnn.convert.methods.batches import Batches
+from pcsnn.convert.methods.groups import mini_batches
 
 light, least_squares, refine = (importlib.import_module(f"pcsnn.convert.methods.{name}")
                                 for name in ("light", "least_squares", "refine"))
@@ -31,9 +33,9 @@ def change(module, **values):
     return [mock.patch.object(module, name, value) for name, value in values.items()]
 
 
-def from_maxima(network, places, groups, timesteps, progress):
+def from_maxima(network, places, groups, timesteps, progress, limit, whole):
     """Recorded maxima in place of the least squares."""
-    batches = Batches(mini_batches(groups, light.CHUNK), len(groups[0]), groups[0][0].device)
+    batches = Batches(mini_batches(groups, light.CHUNK), required_inputs(network), groups[0][0].device)
     return METHODS["max"](network, places, batches, timesteps, progress, 0)
 
 

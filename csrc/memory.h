@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <c10/core/MemoryFormat.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -31,6 +32,14 @@ inline bool same_layout(const at::Tensor& a, const at::Tensor& b) {
 inline at::Tensor to_layout_of(const at::Tensor& tensor, const at::Tensor& like) {
   if (dense(tensor) && same_layout(tensor, like)) return tensor;
   return at::empty_strided(like.sizes(), like.strides(), tensor.options()).copy_(tensor);
+}
+
+// `tensor` [N, C, H, W] with its channels last, and strides that say so even where a size of 1 would let them say otherwise:
+// oneDNN misreads weights of groups whose strides do not.
+inline at::Tensor channels_last(const at::Tensor& tensor) {
+  const at::Tensor last = tensor.contiguous(at::MemoryFormat::ChannelsLast);
+  const std::vector<int64_t> strides = c10::get_channels_last_strides_2d(last.sizes());
+  return last.strides() == at::IntArrayRef(strides) ? last : last.as_strided(last.sizes(), strides);
 }
 
 // Large outputs are often fresh from the system, and the faults of small pages then cost more than the kernel.

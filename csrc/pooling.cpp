@@ -37,15 +37,15 @@ inline void join(V* __restrict out, const V* __restrict in, int64_t count) {
 }
 
 template <class Join, class V>
-void pool_into(const at::Tensor& out, const at::Tensor& from, at::IntArrayRef kernel, at::IntArrayRef stride,
-               at::IntArrayRef padding, at::IntArrayRef dilation) {
+void pool_into(const at::Tensor& out, const at::Tensor& from, const Window& window) {
   const int64_t channels = from.size(1), height = from.size(2), width = from.size(3);
+  const auto [kernel, stride, padding, dilation] = window;
   const V* source = from.const_data_ptr<V>();
   V* target = out.mutable_data_ptr<V>();
   const int64_t sizes[] = {out.size(2), out.size(3)};
   const int64_t row_bytes = sizes[1] * channels * static_cast<int64_t>(sizeof(V));
   const int64_t rows = out.size(0) * sizes[0];
-  at::parallel_for(0, rows, std::max<int64_t>(1, kBytesATask / std::max<int64_t>(row_bytes, 1)), [&](int64_t first, int64_t last) {
+  const auto body = [&, kernel = kernel, stride = stride, padding = padding, dilation = dilation](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       const int64_t top = row % sizes[0] * stride[0] - padding[0];
       const Taps down(top, kernel[0], dilation[0], height);
@@ -60,7 +60,19 @@ void pool_into(const at::Tensor& out, const at::Tensor& from, at::IntArrayRef ke
             join<Join>(pixel, image + ((top + y * dilation[0]) * width + left + x * dilation[1]) * channels, channels);
       }
     }
-  });
+  };
+  at::parallel_for(0, rows, std::max<int64_t>(1, kBytesATask / row_bytes), body);
+}
+
+// The caller says whether the last window may reach over the border.
+void check_sizes(const at::Tensor& counts, const Window& window, at::IntArrayRef sizes) {
+  TORCH_CHECK(sizes.size() == 2, "sizes: expected two values, got ", sizes);
+  for (const int64_t d : {0, 1}) {
+    const int64_t reach = window.reach(d, counts), step = window.stride[d];
+    const int64_t most = (reach < 0 ? reach / step : (reach + step - 1) / step) + 1;
+    TORCH_CHECK(most >= 1, "counts: expected at least the size of the kernel ", window.kernel, ", got shape ", counts.sizes());
+    check_number("sizes", sizes[d], std::max<int64_t>(window.places(d, counts), 1), most);
+  }
 }
 
 // counts [N, C, H, W], out [N, C, rows, columns]: the sizes are the caller's; padding counts as no spike. Counts of half
@@ -70,17 +82,16 @@ at::Tensor pool2d(const at::Tensor& counts, at::IntArrayRef kernel, at::IntArray
                   at::IntArrayRef dilation, at::IntArrayRef sizes) {
   check_cpu("counts", counts);
   const at::ScalarType dtype = counts.scalar_type();
-  TORCH_CHECK((dtype == at::kByte || dtype == at::kHalf || dtype == at::kBFloat16) && counts.dim() == 4,
-              "counts: expected uint8, float16 or bfloat16 [N, C, H, W], got ", dtype, " ", counts.sizes());
-  for (const auto& [name, value, low] : {std::tuple{"kernel", kernel, 1}, {"stride", stride, 1}, {"padding", padding, 0},
-                                         {"dilation", dilation, 1}, {"sizes", sizes, 1}})
-    TORCH_CHECK(value.size() == 2 && value[0] >= low && value[1] >= low, name, ": expected two values from ", low,
-                ", got ", value);
+  TORCH_CHECK(dtype == at::kByte || dtype == at::kHalf || dtype == at::kBFloat16,
+              "counts: expected uint8, float16 or bfloat16, got ", dtype);
+  const Window window{kernel, stride, padding, dilation};
+  check_window(counts, window);
+  check_sizes(counts, window, sizes);
   const bool bytes = dtype == at::kByte;
   const at::Tensor from = counts.to(bytes ? at::kByte : at::kFloat).contiguous(at::MemoryFormat::ChannelsLast);
   at::Tensor out = at::empty({counts.size(0), counts.size(1), sizes[0], sizes[1]}, from.options(),
                              at::MemoryFormat::ChannelsLast);
-  (bytes ? pool_into<Join, uint8_t> : pool_into<Join, float>)(out, from, kernel, stride, padding, dilation);
+  if (out.numel()) (bytes ? pool_into<Join, uint8_t> : pool_into<Join, float>)(out, from, window);
   return out.to(dtype);
 }
 

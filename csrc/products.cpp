@@ -17,12 +17,12 @@ namespace {
 
 constexpr int64_t kPadded = 1 << 17;  // bytes of a task's input, which stay in its core's cache
 constexpr int64_t kTasks = 4;         // a thread
+constexpr double kScratch = 1 << 30;  // bytes of the rows under one window, padding included
 
-struct Geometry {
+struct Geometry : Window {
   int64_t channels, height, width, outputs, rows, columns;
-  at::IntArrayRef kernel, stride, padding, dilation;
   bool padded() const { return padding[0] > 0 || padding[1] > 0; }
-  int64_t input_rows(int64_t out_rows) const { return (out_rows - 1) * stride[0] + (kernel[0] - 1) * dilation[0] + 1; }
+  int64_t input_rows(int64_t out_rows) const { return (out_rows - 1) * stride[0] + extent(0); }
   int64_t padded_width() const { return width + 2 * padding[1]; }
 };
 
@@ -41,31 +41,36 @@ void pad(const Geometry& at, const uint8_t* image, int64_t top, int64_t rows, ui
   }
 }
 
-// What the size of the result is computed from, and so comes first.
-void check_window(const at::Tensor& counts, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding,
-                  at::IntArrayRef dilation) {
-  check_cpu("counts", counts);
-  TORCH_CHECK(counts.scalar_type() == at::kByte && counts.dim() == 4, "counts: expected uint8 [N, C, H, W]");
-  for (const auto& [name, value, low] : {std::tuple{"kernel", kernel, 1}, {"stride", stride, 1}, {"padding", padding, 0},
-                                         {"dilation", dilation, 1}})
-    TORCH_CHECK(value.size() == 2 && value[0] >= low && value[1] >= low, name, ": expected two values from ", low);
-}
-
 void check(const at::Tensor& counts, const at::Tensor& weights, const OptionalTensor& factor, const OptionalTensor& start,
-           const Geometry& at, int64_t depth) {
+           int64_t outputs, const Window& window, int64_t most, int64_t depth) {
+  check_cpu("counts", counts);
   check_cpu("weights", weights);
+  TORCH_CHECK(counts.scalar_type() == at::kByte, "counts: expected uint8, got ", counts.scalar_type());
+  check_window(counts, window);
+  check_fits(counts, window);
+  check_number("outputs", outputs, 1, kMostSide);
+  check_number("most", most, 0, kMaxTimesteps);
   TORCH_CHECK(primitives().name != std::string_view("default"), "weights: this processor has no AVX2");
-  TORCH_CHECK(at.rows > 0 && at.columns > 0, "counts: expected at least the size of the kernel, got ", counts.sizes());
   TORCH_CHECK(depth == 4 || depth == 8, "depth: expected 4 or 8, got ", depth);
-  TORCH_CHECK(at.channels % (depth * kQuad) == 0 && at.outputs > 0 && at.outputs % kOutputs == 0,
-              "weights: expected multiples of ", depth * kQuad, " inputs and ", kOutputs, " outputs");
-  TORCH_CHECK(weights.scalar_type() == at::kChar && weights.is_contiguous() &&
-                  weights.numel() == at.outputs * at.channels * at.kernel[0] * at.kernel[1],
-              "weights: expected packed int8, got shape ", weights.sizes());
+  const int64_t channels = counts.size(1);
+  TORCH_CHECK(channels > 0 && channels <= kMostSide && channels % (depth * kQuad) == 0 && outputs % kOutputs == 0,
+              "weights: expected multiples of ", depth * kQuad, " inputs and ", kOutputs, " outputs, got ", channels, " and ",
+              outputs);
+  const int64_t packed[] = {outputs / kOutputs, window.kernel[0], window.kernel[1], channels / kQuad, kOutputs, kQuad};
+  TORCH_CHECK(weights.scalar_type() == at::kChar && weights.is_contiguous() && weights.sizes() == at::IntArrayRef(packed),
+              "weights: expected packed int8 ", at::IntArrayRef(packed), ", got ", weights.scalar_type(), " ", weights.sizes());
+  const double row = static_cast<double>(counts.size(3) + 2 * window.padding[1]) * static_cast<double>(channels);
+  const double height = static_cast<double>(counts.size(2) + 2 * window.padding[0]);
+  TORCH_CHECK(row * static_cast<double>(window.extent(0)) <= kScratch && row * height < 0x1p62,
+              "padding: expected at most ", kScratch, " bytes under a window, got ", window.padding, " for counts ",
+              counts.sizes(), " and dilation ", window.dilation);
   TORCH_CHECK(factor.has_value() == start.has_value(), "start: expected with factor");
-  for (const OptionalTensor& value : {factor, start})
-    TORCH_CHECK(!value || (value->scalar_type() == at::kFloat && value->is_contiguous() && value->numel() == at.outputs),
-                "factor, start: expected float32 [", at.outputs, "]");
+  for (const auto& [name, value] : {std::pair{"factor", &factor}, {"start", &start}}) {
+    if (!*value) continue;
+    check_dtype(name, *value, at::kFloat);
+    TORCH_CHECK((*value)->is_contiguous() && (*value)->dim() == 1 && (*value)->size(0) == outputs, name,
+                ": expected contiguous [", outputs, "], got shape ", (*value)->sizes());
+  }
 }
 
 // counts uint8 [N, C, H, W]; weights int8 [O / 16, R, S, C / 4, 16, 4]; factor, start float32 [O] or None. Sums float32
@@ -73,12 +78,10 @@ void check(const at::Tensor& counts, const at::Tensor& weights, const OptionalTe
 at::Tensor products(const at::Tensor& counts, const at::Tensor& weights, const OptionalTensor& factor, const OptionalTensor& start,
                     int64_t outputs, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
                     int64_t most, int64_t depth) {
-  check_window(counts, kernel, stride, padding, dilation);
-  const auto length = [&](int64_t d) {
-    return (counts.size(2 + d) + 2 * padding[d] - dilation[d] * (kernel[d] - 1) - 1) / stride[d] + 1;
-  };
-  const Geometry at{counts.size(1), counts.size(2), counts.size(3), outputs, length(0), length(1), kernel, stride, padding, dilation};
-  check(counts, weights, factor, start, at, depth);
+  const Window window{kernel, stride, padding, dilation};
+  check(counts, weights, factor, start, outputs, window, most, depth);
+  const Geometry at{window, counts.size(1), counts.size(2), counts.size(3), outputs, window.places(0, counts),
+                    window.places(1, counts)};
   const at::Tensor from = counts.contiguous(at::MemoryFormat::ChannelsLast);
   at::Tensor out = at::empty({counts.size(0), outputs, at.rows, at.columns}, counts.options().dtype(factor ? at::kByte : at::kFloat),
                              at::MemoryFormat::ChannelsLast);

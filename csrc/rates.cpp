@@ -1,6 +1,5 @@
 // fire_counts, fire_rates and fire_rates_: neurons under a mean current.
 #include <ATen/ATen.h>
-#include <ATen/MemoryOverlap.h>
 #include <torch/library.h>
 
 #include <type_traits>
@@ -117,7 +116,8 @@ OptionalTensor apart(const OptionalTensor& table, const at::Tensor& current) {
 
 void fire_rates_(const at::Tensor& current, const Levels& levels, const at::Tensor& scale, const OptionalTensor& residual,
                  const OptionalTensor& residual_scale, int64_t turn, int64_t low) {
-  at::assert_no_internal_overlap(current);
+  check_cpu("current", current);
+  check_apart("current", current);
   if (!dense(current)) {
     current.copy_(fire_rates(current, levels, scale, residual, residual_scale, turn, low));
     return;

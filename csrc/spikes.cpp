@@ -142,7 +142,7 @@ at::Tensor fire_spikes(const at::Tensor& current, const at::Tensor& table, const
   check_cpu("current", current);
   TORCH_CHECK(current.dim() >= 1 && current.size(0) >= 1 && current.size(0) <= kMaxTimesteps,
               "current: expected [T, N, ...] with 1..255 time-steps, got shape ", current.sizes());
-  check_levels(levels, current.sizes().slice(1));
+  check_levels(levels, current.sizes().slice(1), current.scalar_type());
   TORCH_CHECK(levels.timesteps() == current.size(0), "levels: expected ", current.size(0),
               " levels, one for each time-step of current, got shape ", table.sizes());
   check_spikes("out_dtype", out_dtype, amplitude, current.sizes().slice(1));

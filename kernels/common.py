@@ -15,7 +15,7 @@ FULL = 512       # programs that fill a large GPU several times over; smaller on
 NARROW = 4       # neurons a thread, at least: 128-bit loads of float32 all the same
 NARROWEST = 128  # columns of a tile, at least, where a plane has as many
 WIDEST = 2048
-SCANNED = 16     # levels that are compared one after the other: neighbours share their loads, which a bisection gathers
+SCANNED = 32     # levels that are compared one after the other: neighbours share their loads, which a bisection gathers
 
 
 # ---- memory layout ----------------------------------------------------------------------------------------------------
@@ -79,6 +79,7 @@ class Tiles(NamedTuple):
     tile_columns: int
     threads: int
     large: bool  # whether an offset within a tile, or a row, may leave 32 bits
+    vector: int  # neighbours of a thread; else the compiler takes those of the narrowest element, and wide ones lie apart
 
     @property
     def column_tiles(self):
@@ -94,16 +95,16 @@ class Tiles(NamedTuple):
 
     def constants(self):
         return dict(ROWS=self.tile_rows, COLUMNS=self.tile_columns, UNIT=self.unit, AXIS=self.axis, LARGE=self.large,
-                    EVEN=self.columns % self.tile_columns == 0)
+                    EVEN=self.columns % self.tile_columns == 0, VECTOR=min(self.vector, self.tile_columns))
 
     @property
     def unit(self):
         return math.gcd(self.columns, 16)
 
 
-def tiles(step, by_channel, neurons_a_thread, threads=THREADS):
-    """The Tiles of the dense `step` [N, C, ...], not empty; fewer neurons a thread, or threads, where there are few of them or
-    their rows are not aligned."""
+def tiles(step, by_channel, neurons_a_thread, vector, threads=THREADS):
+    """The Tiles of the dense `step` [N, C, ...], not empty; fewer neurons a thread, or threads, where there are few of
+    them or their rows are not aligned. vector: neurons that lie side by side in a thread, at most."""
     neurons = step.numel()
     channels, inner = (step.shape[1], step.stride(1)) if by_channel else (1, neurons)
     axis = -1 if not by_channel else 1 if inner == 1 else 0
@@ -118,7 +119,8 @@ def tiles(step, by_channel, neurons_a_thread, threads=THREADS):
     block = threads * neurons_a_thread
     width = _width(columns, block) if by_channel else block
     height = max(block // width, 1)
-    return Tiles(rows, columns, channels, axis, height, width, threads, max(rows, columns) + height * columns > 2**31)
+    large = max(rows, columns) + height * columns > 2**31
+    return Tiles(rows, columns, channels, axis, height, width, threads, large, vector)
 
 
 def _width(columns, block):
@@ -189,7 +191,7 @@ _FLOAT_MAX = tl.constexpr(3.4028234663852886e38)
 
 @triton.jit
 def place(rows, units, column_tiles, ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, LARGE: tl.constexpr,
-          EVEN: tl.constexpr):
+          EVEN: tl.constexpr, VECTOR: tl.constexpr):
     """(start, offset [ROWS, COLUMNS], inside, row [ROWS], column [COLUMNS]) of this program's tile of [rows, units * UNIT];
     EVEN: tiles end where columns do."""
     wide: tl.constexpr = tl.int64 if LARGE else tl.int32
@@ -201,6 +203,7 @@ def place(rows, units, column_tiles, ROWS: tl.constexpr, COLUMNS: tl.constexpr, 
     offset = tl.arange(0, COLUMNS)[None, :]
     if ROWS > 1:
         offset = offset + (tl.arange(0, ROWS).to(wide) * columns)[:, None]
+    offset = tl.max_contiguous(offset, [1, VECTOR])
     inside = (row < rows)[:, None]
     if not EVEN:
         inside = inside & (column < columns)[None, :]
@@ -301,9 +304,11 @@ def search(value, levels_ptr, line_ptr, channel, channels, timesteps, repeat, di
         row = channel * channel_stride if LEVELS_ROWS else 0
         count = tl.zeros(value.shape, tl.int32)
         if STEPS < 0:
+            # Counted in float32: comparing and adding are one instruction each then.
+            found = tl.full(value.shape, _ROUND, tl.float32)
             for x in range(0, timesteps, repeat):
-                count += (value >= _level(levels_ptr, row, x, level_stride, timesteps, dtype, SUMMED)).to(tl.int32)
-            return count
+                found += (value >= _level(levels_ptr, row, x, level_stride, timesteps, dtype, SUMMED)).to(tl.float32)
+            return found.to(tl.int32, bitcast=True) & 255
         else:
             if LINE == 2:
                 near = _nearest(value, first, inverse, timesteps, timesteps, SUMMED)

@@ -20,11 +20,11 @@ def direct_kernel(counts_ptr, weight_ptr,
                   out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
                   levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
                   ROWS: tl.constexpr, COLUMNS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, EVEN_COLUMNS: tl.constexpr,
-                  LARGE: tl.constexpr,
+                  DEPTHWISE: tl.constexpr, LARGE: tl.constexpr,
                   WIDE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr,
                   LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr,
                   RESIDUAL_SCALE_ROWS: tl.constexpr):
-    """weight [R, S, C / groups, O]; columns are output channels of whatever group."""
+    """weight [R, S, C / groups, O]; columns are output channels of whatever group. DEPTHWISE: groups of one channel."""
     dtype: tl.constexpr = weight_ptr.dtype.element_ty
     wide: tl.constexpr = tl.int64 if LARGE else tl.int32
     total_dtype: tl.constexpr = tl.int32 if dtype == tl.int8 else tl.float32
@@ -37,7 +37,8 @@ def direct_kernel(counts_ptr, weight_ptr,
         inside = inside & known[None, :]
     y, x, first = first_tap(tl.minimum(row, rows - 1), inputs, height, width, out_plane, out_width, stride_h, stride_w,
                             padding_h, padding_w)
-    sources = first[:, None] + (column // group_outputs * group_inputs)[None, :]
+    source = column if DEPTHWISE else column // group_outputs * group_inputs  # neighbours, as the compiler sees
+    sources = first[:, None] + source[None, :]
     total = tl.zeros((ROWS, COLUMNS), total_dtype)
     for tap in range(taps):
         down, right = tap // KERNEL_WIDTH * dilation_h, tap % KERNEL_WIDTH * dilation_w
@@ -45,7 +46,7 @@ def direct_kernel(counts_ptr, weight_ptr,
         if not EVEN_COLUMNS:
             seen = seen & known[None, :]
         offset = sources + (down * width + right).to(wide) * inputs
-        for inner in range(group_inputs):
+        for inner in range(1 if DEPTHWISE else group_inputs):
             a = tl.load(counts_ptr + (offset + inner), mask=seen, other=0).to(total_dtype)
             weights = weight_ptr + (tap * group_inputs + inner) * outputs + column
             b = tl.load(weights) if EVEN_COLUMNS else tl.load(weights, mask=known, other=0)
@@ -61,17 +62,25 @@ def _outputs_last(weight):
     return remembered(weight, "outputs last", lambda: weight.permute(2, 3, 1, 0).contiguous())
 
 
+def _columns(outputs):
+    """Of a program: a power of two that wastes an eighth at most, or the widest of those that waste least."""
+    most = min(triton.next_power_of_2(outputs), COLUMNS)
+    widths = [width for width in (most, most // 2, most // 4) if width]
+    waste = {width: triton.cdiv(outputs, width) * width / outputs for width in widths}
+    return next((width for width in widths if waste[width] <= 1.125), min(widths, key=waste.get))
+
+
 def plan(out, counts, weight, groups, behind, behind_constants, derived):
     """The launch of such a convolution; behind: arguments and constants of what stands behind the sum, and the geometry."""
     outputs, group_inputs, height, width = weight.shape
-    columns = min(triton.next_power_of_2(outputs), COLUMNS)
+    columns = _columns(outputs)
     rows = NEURONS // columns
     packed = _outputs_last(weight)
     column_tiles = triton.cdiv(outputs, columns)
     arguments = dict(counts_ptr=counts, weight_ptr=packed, group_inputs=group_inputs, group_outputs=outputs // groups,
                      taps=height * width, column_tiles=column_tiles)
     constants = dict(ROWS=rows, COLUMNS=columns, KERNEL_WIDTH=width, EVEN_COLUMNS=outputs % columns == 0,
-                     LARGE=geometry.large(behind["rows"] + rows, out, counts, packed))
+                     DEPTHWISE=weight.shape[1] == 1 and outputs == groups, LARGE=geometry.large(behind["rows"] + rows, out, counts, packed))
     programs = triton.cdiv(behind["rows"], rows) * column_tiles
     return Launch(direct_kernel, programs, behind | arguments, behind_constants | constants,
                   derived=derived | dict(weight_ptr=("weight", _outputs_last)))

@@ -13,8 +13,8 @@ _UNSPECIALISED = ("rows", "units", "channels", "column_tiles", "timesteps")
 @triton.jit(do_not_specialize=_UNSPECIALISED)
 def expand_spikes_kernel(counts_ptr, out_ptr, order_ptr, amplitude_ptr, neurons, timesteps, rows, units, channels, column_tiles,
                          ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, AXIS: tl.constexpr, LARGE: tl.constexpr,
-                         EVEN: tl.constexpr, AMPLITUDE_ROWS: tl.constexpr):
-    start, offset, inside, row, column = place(rows, units, column_tiles, ROWS, COLUMNS, UNIT, LARGE, EVEN)
+                         EVEN: tl.constexpr, VECTOR: tl.constexpr, AMPLITUDE_ROWS: tl.constexpr):
+    start, offset, inside, row, column = place(rows, units, column_tiles, ROWS, COLUMNS, UNIT, LARGE, EVEN, VECTOR)
     silent = timesteps - tl.load(counts_ptr + start + offset, mask=inside, other=0).to(tl.int32)
     channel = channel_of(row, column, channels, ROWS, AXIS, EVEN)
     spike, silence = spike_values(amplitude_ptr, channel, out_ptr.dtype.element_ty, AMPLITUDE_ROWS)
@@ -30,7 +30,8 @@ def expand_spikes_kernel(counts_ptr, out_ptr, order_ptr, amplitude_ptr, neurons,
 def plan(out, counts, timesteps, order, amplitude):
     """The launch that fills `out` [T, N, ...], bytes or floats, each step in the layout of the dense `counts`, not empty."""
     rows = common.row_constants(amplitude=(amplitude, 1))
-    tiles = common.tiles(counts, any(rows.values()), 16 // out.element_size())
+    wide = 16 // out.element_size()
+    tiles = common.tiles(counts, any(rows.values()), wide, wide)
     arguments = dict(counts_ptr=counts, out_ptr=out, order_ptr=order, amplitude_ptr=amplitude, neurons=counts.numel(),
                      timesteps=timesteps, **tiles.arguments())
     return Launch(expand_spikes_kernel, tiles.programs, arguments, dict(**tiles.constants(), **rows), tiles.threads)

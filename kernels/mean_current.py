@@ -8,19 +8,20 @@ from pcsnn.kernels import common
 from pcsnn.kernels.common import channel_of, load_row, place, search
 from pcsnn.kernels.launch import Launch, run
 
-NEURONS_A_THREAD, THREADS = 32, 256  # of a program, where there are neurons enough
-GATHERED = 4  # neurons a thread where each reads levels of its own
+COMPUTED, SCANNED, GATHERED = 32, 16, 4  # neurons a thread, where there are enough, by how their levels are found
+THREADS = 256
+VECTOR = 16  # bytes of the current, side by side in a thread
 
 
 @triton.jit(do_not_specialize=(*common.UNSPECIALISED, "turn", "low"))
 def fire_mean_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, scale_ptr, residual_ptr, residual_scale_ptr, rows, units,
                      channels, column_tiles, timesteps, repeat, distinct, reach, level_stride, channel_stride, turn, low,
                      ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, AXIS: tl.constexpr, LARGE: tl.constexpr,
-                     EVEN: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
+                     EVEN: tl.constexpr, VECTOR: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
                      LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr, RESIDUAL_SCALE_ROWS: tl.constexpr,
                      SIGNED: tl.constexpr):
     dtype: tl.constexpr = tl.float64 if current_ptr.dtype.element_ty == tl.float64 else tl.float32
-    start, offset, inside, row, column = place(rows, units, column_tiles, ROWS, COLUMNS, UNIT, LARGE, EVEN)
+    start, offset, inside, row, column = place(rows, units, column_tiles, ROWS, COLUMNS, UNIT, LARGE, EVEN, VECTOR)
     channel = channel_of(row, column, channels, ROWS, AXIS, EVEN)
     if AXIS == 1:  # what the compiler then knows the alignment of
         channels = units * UNIT
@@ -47,8 +48,9 @@ def plan(out, current, levels, scale, residual, residual_scale, repeat, turn=0, 
     """The launch that fills `out` [N, ...]; current, residual and out dense and alike in layout, tables contiguous, not empty."""
     tables = common.row_constants(levels=(levels, 2), line=(line, 2), scale=(scale, 1), residual_scale=(residual_scale, 1))
     method = common.search_method(levels, line, repeat, reach, current.dim() > 1 and current.stride(1) == 1)
-    gathered = method.constants["STEPS"] > 0
-    tiles = common.tiles(current, any(tables.values()), GATHERED if gathered else NEURONS_A_THREAD, THREADS)
+    steps = method.constants["STEPS"]
+    neurons = GATHERED if steps > 0 else SCANNED if steps < 0 else COMPUTED
+    tiles = common.tiles(current, any(tables.values()), neurons, VECTOR // current.element_size(), THREADS)
     arguments = dict(current_ptr=current, out_ptr=out, scale_ptr=scale, residual_ptr=residual,
                      residual_scale_ptr=residual_scale, turn=turn, low=low, **method.arguments, **tiles.arguments())
     constants = dict(**method.constants, **tiles.constants(), SIGNED=bool(turn or low),

@@ -22,6 +22,7 @@ from pcsnn.shapes import convolved, fused_dtype
 
 DIRECT_BELOW = 16    # input channels of a group: fewer do not fill a tensor core's inner dimension
 RUN_BELOW = 32       # input channels: fewer are read in runs along a row of the kernel, more tap after tap
+ALIGNED, ALIGNED_FROM = 4, 2**16  # inputs of a pixel that are read at once, and pixels from which a copy pays
 MAX_UNSHIFTED = 127  # counts up to here are int8 as they are
 PIECE, WHOLE_PIECE = 16, 32  # sums that a thread searches at a time; whole numbers on a line take fewer registers each
 PIXELS, TAPS, RUNS = 0, 1, 2  # what a step of the inner dimension is part of: an input pixel that is the output's, a tap, a run
@@ -34,7 +35,8 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
                    out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
                    levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
                    ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, STAGES: tl.constexpr,
-                   MODE: tl.constexpr, PARTS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, RUN: tl.constexpr, PADDED: tl.constexpr,
+                   MODE: tl.constexpr, PARTS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, RUN: tl.constexpr, PIXEL: tl.constexpr,
+                   PADDED: tl.constexpr,
                    CHUNKED: tl.constexpr, EVEN_INNER: tl.constexpr, EVEN_COLUMNS: tl.constexpr, LARGE: tl.constexpr,
                    PIECES: tl.constexpr,
                    WIDE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr,
@@ -43,13 +45,15 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
     """weight [O, R, S, C / groups], in MODE 2 [O, R, run filled up to steps with zeros].
 
     MODE: 0, 1 or 2, see above. PARTS: taps or runs, the inner of two loops in one; part_size: elements of a weight for each.
-    RUN: of a run without zeros. PADDED: taps may lie outside the image. CHUNKED: a part takes several steps. EVEN_INNER:
+    RUN: of a run without zeros; PIXEL: inputs of a pixel, where there are runs, which tells what is aligned. PADDED: taps may lie outside the image. CHUNKED: a part takes several steps. EVEN_INNER:
     steps end where parts do; EVEN_COLUMNS: tiles end where columns do. Rows and columns beyond the last are read as the
     last one, which costs no mask.
     """
     dtype: tl.constexpr = weight_ptr.dtype.element_ty
     wide: tl.constexpr = tl.int64 if LARGE else tl.int32
     total_dtype: tl.constexpr = tl.int32 if dtype == tl.int8 else tl.float32
+    if MODE == 2:
+        inputs = PIXEL
     program = tl.program_id(0)
     column_tile = program % column_tiles
     row_tile = program // column_tiles % row_tiles
@@ -64,7 +68,8 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
     else:
         y, x, first = first_tap(known_row, inputs, height, width, out_plane, out_width, stride_h, stride_w, padding_h,
                                 padding_w)
-        first += group * group_inputs
+        if MODE != 2:
+            first += group * group_inputs
     if MODE == 2:
         place = (x * inputs)[:, None] + lane[None, :]  # in a row of the image
         end = width * inputs
@@ -127,6 +132,23 @@ def _packed(weight, inner):
     return remembered(weight, ("runs", inner), lambda: _runs(weight, inner))
 
 
+def _by_fours(weight):
+    """weight [O, C, R, S] with channels of zeros up to a multiple of four."""
+    return torch.nn.functional.pad(weight, (0, 0, 0, 0, 0, -weight.shape[1] % ALIGNED))
+
+
+def _aligned(counts, weight, groups):
+    """(counts, weight), with a fourth channel of zeros where three of a large image are read in runs: elements one by one are
+    neither read ahead nor side by side, and take several times what the copy takes."""
+    _, channels, height, width = counts.shape
+    if (groups > 1 or channels >= RUN_BELOW or channels % ALIGNED != ALIGNED - 1 or weight.shape[3] == 1
+            or counts.shape[0] * height * width < ALIGNED_FROM):
+        return counts, weight
+    wider = counts.new_zeros((counts.shape[0], height, width, channels + 1)).permute(0, 3, 1, 2)
+    wider[:, :channels] = counts
+    return wider, remembered(weight, "by fours", lambda: _by_fours(weight))
+
+
 class Kind:
     """What tells how a product on tensor cores is computed, and in which tiles it may be."""
 
@@ -178,7 +200,8 @@ def _product(out, counts, weight, kind, tile, timesteps, computed):
                      row_tiles=row_tiles, column_tiles=column_tiles)
     # Whole numbers beyond the end of a run meet weights of zero; infinities must not.
     constants = dict(ROWS=tile.rows, COLUMNS=tile.columns, INNER=tile.inner, STAGES=tile.stages, MODE=kind.mode,
-                     PARTS=kind.parts, KERNEL_WIDTH=kind.width, RUN=kind.run if kind.mode == RUNS else 0, PADDED=kind.padded,
+                     PARTS=kind.parts, KERNEL_WIDTH=kind.width, RUN=kind.run if kind.mode == RUNS else 0,
+                     PIXEL=kind.group_inputs if kind.mode == RUNS else 0, PADDED=kind.padded,
                      CHUNKED=chunks > 1, EVEN_COLUMNS=kind.columns % tile.columns == 0,
                      EVEN_INNER=kind.run % tile.inner == 0 or (kind.mode == RUNS and counts.dtype == torch.uint8),
                      PIECES=max(tile.rows * tile.columns // tile.threads // piece, 1),
@@ -257,6 +280,7 @@ def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, s
                       dtype=fused_dtype(weight, levels, scale, counts_dtype))
     if out.numel():
         residual = None if residual is None else geometry.channels_last(residual)
+        counts, weight = _aligned(counts, weight, groups)
         bias, levels, scale, residual_scale, line = contiguous(bias, levels, scale, residual_scale, line)
         _run(dict(out=out, counts=geometry.channels_last(counts), weight=weight, bias=bias, levels=levels, scale=scale,
                   residual=residual, residual_scale=residual_scale, line=line), stride=tuple(stride), padding=tuple(padding),

@@ -7,15 +7,17 @@ from pcsnn.kernels import common
 from pcsnn.kernels.common import channel_of, place, search, spike_values
 from pcsnn.kernels.launch import Launch, run
 
+VECTOR = 16  # bytes of the currents, side by side in a thread
+
 
 @triton.jit(do_not_specialize=common.UNSPECIALISED)
 def fire_spikes_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, amplitude_ptr, neurons, time_stride, rows, units, channels,
                        column_tiles, timesteps, repeat, distinct, reach, level_stride, channel_stride,
                        ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, AXIS: tl.constexpr, LARGE: tl.constexpr,
-                       EVEN: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
+                       EVEN: tl.constexpr, VECTOR: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
                        LINE_ROWS: tl.constexpr, AMPLITUDE_ROWS: tl.constexpr, UNROLL: tl.constexpr):
     dtype: tl.constexpr = tl.float64 if current_ptr.dtype.element_ty == tl.float64 else tl.float32
-    start, offset, inside, row, column = place(rows, units, column_tiles, ROWS, COLUMNS, UNIT, LARGE, EVEN)
+    start, offset, inside, row, column = place(rows, units, column_tiles, ROWS, COLUMNS, UNIT, LARGE, EVEN, VECTOR)
     channel = channel_of(row, column, channels, ROWS, AXIS, EVEN)
     if AXIS == 1:  # what the compiler then knows the alignment of
         channels = units * UNIT
@@ -57,7 +59,7 @@ def plan(out, current, levels, amplitude, repeat, line=None, reach=0):
     time_stride = current.stride(0) if current.shape[0] > 1 else step.numel()
     tables = common.row_constants(levels=(levels, 2), line=(line, 2), amplitude=(amplitude, 1))
     method = common.search_method(levels, line, repeat, reach, step.dim() > 1 and step.stride(1) == 1)
-    tiles = common.tiles(step, any(tables.values()), _neurons_a_thread(out, current))
+    tiles = common.tiles(step, any(tables.values()), _neurons_a_thread(out, current), VECTOR // current.element_size())
     arguments = dict(current_ptr=current, out_ptr=out, amplitude_ptr=amplitude, neurons=step.numel(), time_stride=time_stride,
                      **method.arguments, **tiles.arguments())
     constants = dict(**method.constants, **tiles.constants(), UNROLL=_unroll(current, tiles.unit),

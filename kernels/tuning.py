@@ -1,7 +1,6 @@
 """Which tile was the fastest for each kind of product on a GPU: timed inside `timing`, kept in a file for later processes."""
 
 import contextlib
-import functools
 import json
 import os
 import pathlib
@@ -16,7 +15,7 @@ import triton.testing
 from pcsnn.kernels import tiles
 
 _timing = False
-_choices = {}  # name of a GPU -> its Choices
+_choices = {}  # name of a GPU, and a device of that name -> its Choices: asking for the name takes long
 
 
 class Choices:
@@ -60,13 +59,15 @@ def cache_path(gpu):
     return pathlib.Path(folder) / "pcsnn" / f"{name}.json"
 
 
-@functools.cache
 def choices(device):
     """The Choices of a device."""
-    gpu = torch.cuda.get_device_name(device)
-    if gpu not in _choices:
-        _choices[gpu] = Choices(cache_path(gpu))
-    return _choices[gpu]
+    known = _choices.get(device)
+    if known is None:
+        gpu = torch.cuda.get_device_name(device)
+        if gpu not in _choices:
+            _choices[gpu] = Choices(cache_path(gpu))
+        known = _choices[device] = _choices[gpu]
+    return known
 
 
 def state(device):

@@ -8,9 +8,10 @@ On every device the result equals `pcsnn.reference` bit for bit. Nothing here ha
 
 import torch
 
-from pcsnn import ops, reference, validate
+from pcsnn import arguments, ops, reference, validate
 from pcsnn.attention import spiking_attention
 from pcsnn.fused import conv2d_fire, linear_fire, max_pool2d, sum_pool2d, whole_levels
+from pcsnn.host import on_host
 from pcsnn.signed import signed_levels
 from pcsnn.remembered import remembered
 from pcsnn.spacing import spacing_of
@@ -19,6 +20,7 @@ __all__ = ["conv2d_fire", "expand_spikes", "fire_counts", "fire_rates", "fire_sp
            "signed_levels", "spiking_attention", "sum_pool2d", "whole_levels"]
 
 
+@on_host
 def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=0.0, bend=None):
     """The T ascending levels on the mean current at which the next spike is won (10).
 
@@ -49,7 +51,7 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
     validate.number("shift", shift)
     if quantization_levels is not None:
         validate.integer("quantization_levels", quantization_levels, 1, 2**16)
-    offset = torch.as_tensor(offset, dtype=torch.float64).detach().cpu()
+    offset = torch.as_tensor(offset, dtype=torch.float64, device="cpu").detach()
     if offset.dim() > 1 or not offset.isfinite().all():
         raise ValueError(f"offset: expected finite values, a number or [C], got {offset.tolist()}")
     if theta.dim() and offset.dim() and theta.shape != offset.shape:
@@ -61,27 +63,6 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
         if bend.dim() > 2 or bend.shape[-1] == 0 or not bend.isfinite().all() or bend.dim() == 2 and bend.shape[:1] != channels:
             raise ValueError(f"bend: expected finite values, [T] or [C, T], got shape {tuple(bend.shape)}")
     return reference.levels(theta, timesteps, quantization_levels, shift, offset, bend).to(device)
-
-
-def _check_mean(current, levels, residual, residual_scale, scale):
-    """What `fire_counts`, scale None, and `fire_rates` ask of their tensors."""
-    validate.tensor("current", current, validate.CURRENT_DTYPES, 1)
-    validate.level_table(levels, current.shape, current.dtype)
-    if residual is None:
-        if residual_scale is not None:
-            raise ValueError("residual_scale: expected None without a residual")
-    else:
-        validate.tensor("residual", residual, (torch.uint8, current.dtype))
-        if residual.shape != current.shape:
-            raise ValueError(f"residual: expected the shape of current {tuple(current.shape)}, got {tuple(residual.shape)}")
-        if (residual.dtype == torch.uint8) != (residual_scale is not None):
-            raise ValueError("residual_scale: expected with uint8 counts, and only with them; "
-                             f"residual is {residual.dtype}, residual_scale is {'given' if residual_scale is not None else 'None'}")
-        if residual_scale is not None:
-            validate.per_layer_or_channel("residual_scale", residual_scale, current.shape, (torch.float32, torch.float64))
-    validate.same_device(current=current, levels=levels, residual=residual, residual_scale=residual_scale, scale=scale)
-    if scale is not None:
-        validate.per_layer_or_channel("scale", scale, current.shape, (torch.float32, torch.float64))
 
 
 def _as_scalar_tensor(name, value, like):
@@ -112,7 +93,7 @@ def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=N
     """
     if residual_scale is not None and residual is not None:
         residual_scale = _as_scalar_tensor("residual_scale", residual_scale, current)
-    validate.once(_check_mean, current, levels, residual, residual_scale, None)
+    validate.once(arguments.mean, current, levels, residual, residual_scale, None)
     validate.no_gradient(current=current, residual=residual)
     repeat, line, reach = spacing or spacing_of(levels, repeat, False)
     return ops.call("fire_counts", current, levels, residual, residual_scale, repeat, line, reach)
@@ -137,7 +118,7 @@ def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None, *, repea
         RuntimeError: `current` requires a gradient.
     """
     amplitude = _amplitude(amplitude, out_dtype, "out_dtype", current)
-    validate.once(_check_trains, current, levels, amplitude)
+    validate.once(arguments.trains, current, levels, amplitude)
     validate.no_gradient(current=current)
     repeat, line, reach = spacing or spacing_of(levels, repeat, False)
     return ops.call("fire_spikes", current, levels, amplitude, out_dtype, repeat, line, reach)
@@ -160,39 +141,17 @@ def expand_spikes(counts, timesteps, order=None, dtype=torch.uint8, amplitude=No
         TypeError, ValueError: a dtype, shape, device or order that does not fit.
     """
     amplitude = _amplitude(amplitude, dtype, "dtype", counts)
-    validate.once(_check_counts, counts, timesteps, order, amplitude)
+    validate.once(arguments.counted, counts, timesteps, order, amplitude)
     if order is not None:
-        if order.shape != (timesteps,) or not (torch.compiler.is_compiling() or remembered(
+        if not (torch.compiler.is_compiling() or remembered(
                 order, "permutation", lambda: torch.equal(order.sort().values.cpu(), torch.arange(timesteps)))):
             raise ValueError(f"order: expected a permutation of 0..{timesteps - 1}, got shape {tuple(order.shape)}")
     return ops.call("expand_spikes", counts, timesteps, order, dtype, amplitude)
 
 
-def _check_trains(current, levels, amplitude):
-    validate.tensor("current", current, validate.CURRENT_DTYPES, 2)
-    validate.integer("current.shape[0], the time-steps", current.shape[0], 1, validate.MAX_TIMESTEPS)
-    validate.level_table(levels, current.shape[1:], current.dtype, current.shape[0])
-    if amplitude is not None:
-        validate.per_layer_or_channel("amplitude", amplitude, current.shape[1:], (torch.float32, torch.float64))
-    validate.same_device(current=current, levels=levels, amplitude=amplitude)
-
-
-def _check_counts(counts, timesteps, order, amplitude):
-    validate.tensor("counts", counts, (torch.uint8,), 1)
-    validate.timesteps(timesteps)
-    if order is not None:
-        validate.tensor("order", order, (torch.int64,))
-    if amplitude is not None:
-        validate.per_layer_or_channel("amplitude", amplitude, counts.shape, (torch.float32, torch.float64))
-    validate.same_device(counts=counts, order=order, amplitude=amplitude)
-
-
 def _amplitude(amplitude, dtype, name, like):
     """The amplitude as a tensor on the device of `like`, or None, for spikes of `dtype`."""
-    if dtype not in validate.SPIKE_DTYPES:
-        raise TypeError(f"{name}: expected {' or '.join(map(str, validate.SPIKE_DTYPES))}, got {dtype}")
-    if amplitude is not None and not dtype.is_floating_point:
-        raise TypeError(f"{name}: expected a floating dtype with an amplitude, got {dtype}")
+    arguments.spike_dtype(name, dtype, amplitude)
     return None if amplitude is None else _as_scalar_tensor("amplitude", amplitude, like)
 
 
@@ -221,7 +180,7 @@ def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, re
     scale = _as_scalar_tensor("scale", scale, current)
     if residual_scale is not None and residual is not None:
         residual_scale = _as_scalar_tensor("residual_scale", residual_scale, current)
-    validate.once(_check_mean, current, levels, residual, residual_scale, scale)
+    validate.once(arguments.mean, current, levels, residual, residual_scale, scale)
     validate.no_gradient(current=current, residual=residual)
     validate.integer("turn", turn, 0, levels.shape[-1])
     validate.integer("low", low, 0, levels.shape[-1])

@@ -2,11 +2,9 @@
 
 import torch
 
-from pcsnn import ops, reference, validate
-from pcsnn.shapes import HALVES, convolved
+from pcsnn import arguments, ops, reference, validate
+from pcsnn.shapes import HALVES, pooled
 from pcsnn.spacing import Spacing, spacing, spacing_of
-
-WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 
 
 def whole_levels(levels, weight_scale, bias=None):
@@ -39,48 +37,8 @@ def whole_levels(levels, weight_scale, bias=None):
     return reference.whole_levels(levels, weight_scale, bias)
 
 
-def _check(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape):
-    """Everything but the synapse's own shape. shape: of the result, as [N, O, ...]."""
-    whole = weight.dtype == torch.int8
-    if whole:
-        validate.tensor("counts", counts, (torch.uint8,))
-    else:
-        validate.tensor("counts", counts, (torch.uint8, weight.dtype))
-    if bias is not None:
-        validate.tensor("bias", bias, (torch.int32 if whole else weight.dtype,))
-        if bias.shape != weight.shape[:1]:
-            raise ValueError(f"bias: expected [{weight.shape[0]}], got shape {tuple(bias.shape)}")
-    if levels is not None:
-        validate.level_table(levels, shape, torch.int32 if whole else torch.float32)
-    if scale is not None:
-        validate.per_layer_or_channel("scale", scale, shape, (torch.float32,))
-    if residual is None:
-        if residual_scale is not None:
-            raise ValueError("residual_scale: expected None without a residual")
-    else:
-        validate.tensor("residual", residual, (torch.uint8, torch.int32 if whole else weight.dtype))
-        counted = residual.dtype in (torch.uint8, *HALVES)  # of half precision: counts, or a current
-        if (residual.dtype == torch.uint8 and residual_scale is None) or (residual_scale is not None and not counted):
-            raise ValueError("residual_scale: expected with uint8 counts, and only with them (or those of half precision); residual is "
-                             f"{residual.dtype}, residual_scale is {'given' if residual_scale is not None else 'None'}")
-        if residual_scale is not None:
-            validate.per_layer_or_channel("residual_scale", residual_scale, shape,
-                                          (torch.int32 if whole else torch.float32,))
-    if counts_dtype not in (None, torch.uint8) and (counts_dtype != weight.dtype or weight.dtype not in HALVES):
-        raise TypeError(f"counts_dtype: expected torch.uint8, or the dtype of float16 or bfloat16 weights, got {counts_dtype} with "
-                        f"weights of {weight.dtype}")
-    validate.same_device(counts=counts, weight=weight, bias=bias, levels=levels, scale=scale, residual=residual,
-                         residual_scale=residual_scale)
-    validate.no_gradient(counts=counts, weight=weight, bias=bias, residual=residual)
-
-
 def _spacing(levels, repeat, scale):
     return Spacing(1, None, 0) if levels is None else spacing_of(levels, repeat, scale is not None)
-
-
-def _check_residual_shape(residual, shape):
-    if residual is not None and isinstance(residual, torch.Tensor) and residual.shape != torch.Size(shape):
-        raise ValueError(f"residual: expected the shape of the result {tuple(shape)}, got {tuple(residual.shape)}")
 
 
 def linear_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=None, residual_scale=None, repeat=None,
@@ -113,26 +71,13 @@ def linear_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=
         TypeError, ValueError: a dtype, shape, device or level table that does not fit.
         RuntimeError: an input requires a gradient.
     """
-    validate.tensor("weight", weight, WEIGHT_DTYPES)
-    validate.tensor("counts", counts, None, 1)
-    if weight.dim() != 2 or 0 in weight.shape or counts.shape[-1] != weight.shape[1]:
-        raise ValueError(f"weight: expected [O, {counts.shape[-1]}] for counts {tuple(counts.shape)}, got {tuple(weight.shape)}")
+    shape = arguments.linear(counts, weight)
     validate.timesteps(timesteps)
-    shape = (*counts.shape[:-1], weight.shape[0])
-    _check_residual_shape(residual, shape)
-    _check(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, (1, weight.shape[0]))
+    arguments.synapse(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape)
+    validate.no_gradient(counts=counts, weight=weight, bias=bias, residual=residual)
     repeat, line, reach = _spacing(levels, repeat, scale)
     return ops.call("linear_fire", counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach,
                     counts_dtype)
-
-
-def _pair(name, value, low):
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2:
-        raise ValueError(f"{name}: expected a number or two, got {value!r}")
-    for part in pair:
-        validate.integer(name, part, low, 2**31 - 1)
-    return pair
 
 
 def conv2d_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=None, residual_scale=None, stride=1,
@@ -155,23 +100,12 @@ def conv2d_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=
         TypeError, ValueError: a dtype, shape, device or level table that does not fit.
         RuntimeError: an input requires a gradient.
     """
-    validate.tensor("weight", weight, WEIGHT_DTYPES)
-    validate.tensor("counts", counts)
-    validate.integer("groups", groups, 1, 2**31 - 1)
-    stride, dilation, padding = _pair("stride", stride, 1), _pair("dilation", dilation, 1), _pair("padding", padding, 0)
+    stride, dilation = arguments.pair("stride", stride, 1), arguments.pair("dilation", dilation, 1)
+    padding = arguments.pair("padding", padding, 0)
+    shape = arguments.convolution(counts, weight, stride, padding, dilation, groups)
     validate.timesteps(timesteps)
-    if weight.dim() != 4 or weight.shape[0] % groups or 0 in weight.shape:
-        raise ValueError(f"weight: expected [O, C / groups, R, S] with O a multiple of {groups} groups, got {tuple(weight.shape)}")
-    if counts.dim() != 4 or counts.shape[1] != weight.shape[1] * groups:
-        raise ValueError(f"counts: expected [N, {weight.shape[1] * groups}, H, W] for weight {tuple(weight.shape)} in {groups} "
-                         f"groups, got {tuple(counts.shape)}")
-    sizes = convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
-    if min(sizes) < 1:
-        raise ValueError(f"counts: expected at least the size of the kernel {tuple(weight.shape[2:])} with padding {padding} and "
-                         f"dilation {dilation}, got {tuple(counts.shape)}")
-    shape = (counts.shape[0], weight.shape[0], *sizes)
-    _check_residual_shape(residual, shape)
-    _check(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape)
+    arguments.synapse(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape)
+    validate.no_gradient(counts=counts, weight=weight, bias=bias, residual=residual)
     repeat, line, reach = _spacing(levels, repeat, scale)
     return ops.call("conv2d_fire", counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation,
                     groups, repeat, timesteps, line, reach, counts_dtype)
@@ -179,23 +113,17 @@ def conv2d_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=
 
 def _pool2d(name, counts, kernel_size, stride, padding, dilation, ceil_mode):
     validate.tensor("counts", counts, (torch.uint8, *HALVES))
-    kernel = _pair("kernel_size", kernel_size, 1)
-    stride = kernel if stride is None else _pair("stride", stride, 1)
-    padding, dilation = _pair("padding", padding, 0), _pair("dilation", dilation, 1)
+    kernel = arguments.pair("kernel_size", kernel_size, 1)
+    stride = kernel if stride is None else arguments.pair("stride", stride, 1)
+    padding, dilation = arguments.pair("padding", padding, 0), arguments.pair("dilation", dilation, 1)
     if counts.dim() != 4:
         raise ValueError(f"counts: expected [N, C, H, W], got {tuple(counts.shape)}")
     if any(2 * pad > taps for pad, taps in zip(padding, kernel)):
         raise ValueError(f"padding: expected at most half of the kernel {kernel}, got {padding}")
-    sizes = []
-    for size, taps, step, pad, spread in zip(counts.shape[2:], kernel, stride, padding, dilation):
-        reach = size + 2 * pad - spread * (taps - 1) - 1
-        length = -(-reach // step) + 1 if ceil_mode else reach // step + 1
-        if ceil_mode and (length - 1) * step >= size + pad:  # a window must start within the input or its left padding
-            length -= 1
-        if length < 1:
-            raise ValueError(f"counts: expected at least the size of the kernel {kernel} with padding {padding} and dilation "
-                             f"{dilation}, got {tuple(counts.shape)}")
-        sizes.append(length)
+    sizes = pooled(counts.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+    if min(sizes) < 1:
+        raise ValueError(f"counts: expected at least the size of the kernel {kernel} with padding {padding} and dilation "
+                         f"{dilation}, got {tuple(counts.shape)}")
     return ops.call(name, counts, kernel, stride, padding, dilation, sizes)
 
 

@@ -8,6 +8,7 @@ On processors with AVX2 and no VNNI oneDNN widens every pair of products to 32 b
 adds several pairs in 16 bits first, and takes oneDNN's place where weights and T allow it.
 """
 
+import functools
 import itertools
 import math
 
@@ -15,7 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from pcsnn import reference, validate
-from pcsnn.remembered import remembered
+from pcsnn.remembered import facts, remembered
+from pcsnn.shapes import beyond_borders, convolved, laid_out
 
 CURRENTS = 2**20  # that are made before their counts are taken
 EXACT = 2**24  # float32 holds every whole number up to here
@@ -86,25 +88,25 @@ def _blocks(weight):
     return split.permute(0, 4, 5, 2, 1, 3).contiguous()
 
 
-def _own_product(weight, options, timesteps):
+def _own_product(known, weight, options, timesteps):
     """(blocks, depth) for csrc/products.cpp, or None where oneDNN is faster or the only one that can."""
     if weight.dim() != 4 or options[-1] != 1 or len(weight) % BLOCK or weight.shape[1] % (QUAD * DEPTHS[-1]) or not _narrow():
         return None
     depth = _depth(weight, timesteps)
-    return None if depth is None else (remembered(weight, "blocks", lambda: _blocks(weight)), depth)
+    return None if depth is None else (known("blocks", lambda: _blocks(weight)), depth)
 
 
 def _convolve(x, layer, dtype, timesteps, line=None, steps=None):
     """An int8 convolution of counts up to `timesteps`: float32 sums, or bytes, clipped at `steps`, of a line (factor, start) for
     each channel."""
-    weight, options = layer
+    weight, options, known = layer
     stride, padding, dilation, groups = options
-    own = remembered(weight, ("own product", options, timesteps), lambda: _own_product(weight, options, timesteps))
+    own = known(("own product", options, timesteps), lambda: _own_product(known, weight, options, timesteps))
     if own is not None:
         blocks, depth = own
         return torch.ops.pcsnn._products(x, blocks, *(line or (None, None)), len(weight), weight.shape[2:], stride, padding,
                                          dilation, steps or 0, depth)
-    packed, ones, zeros = remembered(weight, ("packed", options), lambda: _pack(weight, options))
+    packed, ones, zeros = known(("packed", options), lambda: _pack(weight, options))
     factor, start = line or (ones, None)
     attribute, bounds = ("none", []) if steps is None else ("hardtanh", [0.0, float(steps)])
     return torch.ops.onednn.qconv2d_pointwise.default(
@@ -115,7 +117,8 @@ def _pack(weight, options):
     """The weight as oneDNN wants it, and scales and zero points that change nothing."""
     stride, padding, dilation, groups = options
     ones = torch.ones(len(weight))
-    packed = torch.ops.onednn.qconv_prepack(_as_kernel(weight), ones, 1.0, 0, stride, padding, dilation, groups, None)
+    kernel = laid_out(_as_kernel(weight), torch.channels_last)
+    packed = torch.ops.onednn.qconv_prepack(kernel, ones, 1.0, 0, stride, padding, dilation, groups, None)
     return packed, ones, torch.zeros(len(weight), dtype=torch.int32)
 
 
@@ -132,13 +135,13 @@ def _largest(weight):
 
 def _sums(x, layer, timesteps, single, total):
     """Exact sums over int8 weights: float32 where that holds them and one product is enough, else float64."""
-    weight, (stride, padding, dilation, groups) = layer
+    weight, options, _ = layer
     if single:
         return _convolve(x, layer, torch.float32, timesteps)
-    if 15 * total < EXACT:  # in two halves of four bits
+    if 15 * total < EXACT and not _beyond(weight, options):  # in two halves of four bits
         high, low = (_convolve(part, layer, torch.float32, 15).double() for part in (x >> 4, x & 15))
         return high.mul_(16).add_(low)
-    return F.conv2d(x.double(), _as_kernel(weight).double(), None, stride, padding, dilation, groups)
+    return convolution(x.double(), _as_kernel(weight).double(), None, *options)
 
 
 def _float_levels(levels, dtype):
@@ -157,25 +160,25 @@ def _float_line(line, dtype):
 
 def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, timesteps, line):
     """int8 weights; x and residual [N, C, H, W], channels last."""
-    weight = layer[0]
-    largest, total = remembered(weight, "largest", lambda: _largest(weight))
-    single = total * timesteps < EXACT and 2 * timesteps * largest <= PAIR
+    weight, options, known = layer
+    largest, total = known("largest", lambda: _largest(weight))
+    single = total * timesteps < EXACT and 2 * timesteps * largest <= PAIR and not _beyond(weight, options)
     repeat = max(repeat, 1)
+    table = None if levels is None else facts(levels)
     if single and bias is None and residual is None and scale is None and levels is not None:
-        requantised = remembered(levels, ("requantised", repeat, len(weight)), lambda: _line(levels[..., ::repeat], len(weight)))
+        requantised = table(("requantised", repeat, len(weight)), lambda: _line(levels[..., ::repeat], len(weight)))
         if requantised is not None:
             out = _convolve(x, layer, torch.uint8, timesteps, requantised, levels.shape[-1] // repeat)
             return out if repeat == 1 else out.mul_(repeat)
     if len(x) > 1 and levels is not None and scale is None:  # counts need not wait for the currents of the whole batch
-        pixels = x.shape[2] * x.shape[3] // math.prod(layer[1][0])
-        images = max(1, CURRENTS // max(1, len(weight) * pixels))
+        pixels = math.prod(convolved(x.shape[2:], _as_kernel(weight).shape[2:], *options[:3]))
+        images = max(1, CURRENTS // (len(weight) * pixels))
         if images < len(x):
             branches = itertools.repeat(None) if residual is None else residual.split(images)
-            out = None
+            out = torch.empty((len(x), len(weight), *convolved(x.shape[2:], _as_kernel(weight).shape[2:], *options[:3])),
+                              dtype=torch.uint8, memory_format=torch.channels_last)
             for i, (part, branch) in enumerate(zip(x.split(images), branches)):
                 found = _whole(part, layer, bias, levels, scale, branch, residual_scale, repeat, timesteps, line)
-                if out is None:
-                    out = torch.empty((len(x), *found.shape[1:]), dtype=torch.uint8, memory_format=torch.channels_last)
                 out[i * images:i * images + len(found)] = found
             return out
     current = _sums(x, layer, timesteps, single, total)
@@ -193,11 +196,13 @@ def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, time
         residual_scale = residual_scale.to(current.dtype)
     if levels is None:
         current = reference.add_residual(current, residual, residual_scale)
-        return current.to(torch.int32) if scale is None else current.float().mul_(reference.per_channel(scale, 4))
-    table = remembered(levels, ("floating", current.dtype), lambda: _float_levels(levels, current.dtype))
+        if scale is not None:
+            return current.float().mul_(reference.per_channel(scale, 4))
+        return (current if current.dtype == torch.float32 else current.clamp_(-(2**31), 2**31 - 1)).to(torch.int32)
+    floating = table(("floating", current.dtype), lambda: _float_levels(levels, current.dtype))
     if line is not None:
         line = remembered(line, ("floating", current.dtype), lambda: _float_line(line, current.dtype))
-    counts = torch.ops.pcsnn.fire_counts(current, table, residual, residual_scale, repeat, line)
+    counts = torch.ops.pcsnn.fire_counts(current, floating, residual, residual_scale, repeat, line)
     return counts if scale is None else (counts // repeat).float().mul_(reference.per_channel(scale, 4))
 
 
@@ -235,41 +240,71 @@ def _product(product, counts, weight, bias):
     return product(x, w, b).to(weight.dtype)
 
 
-def _laid_out(value, layout):
-    """`value` with the strides of a new tensor, which are ambiguous where a size is 1 or 0."""
-    value = value.contiguous(memory_format=layout)
-    if min(value.shape, default=1) > 1:
-        return value
-    return value.as_strided(value.shape, torch.empty(value.shape, device="meta", memory_format=layout).stride())
+def _beyond(weight, options):
+    return weight.dim() == 4 and beyond_borders(weight.shape[2:], *options[:3])
+
+
+def convolution(x, weight, bias, stride, padding, dilation, groups):
+    """torch's convolution of channels-last images, also where it would crash: windows that see nothing but padding are left out, and
+    are the bias."""
+    weight = laid_out(weight, torch.channels_last)
+    options = stride, padding, dilation, groups
+    if not _beyond(weight, options):
+        return F.conv2d(x, weight, bias, *options)
+    shape = (len(x), len(weight), *convolved(x.shape[2:], weight.shape[2:], *options[:3]))
+    out = x.new_zeros(()) if bias is None else reference.per_channel(bias, 4)
+    out = out.expand(shape).contiguous(memory_format=torch.channels_last)
+    borders, inner = [], [slice(None), slice(None)]
+    for size, count, taps, step, pad, spread in zip(x.shape[2:], shape[2:], weight.shape[2:], *options[:3]):
+        reach = spread * (taps - 1)
+        first = max(0, -((reach - pad) // step))  # of the windows that reach the image
+        last = min(count - 1, (pad + size - 1) // step)
+        if first > last:
+            return out
+        borders = [pad - first * step, (last * step - pad) + reach - (size - 1), *borders]
+        inner.append(slice(first, last + 1))
+    x = laid_out(F.pad(x, borders), torch.channels_last)  # cut where a border is below zero
+    out[tuple(inner)] = F.conv2d(x, weight, bias, stride, 0, dilation, groups)
+    return out
+
+
+@functools.cache
+def _check(name):
+    """The checks of an operator's arguments in csrc/fused.cpp."""
+    return getattr(torch.ops.pcsnn, f"_check_{name}").default
 
 
 def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
                 timesteps, line=None, reach=0, counts_dtype=None):
     """The operator of `pcsnn.ops` for the CPU."""
-    counts = counts.contiguous(memory_format=torch.channels_last)
+    _check("conv2d_fire")(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups,
+                          repeat, timesteps, line, reach, counts_dtype)
+    counts = laid_out(counts, torch.channels_last)
     if residual is not None:
-        residual = residual.contiguous(memory_format=torch.channels_last)
+        residual = laid_out(residual, torch.channels_last)
     if weight.dtype == torch.int8:
-        layer = weight, (tuple(stride), tuple(padding), tuple(dilation), groups)
+        layer = weight, (tuple(stride), tuple(padding), tuple(dilation), groups), facts(weight)
         out = _whole(counts, layer, bias, levels, scale, residual, residual_scale, repeat, timesteps, line)
     else:
-        current = _product(lambda *given: F.conv2d(*given, stride, padding, dilation, groups), counts, weight, bias)
+        current = _product(lambda *given: convolution(*given, stride, padding, dilation, groups), counts, weight, bias)
         out = _fired(current.contiguous(memory_format=torch.channels_last), levels, scale, residual, residual_scale, repeat, line,
                      reach, counts_dtype)
-    return _laid_out(out, torch.channels_last)
+    return laid_out(out, torch.channels_last)
 
 
 def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line=None, reach=0,
                 counts_dtype=None):
     """The operator of `pcsnn.ops` for the CPU."""
+    _check("linear_fire")(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach,
+                          counts_dtype)
     shape = (*counts.shape[:-1], len(weight))
     rows = counts.reshape(-1, counts.shape[-1]).contiguous()
     branch = None if residual is None else residual.reshape(-1, len(weight)).contiguous()
     if weight.dtype == torch.int8:
-        layer = weight, ((1, 1), (0, 0), (1, 1), 1)
+        layer = weight, ((1, 1), (0, 0), (1, 1), 1), facts(weight)
         image = [None if part is None else part.t()[None, :, :, None] for part in (rows, branch)]  # of one column
         out = _whole(image[0], layer, bias, levels, scale, image[1], residual_scale, repeat, timesteps, line)
         out = out[0, :, :, 0].t()
     else:
         out = _fired(_product(F.linear, rows, weight, bias), levels, scale, branch, residual_scale, repeat, line, reach, counts_dtype)
-    return _laid_out(out.reshape(shape), torch.contiguous_format)
+    return laid_out(out.reshape(shape), torch.contiguous_format)

@@ -1,6 +1,7 @@
 """The operator set: schemas, fake implementations, and which backend serves which device.
 
-`pcsnn.functional` checks arguments and calls `call`; nothing here checks twice. Backends: "c++" (csrc/, CPU), "triton"
+`pcsnn.functional` checks arguments and calls `call`. Whoever calls `torch.ops.pcsnn` instead, as exported programs do, gets the checks
+of csrc/arguments.h on the CPU and those of `pcsnn.arguments` from all that is Python. Backends: "c++" (csrc/, CPU), "triton"
 (kernels/, CUDA and ROCm; through its interpreter on the CPU in tests), "reference" (plain torch, every device).
 
 Common arguments: `levels` [T] or [C, T] on the mean current; `repeat`: m, how often each level stands in its row (0: as 1);
@@ -12,13 +13,15 @@ that come out, uint8 or the floating dtype of half precision weights.
 """
 
 import contextlib
+import contextvars
 import importlib.util
 import os
+import threading
 import warnings
 
 import torch
 
-from pcsnn import attention_reference, linear_attention, onednn, reference
+from pcsnn import arguments, attention_reference, linear_attention, onednn, reference
 from pcsnn.shapes import convolved, fused_dtype
 
 _FUSED_SCHEMAS = (
@@ -153,8 +156,32 @@ _REFERENCE = dict(fire_counts=_reference_counts, fire_rates=_reference_rates, fi
                   fire_spikes=_reference_spikes, expand_spikes=_reference_expand, linear_fire=_reference_linear,
                   conv2d_fire=_reference_conv2d, max_pool2d=_reference_max_pool, sum_pool2d=_reference_sum_pool,
                   spiking_attention=_reference_attention)
+
+
+def _checked(name, function):
+    """An implementation of an operator for those who call it directly."""
+    check = getattr(arguments, name)
+
+    def run(*given):
+        check(*given)
+        return function(*given)
+    return run
+
+
+def _checked_on_cpu(name, function):
+    """The same where torch then reads the tensors' memory."""
+    names = [argument.name for argument in getattr(torch.ops.pcsnn, name).default._schema.arguments]
+    run = _checked(name, function)
+
+    def run_stored(*given):
+        for argument, value in zip(names, given):
+            arguments.stored(argument, value)
+        return run(*given)
+    return run_stored
+
+
 for _name, _fake in _FAKES.items():
-    torch.library.register_fake(f"pcsnn::{_name}", _fake, lib=_library)
+    torch.library.register_fake(f"pcsnn::{_name}", _checked(_name, _fake), lib=_library)
 
 
 def _load_extension():
@@ -189,11 +216,11 @@ if _no_extension:
     if os.environ.get("PCSNN_REQUIRE_EXT") == "1":
         raise ImportError(f"PCSNN_REQUIRE_EXT=1, but {_no_extension}")
     for _name, _function in _REFERENCE.items():
-        _library.impl(_name, _announced(_function), "CPU")
+        _library.impl(_name, _checked_on_cpu(_name, _announced(_function)), "CPU")
 else:
     for _name in ("linear_fire", "conv2d_fire"):
         _library.impl(f"_{_name}", getattr(onednn, _name), "CPU")
-    _library.impl("spiking_attention", linear_attention.spiking_attention, "CPU")
+    _library.impl("spiking_attention", _checked_on_cpu("spiking_attention", linear_attention.spiking_attention), "CPU")
 
 try:
     from pcsnn import kernels
@@ -203,17 +230,41 @@ except ImportError as error:
     _no_triton = f"Triton does not import: {error}"
 else:
     for _name in _FAKES:
-        _library.impl(_name, getattr(kernels, _name), "CUDA")
+        _library.impl(_name, _checked(_name, getattr(kernels, _name)), "CUDA")
 
 _OPERATORS = {name: getattr(torch.ops.pcsnn, name).default for name in _FAKES}
 _BACKENDS = ("reference", "c++", "triton")
-_forced = None
+_forced = None  # the names that any context forces; None: no context does, and calls look no further
+_forcing = {}  # {entry of a `use_backend` that holds: name}, of all contexts
+_lock = threading.Lock()  # of the two above
+_entries = contextvars.ContextVar("pcsnn_use_backend", default=())  # of this context, the innermost last
+
+
+def forced():
+    """The backend that `use_backend` forces in this context, or None."""
+    return _forced and _forced_here(_forced)
+
+
+@torch.compiler.assume_constant_result  # torch.compile has no context variables: compiled code depends on the names alone
+def _forced_here(names):
+    return next(filter(None, map(_forcing.get, reversed(_entries.get()))), None)
+
+
+def _force(entry, name):
+    """Let an entry force a backend; None: no longer."""
+    global _forced
+    with _lock:
+        if name is None:
+            del _forcing[entry]
+        else:
+            _forcing[entry] = name
+        _forced = tuple(sorted(set(_forcing.values()))) or None
 
 
 def is_direct(*tensors):
     """Whether nothing but a kernel on a GPU has to hear of an operator on these tensors, or None: nothing traced, no mode, no
     subclass, no gradient. The dispatcher takes longer than a launch."""
-    if torch.compiler.is_compiling() or _forced is not None or not getattr(tensors[0], "is_cuda", False):
+    if torch.compiler.is_compiling() or forced() or not getattr(tensors[0], "is_cuda", False):
         return False
     gradients = torch.is_grad_enabled()
     for tensor in tensors:
@@ -225,12 +276,13 @@ def is_direct(*tensors):
 
 def call(name, *arguments):
     """Run an operator: on the backend of its device, or on the one that `use_backend` forces."""
-    if _forced is None:
+    backend = forced()
+    if backend is None:
         return getattr(kernels, name)(*arguments) if is_direct(arguments[0]) else _OPERATORS[name](*arguments)
-    if _forced == "reference":
+    if backend == "reference":
         return _REFERENCE[name](*arguments)
     device = arguments[0].device.type
-    if _forced == "c++":
+    if backend == "c++":
         if device != "cpu":
             raise RuntimeError(f"use_backend('c++'): expected tensors on the CPU, got {device}")
         return _OPERATORS[name](*arguments)
@@ -242,42 +294,46 @@ def call(name, *arguments):
 
 def runs_cpp(tensor):
     """Whether an operation on this tensor runs in the C++ extension."""
-    return tensor.device.type == "cpu" and not _no_extension and _forced in (None, "c++")
+    return tensor.device.type == "cpu" and not _no_extension and forced() in (None, "c++")
 
 
 def is_forced():
-    """Whether `use_backend` holds."""
-    return _forced is not None
+    """Whether `use_backend` holds in this context."""
+    return forced() is not None
 
 
 @contextlib.contextmanager
 def use_backend(name):
     """Force "reference", "c++" or "triton" for all operations inside; RuntimeError when that backend cannot run.
 
-    Not thread-safe: it holds for the whole process. A function compiled by torch.compile inside keeps it.
+    It holds for the context that enters it, a thread or an asyncio task: other threads, and those started inside, keep theirs
+    (`contextvars.copy_context().run` takes it along). A function compiled by torch.compile keeps the backend it was compiled with
+    for as long as the same backends are forced, in whatever thread.
     """
-    global _forced
     if name not in _BACKENDS:
         raise ValueError(f"name: expected one of {', '.join(_BACKENDS)}, got {name!r}")
     reason = {"c++": _no_extension, "triton": _no_triton}.get(name)
     if reason:
         raise RuntimeError(f"use_backend({name!r}): {reason}")
-    before, _forced = _forced, name
+    entry = object()
+    _force(entry, name)
+    _entries.set((*_entries.get(), entry))
     try:
         yield
     finally:
-        _forced = before
+        _force(entry, None)
+        _entries.set(tuple(other for other in _entries.get() if other is not entry))
 
 
 def backend_info():
     """What is built and used: {"cpu", "cuda": the backend of that device, "c++", "triton": version or why not, ...}."""
-    gpu = _no_triton or ("triton" if torch.cuda.is_available() else "no GPU found")
+    backend, gpu = forced(), _no_triton or ("triton" if torch.cuda.is_available() else "no GPU found")
     return {
-        "cpu": _forced or ("reference" if _no_extension else "c++"),
-        "cuda": _forced if _forced and gpu == "triton" else gpu,
+        "cpu": backend or ("reference" if _no_extension else "c++"),
+        "cuda": backend if backend and gpu == "triton" else gpu,
         "c++": _no_extension or f"built, {torch.ops.pcsnn.cpu_capability()}",
         "triton": _no_triton or f"{kernels.VERSION}{' (interpreter)' if kernels.INTERPRETED else ''}",
-        "forced": _forced,
+        "forced": backend,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }

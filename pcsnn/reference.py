@@ -5,6 +5,10 @@ Slow on purpose; nothing is fused. Shapes: T time-steps, N batch, C channels (di
 
 import torch
 
+from pcsnn.shapes import laid_out
+
+NEVER = 2**31 - 1  # a level in whole numbers that no sum reaches
+
 
 def repeats(timesteps, quantization_levels):
     """m = T / L: how often each level of QCFS with L levels stands in a table of T; 1 where L does not divide T."""
@@ -80,10 +84,14 @@ def per_channel(table, ndim):
 
 
 def search(mean, levels):
-    """k = #{x : mean >= levels_x}, by comparison with every level; NaN gives 0. mean [N, ...], levels [T] or [C, T]."""
+    """k = #{x : mean >= levels_x}, by comparison with every level; NaN gives 0, and whole levels of NEVER are not reached.
+
+    mean [N, ...], levels [T] or [C, T].
+    """
     counts = torch.zeros(mean.shape, dtype=torch.int32, device=mean.device)
     for level in levels.unbind(-1):
-        counts += mean >= per_channel(level, mean.dim())
+        level = per_channel(level, mean.dim())
+        counts += (mean >= level) & (level != NEVER) if levels.dtype == torch.int32 else mean >= level
     return counts
 
 
@@ -153,7 +161,7 @@ def _fused(product, counts, weight, bias, levels, scale, residual, residual_scal
     """What a synapse and the neurons behind it give; product(counts, weight, bias) makes [N, C, ...].
 
     Float weights: the current has their dtype, as if the synapse had run alone. int8 weights: all is a whole number, in
-    units of what the weights of an output channel are multiples of.
+    units of what the weights of an output channel are multiples of; it is exact, and currents that leave are cut to int32.
     """
     whole = weight.dtype == torch.int8
     if whole:  # float64 holds whole numbers up to 2^53
@@ -178,12 +186,13 @@ def _fused(product, counts, weight, bias, levels, scale, residual, residual_scal
         current = add_residual(current, residual, residual_scale)
     if scale is not None:
         return (current.float() * per_channel(scale, current.dim())).to(torch.float32 if whole else weight.dtype)
-    return current.to(torch.int32 if whole else weight.dtype)
+    return current.clamp(-(2**31), 2**31 - 1).to(torch.int32) if whole else current.to(weight.dtype)
 
 
 def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat):
     """Input [N, C, H, W] -> counts, rates or currents [N, O, H', W'] of neurons behind a convolution (10), (11)."""
-    def product(x, w, b):
+    def product(x, w, b):  # torch misreads, or dies of, some strides of channels-last tensors
+        x, w = (laid_out(value, torch.contiguous_format) for value in (x, w))
         return torch.nn.functional.conv2d(x, w, b, stride, padding, dilation, groups)
     return _fused(product, counts, weight, bias, levels, scale, residual, residual_scale, repeat)
 

@@ -1,29 +1,96 @@
-"""What was computed from a tensor, kept for as long as the tensor lives and is not written to."""
+"""What was computed from a tensor, kept for as long as the tensor lives and holds the same values.
+
+Whether it does is asked of the values themselves on the CPU, by a checksum: writes through `.data`, NumPy or another process leave
+no trace in the tensor's version. Elsewhere a checksum would wait for the device, so that the version has to do; `forget` is for
+those writes that it does not tell of.
+"""
 
 import weakref
 
 import torch
 
-_known = {}  # id of a tensor -> (weak reference to it, its version, {key: result})
+_known = {}  # id of a tensor -> (weak reference to it, its state, {key: result})
+
+
+def _checksum_of_bytes(tensor):
+    """What the extension's checksum is, where there is none."""
+    if not tensor.device.type == "cpu" or tensor.layout != torch.strided or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        return None
+    values = tensor.detach().contiguous().flatten().view(torch.uint8).numpy()
+    return hash((tensor.dtype, tensor.shape, tensor.stride(), values.tobytes()))
+
+
+def _pick_checksum():
+    try:
+        from pcsnn._C import checksum
+    except ImportError:
+        return _checksum_of_bytes
+    return checksum
+
+
+_checksum = _pick_checksum()
+
+
+def _state(tensor):
+    """By what a change of a tensor is told; None where nothing tells."""
+    sum = _checksum(tensor)
+    if sum is not None:
+        return sum
+    return None if tensor.is_inference() else (tensor._version,)
+
+
+class Facts:
+    """What is known of a tensor in its present state."""
+
+    def __init__(self, tensor, known):
+        self._tensor, self._known = tensor, known
+
+    def __call__(self, key, compute):
+        """compute(), once for each `key`; keys of different uses begin with different words."""
+        known = self._known
+        if known is not None and key in known:
+            return known[key]
+        result = compute()
+        if known is None or isinstance(result, torch.Tensor) and (result is self._tensor or result._base is not None):
+            return result  # nothing to keep, or what would keep its own key alive
+        known[key] = result
+        return result
+
+
+def facts(tensor):
+    """The Facts of a tensor, for as long as one call lasts: its values are looked at here, and not again."""
+    state = _state(tensor)
+    if state is None:
+        return Facts(tensor, None)
+    entry = _known.get(id(tensor))
+    if entry is None or entry[1] != state or entry[0]() is not tensor:
+        _known[id(tensor)] = entry = (weakref.ref(tensor, _forget(id(tensor))), state, {})
+    return Facts(tensor, entry[2])
 
 
 def remembered(tensor, key, compute):
-    """compute(), once for each `key` and state of `tensor`; keys of different uses begin with different words."""
-    if tensor.is_inference():  # it has no version that would tell of a change
-        return compute()
-    entry = _known.get(id(tensor))
-    if entry is not None and entry[1] == tensor._version and entry[0]() is tensor:
-        if key in entry[2]:
-            return entry[2][key]
+    """compute(), once for each `key` and state of `tensor`."""
+    return facts(tensor)(key, compute)
+
+
+def forget(of=None):
+    """Drop what is remembered of a tensor, of the parameters and buffers of a module, or (None) of every tensor.
+
+    On the CPU nothing stale is ever used. On a GPU a write that does not change a tensor's version (through `.data`, or by
+    torch.distributed) goes unnoticed: packed weights and the spacing of levels stay those of before until this is called.
+
+    Raises:
+        TypeError: `of` is no tensor, module or None.
+    """
+    if of is None:
+        _known.clear()
+    elif isinstance(of, torch.Tensor):
+        _known.pop(id(of), None)
+    elif isinstance(of, torch.nn.Module):
+        for tensor in (*of.parameters(), *of.buffers()):
+            _known.pop(id(tensor), None)
     else:
-        entry = None
-    result = compute()
-    if isinstance(result, torch.Tensor) and (result is tensor or result._base is not None):
-        return result  # nothing to keep, and what would keep its own key alive
-    if entry is None:
-        _known[id(tensor)] = entry = (weakref.ref(tensor, _forget(id(tensor))), tensor._version, {})
-    entry[2][key] = result
-    return result
+        raise TypeError(f"of: expected a tensor, a module or None, got {type(of).__name__}")
 
 
 def _forget(identity):

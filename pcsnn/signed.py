@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from pcsnn import validate
+from pcsnn.host import on_host
 
 # kind -> where the function turns from falling to rising; None: it only rises (leaky_relu: it depends on the slope)
 TURNS = {
@@ -71,12 +72,14 @@ class _Plan:
         return activation(self._kind, z, self._slopes)
 
 
+@on_host
 def balance_of(kind, quantum, timesteps, lowest, slope=None):
     """(turn, low) of `signed_levels` with these arguments, without the levels; same errors."""
     plan = _Plan(kind, quantum, timesteps, lowest, slope)
     return plan.turn, plan.low
 
 
+@on_host
 def signed_levels(kind, quantum, timesteps, lowest, slope=None):
     """The T ascending levels on the mean current at which a signed neuron wins or loses a spike (S3).
 

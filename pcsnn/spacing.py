@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 
 from pcsnn import validate
+from pcsnn.host import on_host
 from pcsnn.remembered import remembered
 
 # From so many distinct levels on a search near a fitted line pays; fewer are compared one after the other.
@@ -44,6 +45,7 @@ def spacing(levels):
     return remembered(levels, "spacing", lambda: find_spacing(levels))
 
 
+@on_host
 def find_spacing(levels):
     """As `spacing`, found anew."""
     repeat, first, step = validate.level_line(levels)
@@ -86,7 +88,7 @@ def _fit(levels):
     reach = int(torch.maximum(above.amax(), below.amax()).clamp_min(1))
     if probes(reach) >= steps.bit_length():
         return None, None, 0
-    firsts, distances = torch.full((len(table),), torch.inf), torch.ones(len(table))
+    firsts, distances = (torch.full((len(table),), value, dtype=torch.float32) for value in (torch.inf, 1.0))
     firsts[~dead], distances[~dead] = first[:, 0], step[:, 0]
     return firsts, distances, reach
 

@@ -7,7 +7,7 @@ import torch
 from pcsnn import reference
 
 MAX_TIMESTEPS = 255  # a spike count fits in one byte
-NEVER = 2**31 - 1  # a level in whole numbers that no sum reaches
+NEVER = reference.NEVER
 
 CURRENT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SPIKE_DTYPES = (torch.uint8, torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -60,13 +60,11 @@ def integer(name, value, low, high):
 
 
 def timesteps(value, name="timesteps"):
-    try:
-        integer(name, value, 1, MAX_TIMESTEPS)
-    except ValueError as error:
-        if value < 1:
-            raise
-        raise ValueError(f"{error}: a spike count is one byte; at {MAX_TIMESTEPS} rates come in steps of "
-                         f"1/{MAX_TIMESTEPS} of the threshold") from None
+    if name == "timesteps" and isinstance(value, int) and value > MAX_TIMESTEPS:
+        raise ValueError(f"timesteps: expected a value in 1..{MAX_TIMESTEPS}, got {value}: a spike count takes one byte. T = 255 gives "
+                         "rates in steps of 1/255 of what a neuron can reach, half of which, 0.2 %, is the most that rounding costs a "
+                         "layer; what is left of an error comes from thresholds: calibrate at T = 255")
+    integer(name, value, 1, MAX_TIMESTEPS)
 
 
 def number(name, value):
@@ -86,7 +84,7 @@ def threshold(value, name="threshold"):
     else:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{name}: expected a number or a tensor [C], got {type(value).__name__}")
-        result = torch.tensor(float(value), dtype=torch.float64)
+        result = torch.tensor(float(value), dtype=torch.float64, device="cpu")
     if result.numel() == 0:
         raise ValueError(f"{name}: expected at least one channel, got an empty tensor")
     bad = ~(result > 0)
@@ -204,14 +202,14 @@ def _line_of(distinct, whole):
     else:
         # A level is what its line rounds to if the line passes between the midpoints to its neighbours among float32.
         level = distinct.float()
-        up, down = (torch.nextafter(level, torch.tensor(end)).double() for end in (torch.inf, -torch.inf))
+        up, down = (torch.nextafter(level, torch.tensor(end, dtype=torch.float32)).double() for end in (torch.inf, -torch.inf))
         x = torch.arange(1, count, dtype=torch.float64)
         low = (((distinct + down) / 2)[:, 1:] - first[:, None]).div(x).amax(1)
         high = (((distinct + up) / 2)[:, 1:] - first[:, None]).div(x).amin(1)
         step, on_line = low, torch.zeros(len(first), dtype=torch.bool)
         for trial in ((low + high) / 2, low, high):
             middle = trial.float()
-            for candidate in (middle, *(torch.nextafter(middle, torch.tensor(end)) for end in (-torch.inf, torch.inf))):
+            for candidate in (middle, *(torch.nextafter(middle, torch.tensor(end, dtype=torch.float32)) for end in (-torch.inf, torch.inf))):
                 fits = (reference.on_line(first.float(), candidate, count) == level).all(1) & ~on_line
                 step, on_line = torch.where(fits, candidate.double(), step), on_line | fits
     usable = on_line & (step > _STEP_RANGE[0]) & (step < _STEP_RANGE[1]) & (first.abs() <= _MAX_START * step)

@@ -11,6 +11,24 @@ from PIL import Image
 
 from pcsnn.cli import main
 
+HEADS = """
+import torch
+from cli_nets import make
+from torch import nn
+
+def one_logit():
+    return nn.Sequential(*make()[:-1], nn.Linear(144, 1))
+
+def flat():
+    return nn.Sequential(*one_logit(), nn.Flatten(0))
+
+class Mean(nn.Module):
+    def forward(self, x):
+        return x.mean()
+
+def scalar():
+    return nn.Sequential(*one_logit(), Mean())
+"""
 ROOT = pathlib.Path(__file__).parent.parent
 NETS = """
 import torch
@@ -45,6 +63,7 @@ def folder(tmp_path_factory):
     """Modules, images and arrays that the commands name."""
     place = tmp_path_factory.mktemp("cli")
     (place / "cli_nets.py").write_text(NETS)
+    (place / "cli_heads.py").write_text(HEADS)
     generator = numpy.random.default_rng(0)
     for kind in ("apple", "pear", "quince"):
         (place / "photos" / kind).mkdir(parents=True)

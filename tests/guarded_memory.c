@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 enum { PAGE = 4096, ALIGNMENT = 64, POISON = 0xa5 };
-static const size_t ARENA = (size_t)1 << 38;
+static const size_t ARENA = (size_t)1 << 38, LARGEST = (size_t)1 << 27; /* of a tensor: address space is not used twice */
 static char* arena;
 static char* next;
 
@@ -36,6 +36,7 @@ int posix_memalign(void** out, size_t alignment, size_t size) {
     int (*original)(void**, size_t, size_t) = (int (*)(void**, size_t, size_t))dlsym(RTLD_NEXT, "posix_memalign");
     return original(out, alignment, size);
   }
+  if (size > LARGEST) return ENOMEM;
   const size_t rounded = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
   const size_t pages = (rounded + PAGE - 1) / PAGE;
   char* base = __atomic_fetch_add(&next, (pages + 2) * PAGE, __ATOMIC_SEQ_CST);

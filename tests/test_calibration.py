@@ -13,8 +13,10 @@ from torch import nn
 
 import pcsnn
 from pcsnn import reference
+from pcsnn.convert.inputs import Input
 from pcsnn.convert.methods import least_squares, refine
-from pcsnn.convert.methods.batches import Batches, first, mini_batches, shuffled
+from pcsnn.convert.methods.batches import Batches
+from pcsnn.convert.methods.groups import first, mini_batches, shuffled
 from pcsnn.convert.methods.lockstep import footprint, lockstep
 from pcsnn.convert.methods.place import Place
 from pcsnn.nn import QCFS, CollapsedNeuron, transfer
@@ -366,7 +368,7 @@ def test_no_more_than_1024_inputs_are_taken(method, few_steps):
 
 
 def test_first_keeps_shapes_apart():
-    batches = Batches([torch.zeros(3, 2, 4), torch.ones(2, 2, 5), torch.full((4, 2, 4), 2.0)], 1, torch.device("cpu"))
+    batches = Batches([torch.zeros(3, 2, 4), torch.ones(2, 2, 5), torch.full((4, 2, 4), 2.0)], [Input("x")], torch.device("cpu"))
     groups = first(batches, 8)
     assert [group[0].shape for group in groups] == [(6, 2, 4), (2, 2, 5)]
     assert [len(batch[0]) for batch in mini_batches(groups, 4)] == [4, 2, 2]

@@ -155,7 +155,7 @@ def test_in_place_operations_reach_later_readers(form):
         traced = canonical(net)
         assert torch.equal(traced(copy), expected)
     assert torch.equal(copy, x)
-    assert len(places(traced)) == 1
+    assert len(places(traced)) == (form != "parts")  # there nothing reads what was overwritten
     calls = [node for node in traced.graph.nodes if node.op in ("call_function", "call_method")]
     assert not any(operation_name(node.target).endswith("_") or node.kwargs.get("inplace") for node in calls)
 

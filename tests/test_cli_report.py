@@ -7,6 +7,7 @@ import pathlib
 from html.parser import HTMLParser
 
 import pytest
+import torch
 from cli_cases import ANALOG, NET, QUICK, folder, inside, lines, run, swept  # noqa: F401 (fixtures)
 from PIL import Image
 from tiny_networks import one_thread  # noqa: F401
@@ -91,3 +92,61 @@ def test_report_refuses(tmp_path, capsys, swept, options, code, words):
     common = ("report", *NET, "--data", "photos", "--timesteps", 2, *QUICK, "--output", tmp_path / "r.html")
     assert run(*common, *options) == code
     assert words in capsys.readouterr().err and not os.listdir(tmp_path)
+
+
+HOSTILE = """
+import torch
+from torch import nn
+
+NAMES = ["<script>alert(1)<_script>", "'onload=alert(2) x='", "a'b<b>&amp;", "$x_{$", "é漢🙂\\u202e", "a$b^{", "100%s{0}", "x" * 200]
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        for name in NAMES:
+            self.add_module(name, nn.ReLU())
+            self.add_module(f"{name}$", nn.Conv2d(3, 3, 3, padding=1))
+        self.last = nn.Linear(192, 3)
+
+    def forward(self, x):
+        for name in NAMES:
+            x = self._modules[name](self._modules[f"{name}$"](x))
+        return self.last(x.flatten(1))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # of letters that the font has not
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
+def test_names_with_quotes_markup_and_other_letters(tmp_path, folder, capsys):
+    (folder / "hostile_nets.py").write_text(HOSTILE)
+    path, odd = tmp_path / "r.html", tmp_path / "d$a_{$<i>'\"é漢.npz"
+    os.link("arrays.npz", odd)
+    options = ("hostile_nets:Named", "--method", "max", "--data", odd, "--timesteps", 2, *QUICK)
+    assert run("sweep", *options, "--output", tmp_path / "s.jsonl") == 0
+    assert run("report", *options, "--sweep", tmp_path / "s.jsonl", "--output", path) == 0
+    page = Page(path.read_text("utf-8"))  # which refuses scripts, and whatever is loaded
+    import hostile_nets
+    assert not page.open and all(name in page.words for name in hostile_nets.NAMES)
+    assert all(place.startswith(("#", "data:image/png;base64,")) for place in page.loaded)
+    assert str(odd.name) in page.words and "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["$x_{$", "a$b$c", "\\$", "$"])
+def test_pictures_take_names_as_they_are(tmp_path, name):
+    net = torch.nn.Sequential(torch.nn.Linear(6, 8), pcsnn.nn.QCFS(4), torch.nn.Linear(8, 3))
+    for layer in net:
+        torch.nn.init.ones_(layer.weight) if hasattr(layer, "weight") else None
+    x = torch.rand(4, 6)
+    snn = pcsnn.convert(net, 4)
+    with pcsnn.record(snn) as recording:
+        snn(x)
+    errors = pcsnn.analysis.layer_errors(net, snn, x, progress=False)
+    errors.rows[0].name = name
+    for parts in (recording._neurons, recording._parts):
+        parts[name] = parts.pop("1")
+    errors.plot(tmp_path / "errors.png")
+    for number, draw in enumerate((pcsnn.analysis.plot_rates, pcsnn.analysis.plot_histograms)):
+        draw(recording, tmp_path / f"{number}.png")
+    pcsnn.analysis.plot_raster(recording, name, tmp_path / "raster.png")
+    assert len(os.listdir(tmp_path)) == 4

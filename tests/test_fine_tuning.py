@@ -349,7 +349,7 @@ def test_what_has_no_gradient_says_what_has():
 
 
 def test_more_time_steps_than_a_byte_holds():
-    with pytest.raises(ValueError, match="timesteps: expected a value in 1..255, got 512: a spike count is one byte"):
+    with pytest.raises(ValueError, match="timesteps: expected a value in 1..255, got 512: a spike count takes one byte"):
         pcsnn.convert(small(), 512, calibration=task()[0])
     with pytest.raises(ValueError, match=r"timesteps: expected a value in 1..255, got 0$"):
         pcsnn.convert(small(), 0, calibration=task()[0])

@@ -93,6 +93,27 @@ def test_synapses_with_their_neurons(dtype, geometry):
             assert_same(found.cpu(), expected.contiguous(memory_format=torch.channels_last))
 
 
+@pytest.mark.parametrize("dtype", (torch.int8, torch.float16, torch.bfloat16), ids=name)
+def test_three_channels_of_large_images(dtype):
+    """They are read by fours; the second call of a layer finds what the first one packed."""
+    from pcsnn.kernels import products
+
+    generator = torch.Generator().manual_seed(7)
+    weight = torch.randint(-8, 8, (16, 3, 7, 7), generator=generator).to(dtype)
+    levels = torch.arange(-16, 16).to(torch.int32 if dtype == torch.int8 else torch.float32) * 40
+    assert 4 * 140 * 140 >= products.ALIGNED_FROM
+    for timesteps in (32, 255):
+        counts = torch.randint(timesteps + 1, (4, 3, 140, 140), generator=generator).to(torch.uint8)
+        for stride, padding in ((2, 3), (1, 0)):
+            def layer(*tensors):
+                return functional.conv2d_fire(*tensors, stride=stride, padding=padding, timesteps=timesteps)
+            with pcsnn.use_backend("reference"):
+                expected = layer(counts, weight, levels)
+            on_gpu = counts.cuda(), weight.cuda(), levels.cuda()
+            for _ in range(2):
+                assert_same(layer(*on_gpu).cpu(), expected.contiguous(memory_format=torch.channels_last))
+
+
 def test_pools_of_counts():
     counts = torch.randint(256, (2, 17, 11, 12), generator=torch.Generator().manual_seed(5)).to(torch.uint8)
     geometry = [3, 2], [2, 1], [1, 1], [1, 2], [6, 12]

@@ -741,15 +741,15 @@ class TestOnAGpu:
     @pytest.fixture
     def launches(self, monkeypatch):
         """(programs, constants) of each launch of a Triton kernel of ours."""
-        from pcsnn.kernels import common
+        from pcsnn.kernels.launch import Launch
 
-        seen, launch = [], common.Launch.__call__
+        seen, launch = [], Launch.__call__
 
         def counted(self):
             seen.append((self.programs, dict(self.constants)))
             return launch(self)
 
-        monkeypatch.setattr(common.Launch, "__call__", counted)
+        monkeypatch.setattr(Launch, "__call__", counted)
         return seen
 
     @staticmethod

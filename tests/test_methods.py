@@ -237,8 +237,8 @@ def test_calibration_of_a_network_with_two_inputs(pairs):
 
 @pytest.mark.parametrize("calibration, error, words", [
     (5, TypeError, "calibration: expected a tensor, or an iterable .*got int"),
-    ("data", TypeError, "calibration: .*got str in batch 0"),
-    ({"x": data()}, TypeError, "calibration: .*got str in batch 0"),
+    ("data", TypeError, "calibration: expected tensors, got 'data'"),
+    ({"x": data()}, TypeError, "calibration: .*got dict with keys x where the inputs are input"),
     ([], ValueError, "calibration: expected at least one batch with data, got none"),
     (iter(()), ValueError, "calibration: expected at least one batch"),
     ([data()[:0]], ValueError, "calibration: expected at least one batch"),

@@ -117,6 +117,50 @@ def test_options_of_the_conversion_are_handed_on():
     assert sweep(net, data(), [64], "none", strict=False).rows[0].fidelity > 0.8
 
 
+ONE = nn.Sequential(nn.Linear(5, 8), nn.ReLU6(), nn.Linear(8, 1))
+LABELS = {  # of one logit, in the forms that binary classifiers are trained with
+    "integers": lambda y: y, "floats": torch.Tensor.float, "truths": torch.Tensor.bool, "column": lambda y: y[:, None],
+    "column of floats": lambda y: y[:, None].float()}
+
+
+@pytest.mark.parametrize("tail", [nn.Identity, lambda: nn.Flatten(0)], ids=["[N, 1]", "[N]"])
+@pytest.mark.parametrize("form", LABELS)
+def test_one_logit_decides_by_its_sign(tail, form):
+    net, x = nn.Sequential(*randomise(ONE), tail()), data()
+    logits = net(x).detach().flatten()
+    labels = (logits > logits.median()).long()
+    given = LABELS[form](labels)
+    if given.dim() == 2 and net(x).dim() == 1:
+        given = given[:, 0]
+    result = sweep(net, [(x[:50], given[:50]), (x[50:], given[50:])], [5], "none")
+    snn = pcsnn.convert(net, 5, method="none")
+    out = snn(x).flatten()
+    row = result.rows[0]
+    assert 0.2 < result.float_accuracy < 1 and result.float_accuracy == ((logits > 0) == labels).double().mean().item()
+    assert row.accuracy == ((out > 0) == labels).double().mean().item()
+    assert row.fidelity == ((out > 0) == (logits > 0)).double().mean().item()
+    assert row.logit_error == pytest.approx(float((out - logits).norm() / logits.norm()), rel=1e-5)
+    evaluated = pcsnn.analysis.evaluate(snn, [(x, given)], progress=False)
+    assert (evaluated.accuracy, evaluated.decisions) == (row.accuracy, 96)
+
+
+def test_one_logit_for_every_pixel_with_void_labels():
+    net = randomise(nn.Sequential(conv(), nn.ReLU6(), conv(4, 1)))
+    x = images()
+    labels = (net(x) > 0).long()
+    labels[:, :, 0] = 255
+    for given in (labels, labels[:, 0], labels.float()):
+        assert sweep(net, [(x, given)], [5], "none", ignore=255).float_accuracy == 1
+
+
+def test_a_regression_is_measured_without_labels():
+    for net in (randomise(ONE), randomise(nn.Sequential(nn.Linear(5, 8), nn.ReLU6(), nn.Linear(8, 4)))):
+        row = sweep(net, data(), [8], "none").rows[0]
+        out, expected = pcsnn.convert(net, 8, method="none")(data()), net(data()).detach()
+        assert row.logit_error == pytest.approx(float((out - expected).norm() / expected.norm()), rel=1e-5)
+        assert row.accuracy is None
+
+
 @pytest.mark.parametrize("change, error, words", [
     (dict(net="net"), TypeError, "net: expected the float network, a torch.nn.Module, got str"),
     (dict(timesteps=[]), ValueError, "timesteps: expected at least one, got none"),
@@ -138,8 +182,12 @@ def test_options_of_the_conversion_are_handed_on():
      "data: expected labels in every batch or in none, got them in 1 of 2"),
     (dict(calibration=7), TypeError, "calibration: expected a tensor, or an iterable .*got int"),
     (dict(calibration=[]), ValueError, "calibration: expected at least one batch"),
-    (dict(net=nn.Sequential(nn.Linear(5, 1), nn.ReLU6())), ValueError,
-     r"net: expected outputs \[N, classes, ...\] with at least 2 classes, got \(32, 1\)"),
+    (dict(net=ONE, data=[(data(), data()[:, :1])]), TypeError,
+     "data: expected labels as a tensor of integers, got torch.float32 in batch 0; a regression is measured without labels"),
+    (dict(net=ONE, data=[(data(), torch.arange(96))]), ValueError,
+     r"data: expected labels 0 and 1 for outputs \(96, 1\) of one logit, got others in batch 0"),
+    (dict(net=ONE, data=[(data(), torch.ones(96, 2, dtype=torch.int64))]), ValueError,
+     r"data: expected labels \(96,\) for outputs \(96, 1\), got \(96, 2\) in batch 0"),
     (dict(net=nn.Sequential(nn.Linear(5, 4), nn.ReLU6(), nn.Flatten(0))), ValueError,
      r"net: expected outputs \[N, classes, ...\] .*got \(128,\)"),
     (dict(net=network(lambda s, x: s.act(s.conv(x)).size(1), act=nn.ReLU6(), conv=nn.Linear(5, 4))), ValueError,

@@ -69,6 +69,32 @@ def test_number_of_levels_is_not_that_of_incoming_steps(dtype, steps):
 
 
 @interpreted
+@pytest.mark.parametrize("channels", (3, 7))
+@pytest.mark.parametrize("timesteps", (32, 255))
+@dtypes
+def test_channels_are_filled_up_to_fours(dtype, timesteps, channels, monkeypatch):
+    """Of images large enough to pay for it; the zeros change nothing, infinities in an image neither."""
+    generator = torch.Generator().manual_seed(8)
+    monkeypatch.setattr(products, "ALIGNED_FROM", 2 * 9 * 8)
+    weight = torch.randint(-9, 10, (5, channels, 3, 4), generator=generator).to(dtype)
+    levels = torch.arange(-16, 16).to(torch.int32 if dtype == torch.int8 else torch.float32) * timesteps
+    counts = torch.randint(timesteps + 1, (2, channels, 9, 8), generator=generator).to(torch.uint8)
+    inputs = [counts]
+    if dtype != torch.int8:
+        valued = counts.to(dtype)
+        valued[0, 0, 3, 3] = float("inf")
+        inputs.append(valued)
+    for values in inputs:
+        for padding in (0, 2):
+            found, expected = [], []
+            for backend, results in (("triton", found), ("reference", expected)):
+                with use_backend(backend):
+                    results.append(functional.conv2d_fire(values, weight, levels, padding=padding, stride=(2, 1),
+                                                          timesteps=timesteps))
+            assert_same(found[0], expected[0].contiguous(memory_format=torch.channels_last))
+
+
+@interpreted
 @pytest.mark.parametrize("geometry", ("pixels", "taps", "few channels", "long runs", "small groups"))
 def test_float_inputs(geometry):
     generator = torch.Generator().manual_seed(4)

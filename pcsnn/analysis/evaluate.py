@@ -7,8 +7,8 @@ import torch
 from pcsnn import collectives, validate
 from pcsnn.analysis.labelled import Accuracy, Labelled
 from pcsnn.analysis.record import record
+from pcsnn.convert.inputs import required_inputs
 from pcsnn.convert.network import check_converted
-from pcsnn.convert.trace import required_inputs
 
 
 @dataclass
@@ -55,12 +55,13 @@ def evaluate(snn, data, *, spikes=False, ignore=None, progress=True):
         progress: show a progress bar on a terminal (process 0 does).
 
     Returns:
-        Evaluation. A decision is the argmax over dimension 1 of the first tensor that the network returns.
+        Evaluation. A decision is the argmax over dimension 1 of the first tensor that the network returns. If that is one logit,
+        [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1, of any dtype.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind; outputs without a class dimension, NaN or infinite; empty, NaN
-            or infinite data; labels that are no integers, of another shape, or in some batches only; a network or options
-            that differ between processes.
+            or infinite data; labels that are no integers (a regression's), of another shape, or in some batches only; a
+            network or options that differ between processes.
     """
     check_converted(snn)
     if ignore is not None:
@@ -77,7 +78,7 @@ def evaluate(snn, data, *, spikes=False, ignore=None, progress=True):
                 fired[name] += int(recording.spike_counts(name).sum())
         else:
             output = snn(*inputs)
-        seen.see(output, label)
+        seen.see(output, label, len(inputs[0]))
     accuracy = seen.reduce()
     fired = dict(zip(fired, collectives.totals(*fired.values())))
     return Evaluation(snn.timesteps, seen.inputs, seen.right, seen.decisions, accuracy, fired)

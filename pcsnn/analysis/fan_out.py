@@ -3,8 +3,8 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call
 
 from pcsnn.convert import operations as ops
 
@@ -17,15 +17,17 @@ def through_module(module, plane):
         return plane.sum().item()
     transposed = isinstance(module, ops.TRANSPOSED_CONVOLUTIONS)
     plane, ones, channels = _one_channel(plane, module.weight, module.groups, transposed)
-    state = {"weight": ones}
-    if module.bias is not None:
-        state["bias"] = torch.zeros_like(ones[:, 0].flatten(1)[:, 0])
-    return functional_call(module, state, (plane,)).sum().item() * channels
+    if transposed:
+        function = getattr(F, f"conv_transpose{plane.dim() - 2}d")
+        out = function(plane, ones, None, module.stride, module.padding, module.output_padding, module.groups, module.dilation)
+    else:
+        out = module._conv_forward(plane, ones, None)  # with its padding mode; others may run the module meanwhile
+    return out.sum().item() * channels
 
 
 def through_function(function, plane, weight, options):
     """The same through F.conv2d and its like, or F.linear; `options`: its arguments behind the bias, by name."""
-    if function is torch.nn.functional.linear:
+    if function is F.linear:
         return plane.sum().item() * weight.shape[0]
     plane, ones, channels = _one_channel(plane, weight, options.get("groups", 1), "transpose" in function.__name__)
     return function(plane, ones, None, **options).sum().item() * channels

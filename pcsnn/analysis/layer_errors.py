@@ -7,13 +7,16 @@ import torch
 
 from pcsnn import reference
 from pcsnn.analysis import plots
+from pcsnn.analysis.watch import watch
 from pcsnn.convert import operations as ops
 from pcsnn.convert.canonicalise import canonicalise, fold_batch_norms
-from pcsnn.convert.classify import classify, has_channels
+from pcsnn.convert.channels import has_channels
+from pcsnn.convert.classify import classify
+from pcsnn.convert.inputs import required_inputs
 from pcsnn.convert.methods.batches import Batches, run_through
 from pcsnn.convert.network import SpikingNetwork, check_unfused
 from pcsnn.convert.table import table
-from pcsnn.convert.trace import required_inputs, trace
+from pcsnn.convert.trace import trace
 from pcsnn.nn import SignedNeuron
 
 
@@ -197,18 +200,13 @@ def layer_errors(net, snn, data, *, progress=True):
     layers = _layers(network, snn)
     device = layers[0].neuron.levels.device
     network.to(device)
-    hooks = []
 
     def both(*batch):
         network(*batch)
         snn(*batch)
 
-    try:
-        for layer in layers:
-            hooks.append(layer.activation.register_forward_hook(layer.see_float))
-            hooks.append(layer.neuron.register_forward_pre_hook(layer.see_spiking))
+    for layer in layers:  # of a network of this call's own
+        layer.activation.register_forward_hook(layer.see_float)
+    with watch([(layer.neuron, layer.see_spiking) for layer in layers]):
         run_through(both, Batches(data, inputs, device, "data"), "comparing layers", progress)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return LayerErrors(snn.report.method, snn.timesteps, [layer.row() for layer in layers])

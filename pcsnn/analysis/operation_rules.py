@@ -22,7 +22,7 @@ from pcsnn.convert.canonicalise import is_max_pool
 _REDUCTIONS = {torch.sum, torch.mean, torch.cumsum, F.fold}
 _UNCHANGED = {torch.neg, torch.negative, operator.neg}  # the sign goes into the weights behind
 _SAME_PLACES = {torch.tril, torch.triu}
-_SCALINGS = (ops.PRODUCTS | ops.QUOTIENTS) - ops.MATRIX_PRODUCTS - {torch.einsum}
+_SCALINGS = ops.SCALINGS | ops.QUOTIENTS
 _PADDINGS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
 _BEHIND_BIAS = ("stride", "padding", "dilation", "groups")  # arguments of F.conv2d and its like
 _BEHIND_BIAS_TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
@@ -102,6 +102,13 @@ def _scaling(call):
     return "scale", spent, result
 
 
+def _larger(call):
+    """The larger of two trains of one worth: a comparison of each pair at every step."""
+    operands = call.wide([signals for signals in call.signals[:2] if isinstance(signals, Signals)])
+    result = Signals(*(torch.stack(planes).amax(0) for planes in zip(*((part.events, part.trains, part.number) for part in operands))))
+    return "pool", Counter(comparisons=call.value.numel() * call.passes(*operands), bits=call.bits(result, *operands)), result
+
+
 def _moved(call):
     """Elements go elsewhere, at no cost. Padding carries nothing, or a number where it is not 0."""
     source = call.source
@@ -147,6 +154,8 @@ def _of_function(call):
         return _synapse(call, lambda plane: plane.sum().item(), 2 * call.args[0].shape[1])
     if is_max_pool(call.node, {}):
         return maximum(call)
+    if function is torch.maximum:
+        return _larger(call)
     if function in ops.INTERPOLATIONS:
         return interpolation(call)
     if function in _REDUCTIONS:
@@ -175,5 +184,5 @@ def cost(call):
     if call.module is not None:
         return _of_module(call)
     if call.node.op == "call_method":
-        return _moved(call) if call.node.target in ops.MOVING_METHODS else None
+        return _moved(call) if call.node.target in ops.MOVING_METHODS | ops.CASTS else None
     return _of_function(call)

@@ -11,9 +11,9 @@ from pcsnn.analysis.operation_calls import Call, summed
 from pcsnn.analysis.operation_rules import cost
 from pcsnn.analysis.signals import AVERAGE, CONSTANT, MOVING, WORD, Signals, outcome
 from pcsnn.baselines.serial import SerialIF, serial
+from pcsnn.convert.inputs import count, required_inputs
 from pcsnn.convert.methods.batches import Batches, show
 from pcsnn.convert.network import check_unfused
-from pcsnn.convert.trace import required_inputs
 from pcsnn.nn import CollapsedNeuron, TimeAverage
 
 
@@ -232,5 +232,5 @@ def count_operations(snn, data, *, progress=True):
         stepwise.reset()
         for step in range(snn.timesteps):
             totals.add(_SerialWalk(stepwise.network), inputs, step == 0)
-        images += len(inputs[0])
+        images += count(inputs)
     return totals.result(snn.timesteps, images)

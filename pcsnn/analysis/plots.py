@@ -4,6 +4,12 @@ WRONG, RIGHT, FLOAT = "#d62728", "#1f4fb4", "#555555"
 # field of a LayerError: colour, marker
 WHOLE = {"current": (FLOAT, "s"), "rate": (RIGHT, "o")}
 CAUSES = {"propagated": (FLOAT, "s"), "rounding": ("#ff7f0e", "^"), "clipping": (WRONG, "v")}
+PLAIN = {"parse_math": False}  # of text with names in it, whose $ are no mathematics
+
+
+def short(name):
+    """A layer's name, its end where it is long: a picture has little room for it."""
+    return name if len(name) <= 40 else f"...{name[-37:]}"
 
 
 def new_figure(width, height):
@@ -15,7 +21,7 @@ def new_figure(width, height):
 
 
 def finish(axes, title, label):
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title, fontsize=11, **PLAIN)
     axes.set_ylabel(label)
     axes.set_ylim(bottom=0)
     axes.grid(True, which="major", color="#dddddd", linewidth=0.7)
@@ -59,7 +65,8 @@ def draw_layer_errors(errors, path=None):
         shares.bar([place + shift for place in places], [100 * getattr(row, field) for row in rows], 0.4, color=colour,
                    label=label)
     finish(shares, "Channels that never fire, outputs at count T", "%")
-    shares.set_xticks(list(places), [row.name for row in rows], rotation=90 if len(rows) > 6 else 0, fontsize=8)
+    shares.set_xticks(list(places), [short(row.name) for row in rows], rotation=90 if len(rows) > 6 else 0, fontsize=8,
+                      **PLAIN)
     figure.suptitle(f"{errors.method}, T = {errors.timesteps}", fontsize=13)
     return save(figure, path)
 

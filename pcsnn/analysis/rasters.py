@@ -5,7 +5,7 @@ import math
 import torch
 
 from pcsnn import validate
-from pcsnn.analysis.plots import RIGHT, WRONG, finish, new_figure, save
+from pcsnn.analysis.plots import PLAIN, RIGHT, WRONG, finish, new_figure, save, short
 
 
 def _check_sample(recording, layer, sample):
@@ -59,7 +59,7 @@ def plot_raster(recording, layer, path, *, sample=0, neurons=64, order=None):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("time-step")
     all_axes[0].set_ylabel("neuron")
-    figure.suptitle(f"{layer}: {len(trains[0])} of {total:,} neurons, sample {sample}", fontsize=12)
+    figure.suptitle(f"{short(layer)}: {len(trains[0])} of {total:,} neurons, sample {sample}", fontsize=12, **PLAIN)
     return save(figure, path)
 
 
@@ -88,7 +88,7 @@ def plot_histograms(recording, path, layers=None):
     all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (name, often) in zip(all_axes, shares.items()):
         axes.bar(range(len(often)), (100 * often / often.sum().clamp(min=1)).tolist(), 0.9, color=RIGHT)
-        finish(axes, name, "% of neurons")
+        finish(axes, short(name), "% of neurons")
         axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in all_axes[len(names):]:
         axes.set_visible(False)
@@ -125,7 +125,8 @@ def plot_rates(recording, path):
             (0.2, WRONG, "counts at T", [100 * row.saturated for row in rows])):
         ends.bar([place + shift for place in places], values, 0.4, color=colour, label=label)
     finish(ends, "Neurons that fire in no sample, counts that are T", "%")
-    ends.set_xticks(list(places), [row.name for row in rows], rotation=90 if len(rows) > 6 else 0, fontsize=8)
+    names = [short(row.name) for row in rows]
+    ends.set_xticks(list(places), names, rotation=90 if len(rows) > 6 else 0, fontsize=8, **PLAIN)
     figure.suptitle(f"T = {recording.timesteps}, {rows[0].samples} samples", fontsize=13)
     return save(figure, path)
 
@@ -164,8 +165,8 @@ def plot_rate_maps(recording, layer, path, *, sample=0, channels=16):
             shown = axes.imshow(maps[channel].numpy(), vmin=0, vmax=1, cmap="magma", interpolation="nearest")
             axes.set_title(str(channel), fontsize=8)
     figure.colorbar(shown, ax=list(all_axes), shrink=0.8, label="spikes per step")
-    figure.suptitle(f"{layer}: firing rates of {len(maps)} of {counts.shape[1]} channels, sample {sample}, "
-                    f"T = {recording.timesteps}", fontsize=11)
+    figure.suptitle(f"{short(layer)}: firing rates of {len(maps)} of {counts.shape[1]} channels, sample {sample}, "
+                    f"T = {recording.timesteps}", fontsize=11, **PLAIN)
     return save(figure, path)
 
 

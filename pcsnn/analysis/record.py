@@ -8,6 +8,7 @@ import torch
 from pcsnn import functional
 from pcsnn.analysis.spike_summary import spike_table, summarise
 from pcsnn.analysis.trains import order_of, pack_spikes, pick, signed_trains
+from pcsnn.analysis.watch import watch
 from pcsnn.convert.network import check_converted
 from pcsnn.nn import SignedNeuron, SpikingAttention
 
@@ -207,7 +208,9 @@ def _check_layers(snn, layers):
 def record(snn, layers=None, *, device=None):
     """Record what every layer fires while the network runs inside: `with pcsnn.record(snn) as rec: snn(images)`.
 
-    Plain and optimised networks alike; the layers of an optimised one run twice, once to be counted.
+    Plain and optimised networks alike; the layers of an optimised one run twice, once to be counted. Recorded is what this context
+    runs, a thread or an asyncio task: several threads may run and record one network at the same time, and what a thread started
+    inside runs is not in it (`contextvars.copy_context().run` takes the recording along).
 
     Args:
         snn: a SpikingNetwork (not one wrapped by torch.compile, which does not call hooks).
@@ -225,9 +228,5 @@ def record(snn, layers=None, *, device=None):
     if layers is not None:
         layers = _check_layers(snn, layers)
     recording = Recording(snn, layers, None if device is None else torch.device(device))
-    hooks = [layer.register_forward_pre_hook(recording._watch(name)) for name, layer in recording._neurons.items()]
-    try:
+    with watch([(layer, recording._watch(name)) for name, layer in recording._neurons.items()]):
         yield recording
-    finally:
-        for hook in hooks:
-            hook.remove()

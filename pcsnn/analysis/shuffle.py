@@ -4,17 +4,17 @@ import copy
 from dataclasses import dataclass, field
 
 import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from pcsnn import functional, reference
 from pcsnn.analysis.layer_errors import relative
 from pcsnn.analysis.record import record
 from pcsnn.analysis.trains import random_order, signed_trains
 from pcsnn.baselines.packed import PackedNetwork
+from pcsnn.convert.inputs import required_inputs
 from pcsnn.convert.methods.batches import Batches, run_through
 from pcsnn.convert.network import check_unfused
 from pcsnn.convert.table import table
-from pcsnn.convert.trace import required_inputs
 from pcsnn.nn import SignedNeuron
 
 DTYPES = (torch.float64, torch.float32)
@@ -156,7 +156,7 @@ def check_shuffle(snn, data, seed=0, *, dtype=torch.float64, progress=True):
     sums = [0.0, 0.0]
 
     def both(*batch):
-        batch = [part.to(dtype) if part.is_floating_point() else part for part in batch]
+        batch = tree_map(lambda part: part.to(dtype) if part.is_floating_point() else part, batch)
         with record(collapsed) as recording:
             expected = collapsed(*batch)
         for layer in layers.values():

@@ -1,14 +1,14 @@
 """Accuracy, fidelity, error and spikes of a network's conversions at several T."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 
 from pcsnn import collectives, validate
 from pcsnn.analysis import plots
-from pcsnn.analysis.labelled import Accuracy, Labelled, hits, logits_of
+from pcsnn.analysis.labelled import Accuracy, Labelled, choices_of, hits, labels_for, logits_of
 from pcsnn.analysis.layer_errors import float_network, relative
 from pcsnn.analysis.record import record
 from pcsnn.convert.converter import convert
@@ -64,7 +64,7 @@ def _float_accuracy(network, data, ignore):
     """Accuracy of the float network, None without labels. Checks all data, labels and outputs on its way."""
     seen = Accuracy("net", ignore)
     for inputs, label in data.read("float network"):
-        seen.see(network(*inputs), label)
+        seen.see(network(*inputs), label, len(inputs[0]))
     return seen.reduce()
 
 
@@ -72,15 +72,15 @@ def _evaluate(network, snn, data, ignore):
     """The row of one spiking network."""
     right = same = decisions = labelled = spikes = neurons = 0
     difference = norm = 0.0
-    for inputs, label in data.read(f"evaluating T = {snn.timesteps}"):
-        expected = logits_of(network(*inputs), "net")
+    for batch, (inputs, label) in enumerate(data.read(f"evaluating T = {snn.timesteps}")):
+        expected = logits_of(network(*inputs), "net", len(inputs[0]))
         with record(snn) as recording:
-            logits = logits_of(snn(*inputs), "net")
-        choice = logits.argmax(1)
-        same += int((choice == expected.argmax(1)).sum())
+            logits = logits_of(snn(*inputs), "net", len(inputs[0]))
+        choice = choices_of(logits)
+        same += int((choice == choices_of(expected)).sum())
         decisions += choice.numel()
         if label is not None:
-            hit, counting = hits(choice, label, ignore)
+            hit, counting = hits(choice, labels_for(logits, label, ignore, batch), ignore)
             right, labelled = right + hit, labelled + counting
         difference += (logits.double() - expected.double()).square().sum().item()
         norm += expected.double().square().sum().item()
@@ -141,12 +141,13 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
         share of decisions equal to the float network's; `logit_error`, the norm of the difference to the float
         network's output divided by the norm of that output; `spikes_per_neuron`, the mean spike count of all neurons.
         The output is the first tensor that the network returns, [N, classes, ...]; a decision is its argmax over
-        dimension 1.
+        dimension 1. Of one logit, [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1, of any dtype.
+        Of a regression, whose data have no labels here, only `logit_error` and `spikes_per_neuron` mean something.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range; outputs without a class dimension, NaN or infinite;
-            empty, NaN or infinite data; labels that are no integers, of another shape, or in some batches only; and
-            whatever `pcsnn.convert` refuses.
+            empty, NaN or infinite data; labels that are no integers (a regression's), of another shape, or in some batches
+            only; and whatever `pcsnn.convert` refuses.
     """
     timesteps = _check(timesteps, method, options)
     if ignore is not None:
@@ -154,7 +155,9 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
     network, inputs = float_network(net)
     device = validate.device_of(*network.parameters(), *network.buffers())
     if calibration is not None:
-        calibration = Batches(calibration, inputs, device).source  # a one-shot iterator must serve several conversions
+        understood = Batches(calibration, inputs, device)
+        if isinstance(calibration, Iterator):  # it must serve several conversions
+            calibration = understood.source
     data = Labelled(data, inputs, device, progress)
     collectives.agree("net", net, timesteps, method, calibration is None, ignore, sorted(options.items()))
     result = Sweep(method, _float_accuracy(network, data, ignore))

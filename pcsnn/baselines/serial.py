@@ -1,5 +1,9 @@
 """Serial integrate-and-fire with soft reset (2): the form everyone simulates, T passes over the network."""
 
+import contextlib
+import threading
+import weakref
+
 import torch
 from torch.utils._pytree import tree_map
 
@@ -7,6 +11,16 @@ from pcsnn import reference, validate
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
 from pcsnn.nn import SignedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
+
+
+class _Potentials(threading.local):
+    """{SerialIF: membrane potential} of a thread; none of those that start a new train."""
+
+    def __init__(self):
+        self.of = weakref.WeakKeyDictionary()
+
+
+_here = _Potentials()
 
 
 class SerialIF(FullPrecisionBuffers):
@@ -17,7 +31,8 @@ class SerialIF(FullPrecisionBuffers):
             the device of the first of them that is a tensor.
         shift: 0.5 starts at half the threshold.
 
-    Shape: current [N, ...] to [N, ...]. `reset()` starts a new train.
+    Shape: current [N, ...] to [N, ...]. `reset()` starts a new train. The potential is that of the thread: several may step one
+    layer, each through a train of its own.
     """
 
     def __init__(self, threshold, offset=0.0, amplitude=None, shift=0.5):
@@ -30,11 +45,19 @@ class SerialIF(FullPrecisionBuffers):
         worth = theta if amplitude is None else torch.as_tensor(amplitude).detach().to(device)
         self.register_buffer("amplitude", worth)
         self.shift, self._offset_given = shift, bool(self.offset.any())
-        self.reset()
+
+    @property
+    def potential(self):
+        """The membrane potential [N, ...] of this thread's train; None before its first step."""
+        return _here.of.get(self)
+
+    @potential.setter
+    def potential(self, value):
+        _here.of[self] = value
 
     def reset(self):
         """Forget the membrane potential."""
-        self.potential = None
+        _here.of.pop(self, None)
 
     def fire(self, current, residual=None):
         """The spikes of the next step, 0 or 1 in the dtype of the current."""
@@ -43,9 +66,10 @@ class SerialIF(FullPrecisionBuffers):
         threshold = reference.per_channel(self.threshold.to(current.dtype), current.dim())
         if self._offset_given:
             current = current + reference.per_channel(self.offset.to(current.dtype), current.dim())
-        self.potential = (threshold * self.shift if self.potential is None else self.potential) + current
-        spikes = (self.potential >= threshold).to(current.dtype)
-        self.potential -= threshold * spikes
+        before = self.potential
+        potential = (threshold * self.shift if before is None else before) + current
+        spikes = (potential >= threshold).to(current.dtype)
+        self.potential = potential.sub_(threshold * spikes)
         return spikes
 
     def worth(self, spikes):
@@ -64,7 +88,10 @@ def _serial_neuron(neuron):
 
 
 class SerialNetwork(Evaluated):
-    """A converted network run step by step; made by `serial`. Shares the weights of its SpikingNetwork."""
+    """A converted network run step by step; made by `serial`. Shares the weights of its SpikingNetwork.
+
+    Each call has potentials of its own, in whatever thread and inside whatever other call.
+    """
 
     def __init__(self, snn):
         super().__init__()
@@ -72,19 +99,33 @@ class SerialNetwork(Evaluated):
         self.timesteps = snn.timesteps
 
     def reset(self):
-        """Start new trains in all layers."""
-        for module in self.network.modules():
-            if isinstance(module, SerialIF):
-                module.reset()
+        """Start new trains in all layers, in this thread."""
+        for neuron in self._neurons():
+            neuron.reset()
+
+    def _neurons(self):
+        return [module for module in self.network.modules() if isinstance(module, SerialIF)]
+
+    @contextlib.contextmanager
+    def _train(self):
+        """New trains inside, and behind it those that were under way before."""
+        potentials, neurons = _here.of, self._neurons()
+        before = {neuron: potentials.pop(neuron) for neuron in neurons if neuron in potentials}
+        self.reset()
+        try:
+            yield
+        finally:
+            self.reset()
+            potentials.update(before)
 
     @torch.no_grad()
     def forward(self, *inputs, **named_inputs):
         """The inputs of the source network to the average of its outputs over T passes."""
-        self.reset()
         total = None
-        for _ in range(self.timesteps):
-            out = self.network(*inputs, **named_inputs)
-            total = out if total is None else tree_map(torch.add, total, out)
+        with self._train():
+            for _ in range(self.timesteps):
+                out = self.network(*inputs, **named_inputs)
+                total = out if total is None else tree_map(torch.add, total, out)
         return tree_map(lambda value: value / self.timesteps, total)
 
 

@@ -1,11 +1,12 @@
 """The commands, and what becomes of their errors."""
 
 import argparse
+import os
 import sys
 import textwrap
 
 import pcsnn
-from pcsnn.cli import convert, info, report, sweep
+from pcsnn.cli import convert, files, info, report, sweep
 from pcsnn.cli.errors import UsageError, in_words
 
 OK, FAILURE, STOPPED = 0, 1, 130  # argparse exits with 2 for wrong usage
@@ -41,18 +42,34 @@ def main(argv=None):
         Exception: with --debug, whatever went wrong; without it only what no user caused.
     """
     args = build_parser().parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a layer's name may have letters that the terminal has not
     try:
+        files.check(args)
         args.run(args)
+        sys.stdout.flush()  # a full disk or a reader that went away shows here
     except UsageError as error:
         if args.debug:
             raise
         args.parser.error(str(error))
+    except BrokenPipeError:
+        _give_up_stdout()
+        return FAILURE
     except KeyboardInterrupt:
         print(f"pcsnn {args.command}: stopped", file=sys.stderr)
         return STOPPED
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         if args.debug:
             raise
         print(f"pcsnn {args.command}: error: {in_words(error, args)}", file=sys.stderr)
+        _give_up_stdout()
         return FAILURE
     return OK
+
+
+def _give_up_stdout():
+    """Where what is printed cannot be written, Python would complain of it again when it exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

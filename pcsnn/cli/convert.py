@@ -6,7 +6,7 @@ import os
 import pathlib
 
 import pcsnn
-from pcsnn.cli import options
+from pcsnn.cli import files, options
 from pcsnn.cli.loading import check_fits, first_images, load_data, set_up
 
 SUMMARY = "convert a trained network and write it to a file"
@@ -37,8 +37,6 @@ def add_options(parser):
 
 
 def run(args):
-    if args.output is not None:
-        options.check_output(args.output)
     network = set_up(args)
     loader = None
     if args.data is not None:
@@ -50,7 +48,8 @@ def run(args):
         snn = pcsnn.optimize(snn, args.optimize, example_inputs=examples)
     print(relative_report(snn.report))
     if args.output is not None:
-        pcsnn.save(snn, args.output)
+        with files.writing(args.output):
+            pcsnn.save(snn, args.output)
         print(f"wrote {args.output}, {args.output.stat().st_size / 2**20:.2f} MiB")
 
 

@@ -3,8 +3,8 @@
 import base64
 import html
 import io
-import os
-import pathlib
+
+from pcsnn.cli.files import PAGE
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 78rem; margin: 2rem auto; padding: 0 1rem; }
@@ -46,16 +46,6 @@ def page(title, sections):
     links = "".join(f'<a href="#{name}">{html.escape(heading)}</a> ' for name, heading, _ in sections)
     bodies = "\n".join(f'<section id="{name}">\n<h2>{html.escape(heading)}</h2>\n{body}\n</section>'
                        for name, heading, body in sections)
-    return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+    return (f'{PAGE}<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
             f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>\n<nav>{links}</nav>\n"
             f"{bodies}\n</body>\n</html>\n")
-
-
-def write(path, content):
-    """The file appears whole or not at all."""
-    unfinished = pathlib.Path(f"{path}.unfinished")
-    try:
-        unfinished.write_text(content, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

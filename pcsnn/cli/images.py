@@ -1,17 +1,20 @@
 """Images from a folder or a file of arrays, as batches for a network."""
 
 import hashlib
-import pathlib
+import os
+import zipfile
 
 import numpy
 import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 
+from pcsnn.cli import files
 from pcsnn.cli.errors import UsageError
+from pcsnn.cli.machine import available_memory
+from pcsnn.cli.pixels import decode
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+MOST_PIXELS = 2**28  # of an image that --resize makes: 3 GiB in colour
 
 
 class Folder:
@@ -22,27 +25,24 @@ class Folder:
         self._image = _pillow(option)
         self._mode = {1: "L", 3: "RGB"}[channels]
         self.option = option
-        classes = sorted(entry for entry in path.iterdir() if entry.is_dir())
-        flat = sorted(_image_files(path.iterdir()))
-        inside = [sorted(_image_files(folder.rglob("*"))) for folder in classes]
+        with files.reading(path, option):
+            classes = sorted(entry for entry in path.iterdir() if entry.is_dir())
+            flat = sorted(_image_files(path.iterdir()))
+            inside = [sorted(_image_files(folder.rglob("*"))) for folder in classes]
         if flat and any(inside):
             raise ValueError(f"{option}: expected images in {path} or in its folders, one a class, got both")
-        self.files = flat or [file for files in inside for file in files]
+        self.files = flat or [file for found in inside for file in found]
         if not self.files:
-            raise ValueError(f"{option}: no image in {path}; expected {', '.join(sorted(SUFFIXES))}")
-        self.labels = None if flat else torch.tensor([number for number, files in enumerate(inside) for _ in files])
+            raise ValueError(f"{option}: no image in {path}; expected {', '.join(sorted(files.IMAGE_SUFFIXES))}")
+        self.labels = None if flat else torch.tensor([number for number, found in enumerate(inside) for _ in found])
 
     def __len__(self):
         return len(self.files)
 
     def image(self, place):
         """uint8 [C, H, W]."""
-        try:
-            with self._image.open(self.files[place]) as image:
-                pixels = numpy.array(image.convert(self._mode))
-        except OSError as error:  # UnidentifiedImageError is one
-            raise ValueError(f"{self.option}: cannot read {self.files[place]}: {error}") from error
-        return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+        with files.reading(self.files[place], self.option):
+            return torch.from_numpy(decode(self._image, self.files[place], self._mode)).permute(2, 0, 1)
 
     def name(self, place):
         return str(self.files[place])
@@ -50,12 +50,13 @@ class Folder:
     def fingerprint(self):
         digest = hashlib.sha256()
         for file in self.files:
-            digest.update(f"{file.parent.name}/{file.name} {file.stat().st_size}\n".encode())
+            with files.reading(file, self.option):
+                digest.update(os.fsencode(f"{file.parent.name}/{file.name} {file.stat().st_size}\n"))
         return digest.hexdigest()
 
 
 def _image_files(entries):
-    return [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry.is_file()]
+    return [entry for entry in entries if entry.suffix.lower() in files.IMAGE_SUFFIXES and entry.is_file()]
 
 
 def _pillow(option):
@@ -87,9 +88,11 @@ class Arrays:
                              f"{images.dtype}")
         self.images = images
         if self.labels is not None:
-            if self.labels.is_floating_point() or len(self.labels) != len(images):
+            whole = not self.labels.is_floating_point() and not self.labels.is_complex()
+            if not whole or self.labels.shape[:1] != images.shape[:1]:
                 raise ValueError(f"{option}: expected labels in whole numbers, one for each of {len(images)} images, "
-                                 f"in {path}, got {self.labels.dtype} {tuple(self.labels.shape)}")
+                                 f"in {path}, got {self.labels.dtype} {tuple(self.labels.shape)}; a regression is "
+                                 "measured without labels, by the error of its outputs")
             self.labels = self.labels.long()
 
     def __len__(self):
@@ -110,18 +113,35 @@ class Arrays:
 
 
 def _read_arrays(path, option):
-    try:
-        if path.suffix == ".npz":
-            with numpy.load(path, allow_pickle=False) as file:
-                found = {key: torch.from_numpy(file[key]) for key in ("images", "labels") if key in file}
-        else:
-            tensors = safetensors.torch.load_file(path)
-            found = {key: tensors[key] for key in ("images", "labels") if key in tensors}
-    except (ValueError, TypeError, OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{option}: cannot read {path}: {error}") from error
+    """(images, labels or None) in memory of their own: what becomes of the file afterwards is of no consequence."""
+    with files.reading(path, option):
+        found = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
     if "images" not in found:
         raise ValueError(f"{option}: expected an array images, and perhaps labels, in {path}")
     return found["images"], found.get("labels")
+
+
+def _read_npz(path):
+    found = {}
+    with zipfile.ZipFile(path) as archive:
+        names = set(archive.namelist())
+        for key in ("images", "labels"):
+            if f"{key}.npy" not in names:
+                continue
+            entry, most = archive.getinfo(f"{key}.npy"), available_memory()
+            if entry.file_size > most:
+                raise ValueError(f"{key} takes {entry.file_size / 2**30:.1f} GiB, and {most / 2**30:.1f} GiB of memory "
+                                 "are free")
+            with archive.open(entry) as member:
+                found[key] = torch.from_numpy(numpy.lib.format.read_array(member, allow_pickle=False))
+                if member.read(1):  # and the checksum is compared at the end
+                    raise ValueError(f"{key} has bytes behind its array")
+    return found
+
+
+def _read_safetensors(path):
+    with safetensors.safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key).clone() for key in ("images", "labels") if key in file.keys()}
 
 
 def _channels_first(images, path, option):
@@ -170,7 +190,7 @@ class Preparation:
             raise ValueError(f"--resize, --crop, --mean, --std: expected images [C, H, W], got {name} "
                              f"{tuple(image.shape)}")
         if self.resize:
-            image = F.interpolate(image[None], self._target(image), mode="bilinear", antialias=True)[0]
+            image = F.interpolate(image[None], self._target(image, name), mode="bilinear", antialias=True)[0]
         if self.crop:
             image = self._middle(image, name)
         if self.mean is not None:
@@ -179,11 +199,15 @@ class Preparation:
             image = image / _per_channel("--std", self.std, image)
         return image
 
-    def _target(self, image):
+    def _target(self, image, name):
         if isinstance(self.resize, tuple):
             return self.resize
         shorter = min(image.shape[1:])
-        return tuple(max(self.resize * side // shorter, self.resize) for side in image.shape[1:])
+        height, width = (max(self.resize * side // shorter, self.resize) for side in image.shape[1:])
+        if height * width > MOST_PIXELS:
+            raise ValueError(f"--resize: expected images that come to at most {MOST_PIXELS:,} pixels, got {name}, which "
+                             f"would become {height}x{width}")
+        return height, width
 
     def _middle(self, image, name):
         (height, width), (rows, columns) = self.crop, image.shape[1:]

@@ -1,9 +1,9 @@
 """What the options say, as objects: the machine set up, the network, the data."""
 
 import torch
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
+from pcsnn.analysis.labelled import is_one_logit, logits_of
 from pcsnn.cli import models
 from pcsnn.cli.images import Prepared, Preparation, open_images
 
@@ -29,7 +29,7 @@ def open_data(args, network):
         (batches of the data, batches of the calibration or None, what tells both from others: a dict for JSON).
     """
     data, source = load_data(args, args.data, "--data", args.images)
-    check_fits(network, data, "--data", args)
+    check_decisions(*check_fits(network, data, "--data", args), data, "--data", args)
     settings = {"data": data_settings(args, data, source), "calibration": None}
     if args.calibration is None:
         return data, None, settings
@@ -45,7 +45,7 @@ def data_settings(args, loader, source):
 
 
 def first_images(loader, count, device):
-    """The first `count` images of the data in one tensor [count, ...]; channels-last where it has rows and columns."""
+    """The first `count` images of the data in one tensor [count, ...], laid out as they come: the network's weights say how it is run."""
     parts, left = [], count
     for item in loader:
         images = item if isinstance(item, torch.Tensor) else item[0]
@@ -53,24 +53,28 @@ def first_images(loader, count, device):
         left -= len(parts[-1])
         if left <= 0:
             break
-    images = torch.cat(parts).to(device)
-    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+    return torch.cat(parts).to(device)
 
 
 @torch.no_grad()
 def check_fits(network, loader, option, args):
-    """ValueError where a batch does not run through the network, or where labels are no classes of it."""
+    """ValueError where a batch does not run through the network. Returns (images, output) of it."""
     item = next(iter(loader))
-    images, labels = (item, None) if isinstance(item, torch.Tensor) else item
+    images = item if isinstance(item, torch.Tensor) else item[0]
     try:
-        output = network(images.to(args.device))
+        return images, network(images.to(args.device))
     except Exception as error:  # whatever the network does
         shape = tuple(images.shape)
         raise ValueError(f"{option}: a batch {shape} does not run through {args.model}: {error}") from error
-    logits = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)), None)
-    if labels is None or logits is None or logits.dim() < 2:
-        return
-    source = loader.dataset.source.labels
-    if source.min() < 0 or source.max() >= logits.shape[1]:
-        raise ValueError(f"{option}: expected labels 0..{logits.shape[1] - 1} for {args.model}, whose outputs are "
-                         f"{tuple(logits.shape)}, got {int(source.min())}..{int(source.max())}")
+
+
+def check_decisions(images, output, loader, option, args):
+    """ValueError where the output of a batch decides for no class, or where labels are no classes of the network."""
+    try:
+        logits = logits_of(output, args.model, len(images))
+    except ValueError as error:
+        raise ValueError(f"MODEL: {error}") from error
+    labels, classes = loader.dataset.source.labels, 2 if is_one_logit(logits) else logits.shape[1]
+    if labels is not None and (labels.min() < 0 or labels.max() >= classes):
+        raise ValueError(f"{option}: expected labels 0..{classes - 1} for {args.model}, whose outputs are "
+                         f"{tuple(logits.shape)}, got {int(labels.min())}..{int(labels.max())}")

@@ -1,6 +1,7 @@
 """The machine and the software that a figure was made on."""
 
 import importlib.metadata
+import math
 import os
 import pathlib
 import platform
@@ -42,6 +43,15 @@ def machine():
         found["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
     found["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return found
+
+
+def available_memory():
+    """Bytes that a new array may take; infinity where the system does not tell."""
+    try:
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), math.inf)
 
 
 def timed_on(device):

@@ -9,15 +9,17 @@ import os
 import sys
 
 import safetensors
-import safetensors.torch
 import torch
 
 from pcsnn import models, nn
 from pcsnn.cli.errors import UsageError
+from pcsnn.cli.files import reading, reason
+from pcsnn.exchange.state_dicts import unwrapped
+from pcsnn.shapes import image_layout
 
 
 def build(args):
-    """The network that MODEL, --model-args, --levels and --weights name, for evaluation, on --device, channels-last.
+    """The network that MODEL, --model-args, --levels and --weights name, for evaluation, on --device, channels-last where torch runs it so.
 
     Raises:
         UsageError: no such model, arguments it does not take, --levels for a function of the user's own.
@@ -29,7 +31,7 @@ def build(args):
         _load(network, args)
     elif ":" not in args.model:
         print(f"pcsnn: note: no --weights, so {args.model} has random ones", file=sys.stderr)
-    return network.eval().to(args.device, memory_format=torch.channels_last)
+    return network.eval().to(args.device, memory_format=image_layout(network))
 
 
 def _constructor(args):
@@ -52,7 +54,7 @@ def _imported(name):
         sys.path.insert(0, os.getcwd())  # as python -m has it; the console script does not
     try:
         found = importlib.import_module(module)
-    except Exception as error:  # whatever the user's module does
+    except (Exception, SystemExit) as error:  # whatever the user's module does
         raise ValueError(f"MODEL: cannot import {module}: {type(error).__name__}: {error}") from error
     for part in path.split("."):
         if not hasattr(found, part):
@@ -75,7 +77,7 @@ def _call(function, args):
         raise UsageError(f"--model-args: {args.model} {error}") from None
     try:
         network = function(**arguments)
-    except Exception as error:  # whatever the user's function does
+    except (Exception, SystemExit) as error:  # whatever the user's function does
         raise ValueError(f"MODEL: {args.model} raised {type(error).__name__}: {error}") from error
     if not isinstance(network, torch.nn.Module):
         raise ValueError(f"MODEL: expected {args.model} to return a torch.nn.Module, got {type(network).__name__}")
@@ -84,21 +86,26 @@ def _call(function, args):
 
 def _load(network, args):
     path = args.weights
-    if not path.is_file():
-        raise FileNotFoundError(f"--weights: no file {path}")
     try:
-        with safetensors.safe_open(path, "pt") as file:
+        with reading(path, "--weights"), safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-        tensors = safetensors.torch.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"--weights: {path} is not a safetensors file ({error}); "
-                         "safetensors.torch.save_file(net.state_dict(), path) writes one") from error
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except ValueError as error:
+        if not isinstance(error.__cause__, safetensors.SafetensorError):
+            raise
+        raise ValueError(f"--weights: {path} is not a safetensors file ({reason(error.__cause__)}); "
+                         "safetensors.torch.save_file(state, path) writes one, of the state dict of a network or of what "
+                         "torch.load(file, weights_only=True) gives") from error
     if "pcsnn" in metadata:
         raise ValueError(f"--weights: {path} is a network that was converted already; expected the weights it was "
                          "made from")
     trained = _levels(metadata)
     if trained is not None and args.levels is not None and trained != args.levels:
         raise ValueError(f"--levels: {path} says it was trained with {trained}, got {args.levels}")
+    try:
+        tensors = unwrapped(tensors, set(network.state_dict()))
+    except ValueError as error:
+        raise ValueError(f"--weights: {path}: {error}") from error
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -108,8 +115,8 @@ def _load(network, args):
             hint = "\nthe file has thresholds of QCFS activations: --levels L gives the network such"
         elif True in ours - theirs:
             hint = "\nthe file has no thresholds of QCFS activations: leave --levels out"
-        reason = "\n".join(_shortened(line) for line in str(error).splitlines()[1:])
-        raise ValueError(f"--weights: {path} does not fit {args.model}:\n{reason}{hint}") from error
+        lines = "\n".join(_shortened(line) for line in str(error).splitlines()[1:])
+        raise ValueError(f"--weights: {path} does not fit {args.model}:\n{lines}{hint}") from error
 
 
 def _levels(metadata):

@@ -2,14 +2,17 @@
 
 import argparse
 import json
+import math
 import pathlib
+import re
 
 import torch
 
 from pcsnn import validate
-from pcsnn.cli.errors import UsageError
 from pcsnn.convert.methods import METHODS
 
+MOST_SIDE = 16384  # pixels of --resize and --crop
+_SIDE = re.compile("[0-9]{1,5}")
 OPTIMIZE = ("none", "float32", "bfloat16", "int8")
 
 
@@ -26,6 +29,20 @@ def natural(text):
     return _integer(text, 0, 2**63 - 1)
 
 
+def threads(text):
+    return _integer(text, 1, 1024)  # OpenMP ends the process where it cannot start as many as it is told to
+
+
+def finite(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}")
+    return value
+
+
 def _integer(text, low, high):
     try:
         value = int(text)
@@ -39,15 +56,17 @@ def _integer(text, low, high):
 def size(text):
     """"224" -> 224, the shorter side; "200x300" -> (200, 300), height and width."""
     numbers = text.lower().split("x")
-    if not 1 <= len(numbers) <= 2 or not all(number.isdigit() and int(number) for number in numbers):
-        raise argparse.ArgumentTypeError(f"expected pixels, as 224 or 200x300 (height x width), got {text!r}")
+    fits = all(_SIDE.fullmatch(number) and 0 < int(number) <= MOST_SIDE for number in numbers)
+    if len(numbers) > 2 or not fits:
+        raise argparse.ArgumentTypeError("expected pixels, as 224 or 200x300 (height x width), each side at most "
+                                         f"{MOST_SIDE}, got {text!r}")
     return int(numbers[0]) if len(numbers) == 1 else tuple(map(int, numbers))
 
 
 def json_object(text):
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"expected a JSON object like '{{\"num_classes\": 10}}', got {text!r} "
                                          f"({error})") from None
     if not isinstance(value, dict):
@@ -59,7 +78,7 @@ def device(text):
     """A torch.device that is there."""
     try:
         value = torch.device(text)
-        torch.empty(1, device=value)
+        torch.empty(1, device=value).item()  # of the meta device nothing can be read
     except (RuntimeError, AssertionError) as error:  # torch raises either, by device
         reason = str(error).strip().splitlines()[0]
         raise argparse.ArgumentTypeError(f"expected a device like cpu or cuda:0 that is there, got {text!r} "
@@ -99,9 +118,9 @@ def add_data(parser, calibration):
     group.add_argument("--resize", type=size, metavar="SIZE", help="224: the shorter side; 200x300: height and width")
     group.add_argument("--crop", type=size, metavar="SIZE",
                        help="the middle part, after --resize: 224, or height x width")
-    group.add_argument("--mean", type=float, nargs="+", metavar="M",
+    group.add_argument("--mean", type=finite, nargs="+", metavar="M",
                        help="subtracted from each channel, of values 0..1")
-    group.add_argument("--std", type=float, nargs="+", metavar="S", help="by which each channel is divided then")
+    group.add_argument("--std", type=finite, nargs="+", metavar="S", help="by which each channel is divided then")
     group.add_argument("--batch", type=positive, default=32, help="images a batch (default: %(default)s)")
 
 
@@ -122,13 +141,5 @@ def add_timesteps(parser):
 def add_machine(parser):
     group = parser.add_argument_group("the machine")
     group.add_argument("--device", type=device, default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
-    group.add_argument("--threads", type=positive, metavar="N", help="threads of the CPU (default: torch's choice)")
+    group.add_argument("--threads", type=threads, metavar="N", help="threads of the CPU (default: torch's choice)")
     group.add_argument("--quiet", action="store_true", help="no progress bars")
-
-
-def check_output(path):
-    """UsageError where a file cannot come to be: before anything is computed."""
-    if path.is_dir():
-        raise UsageError(f"--output: expected a file, got the folder {path}")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"--output: expected a file in a folder that exists, got {path}")

@@ -4,12 +4,13 @@ import pathlib
 
 import pcsnn
 from pcsnn import analysis
-from pcsnn.cli import figures, html, options
+from pcsnn.cli import figures, files, html, options
 from pcsnn.cli import sections as parts
 from pcsnn.cli.errors import UsageError
 from pcsnn.cli.loading import first_images, open_data, set_up
 from pcsnn.cli.machine import machine, packages
 from pcsnn.cli.results import read
+from pcsnn.cli.rows import check_rows
 from pcsnn.cli.sweep import add_measuring, analog_operations, describe
 from pcsnn.cli.timing import time_forms
 
@@ -44,7 +45,6 @@ def add_options(parser):
 
 
 def run(args):
-    options.check_output(args.output)
     figures.check_matplotlib()
     network = set_up(args)
     data, calibration, _ = open_data(args, network)
@@ -74,15 +74,14 @@ def run(args):
                   ("speed", "Speed", parts.speed(timed))]
     pages += [("sweep", "Sweep over T", parts.sweep(swept, args)),
               ("machine", "Machine", parts.machine(machine(), packages()))]
-    html.write(args.output, html.page(f"{args.model}, T = {args.timesteps}", pages))
+    files.write(args.output, html.page(f"{args.model}, T = {args.timesteps}", pages))
     print(f"wrote {args.output}, {args.output.stat().st_size / 2**20:.2f} MiB")
 
 
 def _read_sweep(path, network):
     """The rows of a sweep of the same network."""
-    if not path.is_file():
-        raise FileNotFoundError(f"--sweep: no file {path}")
-    settings, rows, _ = read(path)
+    settings, rows, _ = read(path, "--sweep")
+    check_rows(path, rows, "--sweep")
     different = [name for name in network if network[name] != settings.get(name)]
     if different:
         raise ValueError(f"--sweep: {path} is of another network or conversion: {', '.join(different)} differ")

@@ -2,56 +2,95 @@
 
 import json
 import os
+import sys
+import weakref
+
+from pcsnn.cli.files import writing
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 FORMAT = 1
+MOST_BYTES = 2**28  # of a file of results; a line takes some thousands
 
 
 def _line(content):
     return f"{json.dumps(content)}\n".encode()
 
 
-def _parse(path, number, line):
+def _parse(place, number, line):
     try:
         return json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{path}: line {number} is not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: line {number} is not JSON ({error})") from error
 
 
-def read(path):
-    """(settings, rows, how many bytes of the file are whole lines) of the results in a file.
+def read(path, option="--output"):
+    """(settings, rows, how many bytes of the file are whole lines) of the results in a file that an option names.
 
     A last line without its end, of a run that was killed while it wrote, is left out.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; it holds no results, or a line that is not JSON.
+        FileNotFoundError, ValueError: no such file; it holds no results, or a line that is not JSON, has no T, or a T of another
+            line.
     """
+    place = f"{option}: {path}"
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{place}: expected results of pcsnn sweep, at most {MOST_BYTES:,} bytes, got {path.stat().st_size:,}")
     content = path.read_bytes()
     whole = content[:content.rfind(b"\n") + 1]
     lines = whole.splitlines()
-    header = _parse(path, 1, lines[0]) if lines else None
-    if not isinstance(header, dict) or header.get("pcsnn_sweep") != FORMAT:
-        raise ValueError(f"{path}: expected results of pcsnn sweep, format {FORMAT}, in its first line")
-    rows = [_parse(path, number, line) for number, line in enumerate(lines[1:], 2)]
+    header = _parse(place, 1, lines[0]) if lines else None
+    if not isinstance(header, dict) or header.get("pcsnn_sweep") != FORMAT or not isinstance(header.get("settings"), dict):
+        raise ValueError(f"{place}: expected results of pcsnn sweep, format {FORMAT}, in its first line")
+    rows, known = [_parse(place, number, line) for number, line in enumerate(lines[1:], 2)], {}
+    for number, row in enumerate(rows, 2):
+        timesteps = row.get("timesteps") if isinstance(row, dict) else None
+        if not isinstance(timesteps, int) or isinstance(timesteps, bool):
+            raise ValueError(f"{place}: line {number} is no result of pcsnn sweep: it has no timesteps")
+        if known.setdefault(timesteps, number) != number:
+            raise ValueError(f"{place}: lines {known[timesteps]} and {number} are both of T = {timesteps}; delete one of them")
     return header["settings"], rows, len(whole)
 
 
 class Results:
     """Results that grow, line by line; each is on the disk before the next is computed.
 
+    The file belongs to it until `close()`: another one is refused it, in whatever process.
+
     Attributes:
         rows: the dicts of the file, in the order measured.
         cut: whether the last line was cut short and is to be measured anew.
 
     Raises:
-        ValueError: the file holds something else, or results of other settings.
+        ValueError: the file holds something else, or results of other settings, or another sweep writes into it.
+        OSError: it cannot be written.
     """
 
     def __init__(self, path, settings):
         self.path, self.rows, self.cut = path, [], False
-        settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
+        with writing(path):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        self._close = weakref.finalize(self, os.close, self._file)
+        try:
+            _lock(self._file, path)
+            self._begin(settings)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        """Leave the file to others."""
+        self._close()
+
+    def _begin(self, settings):
+        path, settings = self.path, json.loads(json.dumps(settings))  # tuples become lists, as in the file
         header = _line({"pcsnn_sweep": FORMAT, "settings": settings})
-        if not path.exists() or header.startswith(path.read_bytes()):  # nothing, or killed while it wrote the header
-            path.write_bytes(header)
+        if os.fstat(self._file).st_size <= len(header) and header.startswith(path.read_bytes()):
+            with writing(path):  # nothing yet, or killed while it wrote the header
+                path.write_bytes(header)
             return
         theirs, self.rows, whole = read(path)
         here, there = _flat(settings), _flat(theirs)
@@ -70,12 +109,46 @@ class Results:
         return {row["timesteps"] for row in self.rows}
 
     def append(self, row):
-        """A dict for JSON; it stays whatever happens next."""
-        with open(self.path, "ab") as file:
-            file.write(_line(row))
-            file.flush()
-            os.fsync(file.fileno())
+        """A dict for JSON; it stays whatever happens next.
+
+        Raises:
+            OSError, ValueError: it cannot be written; the file is gone.
+        """
+        if not _names(self.path, self._file):
+            raise ValueError(f"--output: {self.path} was deleted, or another file took its name, while the sweep ran")
+        before, line = os.fstat(self._file).st_size, memoryview(_line(row))
+        with writing(self.path):
+            try:
+                while line:
+                    line = line[os.write(self._file, line):]
+                os.fsync(self._file)
+            except OSError:
+                os.truncate(self._file, before)
+                raise
         self.rows.append(row)
+
+
+def _names(path, file):
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file, path):
+    """Keep others out for as long as the file is open; where that is not possible, say so."""
+    why = "this system has no locks of files"
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            why = None
+        except BlockingIOError as error:
+            raise ValueError(f"--output: another sweep writes into {path} now; name another file, or wait for its end") from error
+        except OSError as error:  # some file systems have none
+            why = error.strerror
+    if why:
+        print(f"pcsnn: note: {path} cannot be locked ({why}): see that no other sweep writes into it", file=sys.stderr)
 
 
 def _flat(settings):

@@ -8,7 +8,8 @@ from pcsnn.analysis.costs import ACCUMULATE, MAC
 from pcsnn.cli import html
 from pcsnn.cli.convert import relative_report
 from pcsnn.cli.figures import draw_times
-from pcsnn.cli.sweep import FORMS, cells_of, footer_of, percent
+from pcsnn.cli.sweep import cells_of, footer_of, percent
+from pcsnn.cli.timing import FORMS
 
 
 def summary(row, float_accuracy, images, args):

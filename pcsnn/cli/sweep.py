@@ -1,5 +1,6 @@
 """pcsnn sweep: accuracy, fidelity, time, operations, energy at several T, into a file that a stopped run goes on in."""
 
+import contextlib
 import dataclasses
 import pathlib
 import sys
@@ -13,7 +14,8 @@ from pcsnn.cli.loading import first_images, open_data, set_up
 from pcsnn.cli.machine import timed_on
 from pcsnn.cli.models import fingerprint
 from pcsnn.cli.results import Results
-from pcsnn.cli.timing import time_forms
+from pcsnn.cli.rows import check_rows
+from pcsnn.cli.timing import FORMS, time_forms
 from pcsnn.convert.classify import classify
 from pcsnn.convert.table import table
 
@@ -28,7 +30,6 @@ EXAMPLES = """\
   pcsnn sweep resnet18 --weights resnet18.safetensors --data imagenet/val --resize 256 --crop 224 \\
       --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --images 5000 --calibration imagenet/train --timesteps 8 \\
       --skip time --output sweep.jsonl"""
-FORMS = ("float", "serial", "spiking")
 
 
 def add_options(parser):
@@ -54,7 +55,6 @@ def add_measuring(parser):
 
 
 def run(args):
-    options.check_output(args.output)
     network = set_up(args)
     data, calibration, settings = open_data(args, network)
     analog = analog_operations(network)
@@ -65,15 +65,16 @@ def run(args):
     settings |= describe(args, network) | {
         "skip": sorted(set(args.skip)), "time": None if "time" in args.skip else timing,
         "operation_images": None if "operations" in args.skip else args.operation_images}
-    results = Results(args.output, settings)
     wanted = dict.fromkeys(args.timesteps)
-    missing = [value for value in wanted if value not in results.done()]
-    _announce(results, wanted, missing, args)
-    if missing:
-        measure = _Measure(network, data, results, args)
-        analysis.sweep(network, data, missing, args.method, calibration, not args.quiet, after_each=measure,
-                       strict=args.strict, seed=args.seed)
-    print(in_words([row for row in results.rows if row["timesteps"] in wanted]))
+    with contextlib.closing(Results(args.output, settings)) as results:
+        check_rows(args.output, results.rows, "--output")
+        missing = [value for value in wanted if value not in results.done()]
+        _announce(results, wanted, missing, args)
+        if missing:
+            measure = _Measure(network, data, results, args)
+            analysis.sweep(network, data, missing, args.method, calibration, not args.quiet, after_each=measure,
+                           strict=args.strict, seed=args.seed)
+        print(in_words([row for row in results.rows if row["timesteps"] in wanted]))
 
 
 def describe(args, network):

@@ -10,6 +10,8 @@ from pcsnn.baselines import serial
 from pcsnn.convert.canonicalise import fold_batch_norms
 from pcsnn.convert.methods.batches import show_steps
 
+FORMS = ("float", "serial", "spiking")
+
 
 def alternate(calls, rounds, device, progress):
     """{name: [seconds of each round]}: every call once a round, in turns of both directions, so that load falls on all.

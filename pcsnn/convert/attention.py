@@ -5,7 +5,7 @@ such products, (Q K^T) V or Q (K^T V), with whatever scales, moves or masks betw
 """
 
 from pcsnn.convert import operations as ops
-from pcsnn.convert.canonicalise import unused_name
+from pcsnn.convert.names import unused_name
 from pcsnn.nn import TimeAverage
 
 

@@ -12,8 +12,11 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pcsnn.convert import operations as ops
+from pcsnn.convert.forms import known_forms, norms_before_pools
+from pcsnn.convert.names import unused_name
 from pcsnn.convert.places import activation, argument
 from pcsnn.convert.signed_places import rises_only, signed_activation
+from pcsnn.convert.written import ClippedReLU
 
 
 def canonicalise(network, signed=False):
@@ -24,21 +27,13 @@ def canonicalise(network, signed=False):
     _inputs_by_position(network)
     _drop_identities(network)
     _remove_in_place(network)
+    network.graph.eliminate_dead_code(_is_kept)
     _methods_to_functions(network)
+    known_forms(network, signed)
     _separate_activations(network, signed)
+    norms_before_pools(network, is_max_pool)
     _pool_behind_activations(network)
     _finish(network)
-
-
-def unused_name(network, wanted):
-    """`wanted`, or wanted_1, wanted_2, ..., whichever names no module or attribute yet."""
-    name, count = wanted, 0
-    parent, _, leaf = wanted.rpartition(".")
-    holder = network.get_submodule(parent)
-    while hasattr(holder, name.rpartition(".")[2]):
-        count += 1
-        name = f"{wanted}_{count}"
-    return name
 
 
 def _finish(network):
@@ -64,7 +59,9 @@ def _drop_identities(network):
     for node in list(network.graph.nodes):
         dropped = node.op == "call_module" and isinstance(modules[node.target], ops.DROPPED_MODULES)
         if node.op == "call_function" and node.target in ops.DROPPED_FUNCTIONS:
-            dropped = argument(node, 2, "train" if node.target is torch.dropout else "training", True) is False
+            dropped = (not argument(node, 2, "train" if node.target is torch.dropout else "training", True)
+                       or argument(node, 1, "p", 0.5) == 0)
+        dropped |= node.op == "call_method" and node.target == "requires_grad_"
         if dropped:
             _replace(node, node.args[0])
 
@@ -76,16 +73,17 @@ def _out_of_place(node, modules):
         return True
     if node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
         node.target = node.target[:-1]
-        if not callable(getattr(torch.Tensor, node.target, None)):
-            raise ValueError(f"model: {node.meta['location'] or node.name} calls {node.target}_, which has no "
-                             "out-of-place form")
         return True
     if node.op == "call_module":
-        return getattr(modules[node.target], "inplace", False) is True
-    if node.op == "call_function" and node.kwargs.get("inplace") is True:
+        return bool(getattr(modules[node.target], "inplace", False))
+    if node.op == "call_function" and node.kwargs.get("inplace"):
         node.kwargs = {**node.kwargs, "inplace": False}
         return True
     return False
+
+
+def _has_no_form(node):
+    return node.op == "call_method" and not callable(getattr(torch.Tensor, node.target, None))
 
 
 def _is_view(node, modules):
@@ -127,7 +125,7 @@ def _remove_in_place(network):
     position = {node: i for i, node in enumerate(network.graph.nodes)}
     overwriting = set()
     for node in network.graph.nodes:
-        if "out" in node.kwargs:
+        if node.kwargs.get("out") is not None:
             raise ValueError(f"model: {node.meta['location'] or node.name} writes to out=; use its result instead")
         if not _out_of_place(node, modules):
             continue
@@ -137,14 +135,21 @@ def _remove_in_place(network):
         if not isinstance(target, fx.Node) or _is_size(target):
             continue
         for alias, readers in _sharing(target, modules):
-            if any(position[reader] > position[node] for reader in readers):
+            if any(position[reader] > position[node] and not _is_size(reader) for reader in readers):
                 raise ValueError(f"model: {node.meta['location'] or node.name} overwrites memory that {alias.name} "
                                  "shares and that is read later; use the out-of-place form there")
         for user in list(target.users):
             if position[user] > position[node]:
                 user.replace_input_with(target, node)
+        if _has_no_form(node) and node.users:
+            raise ValueError(f"model: {node.meta['location'] or node.name} calls {node.target}_, which has no out-of-place form")
     for name in overwriting:
         modules[name].inplace = False
+
+
+def _is_kept(node):
+    """Whether a node stays though nothing reads it: what in-place operations did has been given to their readers."""
+    return node.op in ("placeholder", "output")
 
 
 def _methods_to_functions(network):
@@ -180,7 +185,7 @@ def is_max_pool(node, modules):
         module = modules[node.target]
         return isinstance(module, ops.MAX_POOL_MODULES) and not module.return_indices
     return (node.op == "call_function" and node.target in ops.MAX_POOL_FUNCTIONS
-            and node.kwargs.get("return_indices", False) is False)
+            and not node.kwargs.get("return_indices"))
 
 
 def _pool_behind_activations(network):
@@ -190,13 +195,20 @@ def _pool_behind_activations(network):
         if not place.meta.get("activation") or not rises_only(network.get_submodule(place.target)):
             continue
         pool = place.args[0]
-        while is_max_pool(pool, modules) and len(pool.users) == 1 and not pool.args[0].meta.get("activation"):
+        while (is_max_pool(pool, modules) and len(pool.users) == 1 and not pool.args[0].meta.get("activation")
+               and not (pool.target is torch.amax and isinstance(network.get_submodule(place.target), (ClippedReLU, nn.PReLU)))):
             current = pool.args[0]
             place.replace_all_uses_with(pool)
             pool.replace_input_with(current, place)
             place.replace_input_with(pool, current)
             current.append(place)
             pool = current
+
+
+def _is_read_elsewhere(node):
+    """Whether the layer that a node calls, or one of its weights, is used by another node too."""
+    others = [other.target for other in node.graph.nodes if other.op in ("call_module", "get_attr") and other is not node]
+    return any(target == node.target or target.startswith(f"{node.target}.") for target in others)
 
 
 def fold_batch_norms(network):
@@ -216,8 +228,7 @@ def fold_batch_norms(network):
         if not isinstance(module, ops.CONVOLUTIONS) or transposed and module.groups > 1:  # torch cannot fold the latter
             continue
         folded = fuse_conv_bn_eval(module, norm, transposed)
-        alone = sum(other.op == "call_module" and other.target == synapse.target for other in network.graph.nodes) == 1
-        name = synapse.target if alone else unused_name(network, synapse.target)
+        name = unused_name(network, synapse.target) if _is_read_elsewhere(synapse) else synapse.target
         folded.requires_grad_(False)
         network.add_submodule(name, folded)
         modules[name] = folded

@@ -9,9 +9,13 @@ import torch.nn.functional as F
 from torch import fx
 
 from pcsnn.convert import operations as ops
+from pcsnn.convert.advice import advice
 from pcsnn.convert.attention import is_product, origin
 from pcsnn.convert.canonicalise import is_max_pool
-from pcsnn.convert.places import argument
+from pcsnn.convert.casts import rounding
+from pcsnn.convert.channels import compared_by
+from pcsnn.convert.heads import HEADS, behind_all_neurons
+from pcsnn.convert.places import argument, worth
 from pcsnn.convert.report import Row
 from pcsnn.convert.signed_places import rises_only
 
@@ -47,11 +51,27 @@ def _dynamic(node):
     return sum(operand.meta["signal"] > Signal.CONSTANT for operand in operands)
 
 
+def _holds_parameters(node):
+    """Whether a node's value comes from a parameter or buffer."""
+    waiting, seen = [node], set()
+    while waiting:
+        node = waiting.pop()
+        if node.op == "get_attr":
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting += node.all_input_nodes
+    return False
+
+
 class _Classifier:
     def __init__(self, network):
         self.modules = dict(network.named_modules())
+        self.network = network
+        self.tail = behind_all_neurons(network)
         self.rows = []
         self.problems = []
+        self.data = set()  # nodes that hold values of inputs, not parameters or sizes alone
 
     def _row(self, node, kind, detail):
         self.rows.append(Row(_source_name(node), kind, detail, node.meta.get("location", "")))
@@ -64,7 +84,10 @@ class _Classifier:
     def visit(self, node):
         """The signal of a node; adds its row."""
         if node.op in ("placeholder", "get_attr"):
+            self.data.update([node] if node.op == "placeholder" else [])
             return Signal.CONSTANT
+        if self.data.intersection(node.all_input_nodes) and not self._is_shape(node):
+            self.data.add(node)
         highest = max((source.meta["signal"] for source in node.all_input_nodes), default=Signal.CONSTANT)
         name = _operation(node, self.modules)
         if node.op == "output":
@@ -76,8 +99,16 @@ class _Classifier:
             return self._module(node, name, highest)
         return self._call(node, name, highest)
 
+    def _is_shape(self, node):
+        if node.op == "call_method":
+            return node.target in ops.SHAPE_METHODS
+        return node.op == "call_function" and (node.target in ops.SHAPE_FUNCTIONS or node.target is builtins.getattr
+                                               and node.args[1] in ops.SHAPE_ATTRIBUTES)
+
     def _module(self, node, name, highest):
         module = self.modules[node.target]
+        if isinstance(module, ops.LOOKUPS) and highest == Signal.CONSTANT:
+            return self._synapse(node, name, highest)
         if isinstance(module, ops.SYNAPSE_MODULES):
             if isinstance(module, ops.BATCH_NORMS) and module.running_mean is None:
                 return self._analog(node, "BatchNorm without running statistics divides by those of the batch; "
@@ -97,18 +128,22 @@ class _Classifier:
         function, method = (node.target, None) if node.op == "call_function" else (None, node.target)
         if function in ops.SYNAPSE_FUNCTIONS and _is_constant(argument(node, 1, "weight", None)):
             return self._synapse(node, name, highest)
-        if function is F.batch_norm and argument(node, 5, "training", False) is False and _dynamic(node) <= 1:
+        if function is F.batch_norm and not argument(node, 5, "training", False) and _dynamic(node) <= 1:
             return self._synapse(node, name, highest)
-        if function in ops.SHAPE_FUNCTIONS or method in ops.SHAPE_METHODS or (
-                function is builtins.getattr and node.args[1] in ops.SHAPE_ATTRIBUTES):
+        if self._is_shape(node):
             return Signal.CONSTANT
         if highest == Signal.CONSTANT and function not in ops.AVERAGE_POOL_FUNCTIONS | ops.MAX_POOL_FUNCTIONS:
-            return Signal.CONSTANT  # a function of the input alone, the same at every time-step
+            return self._of_inputs(node, name, function, method)
         if is_max_pool(node, self.modules):
             return self._max_pool(node, name, highest)
+        if function is torch.maximum:
+            return self._max_pool(node, name, highest)
+        if method in ops.CASTS:
+            rounds = rounding(node, self.network)
+            return self._analog(node, rounds) if rounds else highest
         if function in ops.MOVING_FUNCTIONS or method in ops.MOVING_METHODS or (
                 function is builtins.getattr and node.args[1] in ops.MOVING_ATTRIBUTES):
-            if function in (torch.cat, torch.concat, torch.concatenate, torch.stack):
+            if function in ops.JOINING_FUNCTIONS:
                 self._row(node, "exact", f"{name} of {len(node.all_input_nodes)}")
             return self._moving(highest, argument(node, 3, "value", 0) if function is F.pad else 0)
         if function in ops.INTERPOLATIONS:
@@ -126,9 +161,32 @@ class _Classifier:
         if is_product(node) and _dynamic(node) == 2:
             return self._product(node, name, highest)
         if function in ops.PRODUCTS and highest > Signal.CONSTANT:
-            return self._analog(node, f"{name} of two activations: their product over time is not that of their averages; "
+            return self._analog(node, node.meta.get("advice") or f"{name} of two activations: their product over time is not that of their averages; "
                                       "train without the gate, or keep it analog with strict=False")
         return self._other(node, name, highest)
+
+    def _of_inputs(self, node, name, function, method):
+        """What reads only inputs and parameters. A function of the inputs alone is exact, the same at every time-step; with
+        parameters in it, it is a layer, which must be linear."""
+        if node not in self.data:
+            return Signal.CONSTANT
+        learned = any(source not in self.data and _holds_parameters(source) for source in node.all_input_nodes)
+        signal = Signal.STEADY if learned else Signal.CONSTANT
+        if function in ops.LOOKUP_FUNCTIONS:
+            return self._synapse(node, name, Signal.CONSTANT)
+        divided = function in ops.QUOTIENTS and argument(node, 1, "other", None) not in self.data
+        if (divided or function in ops.MOVING_FUNCTIONS | ops.ADDITIONS | ops.LINEAR_FUNCTIONS | ops.INTERPOLATIONS
+                or method in ops.MOVING_METHODS):
+            return signal
+        if function in ops.PRODUCTS and (learned or len(self.data.intersection(node.all_input_nodes)) == 1):
+            if learned:
+                self._row(node, "exact", f"{name} by a constant")
+            return signal
+        library = getattr(function, "__module__", None) or "torch"
+        if learned or name in ops.RANDOM or library.partition(".")[0] not in ("torch", "_operator", "builtins"):
+            return self._other(node, name, Signal.STEADY)
+        self._row(node, "exact", f"{name} of the input alone, the same at every time-step")
+        return Signal.CONSTANT
 
     def _synapse(self, node, detail, highest):
         self._row(node, "synapse", detail)
@@ -161,20 +219,37 @@ class _Classifier:
 
     def _max_pool(self, node, name, highest):
         if highest <= Signal.TRAINS:
+            if highest == Signal.TRAINS:
+                places, others = compared_by(node, self.modules)
+                unlike = self._unlike(places, others)
+                if unlike:
+                    return self._analog(node, f"{name} compares {unlike}, worth different values: the maximum of such trains is not "
+                                              "that of their rates; add or average them, or join them as channels")
             what = "spike counts" if highest == Signal.TRAINS else "what is constant over time"
             self._row(node, "exact", f"{name} on {what}")
             return highest
         return self._analog(node, f"{name} of a sum of spike trains is not the sum's maximum over time; put the activation "
                                   "before it, or use average pooling")
 
+    def _unlike(self, places, others):
+        """What a maximum compares whose spikes differ in worth, in words; None where all are worth the same."""
+        names = [_source_name(place) for place in places]
+        if others and places:
+            return f"spikes of {', '.join(names)} with values of {', '.join(map(_source_name, others))}, which do not spike"
+        worths = [worth(self.modules[name]) for name in names]
+        if len(names) > 1 and (None in worths or len(set(worths)) > 1):
+            return f"spikes of several layers ({', '.join(names)})"
+        return None
+
     def _other(self, node, name, highest):
-        if highest == Signal.CONSTANT:
+        if highest == Signal.CONSTANT and not list(self.modules[node.target].parameters()):
+            if node in self.data:
+                self._row(node, "exact", f"{name} of the input alone, the same at every time-step")
             return Signal.CONSTANT
-        advice = ops.ADVICE.get(name, "replace it by ReLU or pcsnn.nn.QCFS")
-        if name in ops.SIGNED:
-            advice = f"convert it with signed=True, or {advice}"
-        return self._analog(node, f"{name} is neither linear nor a ReLU; {advice} and retrain, "
-                                  "or keep it analog, applied to averages over time, with strict=False")
+        if node in self.tail and name in HEADS:
+            self._row(node, "analog", f"{name} behind the last neuron, applied to the averages over time")
+            return Signal.ANALOG
+        return self._analog(node, advice(node, name, self.modules))
 
 
 def classify(network):
@@ -183,60 +258,3 @@ def classify(network):
     for node in network.graph.nodes:
         node.meta["signal"] = classifier.visit(node)
     return classifier.rows, classifier.problems
-
-
-_KEEPS_CHANNELS = (ops.AVERAGE_POOL_FUNCTIONS | ops.MAX_POOL_FUNCTIONS | ops.INTERPOLATIONS | ops.ADDITIONS
-                   | ops.QUOTIENTS | {operator.mul, torch.mul, torch.multiply, F.pad, torch.clone}) - {torch.mean, torch.amax}
-
-
-def has_channels(node, modules):
-    """Whether dimension 1 of a node's value is a channel of fixed size and meaning, so that it may have its own threshold.
-
-    None: only if the value has two dimensions (a linear layer's output has its features last).
-    """
-    if node.op == "call_module":
-        module = modules[node.target]
-        if isinstance(module, torch.nn.Linear):
-            return None
-        if isinstance(module, ops.SYNAPSE_MODULES):
-            return True
-        through = node.meta.get("activation") or isinstance(module, ops.POOL_MODULES + (torch.nn.Upsample,))
-        return has_channels(node.args[0], modules) if through else False
-    if node.op != "call_function":
-        return False
-    if node.target in ops.SYNAPSE_FUNCTIONS:
-        return None if node.target is F.linear else True
-    if node.target in (torch.cat, torch.concat, torch.concatenate) and argument(node, 1, "dim", 0) != 1:
-        return False
-    if node.target is operator.getitem:
-        index = node.args[1]
-        if not (isinstance(index, tuple) and len(index) > 1 and all(isinstance(part, slice) for part in index[:2])):
-            return False
-    elif node.target not in _KEEPS_CHANNELS and node.target not in (torch.cat, torch.concat, torch.concatenate):
-        return False
-    known = [has_channels(source, modules) for source in node.all_input_nodes if source.meta["signal"] > Signal.CONSTANT]
-    return False if not known or False in known else (None if None in known else True)
-
-
-def mixed_by_max_pool(network):
-    """The activations of which a max pool compares several channels: they need one amplitude for all (12)."""
-    modules = dict(network.named_modules())
-    waiting = [pool.args[0] for pool in network.graph.nodes
-               if is_max_pool(pool, modules) and not _pools_within_channels(pool, modules)]
-    mixed = set()
-    while waiting:
-        node = waiting.pop()
-        if node.meta.get("activation"):
-            mixed.add(node)
-        elif node.meta["signal"] == Signal.TRAINS:
-            waiting += node.all_input_nodes
-    return mixed
-
-
-def _pools_within_channels(pool, modules):
-    if pool.target is torch.amax:
-        dims = argument(pool, 1, "dim", ())
-        dims = dims if isinstance(dims, (tuple, list)) else (dims,)
-        if not dims or min(dims) < 2:
-            return False
-    return has_channels(pool.args[0], modules) is True

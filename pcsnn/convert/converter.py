@@ -4,18 +4,25 @@ import torch
 
 from pcsnn import collectives, validate
 from pcsnn.convert.canonicalise import canonicalise, fold_batch_norms
-from pcsnn.convert.classify import classify, has_channels, mixed_by_max_pool
+from pcsnn.convert.channels import Lost, has_channels, layout, mixed_by_max_pool, unequal
+from pcsnn.convert.check import Trial
+from pcsnn.convert.classify import classify
+from pcsnn.convert.context import in_own_context
+from pcsnn.convert.inputs import required_inputs
 from pcsnn.convert.methods import METHODS, NEEDS_DATA
-from pcsnn.convert.methods.batches import Batches
+from pcsnn.convert.methods.batches import MOST, Batches
+from pcsnn.convert.methods.check import check_batches
 from pcsnn.convert.methods.place import Place, on_host
 from pcsnn.convert.network import SpikingNetwork, describe
+from pcsnn.convert.places import bound, worth
 from pcsnn.convert.replace import replace_activations
 from pcsnn.convert.report import Report
-from pcsnn.convert.trace import required_inputs, trace
+from pcsnn.convert.trace import trace
 
 
+@in_own_context
 def convert(model, timesteps, *, calibration=None, method="auto", strict=True, fold=None, signed=False,
-            progress=True, seed=0):
+            progress=True, seed=0, example_inputs=None, check=True):
     """A spiking network from a trained one: a parallel neuron at every ReLU, clipped ReLU and QCFS activation.
 
     Networks of SpikingJelly with soft-reset IF nodes are read too, thresholds kept (pcsnn.exchange.read_spikingjelly).
@@ -44,13 +51,18 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
             (`pcsnn.nn.SignedNeuron`, (S1)-(S4)); off, they are operations that cannot spike.
         progress: show progress bars on a terminal.
         seed: of what "light" and "advanced" draw at random, the order of the inputs.
+        example_inputs: inputs to check the network on, a tensor [N, ...], of which the first 32 are taken, or a tuple of tensors;
+            by default the first batch of `calibration`. Without either nothing is checked.
+        check: run what was traced beside the model, before neurons take places, and raise where it computes something else up
+            to rounding, naming the first layer that differs. It costs a copy of the model and two forward passes of one batch,
+            three where batch norms are folded. False goes without. A SpikingJelly network of many steps a call is not checked.
 
     Returns:
         SpikingNetwork, in evaluation mode, on the model's device; its `report` names every layer.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range; a model that cannot be traced, has no activation that
-            can spike, or (strict) has operations that cannot; a method that needs data and has none; empty, NaN or
+            can spike, or (strict) has operations that cannot, or is another network once traced (see check); a method that needs data and has none; empty, NaN or
             infinite data; a model or arguments that differ between processes.
 
     Source: arXiv 2412.13610; the staircase levels for T = m L are this project's.
@@ -68,8 +80,10 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
 
     network = trace(model)
     canonicalise(network, signed)
-    batches = None if calibration is None else Batches(calibration, required_inputs(network), device)
     places = _places(network, strict)
+    batches = None if calibration is None else Batches(calibration, required_inputs(network), device, most=MOST)
+    if batches is not None:
+        check_batches(batches, network)
     lossless = all(place.lossless(timesteps) for place in places)
     if method == "auto":
         method = "none" if lossless else "light"
@@ -77,8 +91,11 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
         learned = [place.name for place in places if not place.lossless(timesteps)]
         raise ValueError(f"calibration: expected data for method {method!r}, got None ({', '.join(learned[:3])}"
                          f"{', ...' if len(learned) > 3 else ''} cannot be lossless at T = {timesteps})")
+    trial = _trial(model, network, batches, example_inputs, device) if check else None
     if fold or (fold is None and not (lossless and method == "none")):
         fold_batch_norms(network)
+        if trial is not None:
+            trial.compare(network, folded=True)
     rows, _ = classify(network)
     if method in NEEDS_DATA:
         collectives.agree("model", model, timesteps, method, strict, fold, signed, seed)
@@ -87,13 +104,28 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
         settings = collectives.from_first({name: on_host(chosen) for name, chosen in settings.items()})
         collectives.like_first(network)
     neurons = {place.name: settings[place.name].neuron(place, timesteps).to(device) for place in places}
+    mixed = {place.name: place.why_one(neurons[place.name]) for place in places if method in NEEDS_DATA}
     for row in rows:
         if row.kind == "spiking":
-            row.detail = f"{row.detail}: {describe(neurons[row.name], timesteps)}"
+            row.detail = f"{row.detail}{mixed.get(row.name, '')}: {describe(neurons[row.name], timesteps)}"
+    _check_maxima(network, neurons, rows, method, strict)
     replace_activations(network, neurons)
     double = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None) == torch.float64
     snn = SpikingNetwork(network, Report(method, timesteps, rows))
     return snn.double() if double else snn
+
+
+def _trial(model, network, batches, example_inputs, device):
+    """The outputs of the model on the first inputs there are, with which those of `network` agree; None without inputs."""
+    if example_inputs is not None:
+        given = example_inputs if isinstance(example_inputs, torch.Tensor) else [example_inputs]
+        batches = Batches(given, required_inputs(network), device, name="example_inputs")
+    inputs = None if batches is None else batches.first()
+    if inputs is None:
+        return None
+    trial = Trial(model, network, inputs, batches.name)
+    trial.compare(network)
+    return trial
 
 
 def _places(network, strict):
@@ -104,14 +136,33 @@ def _places(network, strict):
         raise ValueError(f"model: {len(problems)} operation{'s' if len(problems) > 1 else ''} cannot spike:\n{listed}")
     modules = dict(network.named_modules())
     mixed = mixed_by_max_pool(network)
-    uneven = [node.target for node in mixed if getattr(modules[node.target], "amplitude", torch.tensor(0)).dim()]
+    uneven = [node.target for node in mixed if worth(modules[node.target]) is None and bound(modules[node.target]) is not None]
     if uneven:
         raise ValueError(f"model: a max pool compares channels of {', '.join(uneven)} whose spikes are worth different values; "
                          "expected one scale for all")
-    places = [Place(node.target, modules[node.target], node not in mixed and has_channels(node.args[0], modules))
-              for node in network.graph.nodes if node.meta.get("activation")]
+    places = [_place(node, modules, mixed) for node in network.graph.nodes if node.meta.get("activation")]
     if not places:
         raise ValueError("model: nothing was converted: it has no ReLU, clipped ReLU, QCFS or IF activation (signed=True takes "
                          "others), only "
                          + ", ".join(sorted({row.detail for row in rows}) or ["operations without activation"]))
     return places
+
+
+def _place(node, modules, mixed):
+    place = Place(node.target, modules[node.target], node not in mixed and has_channels(node.args[0], modules))
+    lost = layout(node.args[0], modules)
+    if node in mixed:
+        place.mixed = "a max pool compares its channels"
+    elif isinstance(lost, Lost):
+        place.mixed = f"{lost.node.name if lost.node else 'what comes before'} mixes its channels"
+    return place
+
+
+def _check_maxima(network, neurons, rows, method, strict):
+    """Raise (strict), or call analog, where a maximum compares spikes of layers that calibration made worth different values."""
+    for pool, names in unequal(network, neurons):
+        text = f"{pool.name} compares spikes of several layers ({', '.join(names)}), worth different values after method {method!r}"
+        if strict:
+            raise ValueError(f"model: {pool.meta['location'] or pool.name}: {text}; method 'none' leaves them what they have")
+        row = next(row for row in rows if row.name == (pool.target if pool.op == "call_module" else pool.name))
+        row.kind, row.detail = "analog", text

@@ -34,7 +34,7 @@ class IntegrateFire(torch.nn.Module):
         self.shift, self.levels = float(shift), levels
         device = validate.device_of(threshold, amplitude)
         self.register_buffer("threshold", validate.threshold(threshold).to(device))
-        self.register_buffer("amplitude", torch.as_tensor(amplitude, dtype=torch.float64).to(device))
+        self.register_buffer("amplitude", torch.as_tensor(amplitude, dtype=torch.float64, device=device))
 
     def forward(self, z):
         if self.levels is not None:

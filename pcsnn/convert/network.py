@@ -3,6 +3,7 @@
 import warnings
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from pcsnn import validate
 from pcsnn.convert.graphs import Graphs
@@ -10,6 +11,7 @@ from pcsnn.convert.methods import DEPENDS_ON_TIMESTEPS
 from pcsnn.nn import CollapsedNeuron, SignedNeuron
 
 MOST_GRAPHS = 1024
+_AUTOCAST = [kind for kind in ("cpu", "cuda", "xpu", "mps") if torch.amp.is_autocast_available(kind)]
 
 
 class SpikingNetwork(torch.nn.Module):
@@ -48,10 +50,28 @@ class SpikingNetwork(torch.nn.Module):
                     yield node.target, module
 
     def forward(self, *inputs, **named_inputs):
-        """The inputs of the source network to the average over time of its outputs."""
-        if torch.compiler.is_compiling() or self._graphs is None:
+        """The inputs of the source network to the average over time of its outputs. Autocast changes nothing in it."""
+        for kind in _AUTOCAST:
+            if torch.is_autocast_enabled(kind):
+                with torch.autocast(kind, enabled=False):
+                    return self(*inputs, **named_inputs)
+        if torch.compiler.is_compiling():
             return self.network(*inputs, **named_inputs)
-        return self._graphs.run(self.network, inputs, named_inputs)
+        try:
+            if self._graphs is None:
+                return self.network(*inputs, **named_inputs)
+            return self._graphs.run(self.network, inputs, named_inputs)
+        except RuntimeError as error:
+            self._check_dtypes(inputs, named_inputs, error)
+            raise
+
+    def _check_dtypes(self, inputs, named_inputs, error):
+        """TypeError for inputs whose dtype is not that of the parameters, which is what most likely made `error`."""
+        expected = next((parameter.dtype for parameter in self.parameters() if parameter.is_floating_point()), None)
+        got = {leaf.dtype for leaf in tree_leaves((inputs, named_inputs)) if isinstance(leaf, torch.Tensor)} - {expected}
+        if expected is not None and got and not isinstance(error, torch.OutOfMemoryError):
+            raise TypeError(f"inputs: expected {expected}, as the network's parameters are, got "
+                            f"{', '.join(sorted(map(str, got)))}: {error}") from error
 
     @property
     def max_graphs(self):

@@ -16,16 +16,17 @@ TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTransp
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED_CONVOLUTIONS)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 SYNAPSE_MODULES = (*CONVOLUTIONS, nn.Linear, *BATCH_NORMS)
+LOOKUPS = (nn.Embedding,)
 LINEAR_MODULES = (
     nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
     nn.Upsample, nn.Fold, ChannelScale,
 )
-MOVING_MODULES = (
-    nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.Unfold,
+PADDINGS = (
     nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d,
     nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d,
     nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d,
 )
+MOVING_MODULES = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.Unfold, *PADDINGS)
 MAX_POOL_MODULES = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
 )
@@ -37,22 +38,35 @@ SYNAPSE_FUNCTIONS = {
     F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear,
     torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
 }
+LOOKUP_FUNCTIONS = {F.embedding, torch.embedding}
+RANDOM = {"rand_like", "randn_like", "randint_like", "bernoulli", "normal", "poisson", "multinomial", "dropout", "alpha_dropout",
+          "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout", "feature_dropout", "rrelu", "gumbel_softmax"}
 AVERAGE_POOL_FUNCTIONS = {
     F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
     torch.avg_pool1d, torch.adaptive_avg_pool1d, torch.mean,
 }
-LINEAR_FUNCTIONS = AVERAGE_POOL_FUNCTIONS | {torch.sum, torch.neg, torch.negative, operator.neg, F.fold, torch.cumsum, torch.tril, torch.triu}
-MAX_POOL_FUNCTIONS = {
-    F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
-    torch.max_pool1d, torch.max_pool2d, torch.max_pool3d, torch.amax,
+LINEAR_FUNCTIONS = AVERAGE_POOL_FUNCTIONS | {
+    torch.sum, torch.neg, torch.negative, operator.neg, F.fold, torch.cumsum, torch.tril, torch.triu, torch.diff,
 }
+WINDOWED_MAX_POOLS = {
+    F.max_pool1d, F.max_pool2d, F.max_pool3d, F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
+    torch.max_pool1d, torch.max_pool2d, torch.max_pool3d,
+}
+MAX_POOL_FUNCTIONS = WINDOWED_MAX_POOLS | {torch.amax}
 INTERPOLATIONS = {F.interpolate, F.upsample}
 ADDITIONS = {operator.add, operator.sub, torch.add, torch.sub, torch.subtract, torch.rsub}
 MATRIX_PRODUCTS = {operator.matmul, torch.matmul, torch.mm, torch.bmm}
-PRODUCTS = MATRIX_PRODUCTS | {operator.mul, torch.mul, torch.multiply, torch.einsum}
+SCALINGS = {operator.mul, torch.mul, torch.multiply}
+PRODUCTS = MATRIX_PRODUCTS | SCALINGS | {torch.einsum, torch.tensordot, torch.inner, torch.outer, torch.mv, torch.dot}
 QUOTIENTS = {operator.truediv, torch.div, torch.divide, torch.true_divide}
-MOVING_FUNCTIONS = {
-    operator.getitem, torch.cat, torch.concat, torch.concatenate, torch.stack, torch.flatten, torch.reshape, torch.permute,
+JOINING_FUNCTIONS = {
+    torch.cat, torch.concat, torch.concatenate, torch.stack, torch.hstack, torch.vstack, torch.dstack, torch.column_stack,
+}
+# the first argument is what they move; others that change over time are refused
+MOVING_FUNCTIONS = JOINING_FUNCTIONS | {
+    torch.swapdims, torch.moveaxis, torch.ravel, torch.rot90, torch.fliplr, torch.flipud, torch.take_along_dim, torch.gather, torch.diagonal,
+    torch.atleast_1d, torch.atleast_2d, torch.atleast_3d,
+    operator.getitem, torch.flatten, torch.reshape, torch.permute,
     torch.transpose, torch.squeeze, torch.unsqueeze, torch.chunk, torch.split, torch.unbind, torch.narrow, torch.select,
     torch.index_select, torch.flip, torch.roll, torch.movedim, torch.t, torch.clone, torch.unflatten, torch.tile,
     torch.repeat_interleave, torch.broadcast_to, torch.swapaxes, torch.channel_shuffle, torch.pixel_shuffle,
@@ -61,16 +75,20 @@ MOVING_FUNCTIONS = {
 SHAPE_FUNCTIONS = {torch.zeros_like, torch.ones_like, torch.full_like, torch.numel}
 SHAPE_ATTRIBUTES = {"shape", "dtype", "device", "ndim"}
 MOVING_ATTRIBUTES = {"T", "mT"}
+CASTS = {"to", "float", "double", "half", "bfloat16", "int", "long", "short", "bool", "char", "byte", "type", "type_as"}
 
 # methods that are rewritten to the torch function of the same name, so that the tables above hold for both
 FUNCTION_METHODS = {
     "add", "sub", "mul", "div", "neg", "mean", "sum", "cumsum", "matmul", "mm", "bmm", "amax", "relu", "clamp", "clamp_min",
     "clip", "sigmoid", "tanh", "tril", "triu", "masked_fill", "subtract", "multiply", "divide", "true_divide", "negative",
+    "max", "maximum", "diff", "mv", "inner", "outer", "dot",
 }
 MOVING_METHODS = {
     "view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "chunk", "split", "unbind",
     "narrow", "select", "index_select", "flip", "roll", "movedim", "t", "clone", "unflatten", "expand", "expand_as", "repeat",
-    "repeat_interleave", "view_as", "reshape_as", "to", "float", "double", "type", "type_as", "swapaxes", "tile", "detach", "cpu", "cuda",
+    "repeat_interleave", "view_as", "reshape_as", "swapaxes", "tile", "detach", "cpu", "cuda", "swapdims", "moveaxis", "ravel", "rot90",
+    "fliplr", "flipud", "take_along_dim", "gather", "diagonal", "unfold",
+    "tensor_split", "broadcast_to",
 }
 SIZE_METHODS = {"size", "dim", "numel", "ndimension"}
 SHAPE_METHODS = SIZE_METHODS | {"new_zeros", "new_ones", "new_full"}
@@ -79,7 +97,8 @@ SHAPE_METHODS = SIZE_METHODS | {"new_zeros", "new_ones", "new_full"}
 VIEWS = {
     "getitem", "getattr", "view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "chunk",
     "split", "tensor_split", "unbind", "narrow", "select", "movedim", "t", "unflatten", "expand", "expand_as", "broadcast_to",
-    "view_as", "reshape_as", "to", "float", "double", "type", "type_as", "swapaxes", "detach", "cpu", "cuda",
+    "view_as", "reshape_as", "to", "float", "double", "type", "type_as", "swapaxes", "detach", "cpu", "cuda", "swapdims", "moveaxis",
+    "ravel", "diagonal", "unfold", "atleast_1d", "atleast_2d", "atleast_3d",
 }
 VIEW_MODULES = (nn.Flatten, nn.Unflatten)
 SPLITS = {"chunk", "split", "tensor_split", "unbind"}  # their parts do not overlap
@@ -90,21 +109,6 @@ IN_PLACE_FUNCTIONS = {
     torch.relu_: torch.relu, F.relu_: F.relu, F.hardtanh_: F.hardtanh, torch.clamp_: torch.clamp, torch.clamp_min_: torch.clamp_min,
     F.leaky_relu_: F.leaky_relu, F.elu_: F.elu, torch.sigmoid_: torch.sigmoid, torch.tanh_: torch.tanh,
 }
-
-# activations that `pcsnn.convert(signed=True)` makes spiking
-SIGNED = {"LeakyReLU", "PReLU", "ELU", "GELU", "SiLU", "Hardswish", "Mish", "leaky_relu", "elu", "gelu", "silu", "hardswish",
-          "mish"}
-
-# what to put in place of what stays analog, by the name of a module, function or method; anything else: an activation
-_NO_SOFTMAX = "use attention without softmax, written out as matrix products of Q, K and V"
-ADVICE = {
-    **dict.fromkeys(("Softmax", "Softmax2d", "softmax", "_softmax", "MultiheadAttention", "scaled_dot_product_attention",
-                     "TransformerEncoderLayer", "TransformerEncoder", "TransformerDecoderLayer", "TransformerDecoder",
-                     "Transformer"), _NO_SOFTMAX),
-    **dict.fromkeys(("LayerNorm", "layer_norm", "GroupNorm", "group_norm", "RMSNorm", "rms_norm", "InstanceNorm1d",
-                     "InstanceNorm2d", "InstanceNorm3d", "instance_norm"), "normalise with batch norm, linear in evaluation mode,"),
-}
-
 
 def name(target):
     """The name of a method or function."""

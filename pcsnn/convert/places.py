@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pcsnn.convert.written import ClippedReLU, Staircase
 from pcsnn.convert.integrate_fire import IntegrateFire
 from pcsnn.nn import DAQCFS, QCFS
 
@@ -33,11 +34,11 @@ def _is_number(value):
 
 
 def activation(node, modules):
-    """The activation at a node as a module of its own: nn.ReLU, nn.Hardtanh(0, bound), QCFS, DAQCFS, IntegrateFire; else
-    None."""
+    """The activation at a node as a module of its own: nn.ReLU, nn.Hardtanh(0, bound), ClippedReLU, QCFS, DAQCFS,
+    Staircase, IntegrateFire; else None."""
     if node.op == "call_module":
         module = modules[node.target]
-        if isinstance(module, (QCFS, DAQCFS, IntegrateFire)):
+        if isinstance(module, (QCFS, DAQCFS, IntegrateFire, ClippedReLU, Staircase)):
             return module
         if isinstance(module, nn.ReLU6):
             return _clamp(0, 6)
@@ -61,5 +62,17 @@ def activation(node, modules):
 
 
 def bound(module):
-    """The value an activation module saturates at, or None."""
+    """The learned threshold of an activation module or the value it saturates at, a number or a tensor; None for ReLU."""
+    if isinstance(module, (QCFS, DAQCFS, Staircase, IntegrateFire)):
+        return module.threshold.detach()
+    if isinstance(module, ClippedReLU):
+        return module.bound.reshape(-1)
     return module.max_val if isinstance(module, nn.Hardtanh) else None
+
+
+def worth(module):
+    """What the spikes of all neurons at an activation are worth if it keeps what it brings with it; None where that is not one
+    number."""
+    value = module.amplitude if isinstance(module, (DAQCFS, IntegrateFire)) else bound(module)
+    value = None if value is None else torch.as_tensor(value, dtype=torch.float64).flatten().unique()
+    return value.item() if value is not None and value.numel() == 1 else None

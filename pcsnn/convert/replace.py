@@ -22,11 +22,11 @@ def replace_activations(network, neurons):
         network.set_submodule(node.target, neuron)
         current = node.args[0]
         if _is_residual_sum(current):
-            branches = sorted(current.args, key=lambda branch: not _is_fresh(branch, modules))
+            branches = sorted(current.args, key=lambda branch: not is_fresh(branch, modules))
             node.args = tuple(branches)
             network.graph.erase_node(current)
             current = branches[0]
-        neuron.inplace = _is_fresh(current, modules)
+        neuron.inplace = is_fresh(current, modules)
     insert_averages(network)
 
 
@@ -37,7 +37,7 @@ def _is_residual_sum(node):
                     for branch in node.args))
 
 
-def _is_fresh(node, modules):
+def is_fresh(node, modules):
     """Whether a node makes a new tensor that one node alone reads, which may then overwrite it."""
     made = (node.op == "call_module" and isinstance(modules[node.target], ops.SYNAPSE_MODULES)
             or node.op == "call_function" and node.target in ops.SYNAPSE_FUNCTIONS | _SUMS)

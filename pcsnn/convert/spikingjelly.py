@@ -3,13 +3,13 @@
 Its classes are known by name and package, so that nothing here needs SpikingJelly: a network that holds them has imported it.
 """
 
-import copy
 import math
 
 import torch
 from torch import nn
 
 from pcsnn import validate
+from pcsnn.convert.copies import copied
 from pcsnn.convert.integrate_fire import IntegrateFire
 from pcsnn.nn import ChannelScale
 
@@ -99,22 +99,13 @@ def _stand_in(name, module, shift):
     return module
 
 
-def _copied(model):
-    """A deep copy in evaluation mode; potentials that still have a graph behind them, which torch does not copy, without it."""
-    memo = {}
-    for module in model.modules():
-        for value in vars(module).get("_memories", {}).values():
-            if isinstance(value, torch.Tensor):
-                memo[id(value)] = value.detach()
-    return copy.deepcopy(model, memo).eval()
-
-
-def read(model, shift=None):
+def read(model, shift=None, memo=None):
     """A copy of a network with all that is of SpikingJelly replaced: layers of torch.nn, ChannelScale, IntegrateFire.
 
     Shared modules stay shared. `shift`: potential at first in units of the threshold; None: that of each node after a reset.
+    memo: as in `copied`.
     """
-    network = _read("", _copied(model), shift, {})
+    network = _read("", copied(model, memo), shift, {})
     device = validate.device_of(*model.parameters(), *model.buffers())
     for module in network.modules():
         if isinstance(module, (IntegrateFire, ChannelScale)):  # some are made of numbers

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import fx
 
 from pcsnn.convert import operations as ops
+from pcsnn.convert.integrate_fire import IntegrateFire
 from pcsnn.convert.places import argument
 
 _ELEMENTWISE = (ops.ADDITIONS | ops.PRODUCTS | ops.QUOTIENTS | set(ops.IN_PLACE_FUNCTIONS)
@@ -123,6 +124,22 @@ class _Removal:
         elif node.target not in _ELEMENTWISE and not (node.op == "call_method" and node.target in _ELEMENTWISE_NAMES):
             _refuse(node, f"calls {ops.name(node.target) or node.target} on [T, N, ...]")
         self.timed.add(node)
+
+
+def refuse_loops(network):
+    """ValueError where a neuron of SpikingJelly is called several times in one forward, step by step.
+
+    It keeps its potential from call to call, which neurons that take a mean current do not.
+    """
+    calls = {}
+    for node in network.graph.nodes:
+        if node.op == "call_module" and isinstance(network.get_submodule(node.target), IntegrateFire):
+            calls.setdefault(node.target, []).append(node)
+    for name, nodes in calls.items():
+        if len(nodes) > 1:
+            where = nodes[-1].meta.get("location") or name
+            raise ValueError(f"model: {where} calls {name}, a neuron that keeps its potential, {len(nodes)} times in one forward: a loop "
+                             "over time; convert the network inside the loop and give it the mean of its inputs over time")
 
 
 def remove_time(network):

@@ -5,7 +5,8 @@
 | putshua/ANN_SNN_QCFS, of the QCFS paper (ICLR 2022) | `name.thresh`, shape [1] | not in the file; option -L, 8 by default |
 | putshua/SNN_conversion_QCFS, an earlier form of it | `name.up`, shape [1] | not in the file; option --l, 16 by default |
 
-All other keys are those of torch.nn. Files are state dicts; those of several GPUs put "module." before every key.
+All other keys are those of torch.nn. Files are state dicts, or hold one as "state_dict", "net", "model" or the like; those of
+several GPUs or torch.compile put "module." or "_orig_mod." before every key.
 """
 
 import os
@@ -13,6 +14,7 @@ import os
 import torch
 
 from pcsnn import validate
+from pcsnn.exchange.state_dicts import find_state, unwrapped
 from pcsnn.nn import QCFS
 
 THRESHOLD_KEYS = ("thresh", "up")
@@ -21,7 +23,7 @@ _REPLACED = (torch.nn.ReLU, torch.nn.ReLU6, torch.nn.Hardtanh)
 
 
 def _read(path_or_state_dict):
-    """The state dict of a file or a dict, without the prefixes of DataParallel."""
+    """The state dict of a file or a dict."""
     if isinstance(path_or_state_dict, (str, os.PathLike)):
         path = os.fspath(path_or_state_dict)
         if not os.path.exists(path):
@@ -32,14 +34,21 @@ def _read(path_or_state_dict):
             raise ValueError(f"path_or_state_dict: {path} is no checkpoint of tensors: {error}") from error
     else:
         state = path_or_state_dict
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    found = find_state(state)
+    if found is None:
         raise ValueError("path_or_state_dict: expected a state dict, names and tensors, "
                          f"got {type(state).__name__}{' with other values' if isinstance(state, dict) and state else ''}")
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+    return found
+
+
+def _named_as(model, state):
+    """A state dict under the names of the model, thresholds under those of the published code."""
+    wanted = set(model.state_dict())
+    thresholds = {f"{name}.{key}" for name, _ in model.named_modules() for key in THRESHOLD_KEYS}
+    try:
+        return unwrapped(state, wanted | thresholds)
+    except ValueError as error:
+        raise ValueError(f"path_or_state_dict: {error}") from error
 
 
 def _thresholds(state):
@@ -91,7 +100,8 @@ def load_qcfs_checkpoint(path_or_state_dict, model, *, levels=None):
     files: it is that of the model's QCFS, or `levels`. Files are read with weights_only=True: nothing is unpickled but tensors.
 
     Args:
-        path_or_state_dict: a file that torch.save wrote, or a state dict; with or without "module." before its keys.
+        path_or_state_dict: a file that torch.save wrote, or a state dict; or a dict with one inside, as {"net": ...}; with or
+            without "module." and "_orig_mod." in its keys.
         model: a network with the checkpoint's keys whose activations are `pcsnn.nn.QCFS`, or ReLU, which then are replaced.
         levels: L, 1..255, of the QCFS that replace ReLUs; None where the model has QCFS already.
 
@@ -107,7 +117,7 @@ def load_qcfs_checkpoint(path_or_state_dict, model, *, levels=None):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     if levels is not None:
         validate.timesteps(levels, "levels")
-    state = _read(path_or_state_dict)
+    state = _named_as(model, _read(path_or_state_dict))
     thresholds = _thresholds(state)
     places = _activations(model, thresholds, levels)
     rest = {key: value for key, value in state.items() if key.rpartition(".")[2] not in THRESHOLD_KEYS}

@@ -6,6 +6,7 @@ import torch
 
 from pcsnn import validate
 from pcsnn.convert.canonicalise import fold_batch_norms
+from pcsnn.convert.hooks import refuse_hooks
 from pcsnn.convert.network import MOST_GRAPHS, SpikingNetwork, check_unfused, describe
 from pcsnn.fusion.fuse import CountFuser, RateFuser
 
@@ -97,6 +98,7 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, g
             raise ValueError("example_inputs: expected finite values, got NaN or infinity")
     device = validate.device_of(*snn.parameters(), *snn.buffers())
     inputs = [value.to(device) if isinstance(value, torch.Tensor) else value for value in inputs]
+    refuse_hooks(snn.network, "snn")
     network = copy.deepcopy(snn.network)
     if weights == "float32":
         fuser = RateFuser(network)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.utils import _pair
 
-from pcsnn.convert.canonicalise import unused_name
+from pcsnn.convert.names import unused_name
 from pcsnn.convert.places import argument
 from pcsnn.fusion.quantise import quantise
 from pcsnn.nn import (

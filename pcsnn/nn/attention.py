@@ -2,8 +2,7 @@
 
 import torch
 
-from pcsnn import functional, linear_attention, reference, validate
-from pcsnn.attention import check_attention
+from pcsnn import arguments, functional, linear_attention, reference, validate
 from pcsnn.nn.neuron import CollapsedNeuron
 
 
@@ -73,7 +72,7 @@ class SpikingAttention(torch.nn.Module):
         if query.dim() == 4 and len(query) != self.neuron.timesteps:
             raise ValueError(f"query: expected {self.neuron.timesteps} time-steps, got shape {tuple(query.shape)}")
         step = query[0] if query.dim() == 4 else query
-        check_attention(step, *averages, self.heads, self.causal)
+        arguments.attention(step, *averages, self.heads, self.causal)
         if step.dim() != 3:
             raise ValueError(f"query: expected [N, M, H * D] or [T, N, M, H * D], got shape {tuple(query.shape)}")
         validate.same_device(query=query, key=key, value=value)

@@ -2,9 +2,8 @@
 
 import torch
 import torch.nn.functional as F
-from torch.nn.modules.utils import _pair
 
-from pcsnn import functional, reference, validate
+from pcsnn import arguments, functional, reference, validate
 from pcsnn.nn.precision import FullPrecisionBuffers
 
 BYTE = 255  # the largest count that the layers hand on
@@ -22,6 +21,17 @@ def check_area(timesteps, quantization_levels, area):
                          f"got {timesteps}; optimise the converted network at that T")
 
 
+def check_numbers(counted=True, fixed_steps=None, **numbers):
+    """What layers are told of the counts that come in: levels (or None) and areas, by name."""
+    if not isinstance(counted, bool):
+        raise TypeError(f"counted: expected True or False, got {counted!r}")
+    if fixed_steps is not None:
+        validate.integer("fixed_steps", fixed_steps, 1, BYTE)
+    for name, value in numbers.items():
+        if value is not None or not name.endswith("levels"):
+            validate.integer(name, value, 1, 2**16 if name.endswith("levels") else BYTE)
+
+
 class Rates(FullPrecisionBuffers):
     """Distinct counts uint8 [N, C, ...] to float32 rates, worth * k / steps.
 
@@ -35,8 +45,11 @@ class Rates(FullPrecisionBuffers):
 
     def __init__(self, worth, timesteps, quantization_levels=None, area=1):
         super().__init__()
+        check_numbers(quantization_levels=quantization_levels, area=area)
         self.quantization_levels, self.area = quantization_levels, area
         self.register_buffer("worth", torch.as_tensor(worth, dtype=torch.float32).detach())
+        if self.worth.dim() > 1:
+            raise ValueError(f"worth: expected a number or [C], got shape {tuple(self.worth.shape)}")
         self.set_timesteps(timesteps)
 
     def configuration(self):
@@ -80,9 +93,9 @@ class CountSumPool2d(torch.nn.Module):
 
     def __init__(self, kernel_size, stride=None, padding=0, input_size=None):
         super().__init__()
-        self.kernel_size, self.padding = _pair(kernel_size), _pair(padding)
-        self.stride = self.kernel_size if stride is None else _pair(stride)
-        self.input_size = None if input_size is None else tuple(input_size)
+        self.kernel_size, self.padding = arguments.pair("kernel_size", kernel_size, 1), arguments.pair("padding", padding, 0)
+        self.stride = self.kernel_size if stride is None else arguments.pair("stride", stride, 1)
+        self.input_size = None if input_size is None else arguments.pair("input_size", tuple(input_size), 1)
 
     def forward(self, counts):
         """uint8 [N, C, H, W] -> uint8 [N, C, H', W'], the sum of each window."""
@@ -112,7 +125,11 @@ class PixelCounts(FullPrecisionBuffers):
 
     def __init__(self, low, worth, padding=0):
         super().__init__()
-        self.padding = _pair(padding)
+        self.padding = arguments.pair("padding", padding, 0)
+        validate.tensor("low", low, validate.CURRENT_DTYPES, 1)
+        validate.tensor("worth", worth, validate.CURRENT_DTYPES, 1)
+        if low.dim() != 1 or worth.shape != low.shape:
+            raise ValueError(f"worth: expected [C] like low, got shapes {tuple(worth.shape)} and {tuple(low.shape)}")
         self.register_buffer("low", low.detach().float())
         self.register_buffer("worth", worth.detach().to(low.device, torch.float32))
 

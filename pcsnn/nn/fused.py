@@ -1,14 +1,14 @@
 """Layers of optimised networks: a synapse with the spiking neurons behind it, counts in and counts out."""
 
 import torch
-from torch.nn.modules.utils import _pair
 
-from pcsnn import functional, ops, reference, validate
-from pcsnn.nn.counts import check_area, steps_of
+from pcsnn import arguments, functional, ops, reference, validate
+from pcsnn.nn.counts import check_area, check_numbers, steps_of
 from pcsnn.nn.neuron import CollapsedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
+from pcsnn.remembered import forget
 from pcsnn.repeats import Repeats
-from pcsnn.shapes import HALVES, convolved
+from pcsnn.shapes import HALVES, convolved, laid_out
 from pcsnn.spacing import UNKNOWN, find_spacing
 
 EVEN = 1e-3  # of a whole number of units, summed over all levels: how far int8 levels may move to be evenly spaced
@@ -20,6 +20,19 @@ class _Weights:
     weight: [O, ...] float32, bfloat16, float16 or int8, for counts times the amplitude of the incoming neurons.
     weight_scale: [O], what 1 is worth in int8 weights. bias: [O], of the mean current, or None.
     """
+
+    def _check_weights(self, weight, weight_scale, bias):
+        """What a constructor gets, from a file too; DIMENSIONS: of the weight."""
+        validate.tensor("weight", weight, arguments.WEIGHT_DTYPES)
+        if weight.dim() != self.DIMENSIONS or 0 in weight.shape:
+            raise ValueError(f"weight: expected {self.DIMENSIONS} dimensions, none of them empty, got shape {tuple(weight.shape)}")
+        if weight.dtype == torch.int8 and weight_scale is None:
+            raise ValueError("weight_scale: expected [O] with int8 weights, got None")
+        for name, value in (("weight_scale", weight_scale), ("bias", bias)):
+            if value is not None:
+                validate.tensor(name, value, validate.CURRENT_DTYPES)
+                if value.shape != weight.shape[:1]:
+                    raise ValueError(f"{name}: expected [{len(weight)}], got shape {tuple(value.shape)}")
 
     def _register_weights(self, weight, weight_scale, bias):
         self.register_buffer("weight", weight.detach())
@@ -42,7 +55,7 @@ class _Weights:
     def _order_weight(self):
         """Channels last, like what it is multiplied with: no reordering at every call."""
         if self.weight.dim() == 4:
-            self.weight = self.weight.contiguous(memory_format=torch.channels_last)
+            self.weight = laid_out(self.weight, torch.channels_last)
 
     @property
     def _current_dtype(self):
@@ -82,7 +95,13 @@ class _Fused(_Weights, CollapsedNeuron):
 
     def __init__(self, weight, timesteps, *, weight_scale=None, bias=None, counted=True, input_levels=None, input_area=1,
                  fixed_steps=None, residual_worth=None, residual_levels=None, residual_area=1, emits="counts", **neuron):
+        self._check_weights(weight, weight_scale, bias)
+        check_numbers(counted=counted, input_levels=input_levels, input_area=input_area, fixed_steps=fixed_steps,
+                      residual_levels=residual_levels, residual_area=residual_area)
+        if residual_worth is not None:
+            validate.per_layer_or_channel("residual_worth", residual_worth, (1, len(weight)), validate.CURRENT_DTYPES)
         super().__init__(timesteps=timesteps, **neuron)
+        self._check_channels(len(weight))
         if emits not in ("counts", "rates"):
             raise ValueError(f"emits: expected counts or rates, got {emits!r}")
         self.counted, self.input_levels, self.input_area, self.fixed_steps = counted, input_levels, input_area, fixed_steps
@@ -92,8 +111,16 @@ class _Fused(_Weights, CollapsedNeuron):
         self._repeats = Repeats()
         for name in ("operand_levels", "operand_line", "operand_bias", "operand_residual_scale"):
             self.register_buffer(name, None, persistent=False)
+        self.check_timesteps(timesteps)
         self._gather()
         self._derive()
+
+    def _check_channels(self, outputs):
+        """Neurons per channel are as many as outputs."""
+        for name in ("threshold", "offset", "amplitude"):
+            validate.per_layer_or_channel(name, getattr(self, name), (1, outputs), (torch.float32,))
+        if self.bend is not None and self.bend.dim() == 2:
+            validate.channels("bend", self.bend, (1, outputs))
 
     def configuration(self):
         """The arguments that are no tensors."""
@@ -115,6 +142,7 @@ class _Fused(_Weights, CollapsedNeuron):
         super()._derive()
         if "weight" not in self._buffers:  # the neuron's own constructor
             return
+        forget(self)
         self._order_weight()
         repeats = self.timesteps // self.steps
         into, kept = self.input_steps, 1 if self.emits == "counts" else repeats
@@ -198,8 +226,12 @@ class _Fused(_Weights, CollapsedNeuron):
 
 
 class _Convolution:
+    DIMENSIONS = 4
+
     def _set_geometry(self, stride, padding, dilation, groups):
-        self.stride, self.padding, self.dilation, self.groups = _pair(stride), _pair(padding), _pair(dilation), groups
+        self.stride, self.dilation = arguments.pair("stride", stride, 1), arguments.pair("dilation", dilation, 1)
+        self.padding, self.groups = arguments.pair("padding", padding, 0), groups
+        arguments.kernel(self.weight, groups)
 
     def _geometry(self):
         return dict(stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
@@ -251,6 +283,8 @@ class SpikingConv2d(_Convolution, _Fused):
 
 
 class _Linear:
+    DIMENSIONS = 2
+
     def _shape(self, x):
         """The shape of the result, or None where x does not fit."""
         fits = x.dim() and x.shape[-1] == self.weight.shape[1]
@@ -280,6 +314,8 @@ class _Synaptic(_Weights, FullPrecisionBuffers):
 
     def __init__(self, weight, timesteps, *, weight_scale=None, bias=None, input_levels=None, input_area=1, emits="current"):
         super().__init__()
+        self._check_weights(weight, weight_scale, bias)
+        check_numbers(input_levels=input_levels, input_area=input_area)
         if emits not in ("current", "values"):
             raise ValueError(f"emits: expected current or values, got {emits!r}")
         if emits == "values" and weight.dtype != torch.int8:
@@ -300,10 +336,12 @@ class _Synaptic(_Weights, FullPrecisionBuffers):
     def set_timesteps(self, timesteps):
         """The same layer for counts of another T."""
         validate.timesteps(timesteps)
+        self.check_timesteps(timesteps)
         self.timesteps = timesteps
         self._derive()
 
     def _derive(self):
+        forget(self)
         self._order_weight()
         if self.emits == "values":
             self.operand_scale = (self.weight_scale.double() / self.input_steps).float()

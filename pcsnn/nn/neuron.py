@@ -43,7 +43,7 @@ class _Neuron(LevelBuffers):
 
     def _register(self, threshold, amplitude, device):
         theta = validate.threshold(threshold).to(device)
-        worth = theta if amplitude is None else torch.as_tensor(amplitude, dtype=torch.float64).detach().to(device)
+        worth = theta if amplitude is None else torch.as_tensor(amplitude, dtype=torch.float64, device=device).detach()
         if worth.dim() > 1 or worth.isnan().any():
             raise ValueError(f"amplitude: expected a number or [C] without NaN, got shape {tuple(worth.shape)}")
         self.register_buffer("threshold", theta.to(torch.float32))
@@ -144,7 +144,7 @@ class CollapsedNeuron(_Neuron):
         super().__init__()
         self.timesteps, self.quantization_levels, self.shift, self.inplace = timesteps, quantization_levels, shift, inplace
         device = validate.device_of(threshold, amplitude, offset, bend)
-        self.register_buffer("offset", torch.as_tensor(offset).detach().to(device, torch.float32))
+        self.register_buffer("offset", torch.as_tensor(offset, dtype=torch.float32, device=device).detach())
         self.register_buffer("bend", None if bend is None else bend.detach().to(device, torch.float32))
         self._register(threshold, amplitude, device)
 
@@ -169,8 +169,8 @@ class CollapsedNeuron(_Neuron):
 
     def adjust(self, offset, amplitude):
         """The same threshold with another offset (psi_DA) and amplitude (theta + phi), numbers or [C]."""
-        self.offset = torch.as_tensor(offset).detach().to(self.threshold)
-        self.amplitude = torch.as_tensor(amplitude).detach().to(self.threshold)
+        self.offset = torch.as_tensor(offset, dtype=self.threshold.dtype, device=self.threshold.device).detach()
+        self.amplitude = torch.as_tensor(amplitude, dtype=self.threshold.dtype, device=self.threshold.device).detach()
         self._derive()
 
     def forward(self, current, residual=None):

@@ -69,8 +69,8 @@ class SignedNeuron(LevelBuffers):
         if worth.dim() or worth.isinf():
             raise ValueError(f"amplitude: expected one finite number for the layer, got shape {tuple(worth.shape)}, {worth.max()}")
         self.register_buffer("amplitude", worth.to(device, torch.float32))
-        self.register_buffer("lowest", torch.as_tensor(lowest).detach().to(device, torch.float32))
-        slope = None if slope is None else torch.as_tensor(slope).detach().to(device, torch.float32)
+        self.register_buffer("lowest", torch.as_tensor(lowest, dtype=torch.float32, device=device).detach())
+        slope = None if slope is None else torch.as_tensor(slope, dtype=torch.float32, device=device).detach()
         self.register_buffer("slope", slope)
         self._register_levels()
         self._derive()

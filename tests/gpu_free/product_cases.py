@@ -37,6 +37,7 @@ GEOMETRIES = {
     "padding alone": Geometry((2, 40, 1, 1), (5, 40, 3, 3), padding=(1, 1)),
     "few channels": Geometry((2, 5, 7, 6), (9, 5, 3, 3), padding=(1, 1)),
     "wide kernel": Geometry((1, 3, 12, 11), (17, 3, 7, 5), stride=(2, 2), padding=(3, 2)),
+    "wide kernel of four": Geometry((1, 4, 12, 11), (17, 4, 7, 5), stride=(2, 2), padding=(3, 2)),
     "groups of few": Geometry((1, 48, 4, 5), (34, 24, 3, 3), padding=(1, 1), groups=2),
     "groups": Geometry((1, 96, 3, 4), (12, 32, 2, 2), dilation=(1, 2), groups=3),
     "aligned pixels": Geometry((1, 128, 3, 7), (64, 128, 1, 1)),

@@ -15,8 +15,8 @@ from pcsnn import collectives
 from pcsnn.convert.methods.place import Settings
 
 BINS = 1024
-THRESHOLDS = torch.logspace(math.log10(0.08), math.log10(1.25), 48, dtype=torch.float64)  # of the largest activation
-SHIFTS = torch.linspace(-0.5, 0.5, 11, dtype=torch.float64)  # in units of theta / T
+THRESHOLDS = torch.logspace(math.log10(0.08), math.log10(1.25), 48, dtype=torch.float64, device="cpu")  # of the largest activation
+SHIFTS = torch.linspace(-0.5, 0.5, 11, dtype=torch.float64, device="cpu")  # in units of theta / T
 BENT = 16  # up to this T the levels may be unevenly spaced; beyond, it wins nothing and costs time
 ROUNDS = 30  # of levels and amplitude in turn
 ENTRIES = 2**24  # of the largest intermediate

@@ -7,9 +7,11 @@ from torch.utils._pytree import tree_leaves
 
 from pcsnn import collectives
 from pcsnn.convert import operations as ops
+from pcsnn.convert.inputs import count, rows
 from pcsnn.convert.methods import least_squares, refine, signed
-from pcsnn.convert.methods.batches import dealt, first, mini_batches
+from pcsnn.convert.methods.groups import dealt, first, mini_batches
 from pcsnn.convert.methods.lockstep import MEMORY, footprint, lockstep
+from pcsnn.convert.methods.precision import largest, single, widened
 
 IMAGES = 1024  # inputs that a calibration takes, from the start of the data, and keeps in memory
 CHUNK = 64
@@ -64,24 +66,28 @@ def _interpolates(node, modules):
     return node.op == "call_function" and node.target in ops.INTERPOLATIONS
 
 
-def _fit_layers(network, places, groups, timesteps, progress):
-    """Settings of all places by least squares on the student's own inputs; corrects the mean of the output (C1)-(C3)."""
+def _fit_layers(network, places, groups, timesteps, progress, limit, whole):
+    """Settings of all places by least squares on the student's own inputs; corrects the mean of the output (C1)-(C3).
+
+    limit: the largest activation that the network's own dtype can hold. whole: batches are not cut.
+    """
     by_name = {place.name: place for place in places}
     settings = {place.name: place.own() for place in places if place.lossless(timesteps)}
 
     def choose(node, currents, activations):
         place = by_name[node.target]
         if place.name not in settings:
-            if not all(value.isfinite().all() for value in activations):
+            if not all((value.abs() <= limit).all() and value.isfinite().all() for value in activations):
                 raise ValueError(f"model: {place.name} reaches NaN or infinity on the calibration data")
             fit = signed.fit if place.signed else least_squares.fit
             settings[place.name] = fit(place, currents, activations, timesteps)
         return settings[place.name].neuron(place, timesteps).to(currents[0])
 
-    peak = max(footprint(network, tuple(part[:1] for part in group))[0] for group in groups)
-    share = min(1.0, MEMORY / (peak * sum(len(group[0]) for group in groups)))
-    some = [tuple(part[:max(1, int(len(part) * share))] for part in group) for group in groups]
-    outputs = lockstep(network, mini_batches(dealt(some), CHUNK), choose, progress)
+    peak = max(footprint(network, group if whole else rows(group, slice(1)))[0] for group in groups)
+    share = min(1.0, MEMORY / (peak * sum(map(count, groups))))
+    some = (groups[:max(1, int(len(groups) * share))] if whole
+            else [rows(group, slice(max(1, int(count(group) * share)))) for group in groups])
+    outputs = lockstep(network, mini_batches(dealt(some), None if whole else CHUNK), choose, progress)
     for place, module in _direct(network).items():
         channel = -1 if isinstance(module, torch.nn.Linear) else 1
         pairs = [[tree_leaves(output)[place] for output in pair] for pair in zip(*outputs)]
@@ -92,14 +98,21 @@ def _fit_layers(network, places, groups, timesteps, progress):
 
 def _calibrate(network, places, batches, timesteps, progress, seed, steps, weights):
     groups = first(batches, IMAGES)
+    for group in groups:
+        few = group if batches.whole else rows(group, slice(1))
+        with batches.running(few, network, "inputs of this shape"):
+            footprint(network, few)
+    groups = single(groups)
     refined = steps and not all(place.lossless(timesteps) for place in places)
-    teacher = copy.deepcopy(network) if refined else None
-    outputs = _output_synapses(network)
-    _with_biases(outputs)
-    settings = _fit_layers(network, places, groups, timesteps, progress)
-    if refined:
-        refine.refine(teacher, network, places, settings, groups, timesteps, steps=steps, weights=weights, outputs=outputs,
-                      seed=seed, progress=progress)
+    limit = largest(network)
+    with widened(network):
+        teacher = copy.deepcopy(network) if refined else None
+        outputs = _output_synapses(network)
+        _with_biases(outputs)
+        settings = _fit_layers(network, places, groups, timesteps, progress, limit, batches.whole)
+        if refined:
+            refine.refine(teacher, network, places, settings, groups, timesteps, steps=steps, weights=weights,
+                          outputs=outputs, seed=seed, progress=progress, whole=batches.whole)
     return settings
 
 

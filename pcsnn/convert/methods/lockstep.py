@@ -3,6 +3,7 @@
 import torch
 from torch.utils._pytree import tree_flatten
 
+from pcsnn.convert.inputs import count
 from pcsnn.convert.methods.batches import show_steps
 
 MEMORY = 2**30  # bytes that the live values of one network may take
@@ -12,7 +13,7 @@ def _bytes(value):
     return sum(part.numel() * part.element_size() for part in tree_flatten(value)[0] if isinstance(part, torch.Tensor))
 
 
-class _Run(torch.fx.Interpreter):
+class Run(torch.fx.Interpreter):
     """A graph run node by node on one batch; each value is dropped after its last reader."""
 
     def __init__(self, network, batch):
@@ -22,6 +23,10 @@ class _Run(torch.fx.Interpreter):
     def step(self, node, module=None):
         """Compute a node, with another module in its place if given."""
         self.env[node] = self.run_node(node) if module is None else module(*self.fetch_args_kwargs_from_env(node)[0])
+
+    def value(self, argument):
+        """What an argument of a node is: a value computed before, or a constant."""
+        return self.env[argument] if isinstance(argument, torch.fx.Node) else argument
 
     def drop(self, node):
         """Forget what nobody reads after `node`."""
@@ -34,14 +39,13 @@ class _Run(torch.fx.Interpreter):
 
 @torch.no_grad()
 def footprint(network, inputs):
-    """Bytes for one input of a batch: (the most that is alive at once, all values together)."""
-    run, peak, total = _Run(network, inputs), 0, 0
+    """Bytes for one input of the batch `inputs`: (the most that is alive at once, all values together)."""
+    run, peak, total = Run(network, inputs), 0, 0
     for node in network.graph.nodes:
         run.step(node)
         peak, total = max(peak, run.size()), total + _bytes(run.env[node])
         run.drop(node)
-    count = len(inputs[0])
-    return peak / count, total / count
+    return peak / count(inputs), total / count(inputs)
 
 
 @torch.no_grad()
@@ -51,18 +55,19 @@ def lockstep(network, batches, choose, progress):
     At an activation, choose(node, currents of the student, outputs of the network), lists with an entry a batch, returns
     the module that stands there in the student. Returns (outputs of the network, outputs of the student), lists too.
     """
-    teacher = [_Run(network, batch) for batch in batches]
-    student = [_Run(network, batch) for batch in batches]
-    for node in show_steps(list(network.graph.nodes), "fitting layers", progress):
-        for run in teacher:
-            run.step(node)
-        module = None
-        if node.meta.get("activation"):
-            module = choose(node, [run.env[node.args[0]] for run in student], [run.env[node] for run in teacher])
-        for run in student:
-            run.step(node, module)
-        for run in teacher + student:
-            run.drop(node)
+    teacher = [Run(network, batch) for batch in batches]
+    student = [Run(network, batch) for batch in batches]
+    with show_steps(list(network.graph.nodes), "fitting layers", progress) as nodes:
+        for node in nodes:
+            for run in teacher:
+                run.step(node)
+            module = None
+            if node.meta.get("activation"):
+                module = choose(node, [run.env[node.args[0]] for run in student], [run.env[node] for run in teacher])
+            for run in student:
+                run.step(node, module)
+            for run in teacher + student:
+                run.drop(node)
     return [[run.env[node] for run in runs] for runs in (teacher, student)]
 
 

@@ -7,6 +7,7 @@ import torch
 
 from pcsnn import collectives, reference
 from pcsnn.convert.methods.batches import show
+from pcsnn.convert.methods.precision import single, widened
 from pcsnn.convert.methods.record import recorded_maxima
 
 MOMENTUM = 0.99
@@ -49,12 +50,19 @@ def paper(network, places, batches, timesteps, progress, seed):
         raise ValueError("method: 'paper' is defined for activations that do not go below zero, "
                          f"got signed ones at {', '.join(below)}; use max, quick, light or advanced")
     settings = recorded_maxima(network, places, batches, timesteps, progress, seed)
+    with widened(network):
+        _move(network, places, settings, batches, timesteps, progress)
+    return settings
+
+
+def _move(network, places, settings, batches, timesteps, progress):
+    """Adjust `settings` batch by batch."""
     own = dict(settings)
     teacher, student = copy.deepcopy(network), copy.deepcopy(network)
     watches = []
     for place in places:
         chosen = settings[place.name]
-        theta = torch.as_tensor(chosen.threshold).to(batches.device)
+        theta = torch.as_tensor(chosen.threshold, device=batches.device)
         neuron = chosen.neuron(place, timesteps).to(batches.device)
         student.set_submodule(place.name, neuron)
         if place.serial:
@@ -64,25 +72,25 @@ def paper(network, places, batches, timesteps, progress, seed):
         watches.append((place, neuron, _Watch(teacher.get_submodule(place.name), place), _Watch(neuron, place)))
     psi = {place.name: 0.0 for place in places if not place.serial}
     phi = dict(psi)
-    for batch in collectives.in_step(show(batches, "calibrating", progress)):
-        if batch is not None:
-            teacher(*batch)
-            student(*batch)
-        seen = [0 if batch is None else taught.count for *_, taught, _ in watches]
-        currents = collectives.means([taught.z - learnt.z for *_, taught, learnt in watches], seen)
-        rates = collectives.means([taught.a - learnt.a for *_, taught, learnt in watches], seen)
-        for (place, neuron, *_), current, rate in zip(watches, currents, rates):
-            name = place.name
-            psi[name] = MOMENTUM * psi[name] + (1 - MOMENTUM) * current
-            phi[name] = MOMENTUM * phi[name] + (1 - MOMENTUM) * rate
-            settings[name] = _shifted(own[name], psi[name], phi[name])
-            neuron.adjust(settings[name].offset, settings[name].amplitude)
-    return settings
+    with show(batches, "calibrating", progress) as bar:
+        for batch in collectives.in_step(bar):
+            if batch is not None:
+                teacher(*single(batch))
+                student(*single(batch))
+            seen = [0 if batch is None else taught.count for *_, taught, _ in watches]
+            currents = collectives.means([taught.z - learnt.z for *_, taught, learnt in watches], seen)
+            rates = collectives.means([taught.a - learnt.a for *_, taught, learnt in watches], seen)
+            for (place, neuron, *_), current, rate in zip(watches, currents, rates):
+                name = place.name
+                psi[name] = MOMENTUM * psi[name] + (1 - MOMENTUM) * current
+                phi[name] = MOMENTUM * phi[name] + (1 - MOMENTUM) * rate
+                settings[name] = _shifted(own[name], psi[name], phi[name])
+                neuron.adjust(settings[name].offset, settings[name].amplitude)
 
 
 def _shifted(settings, psi, phi):
     """The settings that a place begins with, shifted by psi, its amplitude by phi."""
-    theta = torch.as_tensor(settings.threshold, dtype=torch.float64)
+    theta = torch.as_tensor(settings.threshold, dtype=torch.float64, device=phi.device)
     worth = theta if settings.amplitude is None else settings.amplitude
-    amplitude = torch.where(theta == torch.inf, 0.0, worth + phi.to(theta.device))
+    amplitude = torch.where(theta == torch.inf, 0.0, worth + phi)
     return replace(settings, offset=settings.offset + psi, amplitude=amplitude)

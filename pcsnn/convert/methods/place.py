@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pcsnn.convert.written import ClippedReLU, Staircase
 from pcsnn.convert.integrate_fire import IntegrateFire
 from pcsnn.convert.places import bound
 from pcsnn.convert.signed_places import signed_kind
@@ -14,22 +15,25 @@ from pcsnn.nn import DAQCFS, QCFS, CollapsedNeuron
 class Place:
     """Where a neuron will stand: its name, its activation, and whether dimension 1 of its current is a channel.
 
-    `channels` None: only if the current has two dimensions.
+    `channels` None: only if the current has two dimensions. `mixed`: why it is not a channel, in words, where it is none.
     """
 
     name: str
     activation: torch.nn.Module
     channels: bool | None
+    mixed: str = ""
 
     @property
     def quantization_levels(self):
-        return self.activation.levels if isinstance(self.activation, (QCFS, DAQCFS, IntegrateFire)) else None
+        known = isinstance(self.activation, (QCFS, DAQCFS, Staircase, IntegrateFire))
+        return self.activation.levels if known else None
 
     @property
     def bound(self):
-        """The learned threshold or the bound of the activation; None for ReLU."""
-        learned = isinstance(self.activation, (QCFS, DAQCFS, IntegrateFire))
-        return self.activation.threshold.detach() if learned else bound(self.activation)
+        """The learned threshold or the bound of the activation; None for ReLU, and where bounds by channel are of no channel."""
+        if isinstance(self.activation, ClippedReLU) and self.channels is not True:
+            return None
+        return bound(self.activation)
 
     @property
     def serial(self):
@@ -54,6 +58,12 @@ class Place:
         if isinstance(self.activation, DAQCFS):
             return Settings(**self.activation.neuron(), staircase=self.activation.bend is None)
         return Settings(self.bound)
+
+    def why_one(self, neuron):
+        """Words for the report where calibration had to choose one threshold for all channels of a layer; "" elsewhere."""
+        if self.quantization_levels is not None or self.serial or self.signed or neuron.threshold.dim():
+            return ""
+        return f", one threshold for the layer since {self.mixed or 'its features are not dimension 1'}"
 
     def per_channel(self, value):
         """Whether dimension 1 of a current or rate is a channel."""

@@ -6,10 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves, tree_map
 
 from pcsnn import collectives, distributed
 from pcsnn.convert import operations as ops
-from pcsnn.convert.methods.batches import show_steps, shuffled
+from pcsnn.convert.inputs import count, rows
+from pcsnn.convert.methods.batches import show_steps
+from pcsnn.convert.methods.groups import shuffled
 from pcsnn.convert.methods.lockstep import footprint, per_input
 from pcsnn.convert.methods.place import Settings
 from pcsnn.convert.methods.signed import StraightThrough
@@ -35,19 +38,19 @@ class Staircase(nn.Module):
 
     def __init__(self, settings, timesteps, device):
         super().__init__()
-        theta = torch.as_tensor(settings.threshold, dtype=torch.float32).to(device)
-        amplitude = theta if settings.amplitude is None else torch.as_tensor(settings.amplitude).to(theta)
+        theta = torch.as_tensor(settings.threshold, dtype=torch.float32, device=device)
+        amplitude = theta if settings.amplitude is None else torch.as_tensor(settings.amplitude, dtype=theta.dtype, device=device)
         shape = torch.broadcast_shapes(theta.shape, amplitude.shape)
         theta, amplitude = theta.expand(shape), amplitude.expand(shape)
         self.silent = (theta == torch.inf) | (amplitude <= 0)
         self.start = theta.masked_fill(self.silent, 1.0)
-        psi = torch.as_tensor(settings.offset).to(theta).expand(shape)
+        psi = torch.as_tensor(settings.offset, dtype=theta.dtype, device=device).expand(shape)
         self.timesteps, self.out = timesteps, None
         self.log_theta = nn.Parameter(self.start.log())
         self.psi = nn.Parameter(psi.masked_fill(self.silent, 0.0) / self.start * timesteps)
         self.log_gain = nn.Parameter((amplitude.masked_fill(self.silent, 1.0) / self.start).log())
         self.bend = None if settings.bend is None else nn.Parameter(settings.bend.to(theta) * timesteps)
-        self.steps = torch.arange(1, timesteps + 1, device=device) - 0.5
+        self.steps = torch.arange(1, timesteps + 1, device=device, dtype=torch.float32) - 0.5
 
     def _values(self):
         theta = self.log_theta.exp()
@@ -114,22 +117,22 @@ def _student(network, neurons):
 
 
 @torch.no_grad()
-def _outputs(network, groups):
+def _outputs(network, batch):
     """Root mean square of the outputs on a few inputs, and whether an input has more than one of each class."""
-    outputs = per_input(network(*(part[:BATCH] for part in groups[0])))
+    outputs = per_input(network(*batch))
     size = sum(value.square().mean().sqrt().item() for value in outputs) / max(len(outputs), 1)
     return size, any(value.dim() > 2 for value in outputs)
 
 
 def _own(batch):
     """The rows of a batch, which every process has drawn, that are this one's, and their share of all rows."""
-    own = tuple(part[distributed.rank()::distributed.size()] for part in batch)
-    return own, len(own[0]) / len(batch[0])
+    own = rows(batch, slice(distributed.rank(), None, distributed.size()))
+    return own, count(own) / count(batch)
 
 
 def _mean_squares(values, share, device):
     """Mean square of each tensor over all processes; `share`: of the batch that this one has, and no values where 0."""
-    own = [value.square().mean() if share else torch.zeros((), device=device) for value in values]
+    own = [value.square().mean() if share else torch.zeros((), dtype=torch.float32, device=device) for value in values]
     return collectives.means(own, [share] * len(own))
 
 
@@ -139,39 +142,45 @@ def _divergence(learnt, taught):
     return TEMPERATURE**2 * F.kl_div(learnt, taught, reduction="batchmean", log_target=True)
 
 
+def _uniform(generator, *shape):
+    """Random numbers in [0, 1), the same whatever torch's default dtype and device are."""
+    return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
 def _varied(batch, generator):
     """More data, which the float network labels itself: images [N, C, H, W] flipped left to right at random, all of a batch
     shifted by up to an eighth of their size, mirrored at the borders."""
-    flip = torch.rand(len(batch[0]), generator=generator) < 0.5
-    places = torch.rand(2, generator=generator).tolist()
-    varied = []
-    for part in batch:
+    flip = _uniform(generator, count(batch)) < 0.5
+    places = _uniform(generator, 2).tolist()
+
+    def vary(part):
         if part.dim() == 4 and part.is_floating_point():
             part = torch.where(flip.to(part.device).view(-1, 1, 1, 1), part.flip(3), part)
             down, right = (length // 8 for length in part.shape[2:])
             first = [int(place * (2 * margin + 1)) for place, margin in zip(places, (down, right))]
             padded = F.pad(part, (right, right, down, down), mode="reflect")
             part = padded[:, :, first[0]:first[0] + part.shape[2], first[1]:first[1] + part.shape[3]]
-        varied.append(part)
-    return tuple(varied)
+        return part
+    return tree_map(vary, batch)
 
 
 def _mixed(batch, generator):
     """Each input blended with another, which keeps half to all of it: more data still, labelled by the float network."""
-    order = torch.randperm(len(batch[0]), generator=generator)
-    share = 0.5 + 0.5 * torch.rand(len(order), generator=generator)
-    return tuple(part.lerp(part[order.to(part.device)], (1 - share).to(part).view(-1, *[1] * (part.dim() - 1)))
-                 if part.is_floating_point() else part for part in batch)
+    order = torch.randperm(count(batch), generator=generator, device="cpu")
+    share = 0.5 + 0.5 * _uniform(generator, len(order))
+    return tree_map(lambda part: part.lerp(part[order.to(part.device)], (1 - share).to(part).view(-1, *[1] * (part.dim() - 1)))
+                    if part.is_floating_point() else part, batch)
 
 
-def refine(teacher, network, places, settings, groups, timesteps, *, steps, weights, outputs, seed, progress):
+def refine(teacher, network, places, settings, groups, timesteps, *, steps, weights, outputs, seed, progress, whole):
     """Adam with a cosine rate on what `settings` holds, and on biases of the modules `outputs`; changes both in place.
 
     Loss: the divergence of the outputs from the teacher's, and the mean relative squared error of all layers' rates.
-    Several processes draw the same batches; each works on its rows, and the gradients are added up.
+    Several processes draw the same batches; each works on its rows, and the gradients are added up. whole: batches stay as the
+    groups are, uncut and unvaried.
     """
-    generator = torch.Generator().manual_seed(seed)
-    device = groups[0][0].device
+    generator = torch.Generator("cpu").manual_seed(seed)
+    device = tree_leaves(groups[0])[0].device
     staircases = {place.name: StraightThrough(settings[place.name], place, timesteps, device) if place.signed
                   else Staircase(settings[place.name], timesteps, device) for place in places
                   if not place.lossless(timesteps)}  # a lossless QCFS is its neuron, and has a gradient
@@ -180,21 +189,25 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
     for name in staircases:
         teacher.get_submodule(name).register_forward_hook(
             lambda module, arguments, output, name=name: taught.__setitem__(name, output))
-    scale, dense = _outputs(teacher, groups)
+    scale, dense = _outputs(teacher, groups[0] if whole else rows(groups[0], slice(BATCH)))
     levels = [parameter for module in staircases.values() for parameter in module.parameters()]
     biases = [module.bias.requires_grad_(True) for module in outputs]
     changes = _free_weights(network) if weights else []
     parameters = [*levels, *biases, *changes]
+    if not parameters:  # signed neurons, and none of their outputs meets a synapse
+        return
     optimiser = torch.optim.Adam([{"params": levels, "lr": RATE}, {"params": biases, "lr": RATE * scale},
                                   {"params": changes, "lr": WEIGHT_RATE}])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    total = max(footprint(teacher, tuple(part[:1] for part in group))[1] for group in groups)
-    batches = shuffled(groups, int(min(DENSE_BATCH if dense else BATCH, max(8, MEMORY / (3 * total)))), generator)
+    total = max(footprint(teacher, group if whole else rows(group, slice(1)))[1] for group in groups)
+    size = None if whole else int(min(DENSE_BATCH if dense else BATCH, max(8, MEMORY / (3 * total))))
+    batches = shuffled(groups, size, generator)
     averages = None
-    with torch.enable_grad():
-        for step in show_steps(range(steps), "refining", progress):
-            batch = _varied(next(batches), generator)
-            if weights and torch.rand((), generator=generator) < MIXED:
+    with (torch.inference_mode(False), torch.enable_grad(),  # data read before may have left a mode switched on
+          show_steps(range(steps), "refining", progress) as bar):
+        for step in bar:
+            batch = next(batches) if whole else _varied(next(batches), generator)
+            if weights and not whole and _uniform(generator) < MIXED:
                 batch = _mixed(batch, generator)
             batch, share = _own(batch)
             with torch.no_grad():

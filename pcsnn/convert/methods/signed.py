@@ -8,7 +8,7 @@ from pcsnn import collectives, functional
 from pcsnn.nn import SignedNeuron
 from pcsnn.signed import TURNS, activation, balance_of, signed_levels
 
-AMPLITUDES = torch.logspace(-1.0, 0.1, 28, dtype=torch.float64)  # of what covers all currents
+AMPLITUDES = torch.logspace(-1.0, 0.1, 28, dtype=torch.float64, device="cpu")  # of what covers all currents
 ELEMENTS = 2**20  # of a layer that a fit looks at
 COARSER = 1.01  # from one quantum tried to the next
 
@@ -28,8 +28,8 @@ class SignedSettings:
 
 def covering(kind, slope, timesteps, lowest, highest):
     """The least amplitude with which T levels reach from the activation at `lowest` to that at `highest` (S4)."""
-    ends = torch.tensor([lowest, highest, TURNS[kind] or 0.0], dtype=torch.float64)
-    slopes = torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float64).reshape(-1, 1).cpu()
+    ends = torch.tensor([lowest, highest, TURNS[kind] or 0.0], dtype=torch.float64, device="cpu")
+    slopes = torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float64, device="cpu").reshape(-1, 1)
     values = activation(kind, ends.expand(len(slopes), -1), slopes)
     top = max(values[:, 1].max().item(), 1e-12)
     quantum = max((values.max() - values.min()).item(), top) / timesteps / 2
@@ -60,7 +60,7 @@ def from_range(place, timesteps, lowest, highest):
 
 def _ends(highest, lowest):
     """The largest and the least of all processes, floats."""
-    highest, lowest = collectives.highest(torch.tensor([highest, -lowest], dtype=torch.float64)).tolist()
+    highest, lowest = collectives.highest(torch.tensor([highest, -lowest], dtype=torch.float64, device="cpu")).tolist()
     return highest, -lowest
 
 
@@ -98,7 +98,7 @@ class StraightThrough(torch.nn.Module):
         super().__init__()
         self.chosen, self.out = settings, None
         self.neuron = settings.neuron(place, timesteps).to(device)
-        self.slope = None if settings.slope is None else torch.as_tensor(settings.slope).to(device)
+        self.slope = None if settings.slope is None else torch.as_tensor(settings.slope, device=device)
 
     def forward(self, current):
         """Mean current -> rates, kept in `out`."""

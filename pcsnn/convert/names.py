@@ -1,0 +1,57 @@
+"""Names of layers that a graph and the code made of it can carry."""
+
+import keyword
+
+from torch import fx
+
+_TAKEN = {*dir(fx.GraphModule), "meta", "_graph", "_code", "_tracer_cls", "_tracer_extras", "_graphmodule_cls_name"}
+
+
+def unused_name(network, wanted):
+    """`wanted`, or wanted_1, wanted_2, ..., whichever names no module or attribute yet."""
+    name, count = wanted, 0
+    parent, _, leaf = wanted.rpartition(".")
+    holder = network.get_submodule(parent)
+    while hasattr(holder, name.rpartition(".")[2]):
+        count += 1
+        name = f"{wanted}_{count}"
+    return name
+
+
+def _carried(part, first):
+    """A name like `part` that may stand in code; `first`: as an attribute of the graph's module."""
+    if keyword.iskeyword(part) or first and part in _TAKEN:
+        return f"{part}_"
+    return part
+
+
+def rename_colliding(network, graph):
+    """Give layers and tensors other names whose own are taken by a GraphModule or are words of Python, such as "code", "class".
+
+    `network`: the traced module, `graph`: its graph; both are changed.
+    """
+    renamed = {}
+    for node in graph.nodes:
+        if node.op not in ("call_module", "get_attr"):
+            continue
+        holder, path = network, []
+        for part in node.target.split("."):
+            key = (id(holder), part)
+            if key not in renamed:
+                renamed[key] = _renamed(holder, part, not path)
+            path.append(renamed[key])
+            holder = getattr(holder, path[-1])
+        node.target = ".".join(path)
+
+
+def _renamed(holder, part, first):
+    name = _carried(part, first)
+    if name == part:
+        return part
+    while hasattr(holder, name):
+        name += "_"
+    for kept in (holder._modules, holder._parameters, holder._buffers, vars(holder)):
+        if part in kept:
+            kept[name] = kept.pop(part)
+            break
+    return name

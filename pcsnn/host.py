@@ -1,0 +1,14 @@
+"""Small tables are computed on the host, whatever torch's default device is."""
+
+import functools
+
+import torch
+
+
+def on_host(function):
+    """A function whose new tensors are on the host, as if torch.set_default_device had not been called."""
+    @functools.wraps(function)
+    def inside(*arguments, **named):
+        with torch.device("cpu"):
+            return function(*arguments, **named)
+    return inside
