@@ -1,6 +1,8 @@
 """Analysis, baselines, exchange and command line on a device that is pretended (gpu_free.other_device), with data and
 networks of either device."""
 
+import copy
+
 import pytest
 import spikingjelly_stand_ins as stand_ins
 import torch
@@ -51,6 +53,19 @@ def test_analysis(converted, to):
         assert str(measure(far, to(data))) == str(measure(near, data))
     assert str(analysis.layer_errors(there(net), near, to(data), progress=False)) == str(
         analysis.layer_errors(net, near, data, progress=False))
+
+
+def test_learning_after_conversion(converted):
+    _, data, snn = converted
+    near = [pcsnn.exchange.to_qcfs(snn), copy.deepcopy(snn).requires_grad_(True)]
+    far = [pcsnn.exchange.to_qcfs(there(snn)), there(snn).requires_grad_(True)]
+    for here_network, there_network in zip(near, far):
+        out, found = here_network(data[:4]), there_network(there(data[:4]))
+        assert torch.equal(found.detach().cpu(), out.detach())
+        out.square().sum().backward()
+        found.square().sum().backward()
+        for one, other in zip(here_network.parameters(), there_network.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad.cpu())
 
 
 @pytest.mark.parametrize("name", NETWORKS)

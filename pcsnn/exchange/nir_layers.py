@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from pcsnn.convert.integrate_fire import IntegrateFire
+from pcsnn.exchange.nir_fields import MOST, Metadata, expect, extents, integers, numbers, spread, tensor
 from pcsnn.nn import ChannelScale
 
-MOST = 2**31  # elements of a value
 NO_COUNT = "the count of a neuron that leaks does not follow from the mean current"
 REFUSED = {
     "LIF": NO_COUNT, "CubaLIF": NO_COUNT, "LI": "it leaks, and gives a potential and no spikes",
@@ -48,62 +48,6 @@ def layer(node, shape, dt, shift):
     if make is None:
         node.refuse(f"is of a kind that pcsnn does not know; expected {KNOWN}")
     return make(node, shape, dt, shift) if make in (_fire, _threshold) else make(node, shape)
-
-
-def extents(node, key):
-    """A shape in a field, as a tuple of sizes."""
-    value = node.fields.get(key)
-    if value is None:
-        node.refuse(f"has no {key}")
-    sizes = integers(node, key, None, 1)
-    if math.prod(sizes) >= MOST:
-        node.refuse(f"{key}: expected less than 2^31 elements, got {list(sizes)}")
-    return sizes
-
-
-def numbers(node, key):
-    """A field as an array of numbers without NaN."""
-    if key not in node.fields:
-        node.refuse(f"has no {key}")
-    try:
-        value = np.asarray(node.fields[key])
-    except ValueError:  # lists of several lengths
-        value = np.array(None)
-    if value.dtype.kind not in "biuf" or value.size == 0:
-        node.refuse(f"{key}: expected an array of numbers, got {value.dtype} of shape {list(value.shape)}")
-    if np.isnan(value).any():
-        node.refuse(f"{key}: holds NaN")
-    return value
-
-
-def tensor(node, key):
-    """A field as a tensor of finite values, of its own precision."""
-    value = numbers(node, key)
-    if not np.isfinite(value).all():
-        node.refuse(f"{key}: holds infinity")
-    value = value if value.dtype in (np.float32, np.float64) else value.astype(np.float64)
-    return torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
-
-
-def integers(node, key, count, least):
-    """A field as `count` integers from `least` up, given one by one or as one for all; None: as many as there are."""
-    value = node.fields.get(key)
-    try:
-        values = [float(part) for part in np.asarray(value).flatten().tolist()]
-    except (TypeError, ValueError):
-        values = []
-    if count is not None and len(values) == 1:
-        values *= count
-    if not values or count is not None and len(values) != count or any(
-            not part.is_integer() or not least <= part < MOST for part in values):
-        many = "integers" if count is None else f"{count} integers" if count > 1 else "an integer"
-        node.refuse(f"{key}: expected {many} of at least {least}, got {f'{value}'[:80]}")
-    return tuple(int(part) for part in values)
-
-
-def expect(node, shape, expected, what):
-    if tuple(shape) != tuple(expected):
-        node.refuse(f"gets values of shape {list(shape)}; expected {list(expected)}, {what}")
 
 
 def _with_parameters(module, weight, bias):
@@ -196,7 +140,7 @@ def _flatten(node, shape):
 
 
 def _scale(node, shape):
-    scale = _spread(node, "scale", shape)
+    scale = spread(node, "scale", shape)
     common = _common(scale)
     if common is None:
         return Layer(Elementwise(torch.from_numpy(np.array(scale, np.float64))), shape)
@@ -204,18 +148,6 @@ def _scale(node, shape):
     if torch.equal(rounded.double(), common):
         return Layer(ChannelScale(rounded), shape)
     return Layer(Elementwise(common.reshape(-1, *[1] * (len(shape) - 1)) if common.dim() else common), shape)
-
-
-def _spread(node, key, shape):
-    """A field [] or [C, ...] as float64 [*shape], infinity allowed for thresholds alone."""
-    value = numbers(node, key)
-    fits = value.ndim == len(shape) and all(own in (1, size) for own, size in zip(value.shape, shape))
-    if value.size > 1 and not fits:
-        node.refuse(f"{key}: expected the shape of the values it gets, {list(shape)}, got {list(value.shape)}")
-    if key != "v_threshold" and not np.isfinite(value).all():
-        node.refuse(f"{key}: holds infinity")
-    value = value.astype(np.float64)
-    return np.broadcast_to(value.reshape(()) if value.size == 1 else value, shape)
 
 
 def _common(values):
@@ -240,9 +172,9 @@ def _fire(node, shape, dt, shift):
         if (said.decode() if isinstance(said, bytes) else said) != expected:
             node.refuse(f"{key}: expected {expected!r}, got {said!r}: the count of any other neuron does not follow "
                         "from the mean current")
-    threshold, resistance = (_spread(node, key, shape) for key in ("v_threshold", "r"))
+    threshold, resistance = (spread(node, key, shape) for key in ("v_threshold", "r"))
     if node.fields.get("v_reset") is not None:
-        elsewhere = _spread(node, "v_reset", shape)
+        elsewhere = spread(node, "v_reset", shape)
         if elsewhere.any():
             node.refuse("v_reset: expected zero, which for a neuron without steps is to lose its threshold with "
                         f"each spike, got {elsewhere[elsewhere != 0][0]:g}: a hard reset forgets what is above the "
@@ -263,16 +195,6 @@ def _fire(node, shape, dt, shift):
     return _neuron(node, shape, threshold, first, levels)
 
 
-class Metadata:
-    """The metadata of a node where fields are looked for."""
-
-    def __init__(self, node, metadata):
-        self.fields, self._node = metadata, node
-
-    def refuse(self, words):
-        self._node.refuse(f"metadata: {words}")
-
-
 def _start(node, shape, threshold, silent):
     """The potential at first in units of the threshold, as the metadata has it; at rest where they do not say."""
     metadata = Metadata(node, node.metadata)
@@ -283,7 +205,7 @@ def _start(node, shape, threshold, silent):
         return float(value.item())
     if "v_initial" not in metadata.fields:
         return 0.0
-    ratio = (_spread(metadata, "v_initial", shape) / threshold)[~silent]
+    ratio = (spread(metadata, "v_initial", shape) / threshold)[~silent]
     if ratio.size == 0:
         return 0.0
     if np.ptp(ratio) > 1e-6 * max(1.0, abs(ratio.flat[0])):
@@ -294,7 +216,7 @@ def _start(node, shape, threshold, silent):
 
 def _threshold(node, shape, dt, shift):
     """A step: one spike at every time-step while the current is above the threshold, the staircase of one level."""
-    threshold = _spread(node, "threshold", shape)
+    threshold = spread(node, "threshold", shape)
     if not (threshold > 0).all() or not np.isfinite(threshold).all():
         node.refuse(f"threshold: expected finite values above zero, got {threshold.min():g}")
     return _neuron(node, shape, np.array(threshold), 0.0, 1)

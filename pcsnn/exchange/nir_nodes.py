@@ -136,8 +136,6 @@ class Builder:
             options = [getattr(module, name) if module else argument(node, 1 + place, name, default)
                        for place, (name, default) in enumerate(_POOL_OPTIONS)]
             return self._pool(node, first, shape, *options)
-        if isinstance(module, nn.LPPool2d) or node.target is F.lp_pool2d:
-            return self._sum_pool(node, module, first, shape)
         if isinstance(module, nn.AdaptiveAvgPool2d) or node.target is F.adaptive_avg_pool2d:
             return self._whole_pool(node, first, shape)
         if node.target is torch.mean:
@@ -240,13 +238,6 @@ class Builder:
         """Whether rounding sizes up makes windows that end beyond the padded image."""
         return any((after - 1) * step + taps > before + 2 * pad for before, after, taps, step, pad in zip(
             value.shape[1:], shape[1:], _pair(kernel), _pair(stride or kernel), padding))
-
-    def _sum_pool(self, node, module, value, shape):
-        """An LPPool2d of norm 1, a sum over each window."""
-        options = (("norm_type", None), ("kernel_size", None), ("stride", None), ("ceil_mode", False))
-        norm, kernel, stride, ceil_mode = (getattr(module, name) if module else argument(node, 1 + place, name, default)
-                                           for place, (name, default) in enumerate(options))
-        return None if norm != 1 else self._pool(node, value, shape, kernel, stride, 0, ceil_mode, True, 1)
 
     def _whole_pool(self, node, value, shape):
         """Adaptive pooling to a size that divides the input's."""

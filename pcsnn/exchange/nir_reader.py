@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from pcsnn import validate
 from pcsnn.convert.integrate_fire import fold_scales
-from pcsnn.exchange import nir_files, nir_layers, nir_structure
+from pcsnn.exchange import nir_fields, nir_files, nir_layers, nir_structure
 
 _GRAPH_MODULE = fx.GraphModule(nn.Module(), fx.Graph())
 
@@ -72,7 +72,7 @@ def _network(nir_graph, dt, shift):
     root, graph, values, shapes = nn.Module(), fx.Graph(), {}, {}
     order = nir_structure.ordered(nir_graph)
     for node in nir_graph.of_kind("Input"):
-        shapes[node.name] = nir_layers.extents(node, "shape")
+        shapes[node.name] = nir_fields.extents(node, "shape")
         values[node.name] = graph.placeholder(_argument(_unused(root, node.name)))
     for node, sources in order:
         if node.kind == "Input":
@@ -86,7 +86,7 @@ def _network(nir_graph, dt, shift):
         for source in sources[1:]:
             value = graph.call_function(operator.add, (value, values[source]))
         if node.kind == "Output":
-            nir_layers.expect(node, shape, nir_layers.extents(node, "shape"), "its type")
+            nir_fields.expect(node, shape, nir_fields.extents(node, "shape"), "its type")
             values[node.name] = value
             continue
         layer = nir_layers.layer(node, shape, dt, shift)
