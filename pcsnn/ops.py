@@ -245,7 +245,7 @@ def forced():
     return _forced and _forced_here(_forced)
 
 
-@torch.compiler.assume_constant_result  # torch.compile has no context variables: compiled code depends on the names alone
+@torch.compiler.assume_constant_result  # torch.compile has no context variables: its code depends on the names alone
 def _forced_here(names):
     return next(filter(None, map(_forcing.get, reversed(_entries.get()))), None)
 
@@ -306,9 +306,9 @@ def is_forced():
 def use_backend(name):
     """Force "reference", "c++" or "triton" for all operations inside; RuntimeError when that backend cannot run.
 
-    It holds for the context that enters it, a thread or an asyncio task: other threads, and those started inside, keep theirs
-    (`contextvars.copy_context().run` takes it along). A function compiled by torch.compile keeps the backend it was compiled with
-    for as long as the same backends are forced, in whatever thread.
+    It holds for the context that enters it, a thread or an asyncio task: other threads, and those started inside, keep
+    theirs (`contextvars.copy_context().run` takes it along). A function compiled by torch.compile keeps the backend it
+    was compiled with for as long as the same backends are forced, in whatever thread.
     """
     if name not in _BACKENDS:
         raise ValueError(f"name: expected one of {', '.join(_BACKENDS)}, got {name!r}")

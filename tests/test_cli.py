@@ -83,14 +83,17 @@ def test_random_weights_are_told_and_repeat(tmp_path, capsys):
 
 def test_one_logit_and_regressions(tmp_path, capsys):
     generator = numpy.random.default_rng(0)
-    arrays, options = {"images": generator.random((6, 3, 8, 8), dtype=numpy.float32)}, ("--timesteps", 4, "--skip", "time", "operations", "--quiet")
-    for name, labels in (("none", None), ("binary", [0, 1, 1, 0, 1, 0]), ("many", [0, 1, 2, 0, 1, 0]), ("floats", generator.random(6))):
+    arrays = {"images": generator.random((6, 3, 8, 8), dtype=numpy.float32)}
+    options = ("--timesteps", 4, "--skip", "time", "operations", "--quiet")
+    for name, labels in (("none", None), ("binary", [0, 1, 1, 0, 1, 0]), ("many", [0, 1, 2, 0, 1, 0]),
+                         ("floats", generator.random(6))):
         numpy.savez(tmp_path / f"{name}.npz", **arrays, **({} if labels is None else {"labels": numpy.array(labels)}))
     for head in ("one_logit", "flat"):
-        for name, code, words in (("none", 0, " -  "), ("binary", 0, "float accuracy"), ("many", 1, "--data: expected labels 0..1 for cli_heads"),
+        for name, code, words in (("none", 0, " -  "), ("binary", 0, "float accuracy"),
+                                  ("many", 1, "--data: expected labels 0..1 for cli_heads"),
                                   ("floats", 1, "--data: expected labels in whole numbers, one for each of 6 images")):
-            output = tmp_path / f"{head} {name}"
-            assert run("sweep", f"cli_heads:{head}", "--data", tmp_path / f"{name}.npz", *options, "--output", output) == code
+            data, output = tmp_path / f"{name}.npz", tmp_path / f"{head} {name}"
+            assert run("sweep", f"cli_heads:{head}", "--data", data, *options, "--output", output) == code
             told = capsys.readouterr()
             assert words in told.err + told.out and output.exists() == (not code)
     assert run("sweep", "cli_heads:scalar", "--data", tmp_path / "none.npz", *options, "--output", tmp_path / "o") == 1

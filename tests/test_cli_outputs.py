@@ -27,7 +27,8 @@ COMMON = {
 @pytest.fixture
 def place(tmp_path):
     """A folder with a file of every kind."""
-    safetensors.torch.save_file({name: value.contiguous() for name, value in net().state_dict().items()}, tmp_path / "w.safetensors")
+    safetensors.torch.save_file({name: value.contiguous() for name, value in net().state_dict().items()},
+                                tmp_path / "w.safetensors")
     shutil.copy("arrays.npz", tmp_path / "d.npz")
     shutil.copytree("photos", tmp_path / "photos")
     return tmp_path
@@ -81,7 +82,8 @@ def test_an_input_of_the_kind_that_is_written(place, capsys, kind):
 
 
 def test_files_of_another_kind(place, swept, capsys):
-    kinds = {"sweep.jsonl": swept.read_bytes(), "notes.txt": b"notes", "net.py": b"def make(): ...", "x.png": b"\x89PNG"}
+    kinds = {"sweep.jsonl": swept.read_bytes(), "notes.txt": b"notes", "net.py": b"def make(): ...",
+             "x.png": b"\x89PNG"}
     for name, written in kinds.items():
         (place / name).write_bytes(written)
         for command in ("convert", "report"):
@@ -96,9 +98,11 @@ def test_files_of_another_kind(place, swept, capsys):
 @pytest.mark.parametrize("command", COMMON)
 def test_devices_pipes_and_folders(place, capsys, command):
     os.mkfifo(place / "pipe")
-    for output, words in (("/dev/full", "got the device"), ("/dev/null", "got the device"), (place / "pipe", "got the pipe"),
+    for output, words in (("/dev/full", "got the device"), ("/dev/null", "got the device"),
+                          (place / "pipe", "got the pipe"),
                           (place, "got the folder"), (place / "none" / "x", "a file in a folder that exists"),
-                          (place / "d.npz" / "x", "a file in a folder that exists"), (place / ("long" * 100), "too long")):
+                          (place / "d.npz" / "x", "a file in a folder that exists"),
+                          (place / ("long" * 100), "too long")):
         refused(capsys, place, command, output, words=words)
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
     os.symlink(place / "none" / "x", place / "nowhere")
@@ -132,8 +136,10 @@ def test_a_link_stays_one(tmp_path):
     assert results_link.is_symlink() and len(lines(tmp_path / "rows")) == 2
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EFBIG, "path: cannot save: too big"),
-                                   safetensors.SafetensorError("I/O error: No space left"), ValueError("path: no network")])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"),
+                                   OSError(errno.EFBIG, "path: cannot save: too big"),
+                                   safetensors.SafetensorError("I/O error: No space left"),
+                                   ValueError("path: no network")])
 def test_a_network_that_cannot_be_saved(place, capsys, monkeypatch, error):
     def fails(*_):
         raise error
@@ -146,16 +152,18 @@ def test_a_network_that_cannot_be_saved(place, capsys, monkeypatch, error):
 
 def limited(*arguments, limit=300, stdout=subprocess.PIPE):
     """A command in a process whose files are at most `limit` bytes: what a full disk is like."""
-    return subprocess.run([sys.executable, "-m", "pcsnn", *map(str, arguments)], stdout=stdout, stderr=subprocess.PIPE, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+    return subprocess.run([sys.executable, "-m", "pcsnn", *map(str, arguments)], stdout=stdout, stderr=subprocess.PIPE,
+                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+                                          "PYTHONDONTWRITEBYTECODE": "1"},
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
 
 
 def test_a_full_disk(place, capfd):
     done = limited("convert", "cli_nets:make", "--timesteps", 4, "--output", place / "net")
     told = done.stderr
-    assert done.returncode == 1 and told.startswith(f"pcsnn convert: error: --output: cannot write {place / 'net'}: "), told
-    assert "Traceback" not in told and not [path for path in place.iterdir() if path.name.startswith("net")]
+    assert told.startswith(f"pcsnn convert: error: --output: cannot write {place / 'net'}: "), told
+    assert done.returncode == 1 and "Traceback" not in told
+    assert not [path for path in place.iterdir() if path.name.startswith("net")]
     with open("/dev/full", "w") as full:
         done = limited("info", stdout=full)
     assert (done.returncode, done.stderr) == (1, "pcsnn info: error: [Errno 28] No space left on device\n")
@@ -193,12 +201,14 @@ def test_files_of_the_user_stay(tmp_path):
     (tmp_path / "r.html.unfinished").write_text("mine")
     os.umask(umask := os.umask(0o022))
     files.write(tmp_path / "r.html", "page \udcff")
-    assert (tmp_path / "r.html.unfinished").read_text() == "mine" and (tmp_path / "r.html").read_text() == "page \\udcff"
+    assert (tmp_path / "r.html.unfinished").read_text() == "mine"
+    assert (tmp_path / "r.html").read_text() == "page \\udcff"
     assert (tmp_path / "r.html").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_a_reader_that_goes_away():
-    shown = subprocess.Popen([sys.executable, "-m", "pcsnn", "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    shown = subprocess.Popen([sys.executable, "-m", "pcsnn", "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             text=True,
                              env={**os.environ, "PYTHONPATH": str(ROOT)})
     shown.stdout.close()
     assert (shown.stderr.read(), shown.wait()) == ("", 1)
@@ -259,7 +269,8 @@ def test_processes_that_start_together(tmp_path):
         process.join()
     writer = [verdict for verdict in told if isinstance(verdict, int)]
     assert len(writer) == 1 and all("another sweep writes" in verdict for verdict in told if verdict not in writer)
-    assert [(row["timesteps"], row["process"]) for row in results.read(path)[1]] == [(2, *writer), (4, *writer), (8, *writer)]
+    rows = results.read(path)[1]
+    assert [(row["timesteps"], row["process"]) for row in rows] == [(2, *writer), (4, *writer), (8, *writer)]
 
 
 def test_two_sweeps_of_one_file(place, capsys):
@@ -272,7 +283,8 @@ def test_two_sweeps_of_one_file(place, capsys):
     assert run(*options, path) == 0 and path.read_bytes() == before
 
 
-@pytest.mark.parametrize("change", [os.unlink, lambda path: os.replace(shutil.copy(path, f"{path}.new"), path)], ids=["deleted", "replaced"])
+@pytest.mark.parametrize("change", [os.unlink, lambda path: os.replace(shutil.copy(path, f"{path}.new"), path)],
+                         ids=["deleted", "replaced"])
 def test_results_whose_file_goes_away(tmp_path, change):
     path = tmp_path / "s.jsonl"
     grown = results.Results(path, {"seed": 0})
@@ -286,6 +298,7 @@ def test_where_nothing_can_be_locked_it_is_said(tmp_path, capsys, monkeypatch, w
     if why == "no module":
         monkeypatch.setattr(results, "fcntl", None)
     else:
-        monkeypatch.setattr(results.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSYS, "Function not implemented")))
+        error = OSError(errno.ENOSYS, "Function not implemented")
+        monkeypatch.setattr(results.fcntl, "flock", lambda *_: (_ for _ in ()).throw(error))
     results.Results(tmp_path / "s.jsonl", {"seed": 0}).append({"timesteps": 2})
     assert "s.jsonl cannot be locked (" in capsys.readouterr().err and len(lines(tmp_path / "s.jsonl")) == 2

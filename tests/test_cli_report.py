@@ -98,7 +98,8 @@ HOSTILE = """
 import torch
 from torch import nn
 
-NAMES = ["<script>alert(1)<_script>", "'onload=alert(2) x='", "a'b<b>&amp;", "$x_{$", "é漢🙂\\u202e", "a$b^{", "100%s{0}", "x" * 200]
+NAMES = ["<script>alert(1)<_script>", "'onload=alert(2) x='", "a'b<b>&amp;", "$x_{$",
+         "é漢🙂\\u202e", "a$b^{", "100%s{0}", "x" * 200]
 
 class Named(nn.Module):
     def __init__(self):

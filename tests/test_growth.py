@@ -36,7 +36,8 @@ def grows(work, warm, times):
 
 
 FORMS = {"collapsed": lambda snn: snn, "float32": pcsnn.optimize, "int8": lambda snn: pcsnn.optimize(snn, "int8"),
-         "bfloat16": lambda snn: pcsnn.optimize(snn, "bfloat16"), "packed": baselines.packed, "serial": baselines.serial}
+         "bfloat16": lambda snn: pcsnn.optimize(snn, "bfloat16"), "packed": baselines.packed,
+         "serial": baselines.serial}
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="needs /proc of Linux")
@@ -76,7 +77,8 @@ def test_analyses(tool):
     def forced():
         with pcsnn.use_backend("reference"):
             snn(x)
-    calls = {"record": recorded, "use_backend": forced, "layer_errors": lambda: analysis.layer_errors(net, snn, x, progress=False),
+    calls = {"record": recorded, "use_backend": forced,
+             "layer_errors": lambda: analysis.layer_errors(net, snn, x, progress=False),
              "count_operations": lambda: analysis.count_operations(snn, x, progress=False),
              "evaluate": lambda: analysis.evaluate(snn, x, spikes=True, progress=False)}
     objects, memory = grows(calls[tool], 5, 30)

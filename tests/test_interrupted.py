@@ -18,7 +18,8 @@ from tqdm import tqdm
 import pcsnn
 from pcsnn import analysis
 
-SWEEP = ("sweep", *NET, "--data", "photos", "--timesteps", 2, 3, 4, 5, 8, 16, "--skip", "time", "operations", "--quiet", "--output")
+SWEEP = ("sweep", *NET, "--data", "photos", "--timesteps", 2, 3, 4, 5, 8, 16, "--skip", "time", "operations", "--quiet",
+         "--output")
 
 
 def killed(seconds, *arguments):
@@ -71,7 +72,7 @@ def test_a_sweep_cut_anywhere_goes_on(tmp_path, undisturbed):
 def test_a_last_line_of_rubbish(tmp_path, undisturbed, capsys):
     whole, _ = undisturbed
     rows, path = whole.splitlines(keepends=True), tmp_path / "s.jsonl"
-    for rest in (b"\0" * 4096, b'{"timesteps": 5', b"\xff\xfe", b"}"):  # without its end, as a machine that lost power leaves it
+    for rest in (b"\0" * 4096, b'{"timesteps": 5', b"\xff\xfe", b"}"):  # as a machine that lost power leaves it
         path.write_bytes(b"".join(rows[:3]) + rest)
         assert run(*SWEEP, path) == 0 and path.read_bytes() == whole
         assert "its last line was cut short" in capsys.readouterr().err
@@ -122,9 +123,11 @@ class Interrupted:
 
 def state_of(model):
     """All that a conversion could leave behind in a model."""
-    modules = [(name, type(module), module.training, len(module._forward_hooks), len(module._forward_pre_hooks), module.__dict__.keys())
+    modules = [(name, type(module), module.training, len(module._forward_hooks), len(module._forward_pre_hooks),
+                module.__dict__.keys())
                for name, module in model.named_modules()]
-    return modules, {name: (value.data_ptr(), value.requires_grad, value.clone()) for name, value in model.state_dict(keep_vars=True).items()}
+    tensors = model.state_dict(keep_vars=True)
+    return modules, {name: (value.data_ptr(), value.requires_grad, value.clone()) for name, value in tensors.items()}
 
 
 def same_state(one, two):
@@ -142,7 +145,8 @@ def terminal(monkeypatch):
 
 
 @pytest.mark.parametrize("method, passes, batch", [
-    ("max", 0, 0), ("max", 0, 2), ("paper", 0, 1), ("paper", 1, 2), ("light", 0, 1), ("quick", 0, 1), ("advanced", 0, 2)])
+    ("max", 0, 0), ("max", 0, 2), ("paper", 0, 1), ("paper", 1, 2), ("light", 0, 1), ("quick", 0, 1),
+    ("advanced", 0, 2)])
 @pytest.mark.parametrize("training", [False, True])
 def test_a_conversion_stopped_by_the_keyboard_leaves_the_model(terminal, method, passes, batch, training):
     model = build("conv_bn", nn.ReLU).train(training)
@@ -152,7 +156,8 @@ def test_a_conversion_stopped_by_the_keyboard_leaves_the_model(terminal, method,
     grad, seed = torch.is_grad_enabled(), torch.get_rng_state()
     with pytest.raises(KeyboardInterrupt):
         pcsnn.convert(model, 5, calibration=Interrupted([x] * 4, passes, batch), method=method)
-    assert same_state(before, state_of(model)) and torch.is_grad_enabled() == grad and torch.equal(torch.get_rng_state(), seed)
+    assert same_state(before, state_of(model))
+    assert torch.is_grad_enabled() == grad and torch.equal(torch.get_rng_state(), seed)
     assert torch.equal(pcsnn.convert(model, 5, calibration=[x] * 4, method="max", progress=False)(x), expected)
 
 
@@ -176,8 +181,10 @@ def test_analyses_stopped_by_the_keyboard(terminal, tool):
     model, x = build("residual"), inputs("residual")[0]
     snn = pcsnn.convert(model, LEVELS)
     before, data = state_of(snn), Interrupted([x] * 3, 1 if tool == "sweep" else 0, 1)
-    calls = {"sweep": lambda: analysis.sweep(model, data, [3, 4], "none"), "layer_errors": lambda: analysis.layer_errors(model, snn, data),
-             "count_operations": lambda: analysis.count_operations(snn, data), "check_shuffle": lambda: analysis.check_shuffle(snn, data),
+    calls = {"sweep": lambda: analysis.sweep(model, data, [3, 4], "none"),
+             "layer_errors": lambda: analysis.layer_errors(model, snn, data),
+             "count_operations": lambda: analysis.count_operations(snn, data),
+             "check_shuffle": lambda: analysis.check_shuffle(snn, data),
              "evaluate": lambda: analysis.evaluate(snn, data, spikes=True)}
     with pytest.raises(KeyboardInterrupt):
         calls[tool]()

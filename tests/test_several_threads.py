@@ -88,7 +88,8 @@ def test_serial_neurons_stepped_by_hand():
             meet()
             steps.append(neuron(z[number]))
         return torch.stack(steps)
-    for found, wanted in zip(in_step(*(lambda meet, number=number: stepped(number, meet) for number in range(THREADS))), expected):
+    for found, wanted in zip(in_step(*(lambda meet, number=number: stepped(number, meet) for number in range(THREADS))),
+                             expected):
         assert torch.equal(found, wanted)
     assert torch.equal(torch.stack([first, neuron(z[0])]), expected[0][:2])  # this thread's train went on
     assert copy.deepcopy(neuron).potential is None
@@ -191,13 +192,15 @@ def test_spikes_are_counted_beside_other_forwards():
 def test_shuffle_checks_side_by_side():
     snn, x = converted(), inputs("residual")[0]
     expected = str(analysis.check_shuffle(snn, x, progress=False))
-    assert {str(check) for check in in_step(*[lambda meet: analysis.check_shuffle(snn, x, progress=False)] * 2)} == {expected}
+    checks = in_step(*[lambda meet: analysis.check_shuffle(snn, x, progress=False)] * 2)
+    assert {str(check) for check in checks} == {expected}
 
 
 @pytest.mark.parametrize("form", ["collapsed", "packed", "int8"])
 def test_forms_without_state(form):
     snn = converted("convolutions")
-    make = {"collapsed": lambda: snn, "packed": lambda: baselines.packed(snn), "int8": lambda: pcsnn.optimize(snn, "int8")}
+    make = {"collapsed": lambda: snn, "packed": lambda: baselines.packed(snn),
+            "int8": lambda: pcsnn.optimize(snn, "int8")}
     network = make[form]()
     batches = [inputs("convolutions", seed=seed) for seed in range(THREADS)]
     expected = [tree_leaves(network(*batch)) for batch in batches]
@@ -205,7 +208,8 @@ def test_forms_without_state(form):
     def many(number, meet):
         meet()
         return [tree_leaves(network(*batches[number])) for _ in range(5)]
-    for found, wanted in zip(in_step(*(lambda meet, number=number: many(number, meet) for number in range(THREADS))), expected):
+    for found, wanted in zip(in_step(*(lambda meet, number=number: many(number, meet) for number in range(THREADS))),
+                             expected):
         assert all(torch.equal(one, two) for leaves in found for one, two in zip(leaves, wanted, strict=True))
 
 

@@ -24,7 +24,8 @@ WRAPPED = {
 INSIDE = {
     "itself": lambda state: state, "net": lambda state: {"net": state, "acc": 93.1, "epoch": 7},
     "state_dict": lambda state: {"state_dict": state, "optimizer": {"state": {}, "param_groups": []}},
-    "model": lambda state: {"model": collections.OrderedDict(state), "epoch": 3}, "nested": lambda state: {"model": {"state_dict": state}},
+    "model": lambda state: {"model": collections.OrderedDict(state), "epoch": 3},
+    "nested": lambda state: {"model": {"state_dict": state}},
 }
 
 
@@ -47,7 +48,8 @@ def test_qcfs_checkpoints(tmp_path, wrap, inside_of):
 @pytest.mark.parametrize("wrap", WRAPPED)
 def test_weights_of_the_command_line(tmp_path, wrap):
     source, path = net(seed=3), tmp_path / "net.safetensors"
-    safetensors.torch.save_file({name: value.contiguous() for name, value in WRAPPED[wrap](source).state_dict().items()}, path)
+    state = WRAPPED[wrap](source).state_dict()
+    safetensors.torch.save_file({name: value.contiguous() for name, value in state.items()}, path)
     assert run("convert", "cli_nets:make", "--weights", path, "--timesteps", 4, "--output", tmp_path / "snn") == 0
     x = torch.rand(2, 3, 8, 8)
     assert torch.equal(pcsnn.load(tmp_path / "snn")(x), source(x))
@@ -69,7 +71,8 @@ def test_two_tensors_of_one_name_are_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match="two of its tensors are 0.weight once module., _orig_mod. are left out"):
         unwrapped(state | {"module.0.weight": state["0.weight"]}, set(state))
     safetensors.torch.save_file({name: value.clone().contiguous() for name, value in
-                                 (state | {"module.0.weight": state["0.weight"]}).items()}, tmp_path / "net.safetensors")
+                                 (state | {"module.0.weight": state["0.weight"]}).items()},
+                                tmp_path / "net.safetensors")
     assert run("convert", "cli_nets:make", "--weights", tmp_path / "net.safetensors", "--timesteps", 4) == 1
     assert "--weights: " in (told := capsys.readouterr().err) and "two of its tensors are 0.weight" in told
 
@@ -83,7 +86,8 @@ def test_names_that_fit_nothing(names, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("checkpoint", [
-    {}, {"epoch": 3}, {"net": {}}, {"net": {"epoch": 3}}, [torch.ones(1)], None, {"net": [torch.ones(1)]}, {"a": torch.ones(1), "b": 3}])
+    {}, {"epoch": 3}, {"net": {}}, {"net": {"epoch": 3}}, [torch.ones(1)], None, {"net": [torch.ones(1)]},
+    {"a": torch.ones(1), "b": 3}])
 def test_no_state_dict(checkpoint):
     assert find_state(checkpoint) is None
     with pytest.raises(ValueError, match="path_or_state_dict: expected a state dict"):

@@ -183,7 +183,7 @@ def test_a_regression_is_measured_without_labels():
     (dict(calibration=7), TypeError, "calibration: expected a tensor, or an iterable .*got int"),
     (dict(calibration=[]), ValueError, "calibration: expected at least one batch"),
     (dict(net=ONE, data=[(data(), data()[:, :1])]), TypeError,
-     "data: expected labels as a tensor of integers, got torch.float32 in batch 0; a regression is measured without labels"),
+     "data: expected labels as a tensor of integers, got torch.float32 in batch 0; a regression is measured without"),
     (dict(net=ONE, data=[(data(), torch.arange(96))]), ValueError,
      r"data: expected labels 0 and 1 for outputs \(96, 1\) of one logit, got others in batch 0"),
     (dict(net=ONE, data=[(data(), torch.ones(96, 2, dtype=torch.int64))]), ValueError,

@@ -55,8 +55,8 @@ def evaluate(snn, data, *, spikes=False, ignore=None, progress=True):
         progress: show a progress bar on a terminal (process 0 does).
 
     Returns:
-        Evaluation. A decision is the argmax over dimension 1 of the first tensor that the network returns. If that is one logit,
-        [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1, of any dtype.
+        Evaluation. A decision is the argmax over dimension 1 of the first tensor that the network returns. If that is one
+        logit, [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1, of any dtype.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind; outputs without a class dimension, NaN or infinite; empty, NaN

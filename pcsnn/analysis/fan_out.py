@@ -19,7 +19,8 @@ def through_module(module, plane):
     plane, ones, channels = _one_channel(plane, module.weight, module.groups, transposed)
     if transposed:
         function = getattr(F, f"conv_transpose{plane.dim() - 2}d")
-        out = function(plane, ones, None, module.stride, module.padding, module.output_padding, module.groups, module.dilation)
+        out = function(plane, ones, None, module.stride, module.padding, module.output_padding, module.groups,
+                       module.dilation)
     else:
         out = module._conv_forward(plane, ones, None)  # with its padding mode; others may run the module meanwhile
     return out.sum().item() * channels

@@ -55,12 +55,13 @@ class Labelled:
 
 
 def logits_of(output, whose, images):
-    """The first tensor of an output for so many images, [N, classes, ...], or of one logit [N] or [N, 1, ...]; `whose`: the
-    argument that a ValueError names."""
+    """The first tensor of an output for so many images, [N, classes, ...], or of one logit [N] or [N, 1, ...]; `whose`:
+    the argument that a ValueError names."""
     tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
     shape = tuple(tensors[0].shape) if tensors else "no tensor"
     if not tensors or not shape or 0 in shape[1:2] or len(shape) == 1 and shape != (images,):
-        raise ValueError(f"{whose}: expected outputs [N, classes, ...] or, of one logit, [N] or [N, 1, ...], got {shape}")
+        raise ValueError(f"{whose}: expected outputs [N, classes, ...] or, of one logit, [N] or [N, 1, ...], "
+                         f"got {shape}")
     return tensors[0]
 
 
@@ -87,7 +88,8 @@ def labels_for(logits, label, ignore, batch):
     one = is_one_logit(logits)
     binary = one and bool(((label == 0) | (label == 1) | (False if ignore is None else label == ignore)).all())
     if not binary and (label.is_floating_point() or label.is_complex()):
-        raise TypeError(f"data: expected labels as a tensor of integers, got {label.dtype} in batch {batch}; {_REGRESSION}")
+        raise TypeError(f"data: expected labels as a tensor of integers, got {label.dtype} in batch {batch}; "
+                        f"{_REGRESSION}")
     shape = logits.shape[:1] + logits.shape[2:]
     if label.shape != shape and not (one and label.shape == logits.shape):
         raise ValueError(f"data: expected labels {tuple(shape)} for outputs {tuple(logits.shape)}, got "

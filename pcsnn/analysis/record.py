@@ -208,9 +208,9 @@ def _check_layers(snn, layers):
 def record(snn, layers=None, *, device=None):
     """Record what every layer fires while the network runs inside: `with pcsnn.record(snn) as rec: snn(images)`.
 
-    Plain and optimised networks alike; the layers of an optimised one run twice, once to be counted. Recorded is what this context
-    runs, a thread or an asyncio task: several threads may run and record one network at the same time, and what a thread started
-    inside runs is not in it (`contextvars.copy_context().run` takes the recording along).
+    Plain and optimised networks alike; the layers of an optimised one run twice, once to be counted. Recorded is what
+    this context runs, a thread or an asyncio task: several threads may run and record one network at the same time, and
+    what a thread started inside runs is not in it (`contextvars.copy_context().run` takes the recording along).
 
     Args:
         snn: a SpikingNetwork (not one wrapped by torch.compile, which does not call hooks).

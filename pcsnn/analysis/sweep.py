@@ -141,8 +141,8 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
         share of decisions equal to the float network's; `logit_error`, the norm of the difference to the float
         network's output divided by the norm of that output; `spikes_per_neuron`, the mean spike count of all neurons.
         The output is the first tensor that the network returns, [N, classes, ...]; a decision is its argmax over
-        dimension 1. Of one logit, [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1, of any dtype.
-        Of a regression, whose data have no labels here, only `logit_error` and `spikes_per_neuron` mean something.
+        dimension 1. Of one logit, [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1, of any
+        dtype. Of a regression, whose data have no labels here, only `logit_error` and `spikes_per_neuron` mean something.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range; outputs without a class dimension, NaN or infinite;

@@ -10,8 +10,8 @@ _watches = contextvars.ContextVar("pcsnn_watches", default=())  # those that thi
 def watch(hooks):
     """While it holds, hook(module, arguments) runs before the forward of each module, where this context calls it.
 
-    A context is a thread or an asyncio task. What other threads run through the same modules sets nothing off, nor do copies of
-    the modules.
+    A context is a thread or an asyncio task. What other threads run through the same modules sets nothing off, nor do
+    copies of the modules.
 
     Args:
         hooks: pairs (module, hook).

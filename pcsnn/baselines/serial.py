@@ -31,8 +31,8 @@ class SerialIF(FullPrecisionBuffers):
             the device of the first of them that is a tensor.
         shift: 0.5 starts at half the threshold.
 
-    Shape: current [N, ...] to [N, ...]. `reset()` starts a new train. The potential is that of the thread: several may step one
-    layer, each through a train of its own.
+    Shape: current [N, ...] to [N, ...]. `reset()` starts a new train. The potential is that of the thread: several may
+    step one layer, each through a train of its own.
     """
 
     def __init__(self, threshold, offset=0.0, amplitude=None, shift=0.5):

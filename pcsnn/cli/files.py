@@ -34,8 +34,9 @@ def check(args):
         _check_place(output)
         if output.exists():
             _check_kind(output, args.command)
-            for name, path in inputs.items():
-                _check_apart(output, path, f"--{name}")
+            for name, path in inputs.items():  # of folders only images are read, and those are of another kind
+                if os.path.samefile(output, path):
+                    raise UsageError(f"--output: {output} is the file of --{name}, {path}; name another one")
     except OSError as error:
         raise UsageError(f"--output: cannot write {output}: {reason(error)}") from error
 
@@ -86,16 +87,6 @@ def _is_page(path):
         return file.read(len(PAGE)) == PAGE.encode()
 
 
-def _check_apart(output, path, option):
-    inputs = [path]
-    if path.is_dir():
-        found = path.rglob("*")
-        inputs = (file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    for file in inputs:
-        if os.path.samefile(output, file):
-            raise UsageError(f"--output: {output} is the file of {option}, {file}; name another one")
-
-
 def _kind(path):
     kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device",
              stat.S_IFBLK: "device"}
@@ -117,7 +108,9 @@ def reading(path, option):
     try:
         yield
     except FileNotFoundError as error:
-        raise error if str(error).startswith(option) else FileNotFoundError(f"{option}: no file {path}") from error
+        if str(error).startswith(option):
+            raise
+        raise FileNotFoundError(f"{option}: no file {path}") from error
     except Exception as error:
         raise ValueError(f"{option}: cannot read {path}: {reason(error)}") from error
 

@@ -33,17 +33,19 @@ def read(path, option="--output"):
     A last line without its end, of a run that was killed while it wrote, is left out.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; it holds no results, or a line that is not JSON, has no T, or a T of another
-            line.
+        FileNotFoundError, ValueError: no such file; it holds no results, or a line that is not JSON, has no T, or a T of
+            another line.
     """
     place = f"{option}: {path}"
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{place}: expected results of pcsnn sweep, at most {MOST_BYTES:,} bytes, got {path.stat().st_size:,}")
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"{place}: expected results of pcsnn sweep, at most {MOST_BYTES:,} bytes, got {size:,}")
     content = path.read_bytes()
     whole = content[:content.rfind(b"\n") + 1]
     lines = whole.splitlines()
     header = _parse(place, 1, lines[0]) if lines else None
-    if not isinstance(header, dict) or header.get("pcsnn_sweep") != FORMAT or not isinstance(header.get("settings"), dict):
+    header = header if isinstance(header, dict) else {}
+    if header.get("pcsnn_sweep") != FORMAT or not isinstance(header.get("settings"), dict):
         raise ValueError(f"{place}: expected results of pcsnn sweep, format {FORMAT}, in its first line")
     rows, known = [_parse(place, number, line) for number, line in enumerate(lines[1:], 2)], {}
     for number, row in enumerate(rows, 2):
@@ -51,7 +53,8 @@ def read(path, option="--output"):
         if not isinstance(timesteps, int) or isinstance(timesteps, bool):
             raise ValueError(f"{place}: line {number} is no result of pcsnn sweep: it has no timesteps")
         if known.setdefault(timesteps, number) != number:
-            raise ValueError(f"{place}: lines {known[timesteps]} and {number} are both of T = {timesteps}; delete one of them")
+            raise ValueError(f"{place}: lines {known[timesteps]} and {number} are both of T = {timesteps}; delete one of "
+                             "them")
     return header["settings"], rows, len(whole)
 
 
@@ -144,7 +147,8 @@ def _lock(file, path):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             why = None
         except BlockingIOError as error:
-            raise ValueError(f"--output: another sweep writes into {path} now; name another file, or wait for its end") from error
+            raise ValueError(f"--output: another sweep writes into {path} now; name another file, or wait for its "
+                             "end") from error
         except OSError as error:  # some file systems have none
             why = error.strerror
     if why:

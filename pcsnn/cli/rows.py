@@ -10,11 +10,12 @@ from pcsnn.cli.timing import FORMS
 _NUMBER = float
 _TIME = {"milliseconds": dict.fromkeys(FORMS, _NUMBER), "speed_up": _NUMBER, "rounds": int, "batch": int}
 _COUNTS = dict.fromkeys(EXECUTIONS, dict.fromkeys([field.name for field in dataclasses.fields(Count)], _NUMBER))
-_ENERGY = dict.fromkeys(EXECUTIONS, dict.fromkeys([*(field.name for field in dataclasses.fields(Energy)), "total"], _NUMBER))
+_JOULES = [*(field.name for field in dataclasses.fields(Energy)), "total"]
+_ENERGY = dict.fromkeys(EXECUTIONS, dict.fromkeys(_JOULES, _NUMBER))
 _OPERATIONS = {"timesteps": int, "images": int, "uncounted": [str], "energy": _ENERGY,
                "layers": [{"name": str, "kind": str, "detail": str, "once": bool, "counts": _COUNTS}]}
-_ROW = {"timesteps": int, "accuracy": (_NUMBER,), "fidelity": _NUMBER, "logit_error": _NUMBER, "spikes_per_neuron": _NUMBER,
-        "method": str, "float_accuracy": (_NUMBER,), "time": (_TIME,), "operations": (_OPERATIONS,)}
+_ROW = {"timesteps": int, "accuracy": (_NUMBER,), "fidelity": _NUMBER, "logit_error": _NUMBER,
+        "spikes_per_neuron": _NUMBER, "method": str, "float_accuracy": (_NUMBER,), "time": (_TIME,), "operations": (_OPERATIONS,)}
 _LARGEST = 2**63  # of whole numbers, which JSON does not bound
 
 
@@ -49,5 +50,6 @@ def _misfit(value, form, name):
 def _is(value, kind):
     if kind in (str, bool):
         return isinstance(value, kind)
-    kinds = (int, float) if kind is float else int
-    return isinstance(value, kinds) and not isinstance(value, bool) and (isinstance(value, float) or abs(value) < _LARGEST)
+    if kind is float and isinstance(value, float):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST

@@ -147,7 +147,8 @@ def describe(neuron, timesteps):
 
 
 def set_timesteps(snn, timesteps):
-    """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew. In place.
+    """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew. In place: not while
+    other threads run it, to whom it would be of two T.
 
     Warns where the calibration was made for another T, so that a new `pcsnn.convert` would pay.
 

@@ -8,7 +8,7 @@ _ATTRIBUTES = ("model", "net", "network")
 
 
 def find_state(checkpoint):
-    """The state dict of a checkpoint: itself, or what stands in it under a name that training codes use; None: there is none.
+    """The state dict of a checkpoint: itself, or what stands in it under a name that training codes use; or None.
 
     Args:
         checkpoint: what torch.load gave, e.g. {"net": state dict, "epoch": 90}, also {"model": {"state_dict": ...}}.
@@ -24,8 +24,8 @@ def find_state(checkpoint):
 
 
 def unwrapped(state, wanted):
-    """A state dict under the names of the bare network, without "module." and "_orig_mod." in front or between, and "model."
-    or "net." in front.
+    """A state dict under the names of the bare network, without "module." and "_orig_mod." in front or between, and
+    "model." or "net." in front.
 
     Args:
         state: {name: tensor}.
@@ -38,14 +38,15 @@ def unwrapped(state, wanted):
     for name, value in state.items():
         bare = name if name in wanted else _bare(name, wanted)
         if bare in result:
-            raise ValueError(f"two of its tensors are {bare} once {', '.join(f'{part}.' for part in _WRAPPERS)} are left out")
+            wrappers = ", ".join(f"{part}." for part in _WRAPPERS)
+            raise ValueError(f"two of its tensors are {bare} once {wrappers} are left out")
         result[bare] = value
     return result
 
 
 def _bare(name, wanted):
-    """Without the wrappers, and the attribute that a training module keeps the network in; where nothing fits, without the
-    wrappers at its beginning."""
+    """Without the wrappers, and the attribute that a training module keeps the network in; where nothing fits, without
+    the wrappers at its beginning."""
     parts = name.split(".")
     kept = [part for part in parts if part not in _WRAPPERS]
     if kept[:1] and kept[0] in _ATTRIBUTES and ".".join(kept) not in wanted:
