@@ -173,7 +173,8 @@ def _method(node, called):
 
 def _attribute(node):
     if len(node.args) != 2 or node.kwargs or not isinstance(node.args[1], str) or node.args[1] not in file_functions.ATTRIBUTES:
-        raise ValueError(f"path: reads the attribute {node.args[1:2]}, which is not allowed in a network file")
+        read = node.args[1] if len(node.args) > 1 else None
+        raise ValueError(f"path: reads the attribute {str(read)[:100]!r}, which is not allowed in a network file")
     source, attribute = node.args
     if not isinstance(source, fx.Node) or _kind(source).what not in ("tensor", "tensors"):
         _refuse(node, f"reads {attribute} of what is no tensor")

@@ -50,7 +50,7 @@ def encode(value, depth=0):
     if isinstance(value, (torch.dtype, torch.memory_format, torch.layout)) and value in _NAMED.values():
         return {"torch": str(value).removeprefix("torch.")}
     if value is None or isinstance(value, (bool, int, float, str)):
-        return _check(value, "snn: has")
+        return _check(value, "snn: cannot save")
     raise ValueError(f"snn: cannot save the argument {value!r} of type {type(value).__name__}")
 
 

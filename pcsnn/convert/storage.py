@@ -47,7 +47,8 @@ def save(snn, path):
     rows = [{key: _text(value) for key, value in vars(row).items()} for row in report.rows]
     for row in rows:
         row["name"] = paths.get(row["name"], row["name"])
-    description |= {"format": FORMAT, "report": {"method": report.method, "timesteps": report.timesteps, "rows": rows}}
+    layouts = {name: order for name, tensor in tensors.items() if (order := _order(tensor))}
+    description |= {"format": FORMAT, "layouts": layouts, "report": {"method": report.method, "timesteps": report.timesteps, "rows": rows}}
     if snn.max_graphs:
         description["max_graphs"] = snn.max_graphs
     try:  # what load would refuse is refused now
@@ -111,10 +112,28 @@ def _restore(description, tensors):
     """The network of a description; takes its tensors out of `tensors`."""
     if description["format"] == FIRST:
         tensors = _rename(description, tensors)
+    for name, order in description.get("layouts", {}).items():
+        tensors[name] = _in_order(tensors[name], order)
     report = _report(description["report"])
     snn = SpikingNetwork(file_graph.restore(description, tensors), report)
     snn.max_graphs = description.get("max_graphs", 0)
     return snn
+
+
+def _order(tensor):
+    """The dimensions of a dense tensor from the outermost in memory to the innermost, where that is not how they are numbered.
+
+    Products round differently where weights lie differently.
+    """
+    order = sorted(range(tensor.dim()), key=lambda dim: -tensor.stride(dim))
+    return None if tensor.is_contiguous() or not tensor.permute(order).is_contiguous() else order
+
+
+def _in_order(tensor, order):
+    """The same values with dimensions in that order in memory."""
+    if not isinstance(order, list) or sorted(order) != list(range(tensor.dim())):
+        raise ValueError(f"path: has the order of dimensions {str(order)[:100]} for a tensor of {tensor.dim()}")
+    return tensor.permute(order).contiguous().permute([order.index(dim) for dim in range(len(order))])
 
 
 def _rename(description, tensors):
