@@ -289,7 +289,8 @@ X, SIZE = {"node": "act_1"}, {"node": "size_1"}
     [("torch.arange", [2**31])], [("F.interpolate", [X, {"tuple": [2**15, 2**15]}])], [("F.interpolate", [X, None, 1e9])],
     [("F.pad", [X, {"tuple": [2**20, 2**20, 2**20, 2**20]}])], [("F.one_hot", [X, -1])], [("torch.repeat_interleave", [X, X])],
     [("torch.repeat_interleave", [X])], [("torch.tile", [X, {"tuple": [2**14, 2**14]}])], [("torch.zeros", [X])],
-    [("torch.add", [X, X, {"x": 1}])], [("F.relu", [X, True])], [("F.leaky_relu", [X, 0.1, True])], [("F.embedding", [X, X, None, 1.0])],
+    [("torch.add", [X, X, {"x": 1}])], [("F.relu", [X, True])], [("F.leaky_relu", [X, 0.1, True])], [("F.hardtanh", [X, 0.0, 1.0, X])],
+    [("F.relu6", [X, 1])], [("F.embedding", [X, X, None, 1.0])],
     [("torch.einsum", ["ij,jk->ik; import os", X, X])], [("getattr", ["text", "shape"])], [("getattr", [X, "data"])],
     [("getattr", [X, "shape", X])], [("F.softmax", [X, {"device": "meta"}])], [("F.softmax", [X, {"device": "cuda:999"}])],
     [("F.softmax", [X, {"torch": "load"}])], [("F.softmax", [X, {"torch": "sparse_coo"}])], [("torch.sum", [2**63])],
@@ -337,6 +338,19 @@ def test_nothing_is_written_over_an_input(tmp_path):
     before = given.clone()
     pcsnn.load(path)(given)
     assert torch.equal(given, before)
+
+
+@pytest.mark.parametrize("function", ["F.batch_norm", "torch.batch_norm", "F.instance_norm", "torch.instance_norm"])
+def test_statistics_of_norms_are_those_of_the_file(function, tmp_path):
+    """Where they train they are written over."""
+    _, path = saved(tmp_path)
+    description, tensors = parts(path)
+    x = {"node": description["nodes"][0]["name"]}
+    for arguments, keywords in (([x, x, x], {"training": True}), ([x], {"running_mean": x, "running_var": None}),
+                                ([], {"input": x, "running_mean": x})):
+        changed = {**description, "nodes": list(description["nodes"])}
+        changed["nodes"].insert(1, node("n1", "call_function", function, arguments, **keywords))
+        refused(path, changed, tensors, "no tensor of the network")
 
 
 # Sizes that no tensor has

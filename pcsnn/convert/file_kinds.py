@@ -90,6 +90,8 @@ def _input(node):
     if len(node.args) > 1 or node.kwargs or not (default is None or isinstance(default, (bool, int, float))) or (
             is_whole(default) and abs(default) > MOST_DEFAULT):
         _refuse(node, f"is an input with the default {default!r}")
+    if node.target.startswith("*"):
+        return TENSORS
     return TENSOR if default is None else Kind("number", _SIZE_BITS)
 
 
@@ -103,13 +105,17 @@ def _module(node, module):
 
 def _check_options(node):
     """Nothing is written over, no weights are changed, and no number is beyond what sizes and positions are."""
+    called = name(node.target)
     for value in ("out", "max_norm"):
         if node.kwargs.get(value) is not None:
             _refuse(node, f"gives the argument {value!r}")
-    if node.kwargs.get("inplace", False) is not False or any(value is True for value in _in_place_argument(node)):
+    if node.kwargs.get("inplace", False) is not False or any(value is not False for value in _in_place_argument(node)):
         _refuse(node, "writes over its input")
+    others = [*node.args[1:], *(value for key, value in node.kwargs.items() if key != "input")]
+    if called in ("batch_norm", "instance_norm") and any(isinstance(value, fx.Node) and value.op != "get_attr" for value in others):
+        _refuse(node, f"gives {called} what is no tensor of the network")  # statistics are written over where it trains
     for value in constants((node.args, node.kwargs)):
-        if is_whole(value) and abs(value) > MOST_NUMBER and name(node.target) not in _VALUES:
+        if is_whole(value) and abs(value) > MOST_NUMBER and called not in _VALUES:
             _refuse(node, f"has the number {value}")
 
 
