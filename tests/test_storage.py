@@ -55,8 +55,10 @@ def test_analog_parts_come_back(tmp_path):
 
 
 def test_every_function_of_the_tables_can_be_saved():
-    tables = (operations.SYNAPSE_FUNCTIONS, operations.LINEAR_FUNCTIONS, operations.ADDITIONS, operations.PRODUCTS, operations.QUOTIENTS,
-              operations.SHAPE_FUNCTIONS, operations.MOVING_FUNCTIONS, operations.MAX_POOL_FUNCTIONS, operations.INTERPOLATIONS,
+    tables = (operations.SYNAPSE_FUNCTIONS, operations.LINEAR_FUNCTIONS, operations.ADDITIONS, operations.PRODUCTS,
+              operations.QUOTIENTS,
+              operations.SHAPE_FUNCTIONS, operations.MOVING_FUNCTIONS, operations.MAX_POOL_FUNCTIONS,
+              operations.INTERPOLATIONS,
               {F.relu, F.gelu, torch.softmax, F.interpolate, F.batch_norm})
     for function in set().union(*tables):
         assert file_functions.function(file_functions.function_name(function)) is function

@@ -1,8 +1,8 @@
 """Tensors and a description in one safetensors file with a checksum: read once, written as a whole or not at all.
 
-The file is read through one descriptor, each tensor straight into its own memory, and nothing of it stays mapped: the memory is
-that of the tensors, and what becomes of the file afterwards is of no consequence. (The safetensors library maps the file, or holds
-all of it twice; the format is a length, a JSON header, and the tensors one after the other.)
+The file is read through one descriptor, each tensor straight into its own memory, and nothing of it stays mapped: the
+memory is that of the tensors, and what becomes of the file afterwards is of no consequence. (The safetensors library
+maps the file, or holds all of it twice; the format is a length, a JSON header, and the tensors one after the other.)
 """
 
 import contextlib
@@ -55,7 +55,8 @@ def _open(path):
 
 
 def _kind(mode):
-    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device",
+             stat.S_IFBLK: "device"}
     return kinds.get(stat.S_IFMT(mode), "special file")
 
 
@@ -81,7 +82,8 @@ def _is_size(value, most):
 
 
 def _layout(header, length):
-    """[(name, dtype, shape)] in the order of the data of `length` bytes; ValueError where they do not fill it exactly."""
+    """[(name, dtype, shape)] in the order of the data of `length` bytes; ValueError where they do not fill it
+    exactly."""
     tensors, sizes = [], {}
     for name, entry in header.items():
         if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
@@ -170,11 +172,13 @@ def check_tensor(name, tensor):
 
 
 def write(path, metadata, tensors):
-    """Write tensors, and metadata (texts by name) to which a checksum is added, so that the file appears whole or not at all.
+    """Write tensors, and metadata (texts by name) to which a checksum is added, so that the file appears whole or not
+    at all.
 
-    The bytes go to a new file beside it, `NAME.xxxxxxxx.unfinished`, to the disk, and then take the name in one step, which leaves
-    whoever has the old file open with the old file. The new one has the permissions of the old one, or of a new file. A link
-    keeps its name and points to the new file. After an error nothing is left; after a kill the unfinished file is, and may go.
+    The bytes go to a new file beside it, `NAME.xxxxxxxx.unfinished`, to the disk, and then take the name in one step,
+    which leaves whoever has the old file open with the old file. The new one has the permissions of the old one, or of
+    a new file. A link keeps its name and points to the new file. After an error nothing is left; after a kill the
+    unfinished file is, and may go.
 
     Raises:
         OSError: the file cannot be written, or is a folder, device or pipe.
@@ -194,11 +198,13 @@ def write(path, metadata, tensors):
 
 
 def _header(metadata, tensors):
-    """The header with a checksum of zeros, and the tensors in the order of their data: the largest elements first, as aligned."""
+    """The header with a checksum of zeros, and the tensors in the order of their data: the largest elements first, as
+    aligned."""
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     entries, place = {"__metadata__": {"checksum": _UNKNOWN, **metadata}}, 0
     for name, tensor in ordered:
-        entries[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [place, place + tensor.nbytes]}
+        entries[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape),
+                         "data_offsets": [place, place + tensor.nbytes]}
         place += tensor.nbytes
     text = json.dumps(entries, separators=(",", ":")).encode()
     if len(text) > MOST_HEADER - _LENGTH:

@@ -58,7 +58,8 @@ def _node_entry(node, paths):
         target = paths[target]
     elif node.op == "call_function":
         target = file_functions.function_name(target)
-    return {"name": node.name, "op": node.op, "target": target, "args": encode(node.args), "kwargs": encode(dict(node.kwargs))}
+    return {"name": node.name, "op": node.op, "target": target, "args": encode(node.args),
+            "kwargs": encode(dict(node.kwargs))}
 
 
 # Loading
@@ -107,7 +108,8 @@ def _by_module(modules, attributes, tensors):
         owners = [".".join(parts[:length]) for length in range(1, len(parts))]
         owners = [owner for owner in owners if owner in owned]
         if len(owners) + (name in alone) != 1:
-            raise ValueError(f"path: has the tensor {name!r}, which belongs to {'no' if not owners else 'more than one'} module")
+            raise ValueError(f"path: has the tensor {name!r}, which belongs to "
+                             f"{'no' if not owners else 'more than one'} module")
         if owners:
             owned[owners[0]][name[len(owners[0]) + 1:]] = tensors.pop(name)
     return owned
@@ -116,17 +118,20 @@ def _by_module(modules, attributes, tensors):
 def _tree(modules, attributes, owned, tensors, called):
     """A module that holds the modules and tensors of a file at their paths."""
     root = nn.Module()
-    levels, most = 0, max(file_modules.MOST_LEVELS, sum(value.nbytes for part in owned.values() for value in part.values()))
+    levels, most = 0, max(file_modules.MOST_LEVELS,
+                          sum(value.nbytes for part in owned.values() for value in part.values()))
     for path, entry in modules.items():
         if path not in called:
             raise ValueError(f"path: has the module {path!r}, which nothing calls")
         levels += file_modules.levels_of(entry, owned[path])
         if levels > most:
-            raise ValueError(f"path: has neurons with more than {most} levels in all, which is not allowed in a network file")
+            raise ValueError(f"path: has neurons with more than {most} levels in all, which is not allowed in a "
+                             f"network file")
         try:
             module = file_modules.build(entry, owned.pop(path))
         except Exception as error:
-            raise ValueError(f"path: the module {path!r} cannot be made: {str(error).removeprefix('path: ')}") from error
+            raise ValueError(f"path: the module {path!r} cannot be made: "
+                             f"{str(error).removeprefix('path: ')}") from error
         _holder(root, path).add_module(path.rpartition(".")[2], module)
     for path in attributes:
         if path not in tensors:
@@ -174,9 +179,11 @@ def _check_there(op, path, parts):
     parent, _, leaf = path.rpartition(".")
     holder = parts.get(path if op == "call_module" else parent)
     there = holder is not None and (type(holder) is not nn.Module if op == "call_module"
-                                    else isinstance(holder._parameters.get(leaf, holder._buffers.get(leaf)), torch.Tensor))
+                                    else isinstance(holder._parameters.get(leaf, holder._buffers.get(leaf)),
+                                                    torch.Tensor))
     if not there:
-        raise ValueError(f"path: names the {'module' if op == 'call_module' else 'tensor'} {path!r}, which is not in the file")
+        raise ValueError(f"path: names the {'module' if op == 'call_module' else 'tensor'} {path!r}, which is not in "
+                         f"the file")
 
 
 def _keep_inputs(node, parts):

@@ -1,7 +1,9 @@
-"""What each value of a file's graph is, tensor or number or several of them, so that no call can be given what it must not have.
+"""What each value of a file's graph is, tensor or number or several of them, so that no call can be given what it must
+not have.
 
-Arithmetic on Python's own values could grow without end (powers of whole numbers, tuples times a number), sizes that come from
-tensors are not known before they are made, and functions that return tuples are not to be mixed up with those that return tensors.
+Arithmetic on Python's own values could grow without end (powers of whole numbers, tuples times a number), sizes that
+come from tensors are not known before they are made, and functions that return tuples are not to be mixed up with those
+that return tensors.
 """
 
 import builtins
@@ -20,13 +22,15 @@ MOST_NUMBER = 2**31 - 1  # a size, a position, anything but the ends of slices a
 MOST_DEFAULT = 2**16  # of an input that is a number
 _SIZE_BITS = 20  # taken for a size of a tensor
 _ARITHMETIC = frozenset("add sub mul truediv floordiv mod neg pos pow matmul and_ or_ xor invert lt le gt ge".split())
-_VALUES = _ARITHMETIC | frozenset("getitem eq ne div multiply divide subtract clamp clip clamp_min clamp_max where masked_fill".split())
+_VALUES = _ARITHMETIC | frozenset("""
+getitem eq ne div multiply divide subtract clamp clip clamp_min clamp_max where masked_fill
+""".split())
 _NUMBERS = frozenset(("ndim", "numel", "dim", "ndimension"))
 
 
 class Kind(NamedTuple):
-    """what: "tensor", "tensors" (several), "nested" (tuples of them), "number", "numbers" (several), "other"; bits: of a number, or
-    items of a tuple."""
+    """what: "tensor", "tensors" (several), "nested" (tuples of them), "number", "numbers" (several), "other"; bits: of
+    a number, or items of a tuple."""
 
     what: str
     bits: int = 0
@@ -46,7 +50,8 @@ def _kind(value):
     if isinstance(value, (bool, int, float)):
         return Kind("number", value.bit_length() if is_whole(value) else 1)
     if isinstance(value, (tuple, list)):
-        return Kind("numbers", len(value)) if all(_kind(item).what == "number" for item in value) else Kind("tensors", len(value))
+        return Kind("numbers", len(value)) if all(_kind(item).what == "number"
+                                                  for item in value) else Kind("tensors", len(value))
     return OTHER
 
 
@@ -90,6 +95,8 @@ def _input(node):
     if len(node.args) > 1 or node.kwargs or not (default is None or isinstance(default, (bool, int, float))) or (
             is_whole(default) and abs(default) > MOST_DEFAULT):
         _refuse(node, f"is an input with the default {default!r}")
+    if node.target.startswith("*"):
+        return TENSORS
     return TENSOR if default is None else Kind("number", _SIZE_BITS)
 
 
@@ -98,26 +105,34 @@ def _module(node, module):
         return _kind(node.args[0]) if node.args else OTHER
     if isinstance(module, file_classes.RECURRENT):
         return NESTED
-    return TENSORS if isinstance(module, file_classes.SEVERAL) or getattr(module, "return_indices", False) is True else TENSOR
+    return TENSORS if isinstance(module, file_classes.SEVERAL) or getattr(module, "return_indices",
+                                                                          False) is True else TENSOR
 
 
 def _check_options(node):
     """Nothing is written over, no weights are changed, and no number is beyond what sizes and positions are."""
+    called = name(node.target)
     for value in ("out", "max_norm"):
         if node.kwargs.get(value) is not None:
             _refuse(node, f"gives the argument {value!r}")
-    if node.kwargs.get("inplace", False) is not False or any(value is True for value in _in_place_argument(node)):
+    if node.kwargs.get("inplace", False) is not False or any(value is not False for value in _in_place_argument(node)):
         _refuse(node, "writes over its input")
+    others = [*node.args[1:], *(value for key, value in node.kwargs.items() if key != "input")]
+    if called in ("batch_norm", "instance_norm") and any(isinstance(value, fx.Node) and value.op != "get_attr"
+                                                         for value in others):
+        _refuse(node, f"gives {called} what is no tensor of the network")  # statistics are written over where it trains
     for value in constants((node.args, node.kwargs)):
-        if is_whole(value) and abs(value) > MOST_NUMBER and name(node.target) not in _VALUES:
+        if is_whole(value) and abs(value) > MOST_NUMBER and called not in _VALUES:
             _refuse(node, f"has the number {value}")
 
 
 def _in_place_argument(node):
     """What stands by position where some functions have `inplace`, and F.embedding `max_norm`."""
     called = name(node.target)
-    places = {"relu": 1, "relu6": 1, "selu": 1, "silu": 1, "mish": 1, "hardswish": 1, "hardsigmoid": 1, "elu": 2, "celu": 2,
-              "leaky_relu": 2, "hardtanh": 3, "threshold": 3, "rrelu": 4, "dropout": 3, "dropout1d": 3, "dropout2d": 3, "dropout3d": 3,
+    places = {"relu": 1, "relu6": 1, "selu": 1, "silu": 1, "mish": 1, "hardswish": 1, "hardsigmoid": 1, "elu": 2,
+              "celu": 2,
+              "leaky_relu": 2, "hardtanh": 3, "threshold": 3, "rrelu": 4, "dropout": 3, "dropout1d": 3, "dropout2d": 3,
+              "dropout3d": 3,
               "alpha_dropout": 3, "feature_alpha_dropout": 3}
     if called == "embedding" and len(node.args) > 3 and node.args[3] is not None and not isinstance(node.args[3], bool):
         _refuse(node, "gives the argument 'max_norm'")
@@ -172,8 +187,10 @@ def _method(node, called):
 
 
 def _attribute(node):
-    if len(node.args) != 2 or node.kwargs or not isinstance(node.args[1], str) or node.args[1] not in file_functions.ATTRIBUTES:
-        raise ValueError(f"path: reads the attribute {node.args[1:2]}, which is not allowed in a network file")
+    if len(node.args) != 2 or node.kwargs or not isinstance(node.args[1],
+                                                            str) or node.args[1] not in file_functions.ATTRIBUTES:
+        read = node.args[1] if len(node.args) > 1 else None
+        raise ValueError(f"path: reads the attribute {str(read)[:100]!r}, which is not allowed in a network file")
     source, attribute = node.args
     if not isinstance(source, fx.Node) or _kind(source).what not in ("tensor", "tensors"):
         _refuse(node, f"reads {attribute} of what is no tensor")
@@ -230,7 +247,8 @@ def _call(node, called):
     indices = "max_pool" in called and any(value is True for value in node.args[1:])
     if indices or node.kwargs.get("return_indices", False) is not False:
         return TENSORS
-    if called in file_functions.SEVERAL or called == "where" and len(node.args) == 1 or called.startswith("atleast") and len(node.args) > 1:
+    by_count = called == "where" and len(node.args) == 1 or called.startswith("atleast") and len(node.args) > 1
+    if by_count or called in file_functions.SEVERAL:
         return TENSORS
     if called in file_functions.SEVERAL_OVER_DIM:
         second = node.args[1] if len(node.args) > 1 else None

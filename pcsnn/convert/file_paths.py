@@ -1,7 +1,8 @@
 """Paths of modules and tensors, and names of inputs and nodes, that may stand in a network file.
 
-A GraphModule runs Python text that is made of them, and Python finds the attributes of nn.Module and GraphModule before modules
-of the same name. So no part of a path is an attribute of either, none starts with an underscore, and all are plain words.
+A GraphModule runs Python text that is made of them, and Python finds the attributes of nn.Module and GraphModule before
+modules of the same name. So no part of a path is an attribute of either, none starts with an underscore, and all are
+plain words.
 """
 
 import keyword
@@ -14,7 +15,8 @@ _PART = re.compile(r"[A-Za-z0-9]\w{0,99}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_]\w{0,199}", re.ASCII)
 _INPUT = re.compile(r"\*{0,2}[A-Za-z]\w{0,199}", re.ASCII)
 # what the text of a GraphModule calls by these names
-_SPOKEN = frozenset(("self", "torch", "inf", "nan", "NoneType", "device", "fx_pytree", "pytree", "getattr", "slice", "operator"))
+_SPOKEN = frozenset(("self", "torch", "inf", "nan", "NoneType", "device", "fx_pytree", "pytree", "getattr", "slice",
+                     "operator"))
 MOST_PARTS = 32
 
 
@@ -30,8 +32,10 @@ def check_path(path):
 
 def check_input(name):
     """ValueError for an input that a file may not name."""
-    if not isinstance(name, str) or not _INPUT.fullmatch(name) or keyword.iskeyword(name.strip("*")) or name.strip("*") in _SPOKEN:
-        raise ValueError(f"path: names an input {str(name)[:100]!r}, which is not allowed in a network file; rename the argument of forward")
+    word = name.strip("*") if isinstance(name, str) and _INPUT.fullmatch(name) else None
+    if word is None or word in _SPOKEN or keyword.iskeyword(word):
+        raise ValueError(f"path: names an input {str(name)[:100]!r}, which is not allowed in a network file; rename "
+                         f"the argument of forward")
 
 
 def check_node_name(name):
@@ -56,7 +60,8 @@ def plain_paths(paths):
     parts = [path.split(".") for path in paths]
     wholes = {tuple(path[:length]) for path in parts for length in range(1, len(path) + 1)}
     found, taken = {(): ""}, set()
-    for whole in sorted(wholes, key=lambda whole: (len(whole), not _is_part(whole[-1]), whole)):  # plain ones keep their name
+    for whole in sorted(wholes, key=lambda whole: (len(whole), not _is_part(whole[-1]),
+                                                   whole)):  # plain ones keep their name
         part, parent, count = whole[-1], found[whole[:-1]], 0
         word = part if _is_part(part) else _plain(part)
         name = _join(parent, word)

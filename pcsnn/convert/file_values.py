@@ -1,4 +1,5 @@
-"""Arguments of calls and of modules as JSON, and back: numbers, short plain texts, tuples, dtypes, and nodes by name."""
+"""Arguments of calls and of modules as JSON, and back: numbers, short plain texts, tuples, dtypes, and nodes by
+name."""
 
 import re
 
@@ -26,7 +27,8 @@ def _check(value, whose):
     if is_whole(value) and abs(value) > MOST_WHOLE:
         raise ValueError(f"{whose} the number {value:.3e}, which is not allowed in a network file: expected 64 bits")
     if isinstance(value, str) and not _TEXT.fullmatch(value):
-        raise ValueError(f"{whose} the text {value[:100]!r}, which is not allowed in a network file: expected at most 200 letters, "
+        raise ValueError(f"{whose} the text {value[:100]!r}, which is not allowed in a network file: expected at most "
+                         f"200 letters, "
                          "digits, spaces and .,:>/-_")
     return value
 
@@ -50,7 +52,7 @@ def encode(value, depth=0):
     if isinstance(value, (torch.dtype, torch.memory_format, torch.layout)) and value in _NAMED.values():
         return {"torch": str(value).removeprefix("torch.")}
     if value is None or isinstance(value, (bool, int, float, str)):
-        return _check(value, "snn: has")
+        return _check(value, "snn: cannot save")
     raise ValueError(f"snn: cannot save the argument {value!r} of type {type(value).__name__}")
 
 
