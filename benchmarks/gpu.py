@@ -118,7 +118,7 @@ def main(arguments=None):
     torch.backends.cudnn.allow_tf32 = False  # rows in tf32 say so
     around = timing.circumstances(setting.device)
     title = (f"{around['device']}, torch {around['torch']}, Triton {around['backend']['triton']}, "
-             f"{around['cores']} cores, commit {(around['commit'] or 'unknown')[:7]}")
+             f"{around['cores']} cores, commit {gpu_report.short(around['commit'])}")
     print(MEANINGLESS if args.dry else title)
     print(f"877ccf2: {SOURCE}")
     if args.processes:

@@ -11,6 +11,11 @@ def number(value):
     return f"{value:.3g}"
 
 
+def short(commit):
+    """A commit in seven digits, with "+" where files differed from it."""
+    return "unknown" if commit is None else commit[:7] + "+" * commit.endswith("+")
+
+
 def before(row):
     """What it was: a value, a range, or a dash."""
     return " to ".join(map(number, row["before"])) or "-"

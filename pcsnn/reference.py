@@ -17,6 +17,11 @@ def repeats(timesteps, quantization_levels):
     return timesteps // quantization_levels
 
 
+def divided(values, number):
+    """values / number, rounded once on every device: CUDA multiplies by the reciprocal of a number, which is rounded too."""
+    return values / torch.full((), number, dtype=values.dtype, device=values.device)
+
+
 def resample_bend(bend, timesteps):
     """A bend [..., T0], the values of a curve at the positions (k - 1/2) / T0 -> at (k - 1/2) / T, linear between them."""
     known = bend.shape[-1]
@@ -73,7 +78,7 @@ def levels(threshold, timesteps, quantization_levels=None, shift=0.5, offset=0.0
 
 def scale(amplitude, timesteps, quantization_levels=None):
     """float64 amplitude -> the float32 worth of one distinct level, amplitude * m / T."""
-    return (amplitude * repeats(timesteps, quantization_levels) / timesteps).to(torch.float32)
+    return divided(amplitude * repeats(timesteps, quantization_levels), timesteps).to(torch.float32)
 
 
 def per_channel(table, ndim):

@@ -322,6 +322,11 @@ def test_the_gpu_benchmark_needs_a_gpu(capsys):
     assert "no CUDA or ROCm device; --dry" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("commit, words", [("5b5b88fe5b43", "5b5b88f"), ("5b5b88fe5b43+", "5b5b88f+"), (None, "unknown")])
+def test_gpu_title_says_where_files_differ_from_the_commit(commit, words):
+    assert gpu_report.short(commit) == words
+
+
 @pytest.mark.parametrize("what,less,value,met", [
     ("resnet50 int8, batch 256", False, 44000, True), ("resnet50 int8, batch 256", False, 43999, False),
     ("a call of fire_counts", True, 20, True), ("a call of fire_counts", True, 20.1, False), ("copy", False, 1, None)])

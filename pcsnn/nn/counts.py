@@ -67,8 +67,8 @@ class Rates(FullPrecisionBuffers):
 
     def forward(self, counts):
         """uint8 [N, C, ...] -> rates of the same shape, for area 1 bit-equal to those of `CollapsedNeuron`."""
-        scale = reference.scale(self.worth.double(), self.timesteps, self.quantization_levels) / self.area
-        scale = scale.to(self.worth.dtype)
+        scale = reference.scale(self.worth.double(), self.timesteps, self.quantization_levels)
+        scale = reference.divided(scale, self.area).to(self.worth.dtype)
         return counts.to(scale.dtype) * reference.per_channel(scale, counts.dim())
 
     def extra_repr(self):
@@ -139,7 +139,7 @@ class PixelCounts(FullPrecisionBuffers):
 
     def forward(self, values):
         """float [N, C, H, W] -> uint8 [N, C, H + 2 padding, W + 2 padding]; values out of range count as its ends."""
-        low, unit = (reference.per_channel(value, 4) for value in (self.low, self.worth / BYTE))
+        low, unit = (reference.per_channel(value, 4) for value in (self.low, reference.divided(self.worth, BYTE)))
         padded = F.pad(values, (self.padding[1], self.padding[1], self.padding[0], self.padding[0]))  # a copy in any case
         counts = padded.sub_(low).div_(unit).round_().clamp_(0, BYTE).to(torch.uint8)
         return counts.contiguous(memory_format=torch.channels_last)

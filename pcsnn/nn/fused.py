@@ -147,10 +147,10 @@ class _Fused(_Weights, CollapsedNeuron):
         repeats = self.timesteps // self.steps
         into, kept = self.input_steps, 1 if self.emits == "counts" else repeats
         levels = self.levels.double()[..., ::repeats // kept]
-        worth = None if self.residual_worth is None else (
-            self.residual_worth.double() / steps_of(self.timesteps, self.residual_levels, self.residual_area))
+        worth = None if self.residual_worth is None else reference.divided(
+            self.residual_worth.double(), steps_of(self.timesteps, self.residual_levels, self.residual_area))
         if self.weight.dtype == torch.int8:
-            unit = self.weight_scale.double() / into
+            unit = reference.divided(self.weight_scale.double(), into)
             self.operand_levels, self.operand_bias = self._whole_levels(levels, unit), None
             worth = None if worth is None else (worth / unit).round().to(torch.int32)
         else:
@@ -176,7 +176,7 @@ class _Fused(_Weights, CollapsedNeuron):
         table = reference.whole_levels(levels, unit, None if self.bias is None else self.bias.double())
         if levels.shape[-1] == 1 or self.bend is not None:
             return table
-        distance = (levels[:, -1] - levels[:, 0]) / (levels.shape[-1] - 1) / unit
+        distance = reference.divided(levels[:, -1] - levels[:, 0], levels.shape[-1] - 1) / unit
         whole = distance.round()
         even = ((distance - whole).abs() * levels.shape[-1] < EVEN).unsqueeze(-1)  # not where infinite
         spaced = table[:, :1] + whole.nan_to_num(0, 0, 0).long().unsqueeze(-1) * torch.arange(
@@ -344,7 +344,7 @@ class _Synaptic(_Weights, FullPrecisionBuffers):
         forget(self)
         self._order_weight()
         if self.emits == "values":
-            self.operand_scale = (self.weight_scale.double() / self.input_steps).float()
+            self.operand_scale = reference.divided(self.weight_scale.double(), self.input_steps).float()
         if self.bias is None:
             return
         bias = self.bias.double() * self.input_steps

@@ -2,7 +2,7 @@
 
 Inside `pretended()` tensors and modules go there by .to("cuda") or device="cuda", and come back by .cpu(). Their data
 lies in the memory of the CPU, and each operation is the CPU's, those of pcsnn too, so that results are the CPU's bit
-for bit. What torch lets meet on CUDA may meet here: a CPU tensor without dimensions in an elementwise operation, CPU
+for bit; where `pretended(reciprocals=True)` a division by a number is a product with its reciprocal, as CUDA has it. What torch lets meet on CUDA may meet here: a CPU tensor without dimensions in an elementwise operation, CPU
 indices of a CUDA tensor, copies. Everything else raises, with torch's own words.
 """
 
@@ -20,6 +20,8 @@ _WITHIN = torch.device("cpu", 0)  # what C++ sees of it: the CPU, so that autogr
 _aten = torch.ops.aten
 _COPIES = {_aten.copy_.default}  # from device to device
 _INDEXING = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
+_DIVISIONS = {_aten.div.Tensor, _aten.div_.Tensor}
+_reciprocals = False
 _RESHAPING = {"resize_", "set_", "t_", "transpose_", "unsqueeze_", "squeeze_", "as_strided_"}
 # where TensorIterator takes a tensor without dimensions from the CPU
 _TAKES_NUMBERS = {
@@ -80,8 +82,20 @@ class OnOtherDevice(torch.Tensor):
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
             _check(func, args, kwargs)
-            result = func(*_map(_here, args), **{name: _map(_here, value) for name, value in kwargs.items()})
+            if _reciprocals and func in _DIVISIONS and isinstance(args[0], OnOtherDevice) and not isinstance(args[1], OnOtherDevice):
+                result = _times_reciprocal(*_map(_here, args), func is _aten.div_.Tensor)
+            else:
+                result = func(*_map(_here, args), **{name: _map(_here, value) for name, value in kwargs.items()})
             return _returned(func, args, kwargs, result)
+
+
+def _times_reciprocal(value, number, in_place):
+    """value / number, a number or a CPU tensor without dimensions, as CUDA rounds it."""
+    dtype = torch.result_type(value, number)
+    dtype = dtype if dtype.is_floating_point else torch.get_default_dtype()
+    precise = torch.promote_types(dtype, torch.float32)
+    product = (value.to(precise) * (1 / torch.as_tensor(number, dtype=precise))).to(dtype)
+    return value.copy_(product) if in_place else product
 
 
 def _map(change, value):
@@ -287,13 +301,14 @@ _torch_run_backward = torch.autograd._engine_run_backward
 
 
 @contextlib.contextmanager
-def pretended():
-    """The pretended device is there, inside."""
+def pretended(reciprocals=False):
+    """The pretended device is there, inside; reciprocals: divisions by numbers are rounded as CUDA does."""
     there = dict(is_available=lambda: True, device_count=lambda: 1, current_device=lambda: DEVICE.index,
                  get_device_name=lambda device=None: "pretended", synchronize=lambda device=None: None)
     with contextlib.ExitStack() as stack:
         for name, stub in there.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, stub))
+        stack.enter_context(mock.patch.dict(globals(), _reciprocals=reciprocals))
         stack.enter_context(mock.patch.object(torch._C._nn, "_parse_to", _parse_to))
         stack.enter_context(mock.patch.object(torch.autograd, "_engine_run_backward", _run_backward))
         stack.enter_context(_MadeWithin())
