@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PROGRAM = pathlib.Path(__file__).parent / "storage_fuzz_program.py"
-COUNT = 1000  # of mutations for each seed
+COUNT = 750  # of mutations for each seed
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -44,11 +44,6 @@ def check_node_name(name):
         raise ValueError(f"path: names a node {str(name)[:100]!r}, which is not allowed in a network file")
 
 
-def is_reserved(name):
-    """Whether a GraphModule cannot have a module or tensor of that name."""
-    return name in _RESERVED or not name.isprintable() or not {"'", '"', "\\"}.isdisjoint(name)
-
-
 def _plain(part):
     """The nearest word that a file may have as part of a path."""
     word = re.sub(r"\W", "_", part, flags=re.ASCII).lstrip("_")[:80]
@@ -60,8 +55,8 @@ def plain_paths(paths):
     parts = [path.split(".") for path in paths]
     wholes = {tuple(path[:length]) for path in parts for length in range(1, len(path) + 1)}
     found, taken = {(): ""}, set()
-    for whole in sorted(wholes, key=lambda whole: (len(whole), not _is_part(whole[-1]),
-                                                   whole)):  # plain ones keep their name
+    # those within come later; plain ones come first, and keep their name
+    for whole in sorted(wholes, key=lambda whole: (len(whole), not _is_part(whole[-1]), whole)):
         part, parent, count = whole[-1], found[whole[:-1]], 0
         word = part if _is_part(part) else _plain(part)
         name = _join(parent, word)
