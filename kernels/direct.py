@@ -7,10 +7,11 @@ from pcsnn.kernels import epilogue, geometry
 from pcsnn.kernels.epilogue import fire
 from pcsnn.kernels.geometry import first_tap, within
 from pcsnn.kernels.launch import Launch
+from pcsnn.kernels.tiles import PROGRAMS
 from pcsnn.remembered import remembered
 
 COLUMNS = 128   # of a program, at most
-NEURONS = 2048  # of a program
+NEURONS = 4096  # of a program; half of them where they would not fill a GPU
 
 
 @triton.jit(do_not_specialize=(*geometry.UNSPECIALISED, *epilogue.UNSPECIALISED, "taps"))
@@ -74,7 +75,8 @@ def plan(out, counts, weight, groups, behind, behind_constants, derived):
     """The launch of such a convolution; behind: arguments and constants of what stands behind the sum, and the geometry."""
     outputs, group_inputs, height, width = weight.shape
     columns = _columns(outputs)
-    rows = NEURONS // columns
+    enough = behind["rows"] * outputs >= PROGRAMS * NEURONS
+    rows = (NEURONS if enough else NEURONS // 2) // columns
     packed = _outputs_last(weight)
     column_tiles = triton.cdiv(outputs, columns)
     arguments = dict(counts_ptr=counts, weight_ptr=packed, group_inputs=group_inputs, group_outputs=outputs // groups,

@@ -47,9 +47,9 @@ def _unroll(current, unit):
     return min({2: 8, 4: 4, 8: 2}[current.element_size()], 8 if unit >= common.NARROW else 4)
 
 
-def _neurons_a_thread(out, current):
-    """16 bytes of what is stored; fewer of float64, whose sums take two registers each."""
-    return min(16 // out.element_size(), 64 // current.element_size())
+def _neurons_a_thread(out):
+    """16 bytes of what is stored, or 8 of bytes, which leaves more loads in flight."""
+    return min(16 // out.element_size(), 8)
 
 
 def plan(out, current, levels, amplitude, repeat, line=None, reach=0):
@@ -59,7 +59,7 @@ def plan(out, current, levels, amplitude, repeat, line=None, reach=0):
     time_stride = current.stride(0) if current.shape[0] > 1 else step.numel()
     tables = common.row_constants(levels=(levels, 2), line=(line, 2), amplitude=(amplitude, 1))
     method = common.search_method(levels, line, repeat, reach, step.dim() > 1 and step.stride(1) == 1)
-    tiles = common.tiles(step, any(tables.values()), _neurons_a_thread(out, current), VECTOR // current.element_size())
+    tiles = common.tiles(step, any(tables.values()), _neurons_a_thread(out), VECTOR // current.element_size())
     arguments = dict(current_ptr=current, out_ptr=out, amplitude_ptr=amplitude, neurons=step.numel(), time_stride=time_stride,
                      **method.arguments, **tiles.arguments())
     constants = dict(**method.constants, **tiles.constants(), UNROLL=_unroll(current, tiles.unit),

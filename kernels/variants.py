@@ -124,7 +124,7 @@ def product(synapse, dtype, tile, form, timesteps, counts_dtype=torch.uint8):
     if tile and synapse in ("linear", "conv2d"):
         inputs, outputs = 2 * tile.inner, 2 * tile.columns
     groups = inputs if synapse == "depthwise" else 1
-    rows = 2 * (tile.rows if tile else 2**12)
+    rows = 2 * (tile.rows if tile else 2**13)
     whole = dtype == torch.int8
     table_dtype = torch.int32 if whole else torch.float32
 

@@ -30,7 +30,7 @@ def test_compiles_without_spills_and_with_wide_accesses(variant):
             assert used["store128"] == used["stores"] > 0 or variant.output.itemsize * vector < 16, (name, used)
             if variant.operation in ("fire_counts", "fire_rates"):  # the others store in loops
                 assert used["stores"] == neurons // vector, (name, used)
-            assert used["load128"] > 0 or variant.inputs.itemsize * neurons < 16, (name, used)
+            assert used["load128"] > 0 or variant.inputs.itemsize * vector < 16, (name, used)
         # Rounding: no product is fused with a sum but where the definition says so, no denormal is flushed.
         assert not re.search(r"\bcontract\b|\breassoc\b|\bfast\b|@llvm\.fmuladd", compiled.asm["llir"]), name
         if target.backend == "cuda":
