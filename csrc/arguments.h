@@ -1,5 +1,6 @@
-// Checks of arguments: what an operator reads, writes or divides by, before it does. Exported programs and C++ call operators
-// without the public functions, whose checks of values (levels that ascend) are not made here: tables are only read.
+// Checks of arguments: what an operator reads, writes or divides by, before it does. Exported programs and C++ call
+// operators without the public functions, whose checks of values (levels that ascend) are not made here: tables are
+// only read.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -18,7 +19,7 @@ namespace pcsnn {
 using OptionalTensor = std::optional<at::Tensor>;
 
 constexpr int64_t kMaxTimesteps = 255;
-constexpr int64_t kMostSide = std::numeric_limits<int32_t>::max();  // of windows and images: no product of two overflows
+constexpr int64_t kMostSide = std::numeric_limits<int32_t>::max();  // of windows and images: products do not overflow
 
 inline void check_number(const char* name, int64_t value, int64_t low, int64_t high) {
   TORCH_CHECK(value >= low && value <= high, name, ": expected a value in ", low, "..", high, ", got ", value);
@@ -167,8 +168,9 @@ inline void check_window(const at::Tensor& images, const Window& window) {
 }
 
 inline void check_fits(const at::Tensor& images, const Window& window) {
-  TORCH_CHECK(window.reach(0, images) >= 0 && window.reach(1, images) >= 0, "counts: expected at least the size of the kernel ",
-              window.kernel, " with padding ", window.padding, " and dilation ", window.dilation, ", got shape ", images.sizes());
+  TORCH_CHECK(window.reach(0, images) >= 0 && window.reach(1, images) >= 0,
+              "counts: expected at least the size of the kernel ", window.kernel, " with padding ", window.padding,
+              " and dilation ", window.dilation, ", got shape ", images.sizes());
 }
 
 // What conv2d_fire and linear_fire take beside a window.
@@ -201,7 +203,8 @@ inline void check_output_values(const char* name, const OptionalTensor& value, a
 inline void check_residual(const Synapse& given, at::IntArrayRef shape) {
   TORCH_CHECK(given.residual || !given.residual_scale, "residual_scale: expected None without a residual");
   if (!given.residual) return;
-  const at::ScalarType dtype = given.residual->scalar_type(), own = given.whole() ? at::kInt : given.weight.scalar_type();
+  const at::ScalarType dtype = given.residual->scalar_type();
+  const at::ScalarType own = given.whole() ? at::kInt : given.weight.scalar_type();
   check_cpu("residual", *given.residual);
   TORCH_CHECK(dtype == at::kByte || dtype == own, "residual: expected uint8 or ", own, ", got ", dtype);
   TORCH_CHECK(given.residual->sizes() == shape, "residual: expected the shape of the result ", shape, ", got ",
@@ -209,7 +212,8 @@ inline void check_residual(const Synapse& given, at::IntArrayRef shape) {
   const bool either = dtype == at::kHalf || dtype == at::kBFloat16;  // counts, or a current
   TORCH_CHECK(either || (dtype == at::kByte) == given.residual_scale.has_value(),
               "residual_scale: expected with uint8 counts, and only with them");
-  check_output_values("residual_scale", given.residual_scale, given.whole() ? at::kInt : at::kFloat, given.weight.size(0));
+  check_output_values("residual_scale", given.residual_scale, given.whole() ? at::kInt : at::kFloat,
+                      given.weight.size(0));
 }
 
 // All but what the synapse's own shapes have to be; shape: of the result.
@@ -218,9 +222,10 @@ inline void check_synapse(const Synapse& given, at::IntArrayRef shape) {
   check_cpu("counts", given.counts);
   check_cpu("weight", given.weight);
   const bool half = dtype == at::kHalf || dtype == at::kBFloat16;
-  TORCH_CHECK(given.whole() || half || dtype == at::kFloat, "weight: expected float32, bfloat16, float16 or int8, got ", dtype);
-  TORCH_CHECK(in == at::kByte || (in == dtype && !given.whole()), "counts: expected uint8 or, of floating weights, ", dtype,
-              ", got ", in);
+  TORCH_CHECK(given.whole() || half || dtype == at::kFloat,
+              "weight: expected float32, bfloat16, float16 or int8, got ", dtype);
+  TORCH_CHECK(in == at::kByte || (in == dtype && !given.whole()), "counts: expected uint8 or, of floating weights, ",
+              dtype, ", got ", in);
   const int64_t outputs = given.weight.size(0);
   check_number("timesteps", given.timesteps, 1, kMaxTimesteps);
   check_dtype("bias", given.bias, given.whole() ? at::kInt : dtype);

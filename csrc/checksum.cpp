@@ -17,7 +17,8 @@ constexpr int64_t kLanes = 8;          // products under way at a time
 constexpr int64_t kPiece = 1 << 18;    // bytes that a thread sums up
 constexpr uint64_t kFactor = 0x9e3779b97f4a7c15;  // odd, so that no product loses anything
 
-// For every `word` a one-to-one function of `sum`, and for every `sum` one of `word`: one word that changes changes the result.
+// For every `word` a one-to-one function of `sum`, and for every `sum` one of `word`: one word that changes changes the
+// result.
 inline uint64_t mixed(uint64_t sum, uint64_t word) { return std::rotl(sum ^ word, 29) * kFactor; }
 
 uint64_t sum_up(const char* bytes, int64_t count) {
@@ -57,7 +58,7 @@ std::optional<uint64_t> checksum(const at::Tensor& tensor) {
   for (int64_t d = 0; d < tensor.dim(); ++d)
     sum = mixed(mixed(sum, static_cast<uint64_t>(tensor.size(d))), static_cast<uint64_t>(tensor.stride(d)));
   if (values.numel() == 0) return sum;
-  return mixed(sum, sum_of_pieces(static_cast<const char*>(values.const_data_ptr()), static_cast<int64_t>(values.nbytes())));
+  return mixed(sum, sum_of_pieces(bytes_of(values), static_cast<int64_t>(values.nbytes())));
 }
 
 }  // namespace pcsnn

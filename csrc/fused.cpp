@@ -28,10 +28,11 @@ void check_convolution(const Synapse& given, const Window& window, int64_t group
   const at::Tensor &counts = given.counts, &weight = given.weight;
   check_window(counts, window);
   check_number("groups", groups, 1, kMostSide);
-  TORCH_CHECK(weight.numel() > 0 && weight.size(0) % groups == 0, "weight: expected [O, C / groups, R, S] with O a multiple of ",
-              groups, " groups, got shape ", weight.sizes());
-  TORCH_CHECK(counts.size(1) % groups == 0 && counts.size(1) / groups == weight.size(1), "counts: expected ", weight.size(1),
-              " channels in each of ", groups, " groups, got shape ", counts.sizes());
+  TORCH_CHECK(weight.numel() > 0 && weight.size(0) % groups == 0,
+              "weight: expected [O, C / groups, R, S] with O a multiple of ", groups, " groups, got shape ",
+              weight.sizes());
+  TORCH_CHECK(counts.size(1) % groups == 0 && counts.size(1) / groups == weight.size(1), "counts: expected ",
+              weight.size(1), " channels in each of ", groups, " groups, got shape ", counts.sizes());
   check_fits(counts, window);
   check_synapse(given, {counts.size(0), weight.size(0), window.places(0, counts), window.places(1, counts)});
 }
@@ -53,8 +54,8 @@ std::vector<int64_t> check_linear(const Synapse& given) {
   return shape;
 }
 
-// Convolutions of channels-last images in which some windows see nothing but padding are pcsnn/onednn.py's: oneDNN's own
-// crashes where such windows are more than one place apart.
+// Convolutions of channels-last images in which some windows see nothing but padding are pcsnn/onednn.py's: oneDNN's
+// own crashes where such windows are more than one place apart.
 bool beyond_borders(const Window& window) {
   const auto beyond = [&](int64_t d) { return window.stride[d] > 1 && window.padding[d] >= window.extent(d); };
   return beyond(0) || beyond(1);
@@ -75,7 +76,8 @@ at::Tensor conv2d_fire(const at::Tensor& counts, const at::Tensor& weight, const
                        const OptionalTensor& residual_scale, at::IntArrayRef stride, at::IntArrayRef padding,
                        at::IntArrayRef dilation, int64_t groups, int64_t repeat, int64_t timesteps,
                        const OptionalTensor& line, int64_t reach, std::optional<at::ScalarType> counts_dtype) {
-  const Synapse given{counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach, counts_dtype};
+  const Synapse given{counts,         weight, bias,      levels, scale, residual,
+                      residual_scale, repeat, timesteps, line,   reach, counts_dtype};
   const Window window = window_of(weight, stride, padding, dilation);
   if (runs_here(given)) check_convolution(given, window, groups);
   if (!runs_here(given) || beyond_borders(window)) {
@@ -96,7 +98,8 @@ at::Tensor conv2d_fire(const at::Tensor& counts, const at::Tensor& weight, const
   if (scale || images >= batch) {
     out = fire(currents(0, batch), given.table(), scale, branch, residual_scale);
   } else {  // counts take a quarter of the memory of currents, which need not all be there at once
-    out = at::empty({batch, weight.size(0), rows, columns}, counts.options().dtype(at::kByte), at::MemoryFormat::ChannelsLast);
+    out = at::empty({batch, weight.size(0), rows, columns}, counts.options().dtype(at::kByte),
+                    at::MemoryFormat::ChannelsLast);
     for (int64_t first = 0; first < batch; first += images) {
       const int64_t length = std::min(images, batch - first);
       const OptionalTensor part = branch ? OptionalTensor(branch->narrow(0, first, length)) : branch;
@@ -111,15 +114,17 @@ void check_conv2d_fire(const at::Tensor& counts, const at::Tensor& weight, const
                        const OptionalTensor& residual_scale, at::IntArrayRef stride, at::IntArrayRef padding,
                        at::IntArrayRef dilation, int64_t groups, int64_t repeat, int64_t timesteps,
                        const OptionalTensor& line, int64_t reach, std::optional<at::ScalarType> counts_dtype) {
-  check_convolution({counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach, counts_dtype},
-                    window_of(weight, stride, padding, dilation), groups);
+  const Synapse given{counts,         weight, bias,      levels, scale, residual,
+                      residual_scale, repeat, timesteps, line,   reach, counts_dtype};
+  check_convolution(given, window_of(weight, stride, padding, dilation), groups);
 }
 
 at::Tensor linear_fire(const at::Tensor& counts, const at::Tensor& weight, const OptionalTensor& bias,
                        const OptionalTensor& levels, const OptionalTensor& scale, const OptionalTensor& residual,
                        const OptionalTensor& residual_scale, int64_t repeat, int64_t timesteps,
                        const OptionalTensor& line, int64_t reach, std::optional<at::ScalarType> counts_dtype) {
-  const Synapse given{counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach, counts_dtype};
+  const Synapse given{counts,         weight, bias,      levels, scale, residual,
+                      residual_scale, repeat, timesteps, line,   reach, counts_dtype};
   if (!runs_here(given)) {
     static auto others = c10::Dispatcher::singleton().findSchemaOrThrow("pcsnn::_linear_fire", "").typed<LinearFire>();
     return others.call(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach,
@@ -137,18 +142,20 @@ void check_linear_fire(const at::Tensor& counts, const at::Tensor& weight, const
                        const OptionalTensor& levels, const OptionalTensor& scale, const OptionalTensor& residual,
                        const OptionalTensor& residual_scale, int64_t repeat, int64_t timesteps,
                        const OptionalTensor& line, int64_t reach, std::optional<at::ScalarType> counts_dtype) {
-  check_linear({counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach, counts_dtype});
+  check_linear({counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach,
+                counts_dtype});
 }
 
 }  // namespace
 
 // What `_conv2d_fire` and `_linear_fire`, which are Python, ask first.
 TORCH_LIBRARY_FRAGMENT(pcsnn, m) {
-  m.def("_check_conv2d_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, Tensor? residual, "
-        "Tensor? residual_scale, int[2] stride, int[2] padding, int[2] dilation, int groups, int repeat, int timesteps, "
-        "Tensor? line=None, int reach=0, ScalarType? counts_dtype=None) -> ()");
-  m.def("_check_linear_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, Tensor? residual, "
-        "Tensor? residual_scale, int repeat, int timesteps, Tensor? line=None, int reach=0, ScalarType? counts_dtype=None) -> ()");
+  m.def("_check_conv2d_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, "
+        "Tensor? residual, Tensor? residual_scale, int[2] stride, int[2] padding, int[2] dilation, int groups, "
+        "int repeat, int timesteps, Tensor? line=None, int reach=0, ScalarType? counts_dtype=None) -> ()");
+  m.def("_check_linear_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, "
+        "Tensor? residual, Tensor? residual_scale, int repeat, int timesteps, Tensor? line=None, int reach=0, "
+        "ScalarType? counts_dtype=None) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(pcsnn, CPU, m) {

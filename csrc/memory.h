@@ -34,8 +34,8 @@ inline at::Tensor to_layout_of(const at::Tensor& tensor, const at::Tensor& like)
   return at::empty_strided(like.sizes(), like.strides(), tensor.options()).copy_(tensor);
 }
 
-// `tensor` [N, C, H, W] with its channels last, and strides that say so even where a size of 1 would let them say otherwise:
-// oneDNN misreads weights of groups whose strides do not.
+// `tensor` [N, C, H, W] with its channels last, and strides that say so even where a size of 1 would let them say
+// otherwise: oneDNN misreads weights of groups whose strides do not.
 inline at::Tensor channels_last(const at::Tensor& tensor) {
   const at::Tensor last = tensor.contiguous(at::MemoryFormat::ChannelsLast);
   const std::vector<int64_t> strides = c10::get_channels_last_strides_2d(last.sizes());

@@ -1,4 +1,5 @@
-// Importing pcsnn._C registers the operators; what is called too often to go through the dispatcher is a function of its own.
+// Importing pcsnn._C registers the operators; what is called too often to go through the dispatcher is a function of
+// its own.
 #include <torch/csrc/autograd/python_variable.h>
 
 #include "checksum.h"
@@ -6,7 +7,8 @@
 namespace {
 
 PyObject* checksum(PyObject*, PyObject* tensor) {
-  if (!THPVariable_Check(tensor)) return PyErr_Format(PyExc_TypeError, "tensor: expected a tensor, got %s", Py_TYPE(tensor)->tp_name);
+  if (!THPVariable_Check(tensor))
+    return PyErr_Format(PyExc_TypeError, "tensor: expected a tensor, got %s", Py_TYPE(tensor)->tp_name);
   try {
     const std::optional<uint64_t> sum = pcsnn::checksum(THPVariable_Unpack(tensor));
     if (!sum) Py_RETURN_NONE;
@@ -17,7 +19,8 @@ PyObject* checksum(PyObject*, PyObject* tensor) {
 }
 
 PyMethodDef functions[] = {
-    {"checksum", checksum, METH_O, "64 bits of what a tensor on the CPU holds, by which a change is told; None of any other."},
+    {"checksum", checksum, METH_O,
+     "64 bits of what a tensor on the CPU holds, by which a change is told; None of any other."},
     {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace

@@ -39,13 +39,14 @@ inline void join(V* __restrict out, const V* __restrict in, int64_t count) {
 template <class Join, class V>
 void pool_into(const at::Tensor& out, const at::Tensor& from, const Window& window) {
   const int64_t channels = from.size(1), height = from.size(2), width = from.size(3);
-  const auto [kernel, stride, padding, dilation] = window;
+  const at::IntArrayRef kernel = window.kernel, stride = window.stride;
+  const at::IntArrayRef padding = window.padding, dilation = window.dilation;
   const V* source = from.const_data_ptr<V>();
   V* target = out.mutable_data_ptr<V>();
   const int64_t sizes[] = {out.size(2), out.size(3)};
   const int64_t row_bytes = sizes[1] * channels * static_cast<int64_t>(sizeof(V));
   const int64_t rows = out.size(0) * sizes[0];
-  const auto body = [&, kernel = kernel, stride = stride, padding = padding, dilation = dilation](int64_t first, int64_t last) {
+  const auto body = [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       const int64_t top = row % sizes[0] * stride[0] - padding[0];
       const Taps down(top, kernel[0], dilation[0], height);
@@ -70,7 +71,8 @@ void check_sizes(const at::Tensor& counts, const Window& window, at::IntArrayRef
   for (const int64_t d : {0, 1}) {
     const int64_t reach = window.reach(d, counts), step = window.stride[d];
     const int64_t most = (reach < 0 ? reach / step : (reach + step - 1) / step) + 1;
-    TORCH_CHECK(most >= 1, "counts: expected at least the size of the kernel ", window.kernel, ", got shape ", counts.sizes());
+    TORCH_CHECK(most >= 1, "counts: expected at least the size of the kernel ", window.kernel, ", got shape ",
+                counts.sizes());
     check_number("sizes", sizes[d], std::max<int64_t>(window.places(d, counts), 1), most);
   }
 }

@@ -54,11 +54,12 @@ void check(const at::Tensor& counts, const at::Tensor& weights, const OptionalTe
   TORCH_CHECK(depth == 4 || depth == 8, "depth: expected 4 or 8, got ", depth);
   const int64_t channels = counts.size(1);
   TORCH_CHECK(channels > 0 && channels <= kMostSide && channels % (depth * kQuad) == 0 && outputs % kOutputs == 0,
-              "weights: expected multiples of ", depth * kQuad, " inputs and ", kOutputs, " outputs, got ", channels, " and ",
-              outputs);
+              "weights: expected multiples of ", depth * kQuad, " inputs and ", kOutputs, " outputs, got ", channels,
+              " and ", outputs);
   const int64_t packed[] = {outputs / kOutputs, window.kernel[0], window.kernel[1], channels / kQuad, kOutputs, kQuad};
-  TORCH_CHECK(weights.scalar_type() == at::kChar && weights.is_contiguous() && weights.sizes() == at::IntArrayRef(packed),
-              "weights: expected packed int8 ", at::IntArrayRef(packed), ", got ", weights.scalar_type(), " ", weights.sizes());
+  const bool fits = weights.is_contiguous() && weights.sizes() == at::IntArrayRef(packed);
+  TORCH_CHECK(weights.scalar_type() == at::kChar && fits, "weights: expected packed int8 ", at::IntArrayRef(packed),
+              ", got ", weights.scalar_type(), " ", weights.sizes());
   const double row = static_cast<double>(counts.size(3) + 2 * window.padding[1]) * static_cast<double>(channels);
   const double height = static_cast<double>(counts.size(2) + 2 * window.padding[0]);
   TORCH_CHECK(row * static_cast<double>(window.extent(0)) <= kScratch && row * height < 0x1p62,

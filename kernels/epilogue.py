@@ -37,10 +37,10 @@ def fire(total, place, inside, channel, outputs,
             branch *= load_row(residual_scale_ptr, channel, RESIDUAL_SCALE_ROWS).to(value.dtype)
         value += branch
     if LINE > 0 or STEPS != 0:
-        if WIDE:  # no level is beyond int32
-            value = tl.minimum(tl.maximum(value, -(2**31)), 2**31 - 1).to(tl.int32)
+        if WIDE:  # no level is beyond int32, and none that is reached is 2^31 - 1
+            value = tl.minimum(tl.maximum(value, -(2**31)), 2**31 - 2).to(tl.int32)
         groups = search(value, levels_ptr, line_ptr, channel, outputs, timesteps, repeat, distinct, reach, level_stride,
-                        channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, False, not WIDE)
+                        channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, False, True)
         if scale_ptr is None:
             result = groups * repeat if STAIRS else groups
             if out_ptr.dtype.element_ty != tl.uint8:
@@ -51,6 +51,8 @@ def fire(total, place, inside, channel, outputs,
         result = value
         if scale_ptr is not None:
             result = value.to(tl.float32) * load_row(scale_ptr, channel, SCALE_ROWS)
+        elif WIDE:  # currents are cut to int32
+            result = tl.minimum(tl.maximum(value, -(2**31)), 2**31 - 1)
     tl.store(out_ptr + place, result.to(out_ptr.dtype.element_ty), mask=inside)
 
 

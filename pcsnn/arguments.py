@@ -1,8 +1,8 @@
 """Checks of what each operator of `pcsnn.ops` gets: a function by the name and with the arguments of each.
 
-csrc/arguments.h has the same checks for the operators in C++. These are for those in Python, for meta tensors, and for GPUs:
-exported programs and C++ call operators without the public functions, which ask for more (levels that ascend, say) but use the
-parts of these. Nothing here looks at values.
+csrc/arguments.h has the same checks for the operators in C++. These are for those in Python, for meta tensors, and for
+GPUs: exported programs and C++ call operators without the public functions, which ask for more (levels that ascend,
+say) but use the parts of these. Nothing here looks at values.
 """
 
 import torch
@@ -12,10 +12,11 @@ from pcsnn.shapes import HALVES, convolved
 
 MOST = 2**31 - 1  # of a stride, a padding, a dilation or a side
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
+VALUE_DTYPES = (torch.float32, torch.float64)  # of what a spike is worth
 
 
 def stored(name, value):
-    """ValueError where a tensor on the CPU has lost its storage, or part of it, since it was made: torch would read beyond."""
+    """ValueError where a tensor on the CPU has lost some of its storage since it was made: torch would read beyond."""
     if isinstance(value, torch.Tensor) and value.numel():
         last = value.storage_offset() + sum((size - 1) * stride for size, stride in zip(value.shape, value.stride()))
         if (last + 1) * value.element_size() > value.untyped_storage().nbytes():
@@ -30,8 +31,13 @@ def _table(levels, repeat, line, reach):
     if line is not None:
         validate.tensor("line", line, (torch.int32 if levels.dtype == torch.int32 else torch.float32,))
         if tuple(line.shape) != (3, *levels.shape[:-1]):
-            raise ValueError(f"line: expected {[3, *levels.shape[:-1]]} with levels {tuple(levels.shape)}, got shape {tuple(line.shape)}")
+            raise ValueError(f"line: expected {[3, *levels.shape[:-1]]} with levels {tuple(levels.shape)}, got shape "
+                             f"{tuple(line.shape)}")
         validate.same_device(levels=levels, line=line)
+
+
+def _given(value):
+    return "None" if value is None else "given"
 
 
 def mean(current, levels, residual, residual_scale, scale=None):
@@ -44,15 +50,16 @@ def mean(current, levels, residual, residual_scale, scale=None):
     else:
         validate.tensor("residual", residual, (torch.uint8, current.dtype))
         if residual.shape != current.shape:
-            raise ValueError(f"residual: expected the shape of current {tuple(current.shape)}, got {tuple(residual.shape)}")
+            raise ValueError(f"residual: expected the shape of current {tuple(current.shape)}, got "
+                             f"{tuple(residual.shape)}")
         if (residual.dtype == torch.uint8) != (residual_scale is not None):
             raise ValueError("residual_scale: expected with uint8 counts, and only with them; "
-                             f"residual is {residual.dtype}, residual_scale is {'given' if residual_scale is not None else 'None'}")
+                             f"residual is {residual.dtype}, residual_scale is {_given(residual_scale)}")
         if residual_scale is not None:
-            validate.per_layer_or_channel("residual_scale", residual_scale, current.shape, (torch.float32, torch.float64))
+            validate.per_layer_or_channel("residual_scale", residual_scale, current.shape, VALUE_DTYPES)
     validate.same_device(current=current, levels=levels, residual=residual, residual_scale=residual_scale, scale=scale)
     if scale is not None:
-        validate.per_layer_or_channel("scale", scale, current.shape, (torch.float32, torch.float64))
+        validate.per_layer_or_channel("scale", scale, current.shape, VALUE_DTYPES)
 
 
 def fire_counts(current, levels, residual, residual_scale, repeat, line=None, reach=0):
@@ -80,8 +87,8 @@ def apart(name, tensor):
     reach = 0
     for stride, size in sorted((stride, size) for size, stride in zip(tensor.shape, tensor.stride()) if size != 1):
         if stride <= reach:
-            raise ValueError(f"{name}: expected elements that do not overlap, got shape {tuple(tensor.shape)} with strides "
-                             f"{tensor.stride()}")
+            raise ValueError(f"{name}: expected elements that do not overlap, got shape {tuple(tensor.shape)} with "
+                             f"strides {tensor.stride()}")
         reach += (size - 1) * stride
 
 
@@ -89,10 +96,11 @@ def trains(current, levels, amplitude):
     """The tensors of `fire_spikes`."""
     validate.tensor("current", current, validate.CURRENT_DTYPES, 2)
     if not 1 <= current.shape[0] <= validate.MAX_TIMESTEPS:
-        raise ValueError(f"current.shape[0], the time-steps: expected a value in 1..{validate.MAX_TIMESTEPS}, got {current.shape[0]}")
+        raise ValueError(f"current.shape[0], the time-steps: expected a value in 1..{validate.MAX_TIMESTEPS}, got "
+                         f"{current.shape[0]}")
     validate.level_table(levels, current.shape[1:], current.dtype, current.shape[0])
     if amplitude is not None:
-        validate.per_layer_or_channel("amplitude", amplitude, current.shape[1:], (torch.float32, torch.float64))
+        validate.per_layer_or_channel("amplitude", amplitude, current.shape[1:], VALUE_DTYPES)
     validate.same_device(current=current, levels=levels, amplitude=amplitude)
 
 
@@ -117,9 +125,10 @@ def counted(counts, timesteps, order, amplitude):
     if order is not None:
         validate.tensor("order", order, (torch.int64,))
         if order.shape != (timesteps,):
-            raise ValueError(f"order: expected [{timesteps}], a permutation of 0..{timesteps - 1}, got shape {tuple(order.shape)}")
+            raise ValueError(f"order: expected [{timesteps}], a permutation of 0..{timesteps - 1}, got shape "
+                             f"{tuple(order.shape)}")
     if amplitude is not None:
-        validate.per_layer_or_channel("amplitude", amplitude, counts.shape, (torch.float32, torch.float64))
+        validate.per_layer_or_channel("amplitude", amplitude, counts.shape, VALUE_DTYPES)
     validate.same_device(counts=counts, order=order, amplitude=amplitude)
 
 
@@ -154,8 +163,8 @@ def _image(counts):
 
 
 def _too_small(counts, kernel, padding, dilation):
-    raise ValueError(f"counts: expected at least the size of the kernel {tuple(kernel)} with padding {tuple(padding)} and dilation "
-                     f"{tuple(dilation)}, got {tuple(counts.shape)}")
+    raise ValueError(f"counts: expected at least the size of the kernel {tuple(kernel)} with padding {tuple(padding)} "
+                     f"and dilation {tuple(dilation)}, got {tuple(counts.shape)}")
 
 
 def max_pool2d(counts, kernel, stride, padding, dilation, sizes):
@@ -178,7 +187,8 @@ def linear(counts, weight):
     validate.tensor("weight", weight, WEIGHT_DTYPES)
     validate.tensor("counts", counts, None, 1)
     if weight.dim() != 2 or 0 in weight.shape or counts.shape[-1] != weight.shape[1]:
-        raise ValueError(f"weight: expected [O, {counts.shape[-1]}] for counts {tuple(counts.shape)}, got {tuple(weight.shape)}")
+        raise ValueError(f"weight: expected [O, {counts.shape[-1]}] for counts {tuple(counts.shape)}, got "
+                         f"{tuple(weight.shape)}")
     return (*counts.shape[:-1], weight.shape[0])
 
 
@@ -187,7 +197,8 @@ def kernel(weight, groups):
     validate.tensor("weight", weight, WEIGHT_DTYPES)
     validate.integer("groups", groups, 1, MOST)
     if weight.dim() != 4 or weight.shape[0] % groups or 0 in weight.shape:
-        raise ValueError(f"weight: expected [O, C / groups, R, S] with O a multiple of {groups} groups, got {tuple(weight.shape)}")
+        raise ValueError(f"weight: expected [O, C / groups, R, S] with O a multiple of {groups} groups, got "
+                         f"{tuple(weight.shape)}")
 
 
 def convolution(counts, weight, stride, padding, dilation, groups):
@@ -195,8 +206,8 @@ def convolution(counts, weight, stride, padding, dilation, groups):
     kernel(weight, groups)
     validate.tensor("counts", counts)
     if counts.dim() != 4 or counts.shape[1] != weight.shape[1] * groups:
-        raise ValueError(f"counts: expected [N, {weight.shape[1] * groups}, H, W] for weight {tuple(weight.shape)} in {groups} "
-                         f"groups, got {tuple(counts.shape)}")
+        raise ValueError(f"counts: expected [N, {weight.shape[1] * groups}, H, W] for weight {tuple(weight.shape)} in "
+                         f"{groups} groups, got {tuple(counts.shape)}")
     sizes = convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
     if min(sizes) < 1:
         _too_small(counts, weight.shape[2:], padding, dilation)
@@ -222,8 +233,8 @@ def synapse(counts, weight, bias, levels, scale, residual, residual_scale, count
     else:
         _residual(residual, residual_scale, weight, outputs, shape)
     if counts_dtype not in (None, torch.uint8) and (counts_dtype != weight.dtype or weight.dtype not in HALVES):
-        raise TypeError(f"counts_dtype: expected torch.uint8, or the dtype of float16 or bfloat16 weights, got {counts_dtype} with "
-                        f"weights of {weight.dtype}")
+        raise TypeError("counts_dtype: expected torch.uint8, or the dtype of float16 or bfloat16 weights, got "
+                        f"{counts_dtype} with weights of {weight.dtype}")
     validate.same_device(counts=counts, weight=weight, bias=bias, levels=levels, scale=scale, residual=residual,
                          residual_scale=residual_scale)
 
@@ -235,10 +246,11 @@ def _residual(residual, residual_scale, weight, outputs, shape):
         raise ValueError(f"residual: expected the shape of the result {tuple(shape)}, got {tuple(residual.shape)}")
     counts = residual.dtype in (torch.uint8, *HALVES)  # of half precision: counts, or a current
     if (residual.dtype == torch.uint8 and residual_scale is None) or (residual_scale is not None and not counts):
-        raise ValueError("residual_scale: expected with uint8 counts, and only with them (or those of half precision); residual is "
-                         f"{residual.dtype}, residual_scale is {'given' if residual_scale is not None else 'None'}")
+        raise ValueError("residual_scale: expected with uint8 counts, and only with them (or those of half precision); "
+                         f"residual is {residual.dtype}, residual_scale is {_given(residual_scale)}")
     if residual_scale is not None:
-        validate.per_layer_or_channel("residual_scale", residual_scale, outputs, (torch.int32 if whole else torch.float32,))
+        allowed = (torch.int32 if whole else torch.float32,)
+        validate.per_layer_or_channel("residual_scale", residual_scale, outputs, allowed)
 
 
 def _neurons(levels, repeat, timesteps, line, reach):
@@ -253,8 +265,8 @@ def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, r
     _neurons(levels, repeat, timesteps, line, reach)
 
 
-def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
-                timesteps, line=None, reach=0, counts_dtype=None):
+def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups,
+                repeat, timesteps, line=None, reach=0, counts_dtype=None):
     _two(1, stride=stride, dilation=dilation)
     _two(0, padding=padding)
     shape = convolution(counts, weight, stride, padding, dilation, groups)
@@ -272,14 +284,16 @@ def attention(query, key, value, heads, causal):
     validate.tensor("value", value, (query.dtype,), 3)
     for name, x in (("query", query), ("key", key), ("value", value)):
         if x.shape[-1] == 0 or x.shape[-1] % heads:
-            raise ValueError(f"{name}: expected features (the last dimension) of {heads} heads, got shape {tuple(x.shape)}")
+            raise ValueError(f"{name}: expected features (the last dimension) of {heads} heads, got shape "
+                             f"{tuple(x.shape)}")
     if key.shape != (*query.shape[:-2], key.shape[-2], query.shape[-1]):
         raise ValueError(f"key: expected {tuple(query.shape[:-2])}, any number of tokens, {query.shape[-1]}; "
                          f"got shape {tuple(key.shape)}")
     if value.shape[:-1] != key.shape[:-1]:
         raise ValueError(f"value: expected the tokens of key {tuple(key.shape[:-1])}, got shape {tuple(value.shape)}")
     if causal and query.shape[-2] != key.shape[-2]:
-        raise ValueError(f"key: expected as many tokens as query has, {query.shape[-2]}, to be causal, got {key.shape[-2]}")
+        raise ValueError(f"key: expected as many tokens as query has, {query.shape[-2]}, to be causal, got "
+                         f"{key.shape[-2]}")
 
 
 def spiking_queries(query, key, value, levels, scale, heads, causal):
@@ -289,7 +303,7 @@ def spiking_queries(query, key, value, levels, scale, heads, causal):
         raise ValueError(f"query: expected [N, M, H * D], got shape {tuple(query.shape)}")
     channels = 1, query.shape[-1]
     validate.level_table(levels, channels, query.dtype)
-    validate.per_layer_or_channel("scale", scale, channels, (torch.float32, torch.float64))
+    validate.per_layer_or_channel("scale", scale, channels, VALUE_DTYPES)
     validate.same_device(query=query, key=key, value=value, levels=levels, scale=scale)
 
 

@@ -21,7 +21,7 @@ def join_heads(x):
 
 
 def products(query, key, value, heads, causal):
-    """(Q K^T) V head by head; causal: query i sees keys 0..i. A sum begins at +0: where all its terms are zeros it is +0."""
+    """(Q K^T) V head by head; causal: query i sees keys 0..i. A sum begins at +0: one of zeros alone is +0."""
     query, key, value = (split_heads(x, heads) for x in (query, key, value))
     scores = query @ key.transpose(-2, -1)
     return join_heads((scores.tril() if causal else scores) @ value) + 0.0

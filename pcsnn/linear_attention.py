@@ -33,8 +33,10 @@ def multiply(query, key, value, causal):
 
 
 def attend(query, key, value, heads, causal):
-    """`multiply` head by head: [..., M, H * D], [..., S, H * D], [..., S, H * E] -> [..., M, H * E]. Sums begin at +0, so that no
-    sum of zeros is -0, whatever the order of the products."""
+    """`multiply` head by head: [..., M, H * D], [..., S, H * D], [..., S, H * E] -> [..., M, H * E].
+
+    Sums begin at +0, so that no sum of zeros is -0, whatever the order of the products.
+    """
     return join_heads(multiply(*(split_heads(x, heads) for x in (query, key, value)), causal)) + 0.0
 
 

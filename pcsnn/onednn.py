@@ -171,12 +171,11 @@ def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, time
             out = _convolve(x, layer, torch.uint8, timesteps, requantised, levels.shape[-1] // repeat)
             return out if repeat == 1 else out.mul_(repeat)
     if len(x) > 1 and levels is not None and scale is None:  # counts need not wait for the currents of the whole batch
-        pixels = math.prod(convolved(x.shape[2:], _as_kernel(weight).shape[2:], *options[:3]))
-        images = max(1, CURRENTS // (len(weight) * pixels))
+        sizes = convolved(x.shape[2:], _as_kernel(weight).shape[2:], *options[:3])
+        images = max(1, CURRENTS // (len(weight) * math.prod(sizes)))
         if images < len(x):
             branches = itertools.repeat(None) if residual is None else residual.split(images)
-            out = torch.empty((len(x), len(weight), *convolved(x.shape[2:], _as_kernel(weight).shape[2:], *options[:3])),
-                              dtype=torch.uint8, memory_format=torch.channels_last)
+            out = torch.empty((len(x), len(weight), *sizes), dtype=torch.uint8, memory_format=torch.channels_last)
             for i, (part, branch) in enumerate(zip(x.split(images), branches)):
                 found = _whole(part, layer, bias, levels, scale, branch, residual_scale, repeat, timesteps, line)
                 out[i * images:i * images + len(found)] = found
@@ -245,8 +244,8 @@ def _beyond(weight, options):
 
 
 def convolution(x, weight, bias, stride, padding, dilation, groups):
-    """torch's convolution of channels-last images, also where it would crash: windows that see nothing but padding are left out, and
-    are the bias."""
+    """torch's convolution of channels-last images, also where it would crash: windows that see nothing but padding are
+    left out, and are the bias."""
     weight = laid_out(weight, torch.channels_last)
     options = stride, padding, dilation, groups
     if not _beyond(weight, options):
@@ -277,8 +276,8 @@ def _check(name):
 def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
                 timesteps, line=None, reach=0, counts_dtype=None):
     """The operator of `pcsnn.ops` for the CPU."""
-    _check("conv2d_fire")(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups,
-                          repeat, timesteps, line, reach, counts_dtype)
+    _check("conv2d_fire")(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation,
+                          groups, repeat, timesteps, line, reach, counts_dtype)
     counts = laid_out(counts, torch.channels_last)
     if residual is not None:
         residual = laid_out(residual, torch.channels_last)

@@ -1,8 +1,9 @@
 """The operator set: schemas, fake implementations, and which backend serves which device.
 
-`pcsnn.functional` checks arguments and calls `call`. Whoever calls `torch.ops.pcsnn` instead, as exported programs do, gets the checks
-of csrc/arguments.h on the CPU and those of `pcsnn.arguments` from all that is Python. Backends: "c++" (csrc/, CPU), "triton"
-(kernels/, CUDA and ROCm; through its interpreter on the CPU in tests), "reference" (plain torch, every device).
+`pcsnn.functional` checks arguments and calls `call`. Whoever calls `torch.ops.pcsnn` instead, as exported programs do,
+gets the checks of csrc/arguments.h on the CPU and those of `pcsnn.arguments` from all that is Python. Backends: "c++"
+(csrc/, CPU), "triton" (kernels/, CUDA and ROCm; through its interpreter on the CPU in tests), "reference" (plain torch,
+every device).
 
 Common arguments: `levels` [T] or [C, T] on the mean current; `repeat`: m, how often each level stands in its row (0: as 1);
 `line` and `reach`: what `pcsnn.spacing.Spacing` knows of the levels, so that a kernel need not bisect the table; `scale` and

@@ -89,7 +89,7 @@ def per_channel(table, ndim):
 
 
 def search(mean, levels):
-    """k = #{x : mean >= levels_x}, by comparison with every level; NaN gives 0, and whole levels of NEVER are not reached.
+    """k = #{x : mean >= levels_x}, by comparison with every level; NaN gives 0, and no whole number reaches NEVER.
 
     mean [N, ...], levels [T] or [C, T].
     """
@@ -166,7 +166,7 @@ def _fused(product, counts, weight, bias, levels, scale, residual, residual_scal
     """What a synapse and the neurons behind it give; product(counts, weight, bias) makes [N, C, ...].
 
     Float weights: the current has their dtype, as if the synapse had run alone. int8 weights: all is a whole number, in
-    units of what the weights of an output channel are multiples of; it is exact, and currents that leave are cut to int32.
+    units of what the weights of an output channel are multiples of; it is exact, and currents are cut to int32 at last.
     """
     whole = weight.dtype == torch.int8
     if whole:  # float64 holds whole numbers up to 2^53

@@ -1,8 +1,8 @@
 """What was computed from a tensor, kept for as long as the tensor lives and holds the same values.
 
-Whether it does is asked of the values themselves on the CPU, by a checksum: writes through `.data`, NumPy or another process leave
-no trace in the tensor's version. Elsewhere a checksum would wait for the device, so that the version has to do; `forget` is for
-those writes that it does not tell of.
+Whether it does is asked of the values themselves on the CPU, by a checksum: writes through `.data`, NumPy or another
+process leave no trace in the tensor's version. Elsewhere a checksum would wait for the device, so that the version has
+to do; `forget` is for those writes that it does not tell of.
 """
 
 import weakref
@@ -14,7 +14,8 @@ _known = {}  # id of a tensor -> (weak reference to it, its state, {key: result}
 
 def _checksum_of_bytes(tensor):
     """What the extension's checksum is, where there is none."""
-    if not tensor.device.type == "cpu" or tensor.layout != torch.strided or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and not tensor.is_neg() and not tensor.is_conj()
+    if not plain or tensor.device.type != "cpu" or tensor.layout != torch.strided:
         return None
     values = tensor.detach().contiguous().flatten().view(torch.uint8).numpy()
     return hash((tensor.dtype, tensor.shape, tensor.stride(), values.tobytes()))
@@ -76,8 +77,9 @@ def remembered(tensor, key, compute):
 def forget(of=None):
     """Drop what is remembered of a tensor, of the parameters and buffers of a module, or (None) of every tensor.
 
-    On the CPU nothing stale is ever used. On a GPU a write that does not change a tensor's version (through `.data`, or by
-    torch.distributed) goes unnoticed: packed weights and the spacing of levels stay those of before until this is called.
+    On the CPU nothing stale is ever used. On a GPU a write that does not change a tensor's version (through `.data`, or
+    by torch.distributed) goes unnoticed: packed weights and the spacing of levels stay those of before until this is
+    called.
 
     Raises:
         TypeError: `of` is no tensor, module or None.

@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 enum { PAGE = 4096, ALIGNMENT = 64, POISON = 0xa5 };
-static const size_t ARENA = (size_t)1 << 38, LARGEST = (size_t)1 << 27; /* of a tensor: address space is not used twice */
+static const size_t ARENA = (size_t)1 << 38;
+static const size_t LARGEST = (size_t)1 << 27; /* of a tensor: address space is not used twice */
 static char* arena;
 static char* next;
 

@@ -1,5 +1,6 @@
-"""Calls operators with arguments that are almost right, and writes down which call it is at: `python operator_mutations.py LOG
-SEED COUNT SECONDS NAME...`. Prints how many calls of each operator were accepted and refused."""
+"""Calls operators with arguments that are almost right, and writes down which call it is at:
+`python operator_mutations.py LOG SEED COUNT SECONDS NAME...`. Prints how many calls of each operator were accepted and
+refused."""
 
 import json
 import random
@@ -8,7 +9,7 @@ import sys
 import time
 
 import torch
-from test_opcheck import COUNTS, CURRENT, GEOMETRY, KERNEL, LEVELS, LINE, ROWS, SAMPLES, WHOLE, WHOLE_LEVELS
+from test_opcheck import COUNTS, CURRENT, GEOMETRY, KERNEL, LEVELS, LINE, ROWS, SAMPLES, SCALES, WHOLE, WHOLE_LEVELS
 
 from pcsnn import onednn
 
@@ -27,14 +28,16 @@ PRIVATE = {
 # Stages that random arguments would seldom reach together.
 MORE = {
     "conv2d_fire": [(COUNTS, KERNEL, None, ROWS, None, None, None, [3, 3], [4, 5], [1, 2], 1, 1, 120),
-                    (COUNTS[..., :1], KERNEL[..., :1], torch.ones(3), LEVELS, None, None, None, [1, 2], [1, 3], [1, 2], 1, 1, 120, LINE),
+                    (COUNTS[..., :1], KERNEL[..., :1], SCALES, LEVELS, None, None, None, [1, 2], [1, 3], [1, 2], 1, 1,
+                     120, LINE),
                     (COUNTS, WHOLE, None, WHOLE_LEVELS, None, None, None, [3, 3], [4, 5], [1, 2], 1, 1, 120),
                     (COUNTS, KERNEL[:, :1], None, ROWS, None, None, None, *GEOMETRY[:3], 3, 1, 120),
                     (COUNTS, WHOLE[:, :1], None, WHOLE_LEVELS, None, None, None, *GEOMETRY[:3], 3, 1, 120)],
 }
-LIMITS = [0, 1, 2, 3, 5, 127, 255, 256, 2**15, 2**20, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, -1, -2, -(2**31), -(2**63)]
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int8, torch.int32, torch.int64, torch.bool,
-          torch.complex64]
+LIMITS = [0, 1, 2, 3, 5, 127, 255, 256, 2**15, 2**20, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, -1, -2,
+          -(2**31), -(2**63)]
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int8, torch.int32,
+          torch.int64, torch.bool, torch.complex64]
 
 
 def names():
@@ -90,16 +93,32 @@ def _channels_last(x):
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
+def _huge(x):
+    return x[:1].expand(2**40, *x.shape[1:]) if x.dim() and len(x) else x
+
+
 TENSORS = [
-    lambda draw, x: None, lambda draw, x: x.reshape(-1)[:1].sum().to(x.dtype), lambda draw, x: x[None],
-    lambda draw, x: x.to(draw.choice(DTYPES)), lambda draw, x: x.to(draw.choice(DTYPES)), lambda draw, x: x.to("meta"),
-    lambda draw, x: x.float().to_sparse(), lambda draw, x: torch.quantize_per_tensor(x.float(), 0.1, 0, torch.quint8),
-    lambda draw, x: x.float().to_mkldnn() if 0 < x.dim() < 6 else None, lambda draw, x: x.transpose(0, -1) if x.dim() else x,
-    lambda draw, x: x.flip(-1).transpose(0, -1) if x.dim() else x, lambda draw, x: _channels_last(x),
-    lambda draw, x: x[:1].expand(x.shape) if x.dim() else x, lambda draw, x: x[:1].expand(2**40, *x.shape[1:]) if x.dim() and len(x) else x,
-    lambda draw, x: x.new_zeros(()).expand(x.shape), lambda draw, x: torch._efficientzerotensor(x.shape, dtype=x.dtype),
-    lambda draw, x: torch._neg_view(x) if x.is_floating_point() else x, lambda draw, x: torch.nn.Parameter(x.float()),
-    lambda draw, x: _without_storage(x), lambda draw, x: _short_storage(x), _strided, _strided, _resized, _resized, _filled, _filled,
+    lambda draw, x: None,
+    lambda draw, x: x.reshape(-1)[:1].sum().to(x.dtype),
+    lambda draw, x: x[None],
+    lambda draw, x: x.to(draw.choice(DTYPES)),
+    lambda draw, x: x.to(draw.choice(DTYPES)),
+    lambda draw, x: x.to("meta"),
+    lambda draw, x: x.float().to_sparse(),
+    lambda draw, x: torch.quantize_per_tensor(x.float(), 0.1, 0, torch.quint8),
+    lambda draw, x: x.float().to_mkldnn() if 0 < x.dim() < 6 else None,
+    lambda draw, x: x.transpose(0, -1) if x.dim() else x,
+    lambda draw, x: x.flip(-1).transpose(0, -1) if x.dim() else x,
+    lambda draw, x: _channels_last(x),
+    lambda draw, x: x[:1].expand(x.shape) if x.dim() else x,
+    lambda draw, x: _huge(x),
+    lambda draw, x: x.new_zeros(()).expand(x.shape),
+    lambda draw, x: torch._efficientzerotensor(x.shape, dtype=x.dtype),
+    lambda draw, x: torch._neg_view(x) if x.is_floating_point() else x,
+    lambda draw, x: torch.nn.Parameter(x.float()),
+    lambda draw, x: _without_storage(x),
+    lambda draw, x: _short_storage(x),
+    _strided, _strided, _resized, _resized, _filled, _filled,
 ]
 
 

@@ -1,4 +1,5 @@
-"""Operators at the edges: odd windows, whole numbers beyond int32, signs of zeros, denormal and enormous values, batches of any size."""
+"""Operators at the edges: odd windows, whole numbers beyond int32, signs of zeros, denormal and enormous values, any
+batch."""
 
 import os
 import pathlib
@@ -28,20 +29,22 @@ def both(function, *arguments, **options):
 
 def test_odd_windows_and_ambiguous_strides():
     path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run([sys.executable, HERE / "windows.py", "0", "300"], cwd=HERE, env={**os.environ, "PYTHONPATH": path},
-                          capture_output=True, text=True)
+    done = subprocess.run([sys.executable, HERE / "windows.py", "0", "300"], cwd=HERE, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0 and done.stdout.split() == ["300"], (done.returncode, done.stderr[-2000:])
 
 
 @pytest.mark.parametrize("kernel, stride, padding, dilation, beyond", [
-    ((1, 1), (1, 2), (0, 1), (1, 1), True), ((1, 1), (2, 1), (0, 1), (1, 1), False), ((3, 3), (2, 2), (2, 2), (1, 1), False),
-    ((3, 3), (2, 2), (3, 0), (1, 1), True), ((3, 3), (1, 1), (9, 9), (1, 1), False), ((3, 1), (2, 2), (4, 0), (2, 5), False)])
+    ((1, 1), (1, 2), (0, 1), (1, 1), True), ((1, 1), (2, 1), (0, 1), (1, 1), False),
+    ((3, 3), (2, 2), (2, 2), (1, 1), False), ((3, 3), (2, 2), (3, 0), (1, 1), True),
+    ((3, 3), (1, 1), (9, 9), (1, 1), False), ((3, 1), (2, 2), (4, 0), (2, 5), False)])
 def test_windows_beyond_the_borders(kernel, stride, padding, dilation, beyond):
     assert beyond_borders(kernel, stride, padding, dilation) == beyond
     layer = torch.nn.Conv2d(2, 2, kernel, stride, padding, dilation)
     expected = torch.contiguous_format if beyond else torch.channels_last
     assert image_layout(torch.nn.Sequential(torch.nn.ReLU(), layer)) == expected
-    assert image_layout(torch.nn.Sequential(torch.nn.Conv2d(2, 2, 3, padding="same"), torch.nn.Linear(2, 2))) == torch.channels_last
+    ordinary = torch.nn.Sequential(torch.nn.Conv2d(2, 2, 3, padding="same"), torch.nn.Linear(2, 2))
+    assert image_layout(ordinary) == torch.channels_last
 
 
 def test_windows_that_see_no_image_at_all():
@@ -56,7 +59,7 @@ def test_windows_that_see_no_image_at_all():
 @pytest.mark.parametrize("layout", (torch.channels_last, torch.contiguous_format))
 def test_strides_of_a_new_tensor(shape, layout):
     wild = torch.zeros(10000).as_strided(shape, [7 if size <= 1 else 1 + 4 * d for d, size in enumerate(shape)])
-    new = torch.empty(shape).to(memory_format=layout) if layout == torch.contiguous_format else torch.empty(shape, memory_format=layout)
+    new = torch.empty(shape, memory_format=layout)
     got = laid_out(wild, layout)
     assert torch.equal(got, wild) and (0 in shape or got.stride() == new.stride())
 
@@ -67,12 +70,14 @@ def test_sizes_are_those_of_torch():
             for ceil_mode in (False, True):
                 (found,) = pooled([size], [taps], [step], [pad], [spread], ceil_mode)
                 if size + 2 * pad > spread * (taps - 1):
-                    pool = torch.nn.functional.max_pool2d(torch.zeros(1, 1, 1, size), (1, taps), (1, step), (0, pad), (1, spread), ceil_mode)
-                    assert found == pool.shape[-1]
-            assert convolved([size], [taps], [step], [pad], [spread])[0] == (size + 2 * pad - spread * (taps - 1) - 1) // step + 1
+                    window = (1, taps), (1, step), (0, pad), (1, spread)
+                    image = torch.zeros(1, 1, 1, size)
+                    assert found == torch.nn.functional.max_pool2d(image, *window, ceil_mode).shape[-1]
+                    if not ceil_mode:
+                        assert [found] == convolved([size], [taps], [step], [pad], [spread])
 
 
-# ---- whole numbers ----------------------------------------------------------------------------------------------------
+# ---- whole numbers ---------------------------------------------------------------------------------------------------
 COUNTS = torch.full((1, 16, 4, 4), 8, dtype=torch.uint8)
 FULL = torch.full((16, 16, 3, 3), 127, dtype=torch.int8)
 
@@ -86,7 +91,8 @@ def test_currents_are_cut_to_int32(sign):
     residual = torch.full((1, 16, 2, 2), sign * TOP, dtype=torch.int32)
     assert (both(functional.conv2d_fire, COUNTS, weight, residual=residual, timesteps=8) == end).all()
     counts, worth = torch.full((1, 16, 2, 2), 255, dtype=torch.uint8), torch.full((16,), sign * TOP, dtype=torch.int32)
-    assert (both(functional.conv2d_fire, COUNTS, weight, residual=counts, residual_scale=worth, timesteps=8) == end).all()
+    given = dict(residual=counts, residual_scale=worth, timesteps=8)
+    assert (both(functional.conv2d_fire, COUNTS, weight, **given) == end).all()
     got = both(functional.linear_fire, COUNTS[0, :, 0].t(), weight[:, :, 0, 0], bias=bias, timesteps=8)
     assert (got == end).all()
     scaled = both(functional.conv2d_fire, COUNTS, weight, bias=bias, scale=torch.tensor(2.0**-10), timesteps=8)
@@ -101,7 +107,8 @@ def test_no_sum_reaches_the_level_never(per_channel):
         levels = levels.expand(16, 2).contiguous() if per_channel else levels
         below = sum(level != TOP for level in table)
         for bias in (TOP, TOP - 8 * 127 * 144, TOP - 8 * 127 * 144 - 1):
-            got = both(functional.conv2d_fire, COUNTS, FULL, levels, bias=torch.full((16,), bias, dtype=torch.int32), timesteps=8)
+            added = torch.full((16,), bias, dtype=torch.int32)
+            got = both(functional.conv2d_fire, COUNTS, FULL, levels, bias=added, timesteps=8)
             assert (got == below).all() or table[0] == TOP - 1
         residual = torch.full((1, 16, 2, 2), TOP, dtype=torch.int32)
         assert (both(functional.conv2d_fire, COUNTS, FULL, levels, residual=residual, timesteps=8) == below).all()
@@ -109,17 +116,20 @@ def test_no_sum_reaches_the_level_never(per_channel):
                      bias=torch.full((16,), TOP, dtype=torch.int32), timesteps=8) == below).all()
 
 
-# ---- floating values --------------------------------------------------------------------------------------------------
+# ---- floating values -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", (torch.float64, torch.float32))
 @pytest.mark.parametrize("causal", (False, True))
 def test_attention_of_zeros_is_positive_zero(dtype, causal):
     generator = torch.Generator().manual_seed(0)
     for tokens, features, heads in ((1, 1, 1), (3, 2, 1), (70, 4, 2), (5, 8, 2)):
-        query, key, value = (torch.randint(-1, 2, (2, tokens, features), generator=generator).to(dtype) for _ in range(3))
+        shape = 2, tokens, features
+        query, key, value = (torch.randint(-1, 2, shape, generator=generator).to(dtype) for _ in range(3))
         for signs in (1.0, -1.0):
             zeros = query * 0 * signs
-            for given in ((query, key, value), (query, key * -0.0, value), (zeros, key, value), (query, key, value * -0.0)):
-                got = both(functional.spiking_attention, *given, functional.levels(1.0, 4), scale=-0.25 * signs, heads=heads, causal=causal)
+            for given in ((query, key, value), (query, -0.0 * key, value), (zeros, key, value),
+                          (query, key, -0.0 * value)):
+                got = both(functional.spiking_attention, *given, functional.levels(1.0, 4), scale=-0.25 * signs,
+                           heads=heads, causal=causal)
                 assert not (got.signbit() & (got == 0)).any()
 
 
@@ -135,7 +145,7 @@ def test_thresholds_of_any_size(theta, dtype):
             current[0] = torch.tensor([0.0, 1e30, -1e30])[:, None]
             current = current.to(dtype)
             both(functional.fire_counts, current, levels)
-            both(functional.fire_rates, current, levels, theta / steps if isinstance(threshold, float) else torch.ones(3), repeat=1)
+            both(functional.fire_rates, current, levels, torch.ones(3) * theta / steps, repeat=1)
             both(functional.fire_spikes, current.expand(steps, 7, 3, 5), levels, torch.float32, 0.5)
 
 
@@ -172,29 +182,32 @@ def test_networks_of_denormal_thresholds_and_enormous_activations():
             torch.testing.assert_close(fast(x), expected)
 
 
-# ---- operators called directly ----------------------------------------------------------------------------------------
-LEVELS = functional.levels(1.0, 4)
+# ---- operators called directly ---------------------------------------------------------------------------------------
+LEVELS, FLOAT, TOKENS = functional.levels(1.0, 4), FULL.float(), torch.ones(2, 3, 4)
 BAD = {  # operator: arguments, what the message names
     "fire_counts": [((COUNTS, LEVELS, None, None, 1), "current"), ((COUNTS.float(), LEVELS, None, None, 3), "repeat"),
-                    ((COUNTS.float(), LEVELS, None, None, 1, LEVELS), "line"), ((COUNTS.float(), LEVELS, None, None, 0, None, -1), "reach"),
+                    ((COUNTS.float(), LEVELS, None, None, 1, LEVELS), "line"),
+                    ((COUNTS.float(), LEVELS, None, None, 0, None, -1), "reach"),
                     ((COUNTS.float(), LEVELS, COUNTS[:, :2], torch.ones(()), 0), "residual")],
     "fire_rates_": [((torch.zeros(()).expand(3, 4), LEVELS, torch.ones(()), None, None, 0), "current"),
                     ((torch.zeros(9).as_strided((3, 3), (2, 1)), LEVELS, torch.ones(()), None, None, 0), "current"),
                     ((torch.zeros(3, 4), LEVELS, torch.ones(()), None, None, 0, 5), "turn")],
-    "expand_spikes": [((COUNTS, 256, None, torch.uint8, None), "timesteps"), ((COUNTS, 4, torch.arange(3), torch.uint8, None), "order"),
+    "expand_spikes": [((COUNTS, 256, None, torch.uint8, None), "timesteps"),
+                      ((COUNTS, 4, torch.arange(3), torch.uint8, None), "order"),
                       ((COUNTS, 4, None, torch.int8, None), "dtype")],
-    "max_pool2d": [((COUNTS, [2, 2], [0, 1], [0, 0], [1, 1], [2, 2]), "stride"), ((COUNTS, [2], [1, 1], [0, 0], [1, 1], [2, 2]), "kernel"),
+    "max_pool2d": [((COUNTS, [2, 2], [0, 1], [0, 0], [1, 1], [2, 2]), "stride"),
+                   ((COUNTS, [2], [1, 1], [0, 0], [1, 1], [2, 2]), "kernel"),
                    ((COUNTS, [2, 2], [1, 1], [0, 0], [1, 1], [9, 3]), "sizes"),
                    ((COUNTS, [2, 2], [1, 1], [2**62, 0], [1, 1], [3, 3]), "padding")],
     "conv2d_fire": [((COUNTS, FULL, None, None, None, None, None, [1, 0], [0, 0], [1, 1], 1, 1, 8), "stride"),
                     ((COUNTS, FULL, None, None, None, None, None, [1, 1], [0, 0], [2**40, 1], 1, 1, 8), "dilation"),
                     ((COUNTS, FULL, None, None, None, None, None, [1, 1], [0, 0], [1, 1], 3, 1, 8), "weight"),
                     ((COUNTS[:, :, :2], FULL, None, None, None, None, None, [2, 2], [0, 0], [1, 1], 1, 1, 8), "counts"),
-                    ((COUNTS, FULL.float(), None, LEVELS, None, None, None, [1, 1], [0, 0], [1, 1], 1, 1, 0), "timesteps"),
-                    ((COUNTS, FULL.float(), torch.ones(3), LEVELS, None, None, None, [1, 1], [0, 0], [1, 1], 1, 1, 8), "bias")],
+                    ((COUNTS, FLOAT, None, LEVELS, None, None, None, [1, 1], [0, 0], [1, 1], 1, 1, 0), "timesteps"),
+                    ((COUNTS, FLOAT, LEVELS, LEVELS, None, None, None, [1, 1], [0, 0], [1, 1], 1, 1, 8), "bias")],
     "linear_fire": [((COUNTS[0, 0, 0, 0], FULL[0, :, :, 0].float(), None, LEVELS, None, None, None, 1, 8), "counts"),
                     ((COUNTS, FULL[0, 0].float(), None, LEVELS, None, None, None, 1, 8), "weight")],
-    "spiking_attention": [((torch.ones(2, 3, 4), torch.ones(2, 3, 4), torch.ones(2, 3, 4), LEVELS, torch.ones(()), 3, False, 0), "query")],
+    "spiking_attention": [((TOKENS, TOKENS, TOKENS, LEVELS, torch.ones(()), 3, False, 0), "query")],
 }
 
 

@@ -17,17 +17,20 @@ HERE = pathlib.Path(__file__).parent
 LEAST, MOST, SECONDS = 50, 500, 10  # calls of an operator, and for how long a child goes on
 NAMES = operator_mutations.names() if not ops._no_extension else []
 
-pytestmark = pytest.mark.skipif(bool(ops._no_extension) or not sys.platform.startswith("linux"), reason="needs the C++ kernels, on Linux")
+pytestmark = pytest.mark.skipif(bool(ops._no_extension) or not sys.platform.startswith("linux"),
+                                reason="needs the C++ kernels, on Linux")
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     """Of children in whose memory an access outside a tensor ends the process, where there is a compiler for that."""
-    found = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+    places = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    found = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": places}
     compiler = shutil.which("cc")
     if compiler is not None:
         library = tmp_path_factory.mktemp("guard") / "guarded_memory.so"
-        subprocess.run([compiler, "-O1", "-shared", "-fPIC", HERE / "guarded_memory.c", "-o", library, "-ldl"], check=True)
+        source = HERE / "guarded_memory.c"
+        subprocess.run([compiler, "-O1", "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
         found["LD_PRELOAD"] = str(library)
     return found
 
@@ -40,9 +43,9 @@ def test_every_operator_has_samples():
 @pytest.mark.parametrize("part", range(3))
 def test_mutations(part, environment, tmp_path):
     log, chosen = tmp_path / "call", NAMES[part::3]
-    arguments = [log, part, MOST, SECONDS, *chosen]
-    done = subprocess.run([sys.executable, "-W", "ignore", HERE / "operator_mutations.py", *map(str, arguments)], cwd=HERE, env=environment,
-                          capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-W", "ignore", HERE / "operator_mutations.py", log, part, MOST, SECONDS, *chosen]
+    done = subprocess.run(list(map(str, command)), cwd=HERE, env=environment, capture_output=True, text=True,
+                          timeout=300)
     assert done.returncode == 0, f"at {log.read_text().strip()}:\n{done.stderr[-2000:]}"
     for name, (accepted, refused) in json.loads(done.stdout.splitlines()[-1]).items():
         assert accepted + refused >= LEAST, name

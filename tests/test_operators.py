@@ -323,7 +323,7 @@ def test_raw_calls_check_what_memory_needs():
         (lambda: torch.ops.pcsnn.fire_spikes(current[:0], levels, None, torch.uint8, 0), "current"),
         (lambda: torch.ops.pcsnn.fire_spikes(current, levels[:2], None, torch.uint8, 1, line[:2]), "line"),
         (lambda: torch.ops.pcsnn.linear_fire(counted, weight, None, levels, *[None] * 3, 1, 4, line[:2]), "line"),
-        (lambda: torch.ops.pcsnn.conv2d_fire(*image, None, levels, *[None] * 3, [1, 1], [0, 0], [1, 1], 1, 1, 4, line[:2]), "line"),
+        (lambda: torch.ops.pcsnn.conv2d_fire(*image, None, levels, *[None] * 3, 1, 0, 1, 1, 1, 4, line[:2]), "line"),
         (lambda: torch.ops.pcsnn.linear_fire(counted, weight, None, levels, *[None] * 3, 1, 4, line, 0, torch.half), "counts_dtype"),
         (lambda: torch.ops.pcsnn.fire_spikes(current, levels[:2], None, torch.int32, 0), "out_dtype"),
         (lambda: torch.ops.pcsnn.fire_spikes(current, levels[:2], scale, torch.uint8, 0), "out_dtype"),

@@ -74,8 +74,9 @@ def test_levels_biases_and_orders_that_change(dtype):
     x = torch.randint(0, 5, (2, 16, 6, 6), dtype=torch.uint8)
     weight = torch.randint(-9, 10, (16, 16, 3, 3)).to(torch.int8 if whole else torch.float32)
     levels, bias = (torch.arange(1, 9) * 20).to(dtype), torch.zeros(16, dtype=dtype)
-    for write in (lambda: None, lambda: levels.data.add_(30), lambda: levels.data.copy_(levels ** 2), lambda: levels.numpy().fill(7),
-                  lambda: bias.data.fill_(2**20), lambda: bias.data.fill_(2**30 if whole else 0)):
+    for write in (lambda: None, lambda: levels.data.add_(30), lambda: levels.data.copy_(levels ** 2),
+                  lambda: levels.numpy().fill(7), lambda: bias.data.fill_(2**20),
+                  lambda: bias.data.fill_(2**30 if whole else 0)):
         write()
         for added in (None, bias):
             with use_backend("reference"):
@@ -126,7 +127,8 @@ def test_the_checksum_tells_every_change_of_values_shape_and_strides():
                 assert checksum(x.clone()) == checksum(x)
         assert len(sums) == 1 + 2 * len({0, 7, 63, 64, size // 2, size - 1} & set(range(size)))
     x = torch.randn(64, 64, generator=generator)
-    forms = [x, -x, x.t(), x.t().contiguous(), x.flip(0), x[:, ::2], x.reshape(-1), x.view(torch.int32), x.double(), x + 0, x.roll(8)]
+    forms = [x, -x, x.t(), x.t().contiguous(), x.flip(0), x[:, ::2], x.reshape(-1), x.view(torch.int32), x.double(),
+             x + 0, x.roll(8)]
     assert len({checksum(form) for form in forms}) == len(forms) - 1  # x + 0 is x
     assert checksum(x.requires_grad_()) == checksum(x.detach().clone())
 
@@ -150,7 +152,8 @@ def test_without_a_checksum_the_version_tells_and_forget_drops(monkeypatch):
     layer.weight.add_(1)
     look(layer.weight)
     assert len(calls) == 2
-    for drop in (lambda: forget(layer.weight), lambda: forget(layer), forget, lambda: pcsnn.forget(torch.nn.Sequential(layer))):
+    network = torch.nn.Sequential(layer)
+    for drop in (lambda: forget(layer.weight), lambda: forget(layer), forget, lambda: pcsnn.forget(network)):
         layer.weight.data.add_(1)  # unseen
         stale = look(layer.weight)
         drop()
@@ -191,8 +194,9 @@ def test_another_process_writes(tmp_path):
     path = tmp_path / "weight"
     path.write_bytes(bytes([1]) * 256)
     places = os.pathsep.join([str(pathlib.Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-    with subprocess.Popen([sys.executable, "-c", WRITTEN_TO, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          env={**os.environ, "PYTHONPATH": places}) as child, open(path, "r+b", buffering=0) as file:
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": places})
+    command = [sys.executable, "-c", WRITTEN_TO, path]
+    with subprocess.Popen(command, **pipes) as child, path.open("r+b", buffering=0) as file:
         assert child.stdout.readline() == "16\n"
         file.write(bytes([2]) * 256)
         assert child.communicate("\n\n")[0] == "32\n"

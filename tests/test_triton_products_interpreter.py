@@ -163,7 +163,7 @@ def test_sums_beyond_int32_compare_as_if_they_were_not():
         check(interpret, made, 4)
     narrow = (counts, weight, bias // 2**20, levels // 2**20, None, residual, scale // 2**20, (1, 1), (0, 0), (1, 1), 1, 0)
     check(interpret, narrow, 4)
-    for rates in (None, torch.tensor(0.3)):  # currents: modulo 2^32; scaled, rounded once
+    for rates in (None, torch.tensor(0.3)):  # currents: cut to int32; scaled, rounded once
         check(interpret, (counts, weight, bias, None, rates, residual, scale, (1, 1), (0, 0), (1, 1), 1, 1), 4)
 
 

@@ -1,5 +1,5 @@
-"""Convolutions of odd windows and strides against the reference: `python windows.py SEED CALLS`. In a process of its own, since torch
-itself dies of some of them."""
+"""Convolutions of odd windows and strides against the reference: `python windows.py SEED CALLS`. In a process of its
+own, since torch itself dies of some of them."""
 
 import random
 import sys
@@ -26,8 +26,8 @@ def ambiguous(draw, x):
 def window(draw):
     """(size, kernel side, stride, padding, dilation) of one dimension, the kernel within the padded image."""
     while True:
-        size, taps, step, spread = draw.choice([1, 1, 2, 3, 7]), draw.choice([1, 1, 2, 3]), draw.randint(1, 5), draw.randint(1, 4)
-        pad = draw.choice([0, 1, 2, 5, 9])
+        size, taps, pad = draw.choice([1, 1, 2, 3, 7]), draw.choice([1, 1, 2, 3]), draw.choice([0, 1, 2, 5, 9])
+        step, spread = draw.randint(1, 5), draw.randint(1, 4)
         if size + 2 * pad > spread * (taps - 1):
             return size, taps, step, pad, spread
 

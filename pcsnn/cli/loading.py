@@ -45,7 +45,7 @@ def data_settings(args, loader, source):
 
 
 def first_images(loader, count, device):
-    """The first `count` images of the data in one tensor [count, ...], laid out as they come: the network's weights say how it is run."""
+    """The first `count` images of the data in one tensor [count, ...], laid out as they come."""
     parts, left = [], count
     for item in loader:
         images = item if isinstance(item, torch.Tensor) else item[0]

@@ -19,7 +19,8 @@ from pcsnn.shapes import image_layout
 
 
 def build(args):
-    """The network that MODEL, --model-args, --levels and --weights name, for evaluation, on --device, channels-last where torch runs it so.
+    """The network that MODEL, --model-args, --levels and --weights name, for evaluation, on --device, channels-last
+    unless torch would crash.
 
     Raises:
         UsageError: no such model, arguments it does not take, --levels for a function of the user's own.

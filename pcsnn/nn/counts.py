@@ -93,7 +93,8 @@ class CountSumPool2d(torch.nn.Module):
 
     def __init__(self, kernel_size, stride=None, padding=0, input_size=None):
         super().__init__()
-        self.kernel_size, self.padding = arguments.pair("kernel_size", kernel_size, 1), arguments.pair("padding", padding, 0)
+        self.kernel_size = arguments.pair("kernel_size", kernel_size, 1)
+        self.padding = arguments.pair("padding", padding, 0)
         self.stride = self.kernel_size if stride is None else arguments.pair("stride", stride, 1)
         self.input_size = None if input_size is None else arguments.pair("input_size", tuple(input_size), 1)
 

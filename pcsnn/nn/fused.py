@@ -25,7 +25,8 @@ class _Weights:
         """What a constructor gets, from a file too; DIMENSIONS: of the weight."""
         validate.tensor("weight", weight, arguments.WEIGHT_DTYPES)
         if weight.dim() != self.DIMENSIONS or 0 in weight.shape:
-            raise ValueError(f"weight: expected {self.DIMENSIONS} dimensions, none of them empty, got shape {tuple(weight.shape)}")
+            raise ValueError(f"weight: expected {self.DIMENSIONS} dimensions, none of them empty, got shape "
+                             f"{tuple(weight.shape)}")
         if weight.dtype == torch.int8 and weight_scale is None:
             raise ValueError("weight_scale: expected [O] with int8 weights, got None")
         for name, value in (("weight_scale", weight_scale), ("bias", bias)):
