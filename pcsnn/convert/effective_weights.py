@@ -44,9 +44,10 @@ def _from_hooks(module):
 
 
 def _from_parametrizations(module):
-    for name in list(module.parametrizations):
-        value = getattr(module, name).detach().clone()
-        parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    values = {name: getattr(module, name) for name in module.parametrizations}
+    del module._modules["parametrizations"]
+    module.__class__ = type(module).__bases__[0]  # the class that torch made shares its properties with the original's
+    for name, value in values.items():
         _make_plain(module, name, value)
 
 

@@ -49,13 +49,24 @@ def separate_hooks(modules, memo):
 
 
 def _separated(hook, memo):
-    """A function with copies of what it closes over; all other hooks were copied with their modules."""
-    if not (isinstance(hook, types.FunctionType) and hook.__closure__):
+    """A function with copies of what it closes over and of the lists and dicts of its module; all other hooks were copied with
+    the modules that have them."""
+    if not isinstance(hook, types.FunctionType):
         return hook
-    cells = tuple(_cell(cell, memo) for cell in hook.__closure__)
-    made = types.FunctionType(hook.__code__, hook.__globals__, hook.__name__, hook.__defaults__, cells)
+    holders = {name: _copied(hook.__globals__[name], memo) for name in hook.__code__.co_names
+               if isinstance(hook.__globals__.get(name), (list, dict, set))}
+    cells = tuple(_cell(cell, memo) for cell in hook.__closure__ or ())
+    made = types.FunctionType(hook.__code__, {**hook.__globals__, **holders} if holders else hook.__globals__, hook.__name__,
+                              hook.__defaults__, cells)
     made.__kwdefaults__ = hook.__kwdefaults__
     return made
+
+
+def _copied(value, memo):
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception:  # it holds what cannot be copied
+        return type(value)()
 
 
 def _cell(cell, memo):

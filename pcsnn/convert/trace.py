@@ -56,9 +56,9 @@ def trace(model, shift=None):
             make_plain(layer)
     network = fx.GraphModule(source, graph, type(model).__name__)
     if foreign:
-        refuse_loops(network)
         if spikingjelly.is_multi_step(model):
             remove_time(network)
+        refuse_loops(network)
         fold_scales(network)
     return network
 

@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import sys
+import threading
 from contextlib import contextmanager
 
 import torch
@@ -19,6 +20,7 @@ from pcsnn.convert.names import unused_name
 from pcsnn.convert.plain_classes import is_plain, layer_class
 
 NOT_SOURCE = tuple(f"{pathlib.Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
+_LOCK = threading.RLock()  # torch.fx patches classes while it traces
 _SETTING = (bool, int, float, str, type(None), tuple, list)
 
 
@@ -50,15 +52,20 @@ class Tracer(fx.Tracer):
     """`copies`: {id of an original: its copy}, for forwards that still hold the original."""
 
     def __init__(self, copies):
-        super().__init__(autowrap_modules=(math, *einops_patterns.modules()), autowrap_functions=einops_patterns.functions())
+        self.einops = einops_patterns.functions()
+        super().__init__(autowrap_modules=(math, *einops_patterns.modules()), autowrap_functions=self.einops)
         self.copies = copies
         self.listed = set()  # layers in plain lists, which torch does not know of
-        self.twins = {}
+        self.twins, self.rewritten = {}, []
 
     def trace(self, root, concrete_args=None):
         self.listed = set(modules_of(root)) - set(root.modules())
-        graph = super().trace(root, concrete_args)
+        with _LOCK:
+            self.thread = threading.get_ident()
+            graph = super().trace(root, concrete_args)
         self._settle(graph)
+        for node in self.rewritten:  # fx takes them for a function that it wrapped, and would wrap torch's own from then on
+            node.meta.pop("is_wrapped", None)
         return graph
 
     def is_leaf_module(self, module, qualified_name):
@@ -72,8 +79,10 @@ class Tracer(fx.Tracer):
     def create_proxy(self, kind, target, args, kwargs, *others, **named):
         if kind == "placeholder" and args and (args[0] is None or isinstance(args[0], (bool, str))):
             return args[0]  # an option of forward: it may steer control flow, and keeps its default
-        if kind == "call_function" and target in einops_patterns.functions():
-            return einops_patterns.call(target, *args, **kwargs)
+        if kind == "call_function" and target in self.einops:
+            result = einops_patterns.call(target, *args, **kwargs)
+            self.rewritten.append(result.node)
+            return result
         return super().create_proxy(kind, target, args, kwargs, *others, **named)
 
     def create_arg(self, value):
@@ -100,6 +109,8 @@ class Tracer(fx.Tracer):
             self.submodule_paths[outer] = self.submodule_paths[part] = f"{name}.{path}" if path else name
 
     def call_module(self, module, forward, args, kwargs):
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)  # torch.fx sees the calls of all threads; theirs go on as they were
         own = self.copies.get(id(module), module)
         path = self.path_of_module(own)
         if einops_patterns.is_layer(own):

@@ -1,13 +1,14 @@
-"""What people hand over around a network: wrappers of several devices and of compilers; and forms that cannot be traced."""
+"""What people hand over around a network: wrappers of several devices, of averaged weights and of compilers; and forms that cannot be traced."""
 
 import torch
 from torch import fx, nn
+from torch.optim.swa_utils import AveragedModel
 
-_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 class Wrapped(nn.Module):
-    """Stands for DataParallel and DistributedDataParallel inside a network: the same names, one device."""
+    """Stands for DataParallel and the like inside a network: the same names, one device."""
 
     def __init__(self, module):
         super().__init__()
@@ -24,7 +25,7 @@ def is_compiled(module):
 
 def inner(module):
     """The network that a wrapper runs as it is; None for any other module."""
-    if isinstance(module, _PARALLEL):
+    if isinstance(module, _WRAPPERS):
         return module.module
     return module._orig_mod if is_compiled(module) else None
 
