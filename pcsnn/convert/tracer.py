@@ -16,6 +16,7 @@ from pcsnn.convert import einops_patterns
 from pcsnn.convert.copies import copied, modules_of
 from pcsnn.convert.effective_weights import materialise
 from pcsnn.convert.hooks import with_hooks
+from pcsnn.convert.in_place_proxy import InPlaceProxy
 from pcsnn.convert.names import unused_name
 from pcsnn.convert.plain_classes import is_plain, layer_class
 
@@ -76,6 +77,9 @@ class Tracer(fx.Tracer):
         node.meta["location"] = location()
         return node
 
+    def proxy(self, node):
+        return InPlaceProxy(node, self)
+
     def create_proxy(self, kind, target, args, kwargs, *others, **named):
         if kind == "placeholder" and args and (args[0] is None or isinstance(args[0], (bool, str))):
             return args[0]  # an option of forward: it may steer control flow, and keeps its default
@@ -102,6 +106,9 @@ class Tracer(fx.Tracer):
         if module not in self.listed and (any(True for _ in module.parameters()) or any(True for _ in module.buffers())):
             raise ValueError(f"calls a {kind} that is not part of the network: made inside forward its weights would be others in "
                              "every call; make it in __init__ and keep it as an attribute, several in nn.ModuleList")
+        if module not in self.listed and isinstance(module, nn.modules.dropout._DropoutNd) and module.training:
+            raise ValueError(f"makes a {kind} inside forward, which drops values in evaluation mode too; make it in __init__ and keep "
+                             "it as an attribute")
         own = module if module in self.listed else prepared(module)
         name = unused_name(self.root, kind.lower())
         self.root.add_module(name, own)

@@ -34,7 +34,7 @@ def explain(model, error):
         return ValueError(text)
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_NOT_SOURCE)]
     where = f"{lines[-1].filename}:{lines[-1].lineno} " if lines else ""
-    if isinstance(error, ValueError) and text.startswith(("calls ", "sets ")):
+    if isinstance(error, ValueError) and text.startswith(("calls ", "sets ", "makes ")):
         return ValueError(f"model: {where}{text}")
     advice = next((advice for part, advice in _ADVICE if part in text), "a step that needs real tensors: take it out of forward, or "
                   "convert the parts of the network without it")
