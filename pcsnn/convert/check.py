@@ -119,17 +119,17 @@ class Trial:
         """
         if self.expected is None:
             return
+        steps = any(isinstance(module, (QCFS, IntegrateFire)) for module in network.modules())
         try:
             found = self._run(network, tuple(value.clone() for value in self.inputs), {})
         except Exception as error:
-            raise ValueError(f"{self._refusal()} {self._first(network, folded)}: {error}") from error
-        steps = any(isinstance(module, (QCFS, IntegrateFire)) for module in network.modules())
+            raise ValueError(f"{self._refusal()} {self._first(network, folded, steps)}: {error}") from error
         if len(found) != len(self.expected):
             raise ValueError(f"{self._refusal()} it returns {len(found)} tensors and the model {len(self.expected)}")
         for expected, value in zip(self.expected, found):
             apart = _difference(expected, value)
             if apart > _tolerance(expected, folded, steps):
-                raise ValueError(f"{self._refusal(folded)} {self._first(network, folded)}, and the outputs by {apart:.2g} relative "
+                raise ValueError(f"{self._refusal(folded)} {self._first(network, folded, steps)}, and the outputs by {apart:.2g} relative "
                                  "to their size")
 
     def _refusal(self, folded=False):
@@ -138,7 +138,7 @@ class Trial:
         return (f"model: what was traced of {self.kind} is not what it computes: its forward does what a graph does not hold, such "
                 "as changing weights or deciding by values (check=False converts it all the same);")
 
-    def _first(self, network, folded):
+    def _first(self, network, folded, steps):
         """Words on the first layer whose output is not the model's."""
         reference, outputs = self._reference(), {}
 
@@ -159,7 +159,7 @@ class Trial:
             theirs = outputs.get(node.target, [])
             moved = node.meta.get("activation") or node.meta.get("folded") or not theirs or isinstance(
                 network.get_submodule(node.target), ops.MAX_POOL_MODULES)  # a pool now stands behind its activation
-            if values is not None and (moved or count < len(theirs) and not _differ(theirs[count], values, folded)):
+            if values is not None and (moved or count < len(theirs) and not _differ(theirs[count], values, folded, steps)):
                 last = node if not moved else last
                 continue
             return f"{node.target} ({node.meta.get('location') or 'unknown place'}) is the first layer that differs"
@@ -177,6 +177,6 @@ def _tolerance(expected, folded, steps):
     return max(_FOLDED * allowed, _STEPS if steps else 0.0)
 
 
-def _differ(expected, found, folded):
-    return len(expected) != len(found) or any(_difference(one, other) > _tolerance(one, folded, True)
+def _differ(expected, found, folded, steps):
+    return len(expected) != len(found) or any(_difference(one, other) > _tolerance(one, folded, steps)
                                               for one, other in zip(expected, found))
