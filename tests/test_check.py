@@ -33,7 +33,11 @@ def _by_call(s, x):
 @pytest.mark.parametrize("forward, layer", [(_by_kind, "second"), (_by_call, "second")])
 def test_a_graph_that_is_another_network_is_refused_with_the_first_layer_that_differs(forward, layer):
     net = randomise(network(forward, first=conv(), second=conv(4, 4), act=QCFS(LEVELS)))
-    for given in (dict(calibration=images(), method="max"), dict(example_inputs=images()), dict(example_inputs=(images(),))):
+    for given in (
+        dict(calibration=images(), method="max"),
+        dict(example_inputs=images()),
+        dict(example_inputs=(images(),)),
+    ):
         with pytest.raises(ValueError, match=rf"{layer} \(.*test_check.py:\d+\) is the first layer that differs"):
             pcsnn.convert(net, LEVELS, **given)
     assert not hasattr(net, "calls")
@@ -52,7 +56,9 @@ def test_a_graph_that_fails_is_refused_with_the_layer():
 
 def test_inputs_that_the_model_does_not_take():
     net = randomise(nn.Sequential(conv(), QCFS(LEVELS)))
-    with pytest.raises(ValueError, match=r"example_inputs: the model does not run on the first inputs, of shapes \[4, 2, 8, 8\]"):
+    with pytest.raises(
+        ValueError, match=r"example_inputs: the model does not run on the first inputs, of shapes \[4, 2, 8, 8\]"
+    ):
         pcsnn.convert(net, LEVELS, example_inputs=images(channels=2))
     with pytest.raises(ValueError, match="calibration: the model does not run on the first inputs"):
         pcsnn.convert(net, LEVELS, calibration=images(channels=2), method="max")
@@ -60,10 +66,22 @@ def test_inputs_that_the_model_does_not_take():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_folding_rounds_and_passes(dtype):
-    net = randomise(nn.Sequential(conv(), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 4), nn.BatchNorm2d(4), nn.ReLU6(), nn.Flatten(),
-                                  nn.Linear(256, 5))).to(dtype)
+    net = randomise(
+        nn.Sequential(
+            conv(),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            conv(4, 4),
+            nn.BatchNorm2d(4),
+            nn.ReLU6(),
+            nn.Flatten(),
+            nn.Linear(256, 5),
+        )
+    ).to(dtype)
     pcsnn.convert(net, LEVELS, calibration=images().to(dtype), method="max")
-    steps = randomise(nn.Sequential(conv(), nn.BatchNorm2d(4), QCFS(LEVELS), conv(4, 4), nn.BatchNorm2d(4), QCFS(LEVELS)))
+    steps = randomise(
+        nn.Sequential(conv(), nn.BatchNorm2d(4), QCFS(LEVELS), conv(4, 4), nn.BatchNorm2d(4), QCFS(LEVELS))
+    )
     pcsnn.convert(steps.to(dtype), LEVELS, fold=True, example_inputs=images().to(dtype))
 
 
@@ -88,7 +106,9 @@ def test_options_named_inputs_outputs_and_chance():
 
 
 def front(forward, **parts):
-    return randomise(network(lambda s, x: s.body(forward(s, x)), body=nn.Sequential(conv(), QCFS(LEVELS), conv(4, 3)), **parts))
+    return randomise(
+        network(lambda s, x: s.body(forward(s, x)), body=nn.Sequential(conv(), QCFS(LEVELS), conv(4, 3)), **parts)
+    )
 
 
 @torch.fx.wrap
@@ -107,17 +127,30 @@ class Sigmoid(torch.autograd.Function):
         return gradient, gradient
 
 
-@pytest.mark.parametrize("forward, name", [
-    (lambda s, x: s.layer(x.flatten(1, 2))[0].unflatten(1, (3, 8)), "GRU"),
-    (lambda s, x: s.encoder(x.flatten(1, 2)).unflatten(1, (3, 8)), "TransformerEncoder"),
-    (lambda s, x: torch.tanh(x @ s.weight), "tanh"), (lambda s, x: torch.sigmoid(torch.einsum("bchw,wv->bchv", x, s.weight)), "sigmoid"),
-    (lambda s, x: torch.tanh(x * s.weight), "tanh"), (lambda s, x: torch.exp(x + s.weight[0]), "exp"),
-    (lambda s, x: s.norm(x), "LayerNorm"), (lambda s, x: of_a_library(x), "of_a_library"),
-    (lambda s, x: Sigmoid.apply(x, s.weight), "sigmoid"), (lambda s, x: torch.bernoulli(torch.sigmoid(x)), "bernoulli"),
-    (lambda s, x: torch.where(x > 0, x, s.weight), "where")])
+@pytest.mark.parametrize(
+    "forward, name",
+    [
+        (lambda s, x: s.layer(x.flatten(1, 2))[0].unflatten(1, (3, 8)), "GRU"),
+        (lambda s, x: s.encoder(x.flatten(1, 2)).unflatten(1, (3, 8)), "TransformerEncoder"),
+        (lambda s, x: torch.tanh(x @ s.weight), "tanh"),
+        (lambda s, x: torch.sigmoid(torch.einsum("bchw,wv->bchv", x, s.weight)), "sigmoid"),
+        (lambda s, x: torch.tanh(x * s.weight), "tanh"),
+        (lambda s, x: torch.exp(x + s.weight[0]), "exp"),
+        (lambda s, x: s.norm(x), "LayerNorm"),
+        (lambda s, x: of_a_library(x), "of_a_library"),
+        (lambda s, x: Sigmoid.apply(x, s.weight), "sigmoid"),
+        (lambda s, x: torch.bernoulli(torch.sigmoid(x)), "bernoulli"),
+        (lambda s, x: torch.where(x > 0, x, s.weight), "where"),
+    ],
+)
 def test_layers_before_the_first_synapse_are_named(forward, name):
-    net = front(forward, layer=nn.GRU(8, 8, batch_first=True), norm=nn.LayerNorm(8), weight=nn.Parameter(torch.randn(8, 8)),
-                encoder=nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), 1))
+    net = front(
+        forward,
+        layer=nn.GRU(8, 8, batch_first=True),
+        norm=nn.LayerNorm(8),
+        weight=nn.Parameter(torch.randn(8, 8)),
+        encoder=nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), 1),
+    )
     with pytest.raises(ValueError, match=rf"{name} is neither linear nor a ReLU"):
         pcsnn.convert(net, LEVELS)
     snn = pcsnn.convert(net, LEVELS, strict=False)
@@ -137,8 +170,15 @@ def test_functions_of_the_input_alone_are_exact_and_reported(forward, words):
 
 
 def test_tokens_are_looked_up():
-    net = randomise(network(lambda s, tokens: s.head(s.act(s.layer(s.words(tokens) + s.words.weight[0]))), words=nn.Embedding(10, 8),
-                            layer=nn.Linear(8, 8), act=QCFS(LEVELS), head=nn.Linear(8, 3)))
+    net = randomise(
+        network(
+            lambda s, tokens: s.head(s.act(s.layer(s.words(tokens) + s.words.weight[0]))),
+            words=nn.Embedding(10, 8),
+            layer=nn.Linear(8, 8),
+            act=QCFS(LEVELS),
+            head=nn.Linear(8, 3),
+        )
+    )
     tokens = torch.randint(0, 10, (4, 5))
     snn = pcsnn.convert(net, LEVELS, example_inputs=tokens)
     assert torch.equal(snn(tokens), net(tokens))

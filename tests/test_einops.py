@@ -14,13 +14,18 @@ from einops.layers.torch import Rearrange, Reduce  # noqa: E402
 
 LEVELS = 8
 FORMS = {
-    "tokens": lambda s, h: rearrange(h, "b c h w -> b (h w) c"), "by attribute": lambda s, h: einops.rearrange(h, "b c h w -> b h w c"),
+    "tokens": lambda s, h: rearrange(h, "b c h w -> b (h w) c"),
+    "by attribute": lambda s, h: einops.rearrange(h, "b c h w -> b h w c"),
     "patches": lambda s, h: rearrange(h, "b c (h p) (w q) -> b (h w) (p q c)", p=2, q=4),
     "mean": lambda s, h: reduce(h, "b c h w -> b c", "mean"),
-    "pool": lambda s, h: reduce(h, "b c (h 2) (w 2) -> b c h w", "max"), "kept": lambda s, h: reduce(h, "b c h w -> b c 1 1", "sum"),
-    "repeated": lambda s, h: repeat(h, "b c h w -> b c (h r) (w 2)", r=3), "new": lambda s, h: repeat(h, "b c h w -> b n c h w", n=2),
-    "stacked": lambda s, h: rearrange([h, h + 1], "n b c h w -> b (n c) h w"), "layer": lambda s, h: s.layer(h),
-    "reducing layer": lambda s, h: s.reducing(h), "product": lambda s, h: einops.einsum(h, s.weight, "b c h w, c out -> b out h w"),
+    "pool": lambda s, h: reduce(h, "b c (h 2) (w 2) -> b c h w", "max"),
+    "kept": lambda s, h: reduce(h, "b c h w -> b c 1 1", "sum"),
+    "repeated": lambda s, h: repeat(h, "b c h w -> b c (h r) (w 2)", r=3),
+    "new": lambda s, h: repeat(h, "b c h w -> b n c h w", n=2),
+    "stacked": lambda s, h: rearrange([h, h + 1], "n b c h w -> b (n c) h w"),
+    "layer": lambda s, h: s.layer(h),
+    "reducing layer": lambda s, h: s.reducing(h),
+    "product": lambda s, h: einops.einsum(h, s.weight, "b c h w, c out -> b out h w"),
 }
 
 
@@ -36,10 +41,15 @@ def test_patterns_compute_what_einops_does(form, tmp_path):
     assert torch.equal(pcsnn.load(tmp_path / "net.safetensors")(x), snn(x))
 
 
-@pytest.mark.parametrize("form, words", [
-    (lambda s, h: rearrange(h, "b c ... -> b (...) c"), ".*number of dimensions is not known"),
-    (lambda s, h: rearrange(h, "b (c d) h w -> b c d h w"), ".*sizes of c and d are unknown"),
-    (lambda s, h: reduce(h, "b c h w -> b c", "prod"), ".*reduction 'prod'"), (lambda s, h: einops.pack([h], "b * w")[0], ".pack")])
+@pytest.mark.parametrize(
+    "form, words",
+    [
+        (lambda s, h: rearrange(h, "b c ... -> b (...) c"), ".*number of dimensions is not known"),
+        (lambda s, h: rearrange(h, "b (c d) h w -> b c d h w"), ".*sizes of c and d are unknown"),
+        (lambda s, h: reduce(h, "b c h w -> b c", "prod"), ".*reduction 'prod'"),
+        (lambda s, h: einops.pack([h], "b * w")[0], ".pack"),
+    ],
+)
 def test_what_needs_shapes_is_refused_with_its_line(form, words):
     net = network(lambda s, x: form(s, s.act(s.conv(x))), conv=conv(), act=QCFS(LEVELS))
     with pytest.raises(ValueError, match=rf"test_einops.py:\d+ calls einops{words}"):

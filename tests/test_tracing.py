@@ -1,4 +1,4 @@
-"""What is converted is the model that was given: wrappers, weights that are computed, hooks, forwards of one's own, in-place operations."""
+"""What is converted is the model that was given: wrappers, computed weights, hooks, forwards of one's own."""
 
 import copy
 import threading
@@ -47,10 +47,15 @@ class Standardised(nn.Module):
 
 
 COMPUTED = {
-    "weight_norm": weight_norm, "spectral_norm": spectral_norm,
+    "weight_norm": weight_norm,
+    "spectral_norm": spectral_norm,
     "prune": lambda layer: (prune.l1_unstructured(layer, "weight", 0.4), prune.random_unstructured(layer, "bias", 1)),
-    "pruned twice": lambda layer: (prune.random_unstructured(layer, "weight", 0.2), prune.ln_structured(layer, "weight", 0.3, 2, 0)),
-    "parametrizations.weight_norm": parametrizations.weight_norm, "parametrizations.spectral_norm": parametrizations.spectral_norm,
+    "pruned twice": lambda layer: (
+        prune.random_unstructured(layer, "weight", 0.2),
+        prune.ln_structured(layer, "weight", 0.3, 2, 0),
+    ),
+    "parametrizations.weight_norm": parametrizations.weight_norm,
+    "parametrizations.spectral_norm": parametrizations.spectral_norm,
     "parametrizations.orthogonal": parametrizations.orthogonal,
     "own": lambda layer: parametrize.register_parametrization(layer, "weight", Standardised()),
 }
@@ -78,7 +83,9 @@ def test_computed_weights_are_those_of_the_model_right_after_loading(name):
 
 
 def test_calibration_of_computed_weights():
-    net = nn.Sequential(conv(), nn.ReLU(), conv(4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    net = nn.Sequential(
+        conv(), nn.ReLU(), conv(4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
     parametrizations.weight_norm(net[0])
     weight_norm(net[2])
     before = copy.deepcopy(net.state_dict())
@@ -88,11 +95,19 @@ def test_calibration_of_computed_weights():
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-@pytest.mark.parametrize("again", [
-    lambda s, h: F.conv_transpose2d(h, s.conv.weight, padding=1), lambda s, h: F.conv2d(F.pad(h, (1, 1, 1, 1))[:, :3], s.conv.weight),
-    lambda s, h: h * s.conv.bias.view(-1, 1, 1)], ids=["transposed", "again", "bias"])
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda s, h: F.conv_transpose2d(h, s.conv.weight, padding=1),
+        lambda s, h: F.conv2d(F.pad(h, (1, 1, 1, 1))[:, :3], s.conv.weight),
+        lambda s, h: h * s.conv.bias.view(-1, 1, 1),
+    ],
+    ids=["transposed", "again", "bias"],
+)
 def test_weights_that_are_read_elsewhere_are_not_those_of_the_folded_layer(again):
-    net = randomise(network(lambda s, x: again(s, s.act(s.norm(s.conv(x)))), conv=conv(), norm=nn.BatchNorm2d(4), act=QCFS(LEVELS)))
+    net = randomise(
+        network(lambda s, x: again(s, s.act(s.norm(s.conv(x)))), conv=conv(), norm=nn.BatchNorm2d(4), act=QCFS(LEVELS))
+    )
     x = images()
     snn = pcsnn.convert(net, LEVELS, fold=True, example_inputs=x)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in snn.modules())
@@ -100,7 +115,15 @@ def test_weights_that_are_read_elsewhere_are_not_those_of_the_folded_layer(again
 
 
 def test_parameters_of_two_layers_part_when_a_norm_is_folded():
-    net = randomise(network(lambda s, x: s.b(s.act(s.norm(s.a(x)))), a=conv(3, 3), b=conv(3, 3), norm=nn.BatchNorm2d(3), act=QCFS(LEVELS)))
+    net = randomise(
+        network(
+            lambda s, x: s.b(s.act(s.norm(s.a(x)))),
+            a=conv(3, 3),
+            b=conv(3, 3),
+            norm=nn.BatchNorm2d(3),
+            act=QCFS(LEVELS),
+        )
+    )
     net.b.weight = net.a.weight
     same(net)
     assert (pcsnn.convert(net, LEVELS, fold=True)(images()) - net(images())).norm() < 1e-2 * net(images()).norm()
@@ -185,10 +208,16 @@ class Lowest(nn.ReLU):
         return torch.clamp(x, max=0)
 
 
-@pytest.mark.parametrize("net", [
-    nn.Sequential(conv(), Gain(LEVELS), conv(4, 3)), nn.Sequential(conv(), Shifted(LEVELS), conv(4, 3)),
-    nn.Sequential(Halved(3, 4, 3), DoubledNorm(4), QCFS(LEVELS), conv(4, 3)), nn.Sequential(conv(), Named(4), QCFS(LEVELS), conv(4, 3)),
-], ids=["gain", "shifted", "convolution and norm", "constructor alone"])
+@pytest.mark.parametrize(
+    "net",
+    [
+        nn.Sequential(conv(), Gain(LEVELS), conv(4, 3)),
+        nn.Sequential(conv(), Shifted(LEVELS), conv(4, 3)),
+        nn.Sequential(Halved(3, 4, 3), DoubledNorm(4), QCFS(LEVELS), conv(4, 3)),
+        nn.Sequential(conv(), Named(4), QCFS(LEVELS), conv(4, 3)),
+    ],
+    ids=["gain", "shifted", "convolution and norm", "constructor alone"],
+)
 def test_subclasses_compute_what_they_compute(net, tmp_path):
     snn = same(randomise(net))
     pcsnn.save(snn, tmp_path / "net.safetensors")
@@ -258,7 +287,9 @@ def test_hooks_are_part_of_the_network(name):
 def test_hooks_that_no_graph_can_hold_are_refused_by_name():
     net = body()
     net[0].register_forward_hook(lambda module, args, out: out * 2 if out.sum() > 0 else out)
-    with pytest.raises(ValueError, match=r"forward hook .*<lambda> \(.*test_tracing.py:\d+\) of Conv2d, which cannot be traced"):
+    with pytest.raises(
+        ValueError, match=r"forward hook .*<lambda> \(.*test_tracing.py:\d+\) of Conv2d, which cannot be traced"
+    ):
         pcsnn.convert(net, LEVELS)
     net = nn.DataParallel(body())
     net.register_forward_hook(lambda module, args, out: out * 2)
@@ -294,10 +325,13 @@ def test_wrappers_are_seen_through(wrap):
 def test_what_is_no_longer_a_network_is_refused_by_name():
     net, x = randomise(body()), images()
     plain = nn.Sequential(conv(), nn.ReLU())
-    for model, words in ((torch.jit.script(plain), "TorchScript"), (torch.jit.trace(plain, x), "TorchScript"),
-                         (nn.Sequential(torch.jit.script(plain), nn.ReLU()), "model: 0 is TorchScript"),
-                         (torch.export.export(plain, (x,)).module(), "torch.export"),
-                         (nn.Sequential(conv(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4)), "run the model on one batch first")):
+    for model, words in (
+        (torch.jit.script(plain), "TorchScript"),
+        (torch.jit.trace(plain, x), "TorchScript"),
+        (nn.Sequential(torch.jit.script(plain), nn.ReLU()), "model: 0 is TorchScript"),
+        (torch.export.export(plain, (x,)).module(), "torch.export"),
+        (nn.Sequential(conv(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4)), "run the model on one batch first"),
+    ):
         with pytest.raises(ValueError, match=words):
             pcsnn.convert(model, LEVELS, calibration=x)
     net.lock = threading.Lock()
@@ -325,8 +359,10 @@ def test_layers_made_in_forward():
     listed.parts = {"a": [conv()], "b": nn.Sequential(conv(4, 3), nn.ReLU(inplace=True))}
     listed.parts["b"][1] = QCFS(LEVELS)
     same(listed)
-    for forward, words in ((lambda s, x: nn.Linear(8, 8)(s.act(s.conv(x))), "calls a Linear that is not part of the network"),
-                           (lambda s, x: nn.Dropout(0.5)(s.act(s.conv(x))), "makes a Dropout inside forward")):
+    for forward, words in (
+        (lambda s, x: nn.Linear(8, 8)(s.act(s.conv(x))), "calls a Linear that is not part of the network"),
+        (lambda s, x: nn.Dropout(0.5)(s.act(s.conv(x))), "makes a Dropout inside forward"),
+    ):
         with pytest.raises(ValueError, match=rf"test_tracing.py:\d+ {words}"):
             pcsnn.convert(network(forward, conv=conv(), act=QCFS(LEVELS)), LEVELS)
 
@@ -336,8 +372,14 @@ def test_names_that_code_cannot_carry(tmp_path):
         x = s.code(s.graph(x)) * s.recompile
         return s.parts["if"](s.parts["a.b".replace(".", "-")](s.meta(getattr(s, "class")(x))))
 
-    net = network(forward, graph=conv(), code=QCFS(LEVELS), meta=nn.Sequential(conv(4, 4), QCFS(LEVELS)),
-                  recompile=nn.Parameter(torch.ones(4, 1, 1)), parts=nn.ModuleDict({"a-b": conv(4, 4), "if": QCFS(LEVELS)}))
+    net = network(
+        forward,
+        graph=conv(),
+        code=QCFS(LEVELS),
+        meta=nn.Sequential(conv(4, 4), QCFS(LEVELS)),
+        recompile=nn.Parameter(torch.ones(4, 1, 1)),
+        parts=nn.ModuleDict({"a-b": conv(4, 4), "if": QCFS(LEVELS)}),
+    )
     net.add_module("class", conv(4, 4))
     names = set(dict(same(randomise(net)).network.named_modules()))
     assert {"graph_", "code_", "meta_", "class_", "parts.if_"} <= names
@@ -379,8 +421,18 @@ def _data(s, x):
     return s.act(h)
 
 
-@pytest.mark.parametrize("operation", [_double, _less, torch.neg_, lambda h: F.relu(h, inplace="True"), nn.Hardtanh(-1, 1, inplace=1),
-                                       torch.nn.functional.relu_, lambda h: torch.square_(h)])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        _double,
+        _less,
+        torch.neg_,
+        lambda h: F.relu(h, inplace="True"),
+        nn.Hardtanh(-1, 1, inplace=1),
+        torch.nn.functional.relu_,
+        lambda h: torch.square_(h),
+    ],
+)
 def test_in_place_operations_reach_other_names_of_a_value(operation):
     net = randomise(network(_augmented(operation), conv=conv(), second=conv(4, 4), act=QCFS(LEVELS)))
     x = images()

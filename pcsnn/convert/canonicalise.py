@@ -78,7 +78,7 @@ def _out_of_place(node, modules):
 
 
 def _form(function):
-    """The out-of-place form of a function: of torch.relu_, F.celu_, operator.ipow; None for functions that are no in-place ones."""
+    """The out-of-place form of an in-place function, such as torch.relu_, F.celu_, operator.ipow; None for any other."""
     name = ops.name(function)
     if function in ops.IN_PLACE_FUNCTIONS:
         return ops.IN_PLACE_FUNCTIONS[function]
@@ -167,8 +167,11 @@ def _remove_in_place(network):
     network.graph.eliminate_dead_code(_is_kept)
     for node in network.graph.nodes:
         if _has_no_form(node):
-            what = "assigns to a part of a tensor" if _assigns_part(node) else f"calls {node.target}_, which has no out-of-place form"
-            raise ValueError(f"model: {node.meta['location'] or node.name} {what}; write it with torch.where, torch.cat or masked_fill")
+            what = f"calls {node.target}_, which has no out-of-place form"
+            if _assigns_part(node):
+                what = "assigns to a part of a tensor"
+            raise ValueError(f"model: {node.meta['location'] or node.name} {what}; write it with torch.where, torch.cat or "
+                             "masked_fill")
 
 
 def _is_kept(node):

@@ -56,8 +56,8 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range; a model that cannot be traced, has no activation that
-            can spike, or (strict) has operations that cannot, or is another network once traced (see check); a method that needs data and has none; empty, NaN or
-            infinite data; a model or arguments that differ between processes.
+            can spike, or (strict) has operations that cannot, or is another network once traced (see check); a method that
+            needs data and has none; empty, NaN or infinite data; a model or arguments that differ between processes.
 
     Source: arXiv 2412.13610; the staircase levels for T = m L are this project's.
     """

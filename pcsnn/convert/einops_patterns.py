@@ -44,7 +44,9 @@ def call(function, *args, **kwargs):
         return torch.einsum(_letters(pattern), *factors)
     given = dict(zip(("tensor", "pattern", "reduction"), args)) | kwargs
     if name in ("pack", "unpack"):
-        raise ValueError(f"calls einops.{name}, whose shapes are unknown before a call; write it with flatten and torch.cat")
+        raise ValueError(
+            f"calls einops.{name}, whose shapes are unknown before a call; write it with flatten and torch.cat"
+        )
     value, pattern, reduction = given.pop("tensor"), given.pop("pattern"), given.pop("reduction", None)
     return _rewritten(value, pattern, reduction, given)
 
@@ -57,14 +59,16 @@ def _letters(pattern):
 
 
 def _groups(side, pattern, sizes):
-    """One side of a pattern: the names of each dimension; numbers become names of their own, whose sizes go into `sizes`."""
+    """One side of a pattern: the names of each dimension; numbers become names whose sizes go into `sizes`."""
     groups = []
     for group, single in re.findall(r"\(([^()]*)\)|([^\s()]+)", side):
         groups.append([])
         for name in (group or single).split():
             if not name.isidentifier() and not name.isdecimal():
-                raise ValueError(f"calls einops with {pattern!r}, where the number of dimensions is not known before a call; "
-                                 "name every dimension, or write it with reshape and permute")
+                raise ValueError(
+                    f"calls einops with {pattern!r}, where the number of dimensions is not known before a call; "
+                    "name every dimension, or write it with reshape and permute"
+                )
             if name.isdecimal():
                 name, size = f"{name} {len(sizes)}", int(name)
                 sizes[name] = size
@@ -86,7 +90,9 @@ def _rewritten(value, pattern, reduction, axes):
         unknown = [name for name in group if name not in sizes]
         known = _product([sizes[name] for name in group if name in sizes])
         if len(unknown) > 1:
-            raise ValueError(f"calls einops with {pattern!r}, where the sizes of {' and '.join(unknown)} are unknown; give one")
+            raise ValueError(
+                f"calls einops with {pattern!r}, where the sizes of {' and '.join(unknown)} are unknown; give one"
+            )
         if unknown:
             sizes[unknown[0]] = value.size(dim) if len(group) == 1 else value.size(dim) // known
     source, target = ([name for group in side for name in group] for side in (left, right))
@@ -95,7 +101,9 @@ def _rewritten(value, pattern, reduction, axes):
     gone = [name for name in source if name not in target]
     if gone:
         if reduction not in _REDUCTIONS:
-            raise ValueError(f"calls einops with {pattern!r} and the reduction {reduction!r}; expected mean, sum or max")
+            raise ValueError(
+                f"calls einops with {pattern!r} and the reduction {reduction!r}; expected mean, sum or max"
+            )
         value = _REDUCTIONS[reduction](value, tuple(source.index(name) for name in gone))
         source = [name for name in source if name not in gone]
     order = [source.index(name) for name in target if name in source]

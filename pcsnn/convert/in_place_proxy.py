@@ -1,10 +1,24 @@
-"""Traced values that record what is done to them in place, which torch.fx takes for ordinary operations, or forgets."""
+"""Traced values that record what is done to them in place, which torch.fx takes for ordinary operations."""
 
 import operator
 
 from torch import fx
 
-_OPERATIONS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
+_OPERATIONS = (
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and",
+    "or",
+    "xor",
+    "lshift",
+    "rshift",
+)
 
 
 class InPlaceProxy(fx.Proxy):
@@ -15,7 +29,9 @@ class InPlaceProxy(fx.Proxy):
 
     def __setattr__(self, name, value):
         if name in ("data", "grad", "requires_grad"):
-            raise ValueError(f"sets the attribute {name} of a traced tensor, which no graph holds; compute a new tensor instead")
+            raise ValueError(
+                f"sets the attribute {name} of a traced tensor, which no graph holds; compute a new tensor instead"
+            )
         super().__setattr__(name, value)
 
 

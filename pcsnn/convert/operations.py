@@ -53,7 +53,8 @@ MAX_POOL_FUNCTIONS = {
 INTERPOLATIONS = {F.interpolate, F.upsample}
 ADDITIONS = {operator.add, operator.sub, torch.add, torch.sub, torch.subtract, torch.rsub}
 MATRIX_PRODUCTS = {operator.matmul, torch.matmul, torch.mm, torch.bmm}
-PRODUCTS = MATRIX_PRODUCTS | {operator.mul, torch.mul, torch.multiply, torch.einsum, torch.tensordot, torch.inner, torch.mv, torch.outer}
+PRODUCTS = MATRIX_PRODUCTS | {operator.mul, torch.mul, torch.multiply, torch.einsum, torch.tensordot,
+                              torch.inner, torch.mv, torch.outer}
 QUOTIENTS = {operator.truediv, torch.div, torch.divide, torch.true_divide}
 MOVING_FUNCTIONS = {
     operator.getitem, torch.cat, torch.concat, torch.concatenate, torch.stack, torch.flatten, torch.reshape, torch.permute,

@@ -1,4 +1,4 @@
-"""Tracing by torch.fx that keeps what fx forgets: settings of a layer at each call, layers made in forward, forwards of one's own."""
+"""Tracing by torch.fx that keeps what fx forgets: settings of a layer at each call, layers made in forward."""
 
 import copy
 import functools
@@ -26,7 +26,7 @@ _SETTING = (bool, int, float, str, type(None), tuple, list)
 
 
 def location():
-    """file:line of the innermost frame that is neither torch's nor the converter's: the network's, else the caller's."""
+    """file:line of the innermost frame that is neither torch's nor the converter's: the network's or the caller's."""
     frame = sys._getframe()
     while frame and frame.f_code.co_filename.startswith(NOT_SOURCE):
         frame = frame.f_back
@@ -65,7 +65,9 @@ class Tracer(fx.Tracer):
             self.thread = threading.get_ident()
             graph = super().trace(root, concrete_args)
         self._settle(graph)
-        for node in self.rewritten:  # fx takes them for a function that it wrapped, and would wrap torch's own from then on
+        for (
+            node
+        ) in self.rewritten:  # fx takes them for a function that it wrapped, and would wrap torch's own from then on
             node.meta.pop("is_wrapped", None)
         return graph
 
@@ -103,12 +105,18 @@ class Tracer(fx.Tracer):
     def _install(self, module):
         """A layer that forward calls and no attribute of the network names."""
         kind = type(module).__name__
-        if module not in self.listed and (any(True for _ in module.parameters()) or any(True for _ in module.buffers())):
-            raise ValueError(f"calls a {kind} that is not part of the network: made inside forward its weights would be others in "
-                             "every call; make it in __init__ and keep it as an attribute, several in nn.ModuleList")
+        if module not in self.listed and (
+            any(True for _ in module.parameters()) or any(True for _ in module.buffers())
+        ):
+            raise ValueError(
+                f"calls a {kind} that is not part of the network: made inside forward its weights would be others in "
+                "every call; make it in __init__ and keep it as an attribute, several in nn.ModuleList"
+            )
         if module not in self.listed and isinstance(module, nn.modules.dropout._DropoutNd) and module.training:
-            raise ValueError(f"makes a {kind} inside forward, which drops values in evaluation mode too; make it in __init__ and keep "
-                             "it as an attribute")
+            raise ValueError(
+                f"makes a {kind} inside forward, which drops values in evaluation mode too; make it in __init__ and "
+                "keep it as an attribute"
+            )
         own = module if module in self.listed else prepared(module)
         name = unused_name(self.root, kind.lower())
         self.root.add_module(name, own)
@@ -145,7 +153,7 @@ class Tracer(fx.Tracer):
 
     @contextmanager
     def _own_forward(self, own, module, path):
-        """While a forward that replaces a layer's runs, that layer's own forward, where it calls it, is a call of the plain layer."""
+        """While a forward that replaces a layer's runs, the layer's own, where that calls it, is the plain layer."""
         base, tracer = layer_class(own), self
         original = base.forward
         inherited = "forward" not in vars(base)
