@@ -227,6 +227,28 @@ def test_what_is_done_to_time_is_understood_or_refused(sj):
             pcsnn.convert(variant(forward), T)
 
 
+def test_loops_over_time_are_refused_by_name(sj):
+    """A node keeps its potential from call to call, so that each call of a loop is no neuron of its own."""
+    def with_reset(s, x):
+        sj.reset_net(s)
+        return sum(s.conv_fc(x[:, t]) for t in range(3))
+
+    def one_node_in_two_places(s, x):
+        return s.conv_fc[2](s.conv_fc[4](s.conv_fc[2](s.conv_fc[0](x))))
+
+    for forward in (lambda s, x: sum(s.conv_fc(x[:, t]) for t in range(3)) / 3, lambda s, x: sum(s.conv_fc(x) for t in range(3)),
+                    with_reset, one_node_in_two_places):
+        made = net(sj, "s")
+        made.__class__ = type("Variant", (Net,), {"forward": forward})
+        with pytest.raises(ValueError, match=r"test_exchange_spikingjelly.py:\d+ calls conv_fc.2, a neuron that keeps its potential, "
+                                             r"\d times in one forward: a loop over time"):
+            pcsnn.convert(made, T)
+    once = net(sj, "s")
+    once.__class__ = type("Variant", (Net,), {"forward": lambda s, x: sum(s.conv_fc(x[:, t]) for t in range(1))})
+    x = images()
+    assert torch.equal(pcsnn.convert(once, T)(x[:, None]), pcsnn.convert(net(sj), T)(x))
+
+
 def test_bad_arguments(sj):
     for function in (read_spikingjelly, lambda model, **options: replace_if_nodes(model, T, **options)):
         with pytest.raises(TypeError, match="model: expected a torch.nn.Module, got int"):

@@ -8,6 +8,7 @@ import copy
 import operator
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -27,7 +28,6 @@ def canonicalise(network, signed=False):
     _inputs_by_position(network)
     _drop_identities(network)
     _remove_in_place(network)
-    network.graph.eliminate_dead_code(_is_kept)
     _methods_to_functions(network)
     known_forms(network, signed)
     _separate_activations(network, signed)
@@ -68,8 +68,8 @@ def _drop_identities(network):
 
 def _out_of_place(node, modules):
     """Make an in-place call an ordinary one; whether it was in place."""
-    if node.op == "call_function" and node.target in ops.IN_PLACE_FUNCTIONS:
-        node.target = ops.IN_PLACE_FUNCTIONS[node.target]
+    if node.op == "call_function" and (form := _form(node.target)) is not None:
+        node.target = form
         return True
     if node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
         node.target = node.target[:-1]
@@ -82,8 +82,24 @@ def _out_of_place(node, modules):
     return False
 
 
+def _form(function):
+    """The out-of-place form of an in-place function, such as torch.relu_, F.celu_, operator.ipow; None for any other."""
+    name = ops.name(function)
+    if function in ops.IN_PLACE_FUNCTIONS:
+        return ops.IN_PLACE_FUNCTIONS[function]
+    if getattr(function, "__module__", None) == "_operator":
+        return getattr(operator, f"__{name[1:]}__", None) if name.startswith("i") and hasattr(operator, f"__{name}__") else None
+    if name.endswith("_") and not name.endswith("__"):
+        return getattr(torch, name[:-1], None) or getattr(F, name[:-1], None)
+    return None
+
+
+def _assigns_part(node):
+    return node.target in (operator.setitem, "__setitem__")
+
+
 def _has_no_form(node):
-    return node.op == "call_method" and not callable(getattr(torch.Tensor, node.target, None))
+    return node.op == "call_method" and not callable(getattr(torch.Tensor, node.target, None)) or _assigns_part(node)
 
 
 def _is_view(node, modules):
@@ -100,6 +116,13 @@ def _is_size(node):
         return node.args[1] in ops.SHAPE_ATTRIBUTES
     computed = node.op == "call_function" and ops.name(node.target) in dir(operator)
     return computed and all(map(_is_size, node.all_input_nodes))
+
+
+def _origin(node, modules):
+    """The node that made the memory which a node may share."""
+    while _is_view(node, modules) and node.args and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node
 
 
 def _sharing(node, modules):
@@ -127,13 +150,16 @@ def _remove_in_place(network):
     for node in network.graph.nodes:
         if node.kwargs.get("out") is not None:
             raise ValueError(f"model: {node.meta['location'] or node.name} writes to out=; use its result instead")
-        if not _out_of_place(node, modules):
+        if not _out_of_place(node, modules) and not _assigns_part(node):
             continue
         if node.op == "call_module":
             overwriting.add(node.target)
         target = node.args[0]
         if not isinstance(target, fx.Node) or _is_size(target):
             continue
+        if _origin(target, modules).op == "get_attr":
+            raise ValueError(f"model: {node.meta['location'] or node.name} changes a parameter or buffer in forward; compute a new "
+                             "tensor instead")
         for alias, readers in _sharing(target, modules):
             if any(position[reader] > position[node] and not _is_size(reader) for reader in readers):
                 raise ValueError(f"model: {node.meta['location'] or node.name} overwrites memory that {alias.name} "
@@ -141,10 +167,16 @@ def _remove_in_place(network):
         for user in list(target.users):
             if position[user] > position[node]:
                 user.replace_input_with(target, node)
-        if _has_no_form(node) and node.users:
-            raise ValueError(f"model: {node.meta['location'] or node.name} calls {node.target}_, which has no out-of-place form")
     for name in overwriting:
         modules[name].inplace = False
+    network.graph.eliminate_dead_code(_is_kept)
+    for node in network.graph.nodes:
+        if _has_no_form(node):
+            what = f"calls {node.target}_, which has no out-of-place form"
+            if _assigns_part(node):
+                what = "assigns to a part of a tensor"
+            raise ValueError(f"model: {node.meta['location'] or node.name} {what}; write it with torch.where, torch.cat or "
+                             "masked_fill")
 
 
 def _is_kept(node):

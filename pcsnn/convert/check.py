@@ -1,4 +1,4 @@
-"""Whether a traced network computes what its model does: both run on the same inputs, before any neuron takes a place."""
+"""Whether a traced network computes what its model does: both run on the same inputs, before neurons take places."""
 
 import inspect
 
@@ -14,13 +14,15 @@ from pcsnn.convert.integrate_fire import IntegrateFire
 from pcsnn.convert.unwrap import unwrapped
 from pcsnn.nn import DAQCFS, QCFS
 
-# relative differences, as Euclidean norms over an output. The same operations on the same tensors differ by nothing on a CPU, where
-# only scales and batch norms that are folded round anew; graphics processors may choose other algorithms and TF32.
+# relative differences, as Euclidean norms over an output. The same operations on the same tensors differ by nothing on a
+# CPU, where only scales and batch norms that are folded round anew; graphics processors may choose other algorithms and TF32.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 _HALF = 3e-2
 _ELSEWHERE = 1e-2
 _FOLDED = 10  # times the above, since rounding adds up over layers
-_STEPS = 5e-2  # after folding, where a value that rounds to the other side of a step of a staircase moves by the whole step
+_STEPS = (
+    5e-2  # after folding, where a value that rounds to the other side of a step of a staircase moves by the whole step
+)
 
 
 def _tensors(value):
@@ -44,7 +46,9 @@ def _difference(one, other):
     kind = torch.complex128 if one.is_complex() else torch.float64
     one, other = one.to("cpu", kind), other.to("cpu", kind)
     finite = one.isfinite()
-    if not torch.equal(one[~finite].nan_to_num(), other[~finite].nan_to_num()) or not torch.equal(finite, other.isfinite()):
+    if not torch.equal(one[~finite].nan_to_num(), other[~finite].nan_to_num()) or not torch.equal(
+        finite, other.isfinite()
+    ):
         return float("inf")
     size = torch.linalg.vector_norm(one[finite]).item()
     apart = torch.linalg.vector_norm(one[finite] - other[finite]).item()
@@ -119,37 +123,43 @@ class Trial:
             return _tensors(call(*args, **kwargs))
 
     def compare(self, network, folded=False):
-        """ValueError, naming the first layer that differs, unless `network` computes what the model does up to rounding.
+        """ValueError, naming the first layer that differs, unless `network` does what the model does up to rounding.
 
         folded: batch norms have been folded, which rounds anew.
         """
         if self.expected is None:
             return
+        steps = any(isinstance(module, (QCFS, DAQCFS, IntegrateFire)) for module in network.modules())
         try:
             found = self._run(network, _cloned(self.inputs), {})
         except Exception as error:
-            raise ValueError(f"{self._refusal()} {self._first(network, folded)}: {error}") from error
-        steps = any(isinstance(module, (QCFS, DAQCFS, IntegrateFire)) for module in network.modules())
+            raise ValueError(f"{self._refusal()} {self._first(network, folded, steps)}: {error}") from error
         if len(found) != len(self.expected):
             raise ValueError(f"{self._refusal()} it returns {len(found)} tensors and the model {len(self.expected)}")
         for expected, value in zip(self.expected, found):
             apart = _difference(expected, value)
             if apart > _tolerance(expected, folded, steps):
-                raise ValueError(f"{self._refusal(folded)} {self._first(network, folded)}, and the outputs by {apart:.2g} relative "
-                                 "to their size")
+                raise ValueError(
+                    f"{self._refusal(folded)} {self._first(network, folded, steps)}, and the outputs by {apart:.2g} "
+                    "relative to their size"
+                )
 
     def _refusal(self, folded=False):
         if folded:
             return f"model: with its batch norms folded, {self.kind} computes something else (fold=False keeps them);"
-        return (f"model: what was traced of {self.kind} is not what it computes: its forward does what a graph does not hold, such "
-                "as changing weights or deciding by values (check=False converts it all the same);")
+        return (
+            f"model: what was traced of {self.kind} is not what it computes: its forward does what a graph does not "
+            "hold, such as changing weights or deciding by values (check=False converts it all the same);"
+        )
 
-    def _first(self, network, folded):
+    def _first(self, network, folded, steps):
         """Words on the first layer whose output is not the model's."""
         reference, outputs = self._reference(), {}
 
         def keep(name):
-            return lambda module, args, output: outputs.setdefault(name, []).append([value.clone() for value in _tensors(output)])
+            return lambda module, args, output: outputs.setdefault(name, []).append(
+                [value.clone() for value in _tensors(output)]
+            )
 
         for name, module in reference.named_modules():
             module.register_forward_hook(keep(name))
@@ -165,7 +175,9 @@ class Trial:
             theirs = outputs.get(node.target, [])
             moved = node.meta.get("activation") or node.meta.get("folded") or not theirs or isinstance(
                 network.get_submodule(node.target), ops.MAX_POOL_MODULES)  # a pool now stands behind its activation
-            if values is not None and (moved or count < len(theirs) and not _differ(theirs[count], values, folded)):
+            if values is not None and (
+                moved or count < len(theirs) and not _differ(theirs[count], values, folded, steps)
+            ):
                 last = node if not moved else last
                 continue
             return f"{node.target} ({node.meta.get('location') or 'unknown place'}) is the first layer that differs"
@@ -183,6 +195,6 @@ def _tolerance(expected, folded, steps):
     return max(_FOLDED * allowed, _STEPS if steps else 0.0)
 
 
-def _differ(expected, found, folded):
-    return len(expected) != len(found) or any(_difference(one, other) > _tolerance(one, folded, True)
+def _differ(expected, found, folded, steps):
+    return len(expected) != len(found) or any(_difference(one, other) > _tolerance(one, folded, steps)
                                               for one, other in zip(expected, found))

@@ -166,8 +166,11 @@ class _Classifier:
         return self._other(node, name, highest)
 
     def _of_inputs(self, node, name, function, method):
-        """What reads only inputs and parameters. A function of the inputs alone is exact, the same at every time-step; with
-        parameters in it, it is a layer, which must be linear."""
+        """What reads only inputs and parameters.
+
+        A function of the inputs alone is exact, the same at every time-step; with parameters in it, it is a layer, which must
+        be linear.
+        """
         if node not in self.data:
             return Signal.CONSTANT
         learned = any(source not in self.data and _holds_parameters(source) for source in node.all_input_nodes)

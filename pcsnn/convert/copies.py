@@ -9,8 +9,21 @@ from torch import nn
 from pcsnn.convert.hooks import separate_hooks
 from pcsnn.convert.unwrap import inner, stand_in
 
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType,
-          torch.dtype, torch.device)
+_PLAIN = (
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    bool,
+    type(None),
+    type,
+    types.ModuleType,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    torch.dtype,
+    torch.device,
+)
 
 
 def _held(model):
@@ -36,9 +49,9 @@ def modules_of(model):
 
 
 def copied(model, memo=None):
-    """A deep copy in evaluation mode, without wrappers; `memo` then has the copy of everything by the id of the original.
+    """A deep copy in evaluation mode, without wrappers; `memo` then has all copies by the ids of originals.
 
-    Tensors that are results of a computation (features that a network keeps, weights that a hook made) are copied without it.
+    Results of a computation (features that a network keeps, weights that a hook made) are copied without it.
 
     Raises:
         ValueError: something that the network holds cannot be copied; the message names the attribute.
@@ -55,8 +68,10 @@ def copied(model, memo=None):
             memo[id(wrapper)] = stand_in(wrapper, copy.deepcopy(inner(wrapper), memo))
         made = copy.deepcopy(model, memo).eval()
     except Exception as error:
-        raise ValueError(f"model: {_culprit(model)} cannot be copied ({type(error).__name__}: {error}); delete it before "
-                         "converting, or keep it outside the network") from error
+        raise ValueError(
+            f"model: {_culprit(model)} cannot be copied ({type(error).__name__}: {error}); delete it before "
+            "converting, or keep it outside the network"
+        ) from error
     separate_hooks(modules_of(made), memo)
     return made
 

@@ -1,4 +1,4 @@
-"""Weights that are computed at each call - weight_norm, spectral_norm, prune, parametrizations - made plain parameters."""
+"""Weights that are computed at each call, by weight_norm, spectral_norm, prune, parametrizations, made plain."""
 
 import copy
 
@@ -44,9 +44,10 @@ def _from_hooks(module):
 
 
 def _from_parametrizations(module):
-    for name in list(module.parametrizations):
-        value = getattr(module, name).detach().clone()
-        parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    values = {name: getattr(module, name) for name in module.parametrizations}
+    del module._modules["parametrizations"]
+    module.__class__ = type(module).__bases__[0]  # the class that torch made shares its properties with the original's
+    for name, value in values.items():
         _make_plain(module, name, value)
 
 
@@ -54,7 +55,7 @@ def _from_parametrizations(module):
 def materialise(modules):
     """Give every module in evaluation mode the weights that it computes with, as parameters of its own. In place.
 
-    Parameters that several modules share become one each: what is folded into or learnt for one does not reach the other.
+    Parameters that several modules share become one each: what is folded into one does not reach the other.
 
     Raises:
         ValueError: a weight cannot be computed.
@@ -68,9 +69,11 @@ def materialise(modules):
                 _from_parametrizations(module)
             _from_hooks(module)
         except Exception as error:
-            raise ValueError(f"model: the weights of {type(module).__name__} cannot be computed ({type(error).__name__}: {error}); "
-                             "make them plain parameters first (torch.nn.utils.parametrize.remove_parametrizations, "
-                             "remove_weight_norm, prune.remove)") from error
+            raise ValueError(
+                f"model: the weights of {type(module).__name__} cannot be computed ({type(error).__name__}: {error}); "
+                "make them plain parameters first (torch.nn.utils.parametrize.remove_parametrizations, "
+                "remove_weight_norm, prune.remove)"
+            ) from error
     for module in modules:
         for name, parameter in module._parameters.items():
             if parameter is not None and id(parameter) in seen:

@@ -1,6 +1,7 @@
 """Calls of einops in a traced network, written as views, permutations and means of torch. Nothing here needs einops."""
 
-import math
+import functools
+import operator
 import re
 import string
 import sys
@@ -43,7 +44,9 @@ def call(function, *args, **kwargs):
         return torch.einsum(_letters(pattern), *factors)
     given = dict(zip(("tensor", "pattern", "reduction"), args)) | kwargs
     if name in ("pack", "unpack"):
-        raise ValueError(f"calls einops.{name}, whose shapes are unknown before a call; write it with flatten and torch.cat")
+        raise ValueError(
+            f"calls einops.{name}, whose shapes are unknown before a call; write it with flatten and torch.cat"
+        )
     value, pattern, reduction = given.pop("tensor"), given.pop("pattern"), given.pop("reduction", None)
     return _rewritten(value, pattern, reduction, given)
 
@@ -55,31 +58,41 @@ def _letters(pattern):
     return re.sub(r"[A-Za-z_]\w*", lambda found: letter[found[0]], pattern).replace(" ", "")
 
 
-def _groups(side, pattern):
-    """One side of a pattern: the names of each dimension."""
-    groups = [(group or single).split() for group, single in re.findall(r"\(([^()]*)\)|([^\s()]+)", side)]
-    groups = [[name for name in group if name != "1"] for group in groups]
-    for name in (name for group in groups for name in group):
-        if not name.isidentifier():
-            raise ValueError(f"calls einops with {pattern!r}, of which {name!r} is not known before a call; "
-                             "name every dimension, or write it with reshape and permute")
+def _groups(side, pattern, sizes):
+    """One side of a pattern: the names of each dimension; numbers become names whose sizes go into `sizes`."""
+    groups = []
+    for group, single in re.findall(r"\(([^()]*)\)|([^\s()]+)", side):
+        groups.append([])
+        for name in (group or single).split():
+            if not name.isidentifier() and not name.isdecimal():
+                raise ValueError(
+                    f"calls einops with {pattern!r}, where the number of dimensions is not known before a call; "
+                    "name every dimension, or write it with reshape and permute"
+                )
+            if name.isdecimal():
+                name, size = f"{name} {len(sizes)}", int(name)
+                sizes[name] = size
+            if sizes.get(name) != 1:
+                groups[-1].append(name)
     return groups
 
 
 def _product(sizes):
-    return math.prod(sizes[1:], start=sizes[0]) if sizes else 1
+    return functools.reduce(operator.mul, sizes) if sizes else 1
 
 
 def _rewritten(value, pattern, reduction, axes):
-    left, right = (_groups(side, pattern) for side in pattern.split("->"))
+    sizes = dict(axes)
+    left, right = (_groups(side, pattern, sizes) for side in pattern.split("->"))
     if isinstance(value, (list, tuple)):
         value = torch.stack(value)
-    sizes = dict(axes)
     for dim, group in enumerate(left):
         unknown = [name for name in group if name not in sizes]
         known = _product([sizes[name] for name in group if name in sizes])
         if len(unknown) > 1:
-            raise ValueError(f"calls einops with {pattern!r}, where the sizes of {' and '.join(unknown)} are unknown; give one")
+            raise ValueError(
+                f"calls einops with {pattern!r}, where the sizes of {' and '.join(unknown)} are unknown; give one"
+            )
         if unknown:
             sizes[unknown[0]] = value.size(dim) if len(group) == 1 else value.size(dim) // known
     source, target = ([name for group in side for name in group] for side in (left, right))
@@ -88,7 +101,9 @@ def _rewritten(value, pattern, reduction, axes):
     gone = [name for name in source if name not in target]
     if gone:
         if reduction not in _REDUCTIONS:
-            raise ValueError(f"calls einops with {pattern!r} and the reduction {reduction!r}; expected mean, sum or max")
+            raise ValueError(
+                f"calls einops with {pattern!r} and the reduction {reduction!r}; expected mean, sum or max"
+            )
         value = _REDUCTIONS[reduction](value, tuple(source.index(name) for name in gone))
         source = [name for name in source if name not in gone]
     order = [source.index(name) for name in target if name in source]

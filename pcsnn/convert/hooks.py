@@ -18,26 +18,32 @@ def describe_hook(hook):
 
 
 def refuse_outer_hooks(model):
-    """ValueError, naming the hook, where a forward hook acts on a wrapper (DataParallel, torch.compile) or on all modules."""
+    """ValueError, naming the hook, where a forward hook acts on a wrapper (DataParallel, ...) or on all modules."""
     for name, module in model.named_modules():
         for hook in (hook for kept in _DICTS if inner(module) is not None for hook in getattr(module, kept).values()):
-            raise ValueError(f"model: {name or 'itself'} ({type(module).__name__}) has a forward hook, {describe_hook(hook)}, on the "
-                             "wrapper; register it on the network inside")
+            raise ValueError(
+                f"model: {name or 'itself'} ({type(module).__name__}) has a forward hook, {describe_hook(hook)}, on "
+                "the wrapper; register it on the network inside"
+            )
     for hook in (*registry._global_forward_pre_hooks.values(), *registry._global_forward_hooks.values()):
-        raise ValueError(f"model: a forward hook for all modules is registered, {describe_hook(hook)}, which no graph follows; "
-                         "remove it (handle.remove()) before converting")
+        raise ValueError(
+            f"model: a forward hook for all modules is registered, {describe_hook(hook)}, which no graph follows; "
+            "remove it (handle.remove()) before converting"
+        )
 
 
 def refuse_hooks(network, argument):
     """ValueError, naming layer and hook, where a module of a converted network has a forward hook."""
     for name, module in network.named_modules():
         for hook in (hook for kept in _DICTS for hook in getattr(module, kept).values()):
-            raise ValueError(f"{argument}: {name or 'itself'} ({type(module).__name__}) has a forward hook, {describe_hook(hook)}, "
-                             "which a fused layer would not call; remove it (handle.remove())")
+            raise ValueError(
+                f"{argument}: {name or 'itself'} ({type(module).__name__}) has a forward hook, {describe_hook(hook)}, "
+                "which a fused layer would not call; remove it (handle.remove())"
+            )
 
 
 def separate_hooks(modules, memo):
-    """Give copies of modules hooks that write to copies of what the originals' hold, and none of the backward pass. In place."""
+    """Give copies of modules hooks that write to copies of what the originals hold, and none of the backward pass."""
     for module in modules:
         for kept in _DICTS:
             hooks = getattr(module, kept)
@@ -49,13 +55,31 @@ def separate_hooks(modules, memo):
 
 
 def _separated(hook, memo):
-    """A function with copies of what it closes over; all other hooks were copied with their modules."""
-    if not (isinstance(hook, types.FunctionType) and hook.__closure__):
+    """A function with copies of what it closes over and of the lists and dicts of its module.
+
+    All other hooks were copied with the modules that have them.
+    """
+    if not isinstance(hook, types.FunctionType):
         return hook
-    cells = tuple(_cell(cell, memo) for cell in hook.__closure__)
-    made = types.FunctionType(hook.__code__, hook.__globals__, hook.__name__, hook.__defaults__, cells)
+    holders = {name: _copied(hook.__globals__[name], memo) for name in hook.__code__.co_names
+               if isinstance(hook.__globals__.get(name), (list, dict, set))}
+    cells = tuple(_cell(cell, memo) for cell in hook.__closure__ or ())
+    made = types.FunctionType(
+        hook.__code__,
+        {**hook.__globals__, **holders} if holders else hook.__globals__,
+        hook.__name__,
+        hook.__defaults__,
+        cells,
+    )
     made.__kwdefaults__ = hook.__kwdefaults__
     return made
+
+
+def _copied(value, memo):
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception:  # it holds what cannot be copied
+        return type(value)()
 
 
 def _cell(cell, memo):
@@ -93,5 +117,7 @@ def _run(module, hook, *values):
     try:
         return hook(module, *values)
     except Exception as error:
-        raise ValueError(f"calls the forward hook {describe_hook(hook)} of {type(module).__name__}, which cannot be traced "
-                         f"({error}); remove it (handle.remove()), or do in forward what it does") from error
+        raise ValueError(
+            f"calls the forward hook {describe_hook(hook)} of {type(module).__name__}, which cannot be traced "
+            f"({error}); remove it (handle.remove()), or do in forward what it does"
+        ) from error

@@ -26,7 +26,7 @@ def _carried(part, first):
 
 
 def rename_colliding(network, graph):
-    """Give layers and tensors other names whose own are taken by a GraphModule or are words of Python, such as "code", "class".
+    """Give layers and tensors other names whose own a GraphModule has or Python reserves, such as "code" and "class".
 
     `network`: the traced module, `graph`: its graph; both are changed.
     """

@@ -10,9 +10,27 @@ from pcsnn.nn import DAQCFS, QCFS, ChannelScale
 _OURS = (QCFS, DAQCFS, IntegrateFire, ChannelScale)
 # what a subclass may define anew and still compute the same
 _HARMLESS = {
-    "__init__", "__module__", "__doc__", "__qualname__", "__annotations__", "__annotate_func__", "__annotations_cache__", "__dict__",
-    "__weakref__", "__repr__", "__firstlineno__", "__static_attributes__", "__constants__", "__hash__", "_version", "_get_name",
-    "extra_repr", "reset_parameters", "_reset_parameters", "train", "eval",
+    "__init__",
+    "__module__",
+    "__doc__",
+    "__qualname__",
+    "__annotations__",
+    "__annotate_func__",
+    "__annotations_cache__",
+    "__dict__",
+    "__weakref__",
+    "__repr__",
+    "__firstlineno__",
+    "__static_attributes__",
+    "__constants__",
+    "__hash__",
+    "_version",
+    "_get_name",
+    "extra_repr",
+    "reset_parameters",
+    "_reset_parameters",
+    "train",
+    "eval",
 }
 
 
@@ -23,7 +41,7 @@ def is_layer_class(kind):
 
 
 def layer_class(module):
-    """The nearest class of torch or pcsnn, of those a graph calls as a whole, that a module's class is or inherits from; or None."""
+    """The nearest class that a graph calls as a whole of those that a module's class is or inherits from; or None."""
     return next((kind for kind in type(module).__mro__ if is_layer_class(kind)), None)
 
 

@@ -4,7 +4,6 @@ import operator
 
 import torch
 import torch.nn.functional as F
-from torch import fx
 
 from pcsnn.convert import operations as ops
 from pcsnn.convert.integrate_fire import IntegrateFire
@@ -138,8 +137,8 @@ def refuse_loops(network):
     for name, nodes in calls.items():
         if len(nodes) > 1:
             where = nodes[-1].meta.get("location") or name
-            raise ValueError(f"model: {where} calls {name}, a neuron that keeps its potential, {len(nodes)} times in one forward: a loop "
-                             "over time; convert the network inside the loop and give it the mean of its inputs over time")
+            raise ValueError(f"model: {where} calls {name}, a neuron that keeps its potential, {len(nodes)} times in one "
+                             "forward: a loop over time; convert the network inside the loop and give it the mean of its inputs over time")
 
 
 def remove_time(network):

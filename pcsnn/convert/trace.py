@@ -16,18 +16,14 @@ from pcsnn.convert.tracing_errors import explain
 from pcsnn.convert.unwrap import unwrapped
 
 
-def required_inputs(network):
-    """How many inputs a traced network takes that have no default."""
-    return sum(node.op == "placeholder" and not node.args for node in network.graph.nodes)
-
-
 def trace(model, shift=None):
     """A GraphModule of a copy of `model` in evaluation mode; every node has meta["location"].
 
     Weights are those that the model computes with, whatever made them (parametrizations, weight_norm, prune); wrappers of
-    several devices and of torch.compile are seen through; forward hooks are traced like forward; layers that forward makes get a name; a layer whose attributes
-    change between two calls becomes two. Networks of SpikingJelly lose their time dimension, and have an IntegrateFire at every
-    IF node, whose potential at first is `shift` thresholds, or what a reset of the node makes it.
+    several devices and of torch.compile are seen through; forward hooks are traced like forward; layers that forward makes
+    get a name; a layer whose attributes change between two calls becomes two. Networks of SpikingJelly lose their time
+    dimension, and have an IntegrateFire at every IF node, whose potential at first is `shift` thresholds, or what a reset of
+    the node makes it.
 
     Raises:
         ValueError: torch.fx cannot follow the model (control flow that depends on values); it is TorchScript or
@@ -56,20 +52,22 @@ def trace(model, shift=None):
             make_plain(layer)
     network = fx.GraphModule(source, graph, type(model).__name__)
     if foreign:
-        refuse_loops(network)
         if spikingjelly.is_multi_step(model):
             remove_time(network)
+        refuse_loops(network)
         fold_scales(network)
     return network
 
 
 def _own_forward(source):
-    """torch.fx reads the forward of the network's class; one that was put on the instance becomes that of a class of its own."""
+    """torch.fx reads the forward of the class; one that was put on the instance becomes that of a class of its own."""
     forward = vars(source).pop("forward", None)
     if forward is None:
         return
     kind = type(source)
     if not isinstance(forward, types.MethodType) or forward.__self__ is not source:
-        raise ValueError(f"model: the forward of {kind.__name__} was replaced by {getattr(forward, '__qualname__', forward)}, a "
-                         "function without self; define forward in the class, or set types.MethodType(forward, model)")
+        raise ValueError(
+            f"model: the forward of {kind.__name__} was replaced by {getattr(forward, '__qualname__', forward)}, a "
+            "function without self; define forward in the class, or set types.MethodType(forward, model)"
+        )
     source.__class__ = type(kind.__name__, (kind,), {"forward": forward.__func__, "__module__": kind.__module__})

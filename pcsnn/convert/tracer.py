@@ -1,4 +1,4 @@
-"""Tracing by torch.fx that keeps what fx forgets: settings of a layer at each call, layers made in forward, forwards of one's own."""
+"""Tracing by torch.fx that keeps what fx forgets: settings of a layer at each call, layers made in forward."""
 
 import copy
 import functools
@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import sys
+import threading
 from contextlib import contextmanager
 
 import torch
@@ -15,15 +16,17 @@ from pcsnn.convert import einops_patterns
 from pcsnn.convert.copies import copied, modules_of
 from pcsnn.convert.effective_weights import materialise
 from pcsnn.convert.hooks import with_hooks
+from pcsnn.convert.in_place_proxy import InPlaceProxy
 from pcsnn.convert.names import unused_name
 from pcsnn.convert.plain_classes import is_plain, layer_class
 
 NOT_SOURCE = tuple(f"{pathlib.Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
+_LOCK = threading.RLock()  # torch.fx patches classes while it traces
 _SETTING = (bool, int, float, str, type(None), tuple, list)
 
 
 def location():
-    """file:line of the innermost frame that is neither torch's nor the converter's: the network's, else the caller's."""
+    """file:line of the innermost frame that is neither torch's nor the converter's: the network's or the caller's."""
     frame = sys._getframe()
     while frame and frame.f_code.co_filename.startswith(NOT_SOURCE):
         frame = frame.f_back
@@ -50,15 +53,22 @@ class Tracer(fx.Tracer):
     """`copies`: {id of an original: its copy}, for forwards that still hold the original."""
 
     def __init__(self, copies):
-        super().__init__(autowrap_modules=(math, *einops_patterns.modules()), autowrap_functions=einops_patterns.functions())
+        self.einops = einops_patterns.functions()
+        super().__init__(autowrap_modules=(math, *einops_patterns.modules()), autowrap_functions=self.einops)
         self.copies = copies
         self.listed = set()  # layers in plain lists, which torch does not know of
-        self.twins = {}
+        self.twins, self.rewritten = {}, []
 
     def trace(self, root, concrete_args=None):
         self.listed = set(modules_of(root)) - set(root.modules())
-        graph = super().trace(root, concrete_args)
+        with _LOCK:
+            self.thread = threading.get_ident()
+            graph = super().trace(root, concrete_args)
         self._settle(graph)
+        for (
+            node
+        ) in self.rewritten:  # fx takes them for a function that it wrapped, and would wrap torch's own from then on
+            node.meta.pop("is_wrapped", None)
         return graph
 
     def is_leaf_module(self, module, qualified_name):
@@ -69,11 +79,16 @@ class Tracer(fx.Tracer):
         node.meta["location"] = location()
         return node
 
+    def proxy(self, node):
+        return InPlaceProxy(node, self)
+
     def create_proxy(self, kind, target, args, kwargs, *others, **named):
         if kind == "placeholder" and args and (args[0] is None or isinstance(args[0], (bool, str))):
             return args[0]  # an option of forward: it may steer control flow, and keeps its default
-        if kind == "call_function" and target in einops_patterns.functions():
-            return einops_patterns.call(target, *args, **kwargs)
+        if kind == "call_function" and target in self.einops:
+            result = einops_patterns.call(target, *args, **kwargs)
+            self.rewritten.append(result.node)
+            return result
         return super().create_proxy(kind, target, args, kwargs, *others, **named)
 
     def create_arg(self, value):
@@ -90,9 +105,18 @@ class Tracer(fx.Tracer):
     def _install(self, module):
         """A layer that forward calls and no attribute of the network names."""
         kind = type(module).__name__
-        if module not in self.listed and (any(True for _ in module.parameters()) or any(True for _ in module.buffers())):
-            raise ValueError(f"calls a {kind} that is not part of the network: made inside forward its weights would be others in "
-                             "every call; make it in __init__ and keep it as an attribute, several in nn.ModuleList")
+        if module not in self.listed and (
+            any(True for _ in module.parameters()) or any(True for _ in module.buffers())
+        ):
+            raise ValueError(
+                f"calls a {kind} that is not part of the network: made inside forward its weights would be others in "
+                "every call; make it in __init__ and keep it as an attribute, several in nn.ModuleList"
+            )
+        if module not in self.listed and isinstance(module, nn.modules.dropout._DropoutNd) and module.training:
+            raise ValueError(
+                f"makes a {kind} inside forward, which drops values in evaluation mode too; make it in __init__ and "
+                "keep it as an attribute"
+            )
         own = module if module in self.listed else prepared(module)
         name = unused_name(self.root, kind.lower())
         self.root.add_module(name, own)
@@ -100,6 +124,8 @@ class Tracer(fx.Tracer):
             self.submodule_paths[outer] = self.submodule_paths[part] = f"{name}.{path}" if path else name
 
     def call_module(self, module, forward, args, kwargs):
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)  # torch.fx sees the calls of all threads; theirs go on as they were
         own = self.copies.get(id(module), module)
         path = self.path_of_module(own)
         if einops_patterns.is_layer(own):
@@ -127,7 +153,7 @@ class Tracer(fx.Tracer):
 
     @contextmanager
     def _own_forward(self, own, module, path):
-        """While a forward that replaces a layer's runs, that layer's own forward, where it calls it, is a call of the plain layer."""
+        """While a forward that replaces a layer's runs, the layer's own, where that calls it, is the plain layer."""
         base, tracer = layer_class(own), self
         original = base.forward
         inherited = "forward" not in vars(base)

@@ -11,19 +11,34 @@ _NOT_SOURCE = (*NOT_SOURCE, *(f"{_HOME / part}{os.sep}" for part in ("nn", "anal
 
 # part of an error's text -> what to do about it; the first that fits
 _ADVICE = (
-    ("control flow", "an if, while or assert that depends on values: decide it in __init__, write a choice between tensors with "
-                     "torch.where, and take checks of the input out of forward"),
-    ("cannot be iterated", "a loop over a traced value: loop over a list of layers or a fixed range, take parts by index, and give "
-                           "forward its tensors as arguments of their own"),
-    ("not iterable", "a loop over, or `in` applied to, a traced value: take parts by index or by key, and decide what is there in "
-                     "__init__"),
+    (
+        "control flow",
+        "an if, while or assert that depends on values: decide it in __init__, write a choice between tensors with "
+        "torch.where, and take checks of the input out of forward",
+    ),
+    (
+        "cannot be iterated",
+        "a loop over a traced value: loop over a list of layers or a fixed range, take parts by index, and give "
+        "forward its tensors as arguments of their own",
+    ),
+    (
+        "not iterable",
+        "a loop over, or `in` applied to, a traced value: take parts by index or by key, and decide what is there in "
+        "__init__",
+    ),
     ("item assignment", "an assignment to a part of a tensor: write it with torch.where, torch.cat or masked_fill"),
     ("interpreted as an integer", "a count taken from a tensor's shape: keep it in __init__"),
     ("'len' is not supported", "len of a traced value: keep the number in __init__"),
-    ("einops", "a call of einops that cannot be seen from here: import its functions where forward is defined, or write it with "
-               "reshape and permute"),
-    ("Proxy", "a function that takes tensors only, not a traced value: write it with functions of torch, or make it one step of "
-              "the graph with torch.fx.wrap"),
+    (
+        "einops",
+        "a call of einops that cannot be seen from here: import its functions where forward is defined, or write it "
+        "with reshape and permute",
+    ),
+    (
+        "Proxy",
+        "a function that takes tensors only, not a traced value: write it with functions of torch, or make it one step "
+        "of the graph with torch.fx.wrap",
+    ),
 )
 
 
@@ -34,9 +49,11 @@ def explain(model, error):
         return ValueError(text)
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_NOT_SOURCE)]
     where = f"{lines[-1].filename}:{lines[-1].lineno} " if lines else ""
-    if isinstance(error, ValueError) and text.startswith(("calls ", "sets ")):
+    if isinstance(error, ValueError) and text.startswith(("calls ", "sets ", "makes ")):
         return ValueError(f"model: {where}{text}")
-    advice = next((advice for part, advice in _ADVICE if part in text), "a step that needs real tensors: take it out of forward, or "
-                  "convert the parts of the network without it")
+    advice = next(
+        (advice for part, advice in _ADVICE if part in text),
+        "a step that needs real tensors: take it out of forward, or " "convert the parts of the network without it",
+    )
     line = f"({lines[-1].line}): " if lines and lines[-1].line else ""
     return ValueError(f"model: torch.fx cannot trace {type(model).__name__}: {where}{line}{text}. This is {advice}")
