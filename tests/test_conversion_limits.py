@@ -76,7 +76,7 @@ def test_a_maximum_over_trains_of_unlike_worth_is_not_exact(form):
     net = Net(UNLIKE[form])
     with pytest.raises(ValueError, match="cannot spike(.|\n)*worth different values"):
         pcsnn.convert(net, 8, calibration=IMAGES, method="max")
-    snn = pcsnn.convert(net, 255, calibration=IMAGES, method="max", strict=False)
+    snn = pcsnn.convert(net, 252, calibration=IMAGES, method="max", strict=False)
     assert any("worth different values" in row.detail for row in snn.report.rows if row.kind == "analog")
     assert difference(snn, net, IMAGES) < 0.1
 
@@ -199,9 +199,10 @@ def test_a_norm_behind_a_max_pool_goes_before_it_unless_it_turns_channels_round(
     net = Net(lambda s, x: _pooled(s, torch.relu(s.norm(F.max_pool2d(s.a(x), 2)))))
     snn = pcsnn.convert(net, 255, calibration=IMAGES, method="max")
     assert gap(snn, IMAGES) < 1e-12 and difference(snn, net, IMAGES) < 0.02
-    net.norm.weight.data[3] = -1
     with pytest.raises(ValueError, match="max_pool2d of a sum"):
-        pcsnn.convert(Net(lambda s, x: _pooled(s, torch.relu(net.norm(F.max_pool2d(s.b(torch.relu(s.a(x))), 2))))), 8, calibration=IMAGES)
+        turned = Net(lambda s, x: _pooled(s, torch.relu(s.norm(F.max_pool2d(s.b(torch.relu(s.a(x))), 2)))))
+        turned.norm.weight.data[3] = -1
+        pcsnn.convert(turned, 8, calibration=IMAGES)
 
 
 HEADS = {
@@ -211,7 +212,7 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("method", ["max", "light"])
+@pytest.mark.parametrize("method", ["max", "quick"])
 @pytest.mark.parametrize("head", HEADS)
 def test_an_analog_head_behind_the_last_neuron_is_allowed_and_named(head, method):
     net = Net(lambda s, x: HEADS[head](_pooled(s, torch.relu(s.a(x)))))
@@ -221,7 +222,15 @@ def test_an_analog_head_behind_the_last_neuron_is_allowed_and_named(head, method
     out, expected = snn(IMAGES), net(IMAGES)
     assert out.dtype == expected.dtype and out.shape == expected.shape
     if out.is_floating_point():
-        assert difference(snn, net, IMAGES) < 0.3
+        assert difference(snn, net, IMAGES) < 0.1
+
+
+def test_calibration_looks_at_what_stands_before_the_head():
+    plain = Net(lambda s, x: _pooled(s, torch.relu(s.a(x))))
+    headed = Net(lambda s, x: (lambda v: {"class": v.argmax(1), "scores": [100 * v.sigmoid()]})(_pooled(s, torch.relu(s.a(x)))))
+    one, two = (pcsnn.convert(net, 16, calibration=IMAGES, method="light") for net in (plain, headed))
+    logits, out = one(IMAGES), two(IMAGES)
+    assert torch.equal(out["class"], logits.argmax(1)) and torch.equal(out["scores"][0], 100 * logits.sigmoid())
 
 
 @pytest.mark.parametrize("net", [
@@ -242,7 +251,7 @@ ADVICE = {  # form -> words of the message
     "local_response_norm": (nn.LocalResponseNorm(5), "batch norm"), "log_softmax": (lambda h: F.log_softmax(h, 1), "behind the last layer"),
     "gate": (lambda h: h * torch.sigmoid(h.mean((2, 3), keepdim=True)), "gate"), "silu": (F.silu, "signed=True"), "floor": (torch.floor, "QCFS"),
     "tanh": (torch.tanh, "not linear"), "softplus": (F.softplus, "signed=True"), "comparison": (lambda h: (h > 1).double(), "torch.where"),
-    "unpool": (lambda h: F.max_unpool2d(*F.max_pool2d(h, 2, return_indices=True), 2), "nn.Upsample"),
+    "unpool": (lambda h: (lambda p: F.max_unpool2d(p[0], p[1], 2))(F.max_pool2d(h, 2, return_indices=True)), "nn.Upsample"),
     "LPPool2d": (nn.LPPool2d(2, 3, 1, ), "norm_type=1"), "unknown": (lambda h: torch.logcumsumexp(h, 2), "not known to be linear"),
 }
 
@@ -266,8 +275,8 @@ MOVES = {
     "hstack": lambda h: torch.hstack([h[:, :4], h[:, 4:]]), "vstack": lambda h: torch.vstack([h[:8], h[8:]]),
     "dstack": lambda h: torch.dstack([h, h]), "rot90": lambda h: torch.rot90(h, 1, (2, 3)), "fliplr": lambda h: h.fliplr(), "flipud": torch.flipud,
     "take_along_dim": lambda h: torch.take_along_dim(h, torch.zeros(1, 1, 1, 1, dtype=torch.long), 3).expand(-1, -1, -1, 8),
-    "gather": lambda h: torch.gather(h, 3, torch.zeros(16, 8, 8, 8, dtype=torch.long)), "unfold": lambda h: h.unfold(3, 2, 2).flatten(3),
-    "diagonal": lambda h: h.diagonal(0, 2, 3)[:, :, None], "diff": lambda h: torch.diff(h, dim=3), "ravel": lambda h: h.ravel().view(16, 8, 8, 8),
+    "unfold": lambda h: h.unfold(3, 2, 2).flatten(3),
+    "diagonal": lambda h: h.diagonal(0, 2, 3)[:, :, None], "diff": lambda h: torch.diff(h, dim=3), "ravel": lambda h: h.ravel().view(-1, 8, 8, 8),
     "atleast": lambda h: torch.atleast_3d(h), "tensor_split": lambda h: torch.cat([h.tensor_split(2, 1)[1], h.tensor_split(2, 1)[0]], 1),
 }
 
@@ -277,7 +286,7 @@ def test_more_operations_move_or_add_up(move):
     net = inner(MOVES[move])
     snn = pcsnn.convert(net, 64, calibration=IMAGES, method="max")
     assert gap(snn, IMAGES) < 1e-11 and difference(snn, net, IMAGES) < 0.2
-    assert pcsnn.analysis.operations(snn, IMAGES) is not None
+    assert pcsnn.analysis.count_operations(snn, IMAGES[:4]) is not None
 
 
 def test_more_time_steps_than_there_are_say_what_the_most_gives():
