@@ -17,11 +17,13 @@ from pcsnn.nn import QCFS
 
 THRESHOLD_KEYS = ("thresh", "up")
 _OURS = "threshold"
+_AROUND = ("state_dict", "model_state_dict", "net", "model", "network")  # of dicts that hold a state dict among other things
+_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 _REPLACED = (torch.nn.ReLU, torch.nn.ReLU6, torch.nn.Hardtanh)
 
 
 def _read(path_or_state_dict):
-    """The state dict of a file or a dict, without the prefixes of DataParallel."""
+    """The state dict of a file or a dict, without the prefixes of DataParallel and torch.compile."""
     if isinstance(path_or_state_dict, (str, os.PathLike)):
         path = os.fspath(path_or_state_dict)
         if not os.path.exists(path):
@@ -32,13 +34,15 @@ def _read(path_or_state_dict):
             raise ValueError(f"path_or_state_dict: {path} is no checkpoint of tensors: {error}") from error
     else:
         state = path_or_state_dict
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    for key in _AROUND:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+            break
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError("path_or_state_dict: expected a state dict, names and tensors, "
                          f"got {type(state).__name__}{' with other values' if isinstance(state, dict) and state else ''}")
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    while prefix := next((prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in state)), ""):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
 
 
@@ -91,7 +95,8 @@ def load_qcfs_checkpoint(path_or_state_dict, model, *, levels=None):
     files: it is that of the model's QCFS, or `levels`. Files are read with weights_only=True: nothing is unpickled but tensors.
 
     Args:
-        path_or_state_dict: a file that torch.save wrote, or a state dict; with or without "module." before its keys.
+        path_or_state_dict: a file that torch.save wrote, or a state dict, also as "net", "model", "state_dict" or the like of a
+            dict; with or without "module." or "_orig_mod." before its keys.
         model: a network with the checkpoint's keys whose activations are `pcsnn.nn.QCFS`, or ReLU, which then are replaced.
         levels: L, 1..255, of the QCFS that replace ReLUs; None where the model has QCFS already.
 
