@@ -1,4 +1,5 @@
-"""What a network ends in behind its last neuron: functions of its result, which are applied to the average over time."""
+"""What a network ends in behind its last neuron: functions of its result, which are applied to the average over
+time."""
 
 from contextlib import contextmanager
 
@@ -9,13 +10,16 @@ from pcsnn.convert import operations as ops
 
 # by the name of a function, method or module
 HEADS = {
-    "softmax", "log_softmax", "softmin", "sigmoid", "logsigmoid", "log_sigmoid", "tanh", "softplus", "exp", "argmax", "argmin", "topk", "sort",
-    "argsort", "max", "normalize", "hardsigmoid", "special_expit", "expit", "Softmax", "Softmax2d", "LogSoftmax", "Softmin", "Sigmoid",
+    "softmax", "log_softmax", "softmin", "sigmoid", "logsigmoid", "log_sigmoid", "tanh", "softplus", "exp", "argmax",
+    "argmin", "topk", "sort",
+    "argsort", "max", "normalize", "hardsigmoid", "special_expit", "expit", "Softmax", "Softmax2d", "LogSoftmax",
+    "Softmin", "Sigmoid",
     "LogSigmoid", "Tanh", "Softplus", "Hardsigmoid", "_softmax",
 }
 _PLAIN = (ops.MOVING_FUNCTIONS | ops.LINEAR_FUNCTIONS | ops.ADDITIONS | ops.QUOTIENTS | ops.INTERPOLATIONS
           | ops.SCALINGS)
-_PLAIN_MODULES = (*ops.LINEAR_MODULES, *ops.MOVING_MODULES, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.Sigmoid, nn.LogSigmoid,
+_PLAIN_MODULES = (*ops.LINEAR_MODULES, *ops.MOVING_MODULES, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin,
+                  nn.Sigmoid, nn.LogSigmoid,
                   nn.Tanh, nn.Softplus, nn.Hardsigmoid)
 
 
@@ -31,7 +35,8 @@ def behind_all_neurons(network):
 
 @contextmanager
 def without_heads(network):
-    """`network` gives what its heads read, within the context: calibration compares that, not probabilities or places."""
+    """`network` gives what its heads read, within the context: calibration compares that, not probabilities or
+    places."""
     output = next(node for node in network.graph.nodes if node.op == "output")
     whole, made = output.args, set()
     for node in network.graph.nodes:

@@ -1,4 +1,5 @@
-"""Values in a graph that do not depend on the network's input: numbers, parameters and buffers, and what is computed of them."""
+"""Values in a graph that do not depend on the network's input: numbers, parameters and buffers, and what is computed
+of them."""
 
 import torch
 from torch import fx
@@ -7,8 +8,10 @@ from pcsnn.convert.forms.calls import called
 
 _FILLED = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "zeros": 0.0, "ones": 1.0}
 _COMPUTED = {
-    "add", "sub", "mul", "div", "neg", "pow", "square", "sqrt", "abs", "exp", "sigmoid", "softplus", "relu", "clamp", "clamp_min", "clamp_max",
-    "view", "reshape", "unsqueeze", "squeeze", "getitem", "detach", "clone", "contiguous", "item", "tanh", "log", "flatten",
+    "add", "sub", "mul", "div", "neg", "pow", "square", "sqrt", "abs", "exp", "sigmoid", "softplus", "relu", "clamp",
+    "clamp_min", "clamp_max",
+    "view", "reshape", "unsqueeze", "squeeze", "getitem", "detach", "clone", "contiguous", "item", "tanh", "log",
+    "flatten",
 }
 _IDENTITIES = {"to", "type_as", "cpu", "cuda", "float", "double", "expand_as"}
 
