@@ -65,7 +65,16 @@ def has_channels(node, modules):
 
 def layout(node, modules, known=None):
     """The Layout of a node's value, or Lost with the node that lost it."""
-    known = {} if known is None else known
+    if known is None:
+        known, before = {}, {node: None}
+        waiting = [node]
+        for part in waiting:  # what it is made of, so that the last of a long chain of sums comes first
+            if part.op != "call_module" or not isinstance(modules[part.target], ops.SYNAPSE_MODULES):
+                new = [source for source in part.all_input_nodes if source not in before]
+                before |= dict.fromkeys(new)
+                waiting += new
+        for part in reversed(waiting[1:]):
+            layout(part, modules, known)
     if node not in known:
         known[node] = Lost(node)  # of a graph without cycles, never read
         known[node] = _layout(node, modules, known)
