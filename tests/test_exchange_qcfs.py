@@ -121,3 +121,16 @@ def test_bad_files_and_arguments(tmp_path):
         qcfs_state_dict(ours(), "theta")
     with pytest.raises(ValueError, match="expected QCFS activations, got none"):
         qcfs_state_dict(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("around", ["net", "model", "state_dict", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_state_dicts_among_other_things_and_behind_prefixes(around, prefix):
+    def make():
+        return torch.nn.Sequential(torch.nn.Linear(3, 4), pcsnn.nn.QCFS(4), torch.nn.Linear(4, 2))
+
+    source, x = make(), torch.randn(20, 3)
+    source[1].threshold.data.fill_(1.5)
+    state = {prefix + key: value for key, value in pcsnn.exchange.qcfs_state_dict(source).items()}
+    loaded = pcsnn.exchange.load_qcfs_checkpoint({around: state, "epoch": 3, "acc": 0.9}, make())
+    assert torch.equal(loaded(x), source(x))

@@ -4,11 +4,13 @@ import torch
 from torch import fx
 
 _BY_NAME = {
-    "float": torch.float32, "double": torch.float64, "half": torch.float16, "bfloat16": torch.bfloat16, "int": torch.int32, "long": torch.int64,
+    "float": torch.float32, "double": torch.float64, "half": torch.float16, "bfloat16": torch.bfloat16,
+    "int": torch.int32, "long": torch.int64,
     "short": torch.int16, "char": torch.int8, "byte": torch.uint8, "bool": torch.bool,
 }
 _TENSOR_TYPES = {
-    "Float": "float", "Double": "double", "Half": "half", "BFloat16": "bfloat16", "Int": "int", "Long": "long", "Short": "short", "Char": "char",
+    "Float": "float", "Double": "double", "Half": "half", "BFloat16": "bfloat16", "Int": "int", "Long": "long",
+    "Short": "short", "Char": "char",
     "Byte": "byte", "Bool": "bool",
 }
 
@@ -32,8 +34,8 @@ def _precision(dtype):
 
 
 def rounding(node, network):
-    """Why a call of .to() and the like changes values, in words: it rounds to a dtype coarser than the network's parameters; None
-    where it does not."""
+    """Why a call of .to() and the like changes values, in words: it rounds to a dtype coarser than the network's
+    parameters; None where it does not."""
     dtype = _target(node)
     if dtype is None or dtype.is_complex:
         return None
@@ -41,5 +43,7 @@ def rounding(node, network):
               key=_precision, default=torch.float32)
     if _precision(dtype) <= _precision(own):
         return None
-    return (f"{node.target} rounds to {str(dtype).removeprefix('torch.')} in a network of {str(own).removeprefix('torch.')}, and the average "
-            "of rounded values over time is not the rounded average; leave the cast out, or keep it analog with strict=False")
+    return (f"{node.target} rounds to {str(dtype).removeprefix('torch.')} in a network of "
+            f"{str(own).removeprefix('torch.')}, and the average "
+            "of rounded values over time is not the rounded average; leave the cast out, or keep it analog with "
+            "strict=False")

@@ -1,7 +1,7 @@
 """Which dimension of a value is a channel, and which activations a max pool compares.
 
-A channel may have a threshold of its own where dimension 1 of a current is one: all elements of one channel come from one
-channel of one layer. Where an operation mixes channels with other dimensions, a layer has one threshold for all.
+A channel may have a threshold of its own where dimension 1 of a current is one: all elements of one channel come from
+one channel of one layer. Where an operation mixes channels with other dimensions, a layer has one threshold for all.
 """
 
 import operator
@@ -18,7 +18,8 @@ from pcsnn.convert.places import argument
 
 @dataclass(frozen=True)
 class Layout:
-    """A value whose dimension 1 is a channel. rank: its dimensions, None: unknown. features: it has two, or its features are last."""
+    """A value whose dimension 1 is a channel. rank: its dimensions, None: unknown. features: it has two, or its
+    features are last."""
 
     rank: int | None = None
     features: bool = False
@@ -32,24 +33,29 @@ class Lost:
 
 
 _SAME_SHAPE = {
-    torch.clone, torch.detach, torch.neg, torch.negative, operator.neg, torch.masked_fill, torch.cumsum, torch.tril, torch.triu, torch.flip,
+    torch.clone, torch.detach, torch.neg, torch.negative, operator.neg, torch.masked_fill, torch.cumsum, torch.tril,
+    torch.triu, torch.flip,
     operator.mul, torch.mul, torch.multiply, *ops.ADDITIONS, *ops.QUOTIENTS,
 }
 _SAME_RANK = (ops.AVERAGE_POOL_FUNCTIONS | ops.MAX_POOL_FUNCTIONS | ops.INTERPOLATIONS
-              | {F.pad, torch.narrow, F.channel_shuffle, torch.channel_shuffle, F.pixel_unshuffle, torch.pixel_unshuffle}
+              | {F.pad, torch.narrow, F.channel_shuffle, torch.channel_shuffle, F.pixel_unshuffle,
+                 torch.pixel_unshuffle}
               ) - {torch.mean, torch.amax}
 _SAME_METHODS = ops.CASTS | {"contiguous", "clone", "detach", "cpu", "cuda", "flip", "narrow"}
 _REDUCTIONS = {torch.mean, torch.sum, torch.amax}
 _SPLITS = {torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor_split"}
-_KEEPING_MODULES = (*ops.POOL_MODULES, *ops.PADDINGS, nn.Upsample, nn.ChannelShuffle, nn.PixelUnshuffle, ops.ChannelScale)
+_KEEPING_MODULES = (*ops.POOL_MODULES, *ops.PADDINGS, nn.Upsample, nn.ChannelShuffle, nn.PixelUnshuffle,
+                    ops.ChannelScale)
 _FUNCTION_RANKS = {
-    1: {F.conv1d, F.conv_transpose1d, torch.conv1d, torch.conv_transpose1d}, 2: {F.conv2d, F.conv_transpose2d, torch.conv2d, torch.conv_transpose2d},
+    1: {F.conv1d, F.conv_transpose1d, torch.conv1d, torch.conv_transpose1d},
+    2: {F.conv2d, F.conv_transpose2d, torch.conv2d, torch.conv_transpose2d},
     3: {F.conv3d, F.conv_transpose3d, torch.conv3d, torch.conv_transpose3d},
 }
 
 
 def has_channels(node, modules):
-    """Whether dimension 1 of a node's value is a channel of fixed size and meaning, so that it may have its own threshold.
+    """Whether dimension 1 of a node's value is a channel of fixed size and meaning, so that it may have its own
+    threshold.
 
     None: only if the value has two dimensions (a linear layer's output has its features last).
     """
@@ -59,7 +65,16 @@ def has_channels(node, modules):
 
 def layout(node, modules, known=None):
     """The Layout of a node's value, or Lost with the node that lost it."""
-    known = {} if known is None else known
+    if known is None:
+        known, before = {}, {node: None}
+        waiting = [node]
+        for part in waiting:  # what it is made of, so that the last of a long chain of sums comes first
+            if part.op != "call_module" or not isinstance(modules[part.target], ops.SYNAPSE_MODULES):
+                new = [source for source in part.all_input_nodes if source not in before]
+                before |= dict.fromkeys(new)
+                waiting += new
+        for part in reversed(waiting[1:]):
+            layout(part, modules, known)
     if node not in known:
         known[node] = Lost(node)  # of a graph without cycles, never read
         known[node] = _layout(node, modules, known)
@@ -94,7 +109,8 @@ def _of_module(node, modules, known):
         return Layout(2 + len(module.kernel_size))
     source = layout(node.args[0], modules, known)
     if isinstance(module, ops.BATCH_NORMS):
-        return Layout({nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}.get(type(module)) if isinstance(source, Lost) else source.rank)
+        return Layout({nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}.get(type(module)) if isinstance(source, Lost)
+                      else source.rank)
     if isinstance(source, Lost) or node.meta.get("activation") or isinstance(module, _KEEPING_MODULES):
         return source
     if isinstance(module, nn.Flatten):
@@ -185,7 +201,8 @@ def _indexed(node, source):
             Layout(source.rank and source.rank - 1) if of.target in (torch.unbind, "unbind") else None)
     parts = index if isinstance(index, tuple) else (index,)
     if source.features:
-        return source if all(isinstance(part, slice) for part in parts[:2]) and Ellipsis not in parts[:2] and None not in parts else None
+        whole = all(isinstance(part, slice) for part in parts[:2]) and None not in parts
+        return source if whole else None
     if Ellipsis in parts:
         place, used = parts.index(Ellipsis), sum(part is not None and part is not Ellipsis for part in parts)
         if source.rank is None or used > source.rank:
@@ -204,8 +221,8 @@ def compares(node, modules):
 
 
 def compared_by(pool, modules):
-    """(activations, others) that a max pool compares with one another: the nodes of the activations, and nodes of values that
-    are no spike trains. Both empty where it compares only what one channel of one layer made."""
+    """(activations, others) that a max pool compares with one another: the nodes of the activations, and nodes of
+    values that are no spike trains. Both empty where it compares only what one channel of one layer made."""
     if _within_channels(pool, modules):
         return [], []
     places, others, seen = [], [], set()

@@ -249,7 +249,8 @@ class _Classifier:
             if node in self.data:
                 self._row(node, "exact", f"{name} of the input alone, the same at every time-step")
             return Signal.CONSTANT
-        if node in self.tail and name in HEADS:
+        node.meta["head"] = node in self.tail and name in HEADS
+        if node.meta["head"]:
             self._row(node, "analog", f"{name} behind the last neuron, applied to the averages over time")
             return Signal.ANALOG
         return self._analog(node, advice(node, name, self.modules))

@@ -8,6 +8,7 @@ from pcsnn.convert.channels import Lost, has_channels, layout, mixed_by_max_pool
 from pcsnn.convert.check import Trial
 from pcsnn.convert.classify import classify
 from pcsnn.convert.context import in_own_context
+from pcsnn.convert.heads import without_heads
 from pcsnn.convert.inputs import required_inputs
 from pcsnn.convert.methods import METHODS, NEEDS_DATA
 from pcsnn.convert.methods.batches import MOST, Batches
@@ -111,7 +112,8 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     rows, _ = classify(network)
     if method in NEEDS_DATA:
         collectives.agree("model", model, timesteps, method, strict, fold, signed, seed)
-    settings = METHODS[method](network, places, batches, timesteps, progress, seed)
+    with without_heads(network):
+        settings = METHODS[method](network, places, batches, timesteps, progress, seed)
     if method in NEEDS_DATA:  # processors differ in how they round: what process 0 found goes for all
         settings = collectives.from_first({name: on_host(chosen) for name, chosen in settings.items()})
         collectives.like_first(network)

@@ -74,7 +74,7 @@ MOVING_FUNCTIONS = JOINING_FUNCTIONS | {
 }
 SHAPE_FUNCTIONS = {torch.zeros_like, torch.ones_like, torch.full_like, torch.numel}
 SHAPE_ATTRIBUTES = {"shape", "dtype", "device", "ndim"}
-MOVING_ATTRIBUTES = {"T", "mT"}
+MOVING_ATTRIBUTES = {"T", "mT", "values", "indices"}  # the latter of what several tensors come back in
 CASTS = {"to", "float", "double", "half", "bfloat16", "int", "long", "short", "bool", "char", "byte", "type", "type_as"}
 
 # methods that are rewritten to the torch function of the same name, so that the tables above hold for both

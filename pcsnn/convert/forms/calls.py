@@ -9,12 +9,15 @@ from torch import fx, nn
 from pcsnn.convert import operations as ops
 
 _MODULES = {
-    nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh", nn.Hardsigmoid: "hardsigmoid", nn.Softplus: "softplus",
-    nn.Threshold: "threshold", nn.Hardtanh: "hardtanh", nn.CELU: "celu", nn.SELU: "selu", nn.RReLU: "rrelu", nn.LPPool1d: "lp_pool1d",
+    nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh", nn.Hardsigmoid: "hardsigmoid",
+    nn.Softplus: "softplus",
+    nn.Threshold: "threshold", nn.Hardtanh: "hardtanh", nn.CELU: "celu", nn.SELU: "selu", nn.RReLU: "rrelu",
+    nn.LPPool1d: "lp_pool1d",
     nn.LPPool2d: "lp_pool2d", nn.LPPool3d: "lp_pool3d",
 }
 _SAME = {
-    "subtract": "sub", "multiply": "mul", "truediv": "div", "divide": "div", "true_divide": "div", "negative": "neg", "clip": "clamp",
+    "subtract": "sub", "multiply": "mul", "truediv": "div", "divide": "div", "true_divide": "div", "negative": "neg",
+    "clip": "clamp",
     "absolute": "abs", "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "special_erf": "erf",
     "special_expit": "sigmoid", "concat": "cat", "concatenate": "cat", "_threshold": "threshold",
 }

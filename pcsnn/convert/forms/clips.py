@@ -63,7 +63,8 @@ class Clips:
         if not name:
             return None
         find = {
-            "where": self._where, "mul": self._masked, "masked_fill": self._filled, "sub": self._difference, "add": self._moved, "rsub": self._moved,
+            "where": self._where, "mul": self._masked, "masked_fill": self._filled, "sub": self._difference,
+            "add": self._moved, "rsub": self._moved,
             "maximum": self._extreme, "minimum": self._extreme, "max": self._extreme, "min": self._extreme,
             "div": self._absolutes,
         }.get(name, self._named)
@@ -84,7 +85,8 @@ class Clips:
             return setting(node, self._modules, position, name, default)
 
         if name == "threshold":
-            limit, value = (self._constants.number(given(place, which)) for place, which in ((1, "threshold"), (2, "value")))
+            limit, value = (self._constants.number(given(place, which)) for place,
+                            which in ((1, "threshold"), (2, "value")))
             return Clip(source, _ZERO) if limit == 0 and value == 0 else None
         low, high = {
             "relu": lambda: (0, None), "relu6": lambda: (0, 6),
@@ -120,7 +122,8 @@ class Clips:
         return None if limit is None else (source, name in ("gt", "ge"), limit)
 
     def _chosen(self, mask, kept, limit, elsewhere=False):
-        """The clip of a value that is `kept` where a mask is set (elsewhere: where it is not), and `limit` otherwise."""
+        """The clip of a value that is `kept` where a mask is set (elsewhere: where it is not), and `limit`
+        otherwise."""
         found, limit = self._comparison(mask), self._bound(limit, None)
         if found is None or limit is None or found[0] is not kept or not _equal(found[2], limit):
             return None
@@ -221,6 +224,7 @@ class Clips:
             inner = self._arithmetic.polynomial(moved.args[0], source)
             slope = inner.pop((source,), None)
             start = inner.pop((), None)
-            if not inner and slope is not None and start is not None and close(slope.abs(), 1.0) and close(start * slope, -bound):
+            if not inner and slope is not None and start is not None and close(slope.abs(),
+                    1.0) and close(start * slope, -bound):
                 return bound
         return None

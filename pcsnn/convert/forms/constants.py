@@ -1,4 +1,5 @@
-"""Values in a graph that do not depend on the network's input: numbers, parameters and buffers, and what is computed of them."""
+"""Values in a graph that do not depend on the network's input: numbers, parameters and buffers, and what is computed
+of them."""
 
 import torch
 from torch import fx
@@ -7,8 +8,10 @@ from pcsnn.convert.forms.calls import called
 
 _FILLED = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "zeros": 0.0, "ones": 1.0}
 _COMPUTED = {
-    "add", "sub", "mul", "div", "neg", "pow", "square", "sqrt", "abs", "exp", "sigmoid", "softplus", "relu", "clamp", "clamp_min", "clamp_max",
-    "view", "reshape", "unsqueeze", "squeeze", "getitem", "detach", "clone", "contiguous", "item", "tanh", "log", "flatten",
+    "add", "sub", "mul", "div", "neg", "pow", "square", "sqrt", "abs", "exp", "sigmoid", "softplus", "relu", "clamp",
+    "clamp_min", "clamp_max",
+    "view", "reshape", "unsqueeze", "squeeze", "getitem", "detach", "clone", "contiguous", "item", "tanh", "log",
+    "flatten",
 }
 _IDENTITIES = {"to", "type_as", "cpu", "cuda", "float", "double", "expand_as"}
 
@@ -24,10 +27,13 @@ class Constants:
 
     def __init__(self, network):
         self._network, self._modules = network, dict(network.named_modules())
+        self._values = {}
+        for node in network.graph.nodes:  # in order of execution: what a node reads is known
+            self._values[node] = self._evaluate(node)
 
     def __call__(self, value):
         """The constant that an argument or node is; None for what depends on the input."""
-        found = self._evaluate(value)
+        found = self._of(value)
         if isinstance(found, bool) or not isinstance(found, (int, float, torch.Tensor)):
             return None
         if isinstance(found, torch.Tensor) and (found.is_complex() or found.dtype == torch.bool):
@@ -40,23 +46,23 @@ class Constants:
         found = self(value)
         return found.item() if found is not None and found.dim() == 0 else None
 
-    def _evaluate(self, value):
-        if not isinstance(value, fx.Node):
-            return value
-        if value.op == "get_attr":
-            return attribute(self._network, value.target)
-        name = called(value, self._modules)
+    def _of(self, value):
+        return self._values.get(value) if isinstance(value, fx.Node) else value
+
+    def _evaluate(self, node):
+        if node.op == "get_attr":
+            return attribute(self._network, node.target)
+        name = called(node, self._modules)
         if name in _FILLED:
             return _FILLED[name]
         if name in ("full_like", "new_full", "full"):
-            return self._evaluate(value.args[1] if len(value.args) > 1 else value.kwargs.get("fill_value"))
+            return self._of(node.args[1] if len(node.args) > 1 else node.kwargs.get("fill_value"))
         if name in _IDENTITIES:
-            return self._evaluate(value.args[0])
-        if value.op == "call_module" or name not in _COMPUTED or not value.all_input_nodes:
+            return self._of(node.args[0])
+        if node.op == "call_module" or name not in _COMPUTED or not node.all_input_nodes:
             return None
-        sources = {source: self._evaluate(source) for source in value.all_input_nodes}
-        if any(found is None for found in sources.values()):
+        if any(self._values[source] is None for source in node.all_input_nodes):
             return None
-        args, kwargs = fx.map_arg((value.args, value.kwargs), sources.__getitem__)
-        function = getattr(torch.Tensor, value.target) if value.op == "call_method" else value.target
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self._of)
+        function = getattr(torch.Tensor, node.target) if node.op == "call_method" else node.target
         return function(*args, **kwargs)

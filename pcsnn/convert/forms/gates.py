@@ -1,5 +1,5 @@
-"""Activations that go below zero, written out: products with a sigmoid, an error function or a hyperbolic tangent, and others
-that are a known one scaled or shifted."""
+"""Activations that go below zero, written out: products with a sigmoid, an error function or a hyperbolic tangent, and
+others that are a known one scaled or shifted."""
 
 import math
 from dataclasses import dataclass
@@ -39,7 +39,8 @@ class Gates:
         name = called(node, self._modules)
         if name in ("mul", "div"):
             return self._gated(node)
-        found = {"where": self._leaky, "maximum": self._leaky, "max": self._leaky, "prelu": self._prelu, "celu": self._celu,
+        found = {"where": self._leaky, "maximum": self._leaky, "max": self._leaky, "prelu": self._prelu,
+                 "celu": self._celu,
                  "selu": self._selu, "rrelu": self._rrelu}.get(name)
         form = found and found(node) or self._shifted_clip(node, name)
         return form if form is not None and isinstance(form.source, fx.Node) else None
@@ -79,7 +80,8 @@ class Gates:
         """weight * source * gate."""
         if kind == "tanh" and called(gate.args[0], self._modules) == "softplus":
             soft = gate.args[0]
-            usual = setting(soft, self._modules, 1, "beta", 1) == 1 and setting(soft, self._modules, 2, "threshold", 20) == 20
+            usual = setting(soft, self._modules, 1, "beta", 1) == 1 and setting(soft, self._modules, 2, "threshold",
+                    20) == 20
             return Form(source, nn.Mish(), "Mish", out_scale=weight) if usual and soft.args[0] is source else None
         if kind in ("sigmoid", "hardsigmoid"):
             inner = line(self._arithmetic.polynomial(gate.args[0], source), source)
@@ -171,7 +173,9 @@ class Gates:
         if name not in ("hardtanh", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "max", "min"):
             return None
         clip = self._clips(node)
-        if clip is None or clip.low.dim() or clip.high.dim() or not -math.inf < clip.low < 0 or not clip.low < clip.high < math.inf:
+        if clip is None or clip.low.dim() or clip.high.dim():
+            return None
+        if not -math.inf < clip.low < 0 or not clip.low < clip.high < math.inf:
             return None
         low, high = clip.low.item(), clip.high.item()
         return Form(clip.source, nn.Hardtanh(0.0, high - low), "Hardtanh", in_shift=-low, out_shift=low)

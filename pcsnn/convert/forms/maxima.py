@@ -8,7 +8,8 @@ from torch import fx
 
 
 def known_maximum(node):
-    """torch.max of values alone becomes torch.amax, that of two tensors and torch.fmax torch.maximum. Changes the graph."""
+    """torch.max of values alone becomes torch.amax, that of two tensors and torch.fmax torch.maximum. Changes the
+    graph."""
     if node.op == "call_function" and node.target is torch.fmax:
         node.target = torch.maximum
     if node.op != "call_function" or node.target is not torch.max:
@@ -34,4 +35,6 @@ def known_maximum(node):
 def _reads_values(user):
     if user.op != "call_function":
         return False
-    return user.target is operator.getitem and user.args[1] == 0 or user.target is builtins.getattr and user.args[1] == "values"
+    if user.target is operator.getitem:
+        return user.args[1] == 0
+    return user.target is builtins.getattr and user.args[1] == "values"

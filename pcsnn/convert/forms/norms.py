@@ -17,11 +17,11 @@ def _rank(convolution):
 
 
 def norms_to_modules(network):
-    """F.batch_norm right behind a convolution, on statistics of the network, becomes a module, which can be folded. Changes
-    `network`."""
+    """F.batch_norm right behind a convolution, on statistics of the network, becomes a module, which can be folded.
+    Changes `network`."""
     modules = dict(network.named_modules())
     for node in list(network.graph.nodes):
-        if node.op != "call_function" or node.target is not F.batch_norm or argument(node, 5, "training", False) is not False:
+        if node.target is not F.batch_norm or argument(node, 5, "training", False) is not False:
             continue
         source = node.args[0]
         behind = source.op == "call_module" and isinstance(modules[source.target], ops.CONVOLUTIONS)
@@ -31,10 +31,12 @@ def norms_to_modules(network):
         if not behind or None in tensors[:2] or not isinstance(eps, float) or not all(
                 value is None or isinstance(value, fx.Node) and value.op == "get_attr" for value in tensors):
             continue
-        mean, variance, weight, bias = (None if value is None else attribute(network, value.target).detach() for value in tensors)
+        mean, variance, weight, bias = (None if value is None else attribute(network, value.target).detach()
+                                        for value in tensors)
         module = _BY_RANK[_rank(modules[source.target])](mean.numel(), eps, device=mean.device, dtype=mean.dtype).eval()
         module.running_mean, module.running_var = mean, variance
-        module.weight, module.bias = (None if value is None else nn.Parameter(value, requires_grad=False) for value in (weight, bias))
+        module.weight, module.bias = (None if value is None else nn.Parameter(value, requires_grad=False)
+                                      for value in (weight, bias))
         name = unused_name(network, node.name)
         network.add_submodule(name, module)
         with network.graph.inserting_before(node):
@@ -49,11 +51,12 @@ def _rises(norm):
 
 
 def norms_before_pools(network, is_max_pool):
-    """conv - max pool - batch norm - activation becomes conv - batch norm - max pool - activation: equal where no factor of the
-    norm is below zero. Changes `network`."""
+    """conv - max pool - batch norm - activation becomes conv - batch norm - max pool - activation: equal where no
+    factor of the norm is below zero. Changes `network`."""
     modules = dict(network.named_modules())
     for node in list(network.graph.nodes):
-        if node.op != "call_module" or not isinstance(modules[node.target], ops.BATCH_NORMS) or not _rises(modules[node.target]):
+        norm = modules[node.target] if node.op == "call_module" else None
+        if not isinstance(norm, ops.BATCH_NORMS) or not _rises(norm):
             continue
         if len(node.users) != 1 or not next(iter(node.users)).meta.get("activation"):
             continue

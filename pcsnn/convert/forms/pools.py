@@ -13,8 +13,10 @@ from pcsnn.convert.names import unused_name
 _AVERAGES = {"lp_pool1d": F.avg_pool1d, "lp_pool2d": F.avg_pool2d, "lp_pool3d": F.avg_pool3d}
 _DIVIDED = {"lp_pool2d": nn.AvgPool2d, "lp_pool3d": nn.AvgPool3d}
 _WITH_INDICES = {
-    F.max_pool1d_with_indices: F.max_pool1d, F.max_pool2d_with_indices: F.max_pool2d, F.max_pool3d_with_indices: F.max_pool3d,
-    F.adaptive_max_pool1d_with_indices: F.adaptive_max_pool1d, F.adaptive_max_pool2d_with_indices: F.adaptive_max_pool2d,
+    F.max_pool1d_with_indices: F.max_pool1d, F.max_pool2d_with_indices: F.max_pool2d,
+    F.max_pool3d_with_indices: F.max_pool3d,
+    F.adaptive_max_pool1d_with_indices: F.adaptive_max_pool1d,
+    F.adaptive_max_pool2d_with_indices: F.adaptive_max_pool2d,
     F.adaptive_max_pool3d_with_indices: F.adaptive_max_pool3d,
 }
 
@@ -40,7 +42,7 @@ def _sum_pool(network, node, modules):
     rank = int(name[-2])
     size = math.prod(kernel) if isinstance(kernel, (tuple, list)) else kernel**rank
     with network.graph.inserting_before(node):
-        if ceil or name not in _DIVIDED:  # a window over the edge counts what is in it, and is multiplied by its whole size
+        if ceil or name not in _DIVIDED:  # a window over the edge averages what is in it, times its whole size
             pooled = network.graph.call_function(_AVERAGES[name], (node.args[0], kernel, stride, 0, ceil))
             pooled.meta = dict(node.meta)
             pooled = network.graph.call_function(operator.mul, (pooled, size))
@@ -61,12 +63,14 @@ def _without_indices(network, node, modules):
     if not node.users or not all(user.target is operator.getitem and user.args[1] == 0 for user in node.users):
         return
     if by_module:
-        others = [other for other in network.graph.nodes if other.op == "call_module" and other.target == node.target and other is not node]
+        others = [other for other in network.graph.nodes if other.op == "call_module" and other.target == node.target
+                  and other is not node]
         if others:
             return
         module.return_indices = False
     else:
-        node.target, node.kwargs = _WITH_INDICES[node.target], {key: value for key, value in node.kwargs.items() if key != "return_indices"}
+        node.target, node.kwargs = _WITH_INDICES[node.target], {key: value for key,
+                value in node.kwargs.items() if key != "return_indices"}
     for user in list(node.users):
         user.replace_all_uses_with(node)
         network.graph.erase_node(user)

@@ -41,8 +41,8 @@ def recognise(network, signed):
             continue
         if found is not None:
             found.step.meta["advice"] = (
-                f"{found.how} makes the staircase of pcsnn.nn.QCFS({found.levels}, threshold={found.threshold:.4g}), which rounds "
-                "ties up and not to even: put that module there; no training is needed")
+                f"{found.how} makes the staircase of pcsnn.nn.QCFS({found.levels}, threshold={found.threshold:.4g}), "
+                "which rounds ties up and not to even: put that module there; no training is needed")
             continue
         clip = clips(node)
         module = None if clip is None else clip.module()

@@ -17,7 +17,8 @@ _STEPS = ("floor", "round")
 
 @dataclass
 class Found:
-    """theta / L * clip(step(z * L / theta + 1/2), 0, L), where it is read and how it steps ("floor"; "round" without 1/2)."""
+    """theta / L * clip(step(z * L / theta + 1/2), 0, L), where it is read and how it steps ("floor"; "round" without
+    1/2)."""
 
     source: fx.Node
     threshold: float
