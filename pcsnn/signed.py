@@ -108,7 +108,7 @@ def signed_levels(kind, quantum, timesteps, lowest, slope=None):
     jump = torch.where(falling, 2 * (plan.least + low), 0)
     before = torch.where(falling, turn - low - plan.first, turn + low + plan.first)  # levels that are always reached
     used = before + falls + jump
-    step = torch.arange(timesteps).expand(len(plan.start), -1)  # [C, T]
+    step = torch.arange(timesteps, dtype=torch.float32).expand(len(plan.start), -1)  # [C, T]
     down = (plan.first - (step - before) - 0.5) * quantum
     up = (plan.least + (step - used) + 0.5) * quantum
     falling_part = _solve(plan.function, down, plan.start, plan.bottom, False)
