@@ -19,8 +19,6 @@ from pcsnn.nn import QCFS
 
 THRESHOLD_KEYS = ("thresh", "up")
 _OURS = "threshold"
-_AROUND = ("state_dict", "model_state_dict", "net", "model", "network")  # of dicts that hold a state dict among other things
-_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 _REPLACED = (torch.nn.ReLU, torch.nn.ReLU6, torch.nn.Hardtanh)
 
 
