@@ -43,15 +43,9 @@ def png(width, height, bits, colour, rows, *more):
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.pgm", "a.tiff"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_grey_of_16_bits_is_scaled(tmp_path, name, channels):
-    found = read(saved(tmp_path, DEEP, name=name), channels)
-    expected = numpy.round(DEEP / 65535 * 255).astype(numpy.uint8)
-    assert found.shape == (6, 9, channels) and (found == expected[:, :, None]).all()
-
-
-def test_the_ends_of_16_bits(tmp_path):
-    values = numpy.array([[0, 128, 129, 257, 32767, 65406, 65407, 65535]], dtype=numpy.uint16)
-    assert read(saved(tmp_path, values), 1).ravel().tolist() == [0, 0, 1, 1, 127, 254, 255, 255]
+def test_grey_of_16_bits_is_refused(tmp_path, name, channels):
+    with pytest.raises(ValueError, match=f"--data: cannot read .*{name}: expected pixels of 8 bits, got .* of mode I"):
+        read(saved(tmp_path, DEEP, name=name), channels)
 
 
 def tiff(order, bits=16, interpretation=1):
@@ -64,16 +58,11 @@ def tiff(order, bits=16, interpretation=1):
     return head.ljust(200, b"\0") + struct.pack(f"{order}3H", 0, 1000, 65535)
 
 
-def test_tiff_of_either_order(tmp_path):
-    for order in "<>":
-        (tmp_path / "a.tif").write_bytes(tiff(order))
-        assert read(tmp_path, 1).ravel().tolist() == [0, 4, 255]
-
-
-@pytest.mark.parametrize("options", [{"bits": 12}, {"interpretation": 0}], ids=["12 bits", "white is zero"])
-def test_other_tiffs_of_many_bits_are_refused(tmp_path, options):
-    (tmp_path / "a.tif").write_bytes(tiff("<", **options))
-    with pytest.raises(ValueError, match="--data: cannot read .*a.tif: expected pixels of 8 bits, or grey of 16"):
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("options", [{}, {"bits": 12}, {"interpretation": 0}], ids=["plain", "12 bits", "white is zero"])
+def test_tiffs_of_many_bits_are_refused(tmp_path, options, order):
+    (tmp_path / "a.tif").write_bytes(tiff(order, **options))
+    with pytest.raises(ValueError, match="--data: cannot read .*a.tif: (expected pixels of 8 bits|cannot identify image)"):
         read(tmp_path, 1)
 
 
@@ -92,7 +81,7 @@ def test_colours_of_16_bits_keep_their_upper_byte(tmp_path, colour, rows, expect
 @pytest.mark.parametrize("channels", [1, 3])
 def test_floats_and_32_bits_are_refused(tmp_path, pixels, channels):
     saved(tmp_path, pixels, name="a.tiff")
-    with pytest.raises(ValueError, match="--data: cannot read .*: expected pixels of 8 bits, .*, got TIFF of mode [IF];"):
+    with pytest.raises(ValueError, match="--data: cannot read .*: expected pixels of 8 bits, got TIFF of mode [IF]"):
         read(tmp_path, channels)
 
 
