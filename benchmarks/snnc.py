@@ -47,9 +47,11 @@ class FloatActivation(nn.Module):
 class CorrectedIF(SerialIF):
     """Serial IF that starts at theta / 2 and adds a bias, which `correct` changes, in every step."""
 
+    start = 0.5  # in units of the threshold
+
     def __init__(self, threshold, timesteps):
         worth = torch.where(threshold.isfinite(), threshold, 0.0)
-        super().__init__(threshold, amplitude=worth)
+        super().__init__(threshold, amplitude=worth, shift=self.start)
         self.register_buffer("bias", self.first_bias(worth, timesteps))
 
     @staticmethod
@@ -66,12 +68,11 @@ class CorrectedIF(SerialIF):
 class ShiftedIF(CorrectedIF):
     """The same, started at 0, with theta / (2 T) in the bias: the paper's."""
 
+    start = 0.0
+
     @staticmethod
     def first_bias(worth, timesteps):
         return worth / (2 * timesteps)
-
-    def reset(self):
-        self.potential = torch.zeros(())
 
 
 NEURONS = {"snnc": ShiftedIF, "snnc-half": CorrectedIF}

@@ -74,5 +74,5 @@ def worth(module):
     """What the spikes of all neurons at an activation are worth if it keeps what it brings with it; None where that is not one
     number."""
     value = module.amplitude if isinstance(module, (DAQCFS, IntegrateFire)) else bound(module)
-    value = None if value is None else torch.as_tensor(value, dtype=torch.float64).flatten().unique()
+    value = None if value is None else torch.as_tensor(value, dtype=torch.float64, device="cpu").flatten().unique()
     return value.item() if value is not None and value.numel() == 1 else None

@@ -50,6 +50,7 @@ def trace(model, shift=None):
     for node in graph.nodes:
         if node.op == "call_module" and is_plain(layer := source.get_submodule(node.target)):
             make_plain(layer)
+    graph._tracer_cls = None  # copies of the network by pickle are traced by torch.fx itself
     network = fx.GraphModule(source, graph, type(model).__name__)
     if foreign:
         if spikingjelly.is_multi_step(model):

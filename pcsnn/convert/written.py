@@ -45,7 +45,7 @@ class Staircase(nn.Module):
     def __init__(self, root, graph, threshold, levels):
         super().__init__()
         self.steps, self.levels = fx.GraphModule(root, graph), levels
-        self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float64))
+        self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float64, device="cpu"))
 
     def forward(self, z):
         return self.steps(z)

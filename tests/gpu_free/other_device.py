@@ -304,7 +304,8 @@ _torch_run_backward = torch.autograd._engine_run_backward
 def pretended(reciprocals=False):
     """The pretended device is there, inside; reciprocals: divisions by numbers are rounded as CUDA does."""
     there = dict(is_available=lambda: True, device_count=lambda: 1, current_device=lambda: DEVICE.index,
-                 get_device_name=lambda device=None: "pretended", synchronize=lambda device=None: None)
+                 get_device_name=lambda device=None: "pretended", synchronize=lambda device=None: None,
+                 get_rng_state=lambda device=None: None, set_rng_state=lambda state, device=None: None)
     with contextlib.ExitStack() as stack:
         for name, stub in there.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, stub))

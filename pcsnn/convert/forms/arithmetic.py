@@ -14,7 +14,7 @@ _ARITHMETIC = {"add", "sub", "rsub", "mul", "div", "neg", "pow", "square"}
 
 def close(one, other, tolerance=1e-6):
     """Whether constants, numbers or tensors, are one but for their rounding."""
-    one, other = torch.as_tensor(one, dtype=torch.float64), torch.as_tensor(other, dtype=torch.float64)
+    one, other = (torch.as_tensor(value, dtype=torch.float64, device="cpu") for value in (one, other))
     try:
         return torch.allclose(*torch.broadcast_tensors(one, other), rtol=tolerance, atol=0.0)
     except RuntimeError:  # shapes that do not broadcast

@@ -38,7 +38,9 @@ class Constants:
             return None
         if isinstance(found, torch.Tensor) and (found.is_complex() or found.dtype == torch.bool):
             return None
-        found = torch.as_tensor(found).detach().to("cpu", torch.float64)
+        if not isinstance(found, torch.Tensor):
+            found = torch.tensor(found, dtype=torch.float64, device="cpu")
+        found = found.detach().to("cpu", torch.float64)
         return found.reshape(()) if found.numel() == 1 and found.dim() <= 1 else found
 
     def number(self, value):

@@ -24,12 +24,12 @@ class _Replayed:
     """A one-shot iterator, read as far as somebody needs it and kept in memory, so that it can be read again."""
 
     def __init__(self, iterator, name):
-        self._iterator, self._name, self._kept, self._bytes = iterator, name, [], 0
+        self.iterator, self._name, self._kept, self._bytes = iterator, name, [], 0
 
     def __iter__(self):
         for position in itertools.count():
             if position == len(self._kept):
-                item = next(self._iterator, _END)
+                item = next(self.iterator, _END)
                 if item is _END:
                     return
                 self._bytes += sum(leaf.nbytes for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor))
@@ -40,7 +40,7 @@ class _Replayed:
             yield self._kept[position]
 
     def __length_hint__(self):
-        return len(self._kept) + operator.length_hint(self._iterator)
+        return len(self._kept) + operator.length_hint(self.iterator)
 
 
 class Batches:
@@ -138,9 +138,16 @@ class Batches:
             if item is _END:
                 return
             if torch.is_inference_mode_enabled() and not before:
+                self._close()
                 raise ValueError(f"{self.name}: its iterator leaves torch.inference_mode switched on while it waits; decorate "
                                  "the generator's function with @torch.inference_mode(), or yield behind the with block")
             yield item
+
+    def _close(self):
+        """End a generator here: its end, wherever it is collected, sets the modes that it found when it began."""
+        iterator = self.source.iterator if isinstance(self.source, _Replayed) else self.source
+        if hasattr(iterator, "close"):
+            iterator.close()
 
     def _plain(self, part):
         """A tensor on the network's device, without a gradient and none of inference mode."""
