@@ -47,7 +47,7 @@ index_select gather take_along_dim flip fliplr flipud roll rot90 movedim moveaxi
 expand_as repeat repeat_interleave view_as reshape_as swapaxes swapdims tile detach diagonal broadcast_to unfold
 sum_to_size to float double half bfloat16 int long short char byte bool type type_as cpu cuda size dim numel ndimension new_zeros
 new_ones new_full add sub mul div neg subtract multiply divide true_divide floor_divide remainder fmod negative
-reciprocal matmul mm bmm mv dot outer addmm baddbmm
+reciprocal matmul mm bmm mv dot inner outer addmm baddbmm
 mean sum prod cumsum cumprod amax amin max min argmax argmin maximum minimum median std var norm logsumexp topk sort
 argsort all any relu clamp clip clamp_min clamp_max sigmoid tanh softmax log_softmax prelu hardshrink tril triu
 masked_fill where exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square pow abs absolute sign floor ceil round trunc
