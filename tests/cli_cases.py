@@ -1,5 +1,6 @@
 """What the tests of the command line share: a folder of modules, images and arrays, and how a command is run in it."""
 
+import contextlib
 import json
 import pathlib
 
@@ -76,10 +77,19 @@ def folder(tmp_path_factory):
     return place
 
 
+@contextlib.contextmanager
+def within(folder):
+    """In the folder, whose modules can be imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def inside(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(folder)
+def inside(folder):
+    with within(folder):
+        yield
 
 
 def run(*arguments):
@@ -112,8 +122,6 @@ def lines(path):
 @pytest.fixture(scope="module")
 def swept(folder):
     path = folder / "swept.jsonl"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.syspath_prepend(folder)
+    with within(folder):
         assert run("sweep", *NET, "--data", "photos", "--timesteps", 2, 4, *QUICK, "--output", path) == 0
     return path

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from cli_cases import NET, QUICK, folder, inside, lines, run  # noqa: F401 (fixtures)
+from cli_cases import NET, QUICK, folder, inside, lines, run, within  # noqa: F401 (fixtures)
 from tiny_networks import LEVELS, build, inputs, one_thread  # noqa: F401
 from torch import nn
 from tqdm import tqdm
@@ -40,9 +40,7 @@ def killed(seconds, *arguments):
 def undisturbed(folder):
     """The lines of a sweep that nothing happened to, and how long it took."""
     path = folder / "undisturbed.jsonl"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.syspath_prepend(folder)
+    with within(folder):
         begun = time.monotonic()
         assert run(*SWEEP, path) == 0
     return path.read_bytes(), time.monotonic() - begun

@@ -17,7 +17,7 @@ from pcsnn.analysis.operation_calls import gathered, multiplied, summed, whole
 from pcsnn.analysis.operation_pools import average_pool, interpolation, maximum
 from pcsnn.analysis.signals import CONSTANT, Signals, outcome
 from pcsnn.convert import operations as ops
-from pcsnn.convert.canonicalise import is_max_pool
+from pcsnn.convert.max_pools import is_max_pool
 
 _REDUCTIONS = {torch.sum, torch.mean, torch.cumsum, F.fold}
 _UNCHANGED = {torch.neg, torch.negative, operator.neg}  # the sign goes into the weights behind

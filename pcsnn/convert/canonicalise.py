@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pcsnn.convert import operations as ops
 from pcsnn.convert.forms import known_forms, norms_before_pools
+from pcsnn.convert.max_pools import is_max_pool, move_before
 from pcsnn.convert.names import unused_name
 from pcsnn.convert.places import activation, argument
 from pcsnn.convert.signed_places import rises_only, signed_activation
@@ -31,7 +32,7 @@ def canonicalise(network, signed=False):
     _methods_to_functions(network)
     known_forms(network, signed)
     _separate_activations(network, signed)
-    norms_before_pools(network, is_max_pool)
+    norms_before_pools(network)
     _pool_behind_activations(network)
     _finish(network)
 
@@ -211,15 +212,6 @@ def _separate_activations(network, signed):
         _replace(node, place)
 
 
-def is_max_pool(node, modules):
-    """Whether a node pools a maximum and returns nothing else."""
-    if node.op == "call_module":
-        module = modules[node.target]
-        return isinstance(module, ops.MAX_POOL_MODULES) and not module.return_indices
-    return (node.op == "call_function" and node.target in ops.MAX_POOL_FUNCTIONS
-            and not node.kwargs.get("return_indices"))
-
-
 def _pool_behind_activations(network):
     """conv - max pool - activation becomes conv - activation - max pool: equal where the activation is monotone (12)."""
     modules = dict(network.named_modules())
@@ -229,12 +221,7 @@ def _pool_behind_activations(network):
         pool = place.args[0]
         while (is_max_pool(pool, modules) and len(pool.users) == 1 and not pool.args[0].meta.get("activation")
                and not (pool.target is torch.amax and isinstance(network.get_submodule(place.target), (ClippedReLU, nn.PReLU)))):
-            current = pool.args[0]
-            place.replace_all_uses_with(pool)
-            pool.replace_input_with(current, place)
-            place.replace_input_with(pool, current)
-            current.append(place)
-            pool = current
+            pool = move_before(place, pool)
 
 
 def _is_read_elsewhere(node):

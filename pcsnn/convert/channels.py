@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from pcsnn.convert import operations as ops
-from pcsnn.convert.canonicalise import is_max_pool
+from pcsnn.convert.max_pools import is_max_pool
 from pcsnn.convert.places import argument
+from pcsnn.convert.signal import Signal
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _layout(node, modules, known):
     if node.target in ops.SYNAPSE_FUNCTIONS:
         rank = next((rank + 2 for rank, functions in _FUNCTION_RANKS.items() if node.target in functions), None)
         return Layout(rank, features=node.target is F.linear)
-    sources = [layout(source, modules, known) for source in node.all_input_nodes if source.meta["signal"] > 0]
+    sources = [layout(source, modules, known) for source in node.all_input_nodes if source.meta["signal"] > Signal.CONSTANT]
     lost = next((source for source in sources if isinstance(source, Lost)), None)
     if lost or not sources:
         return lost or Lost(node)
@@ -234,7 +235,7 @@ def compared_by(pool, modules):
         seen.add(node)
         if node.meta.get("activation"):
             places.append(node)
-        elif node.meta["signal"] != 2 or node.op not in ("call_function", "call_method", "call_module"):
+        elif node.meta["signal"] != Signal.TRAINS or node.op not in ("call_function", "call_method", "call_module"):
             if not _is_zero(node):
                 others.append(node)
         elif node.target is torch.maximum:
@@ -260,7 +261,7 @@ def _within_channels(pool, modules):
 
 
 def _maxima(network, modules):
-    return [node for node in network.graph.nodes if compares(node, modules) and node.meta["signal"] == 2]
+    return [node for node in network.graph.nodes if compares(node, modules) and node.meta["signal"] == Signal.TRAINS]
 
 
 def mixed_by_max_pool(network):

@@ -1,7 +1,6 @@
 """What each node of a canonical network is under time collapse, and the report rows that say so."""
 
 import builtins
-import enum
 import operator
 
 import torch
@@ -11,23 +10,14 @@ from torch import fx
 from pcsnn.convert import operations as ops
 from pcsnn.convert.advice import advice
 from pcsnn.convert.attention import is_product, origin
-from pcsnn.convert.canonicalise import is_max_pool
 from pcsnn.convert.casts import rounding
 from pcsnn.convert.channels import compared_by
 from pcsnn.convert.heads import HEADS, behind_all_neurons
+from pcsnn.convert.max_pools import is_max_pool
 from pcsnn.convert.places import argument, worth
 from pcsnn.convert.report import Row
+from pcsnn.convert.signal import Signal
 from pcsnn.convert.signed_places import rises_only
-
-
-class Signal(enum.IntEnum):
-    """How a value relates to the spikes it is an average of."""
-
-    CONSTANT = 0  # an input, a parameter, a shape: the same at every time-step
-    STEADY = 1  # a synapse's output that is the same at every time-step, because its input is
-    TRAINS = 2  # each element is the rate of one neuron, whose amplitude is positive
-    CURRENT = 3  # a linear combination of rates
-    ANALOG = 4  # a function of averages that is not linear
 
 
 def _source_name(node):
@@ -51,19 +41,6 @@ def _dynamic(node):
     return sum(operand.meta["signal"] > Signal.CONSTANT for operand in operands)
 
 
-def _holds_parameters(node):
-    """Whether a node's value comes from a parameter or buffer."""
-    waiting, seen = [node], set()
-    while waiting:
-        node = waiting.pop()
-        if node.op == "get_attr":
-            return True
-        if node not in seen:
-            seen.add(node)
-            waiting += node.all_input_nodes
-    return False
-
-
 class _Classifier:
     def __init__(self, network):
         self.modules = dict(network.named_modules())
@@ -72,6 +49,7 @@ class _Classifier:
         self.rows = []
         self.problems = []
         self.data = set()  # nodes that hold values of inputs, not parameters or sizes alone
+        self.learned = set()  # nodes that hold values of parameters or buffers
 
     def _row(self, node, kind, detail):
         self.rows.append(Row(_source_name(node), kind, detail, node.meta.get("location", "")))
@@ -84,10 +62,12 @@ class _Classifier:
     def visit(self, node):
         """The signal of a node; adds its row."""
         if node.op in ("placeholder", "get_attr"):
-            self.data.update([node] if node.op == "placeholder" else [])
+            (self.data if node.op == "placeholder" else self.learned).add(node)
             return Signal.CONSTANT
         if self.data.intersection(node.all_input_nodes) and not self._is_shape(node):
             self.data.add(node)
+        if self.learned.intersection(node.all_input_nodes):
+            self.learned.add(node)
         highest = max((source.meta["signal"] for source in node.all_input_nodes), default=Signal.CONSTANT)
         name = _operation(node, self.modules)
         if node.op == "output":
@@ -173,7 +153,7 @@ class _Classifier:
         """
         if node not in self.data:
             return Signal.CONSTANT
-        learned = any(source not in self.data and _holds_parameters(source) for source in node.all_input_nodes)
+        learned = any(source not in self.data and source in self.learned for source in node.all_input_nodes)
         signal = Signal.STEADY if learned else Signal.CONSTANT
         if function in ops.LOOKUP_FUNCTIONS:
             return self._synapse(node, name, Signal.CONSTANT)

@@ -7,7 +7,7 @@ import torch
 
 from pcsnn.convert import operations as ops
 from pcsnn.convert.attention import insert_averages
-from pcsnn.convert.classify import Signal
+from pcsnn.convert.signal import Signal
 
 _SUMS = {operator.add, torch.add}
 

@@ -5,6 +5,7 @@ from torch import fx, nn
 
 from pcsnn.convert import operations as ops
 from pcsnn.convert.forms.constants import attribute
+from pcsnn.convert.max_pools import is_max_pool, move_before
 from pcsnn.convert.names import unused_name
 from pcsnn.convert.places import argument
 
@@ -50,7 +51,7 @@ def _rises(norm):
     return norm.running_mean is not None and (norm.weight is None or bool((norm.weight >= 0).all()))
 
 
-def norms_before_pools(network, is_max_pool):
+def norms_before_pools(network):
     """conv - max pool - batch norm - activation becomes conv - batch norm - max pool - activation: equal where no
     factor of the norm is below zero. Changes `network`."""
     modules = dict(network.named_modules())
@@ -61,16 +62,11 @@ def norms_before_pools(network, is_max_pool):
         if len(node.users) != 1 or not next(iter(node.users)).meta.get("activation"):
             continue
         pool = node.args[0]
-        while (_keeps_rank(pool, modules, is_max_pool) and len(pool.users) == 1 and isinstance(pool.args[0], fx.Node)
+        while (_keeps_rank(pool, modules) and len(pool.users) == 1 and isinstance(pool.args[0], fx.Node)
                and pool.args[0].op == "call_module" and not pool.args[0].meta.get("activation")):
-            current = pool.args[0]
-            node.replace_all_uses_with(pool)
-            pool.replace_input_with(current, node)
-            node.replace_input_with(pool, current)
-            current.append(node)
-            pool = current
+            pool = move_before(node, pool)
 
 
-def _keeps_rank(node, modules, is_max_pool):
+def _keeps_rank(node, modules):
     windowed = node.op == "call_module" or node.target in ops.WINDOWED_MAX_POOLS
     return windowed and is_max_pool(node, modules)
