@@ -95,8 +95,7 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     canonicalise(network, signed)
     places = _places(network, strict)
     batches = None if calibration is None else Batches(calibration, required_inputs(network), device, most=MOST)
-    if batches is not None:
-        check_calibration(batches, network)
+    first = None if batches is None else check_calibration(batches, network)
     lossless = all(place.lossless(timesteps) for place in places)
     if method == "auto":
         method = "none" if lossless else "light"
@@ -104,7 +103,7 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
         learned = [place.name for place in places if not place.lossless(timesteps)]
         raise ValueError(f"calibration: expected data for method {method!r}, got None ({', '.join(learned[:3])}"
                          f"{', ...' if len(learned) > 3 else ''} cannot be lossless at T = {timesteps})")
-    trial = _trial(model, network, batches, example_inputs, device) if check else None
+    trial = _trial(model, network, first, example_inputs, device) if check else None
     if fold or (fold is None and not (lossless and method == "none")):
         fold_batch_norms(network)
         if trial is not None:
@@ -129,15 +128,19 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
     return snn.double() if double else snn
 
 
-def _trial(model, network, batches, example_inputs, device):
-    """The outputs of the model on the first inputs there are, with which those of `network` agree; None without inputs."""
+def _trial(model, network, first, example_inputs, device):
+    """The outputs of the model on the first inputs there are, with which those of `network` agree; None without inputs.
+
+    first: those of the calibration, or None.
+    """
+    name = "calibration"
     if example_inputs is not None:
+        name = "example_inputs"
         given = example_inputs if isinstance(example_inputs, torch.Tensor) else [example_inputs]
-        batches = Batches(given, required_inputs(network), device, name="example_inputs")
-    inputs = None if batches is None else batches.first()
-    if inputs is None:
+        first = Batches(given, required_inputs(network), device, name=name).first()
+    if first is None:
         return None
-    trial = Trial(model, network, inputs, batches.name)
+    trial = Trial(model, network, first, name)
     trial.compare(network)
     return trial
 

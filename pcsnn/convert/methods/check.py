@@ -60,7 +60,7 @@ def _mixes(network, batch):
 
 @torch.no_grad()
 def check_calibration(batches, network):
-    """Run a traced network on the first inputs of `batches`; ValueError where it cannot.
+    """The first inputs of `batches`, on which a traced network runs; ValueError where it cannot.
 
     Where it mixes the inputs of a batch, or runs on none of another size, `batches` are kept whole from then on.
     """
@@ -69,8 +69,9 @@ def check_calibration(batches, network):
     few = rows(batch, slice(TENSOR_BATCH)) if len(lengths) == 1 else batch
     with contextlib.suppress(Exception):
         if not _mixes(network, few):
-            return
+            return batch
     batches.keep_whole()
     batch = batches.first()
     with batches.running(batch, network, "the first batch"):
         _outputs(network, batch)
+    return batch
