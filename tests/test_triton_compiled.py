@@ -171,7 +171,7 @@ def test_more_than_2_to_31_neurons(kind):
 @pytest.mark.parametrize("kind", ("spikes", "expanded"))
 def test_more_than_2_to_31_spikes(kind):
     generator = torch.Generator().manual_seed(7)
-    neurons, timesteps, tail = 2**24 + 2**11, 255, 2**11  # the last program's
+    neurons, timesteps, tail = 2**24 + 2**11, 255, 2**11  # of whole programs
     levels = functional.levels(1.0, timesteps)
     out = reserve(torch.uint8, (timesteps, neurons))
     if kind == "spikes":
@@ -183,5 +183,5 @@ def test_more_than_2_to_31_spikes(kind):
         counts = torch.randint(256, (neurons,), generator=generator).to(torch.uint8)
         launch = expansion.plan(out, counts, timesteps, None, None)
         expected = reference.expand_spikes(counts[-tail:], timesteps)
-    run_compiled(launch, first=launch.programs - 1)
+    run_compiled(launch, first=launch.programs - tail * launch.programs // neurons)
     assert_same(out[:, -tail:], expected)
