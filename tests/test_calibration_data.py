@@ -1,5 +1,6 @@
 """What people give as calibration data: understood, or refused by name before anything is computed."""
 
+import copy
 import importlib
 import itertools
 
@@ -115,6 +116,22 @@ def test_dicts_and_lists_are_evaluated():
         torch.testing.assert_close(snn(item), expected(x, y), rtol=0, atol=0)
         assert pcsnn.analysis.evaluate(convert(randomise(nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.ReLU())), x),
                                        (x, labels)).images == 8
+
+
+def test_images_of_dicts_are_counted_as_those_of_tensors():
+    """One logit for each image, [N], and weights read anew for each: both need the number of images, not of keys."""
+    x, y, labels = images(), images(seed=2), torch.arange(8) % 2
+    parts = dict(one=conv(), act=nn.ReLU(), last=nn.Linear(4, 1))
+    of_tensors = randomise(network(lambda s, image, other: s.last(s.act(s.one(image + other)).mean((2, 3))).squeeze(1), **parts))
+    of_keys = randomise(network(
+        lambda s, batch: s.last(s.act(s.one(batch["image"] + batch["other"])).mean((2, 3))).squeeze(1), **copy.deepcopy(parts)))
+    item = {"image": x, "other": y}
+    expected, snn = convert(of_tensors, [(x, y)]), convert(of_keys, [item])
+    assert pcsnn.analysis.evaluate(snn, [(item, labels)]) == pcsnn.analysis.evaluate(expected, [(x, y, labels)])
+    assert str(pcsnn.analysis.count_operations(snn, [item])) == str(pcsnn.analysis.count_operations(expected, [(x, y)]))
+    for net, data, calibration in ((of_keys, [(item, labels)], [item]), (of_tensors, [(x, y, labels)], [(x, y)])):
+        row, = pcsnn.analysis.sweep(net, data, timesteps=[5], method="max", calibration=calibration, progress=False).rows
+        assert row.accuracy == pcsnn.analysis.evaluate(expected, [(x, y, labels)]).accuracy
 
 
 # Refused

@@ -7,7 +7,7 @@ import torch
 from pcsnn import collectives, validate
 from pcsnn.analysis.labelled import Accuracy, Labelled
 from pcsnn.analysis.record import record
-from pcsnn.convert.inputs import required_inputs
+from pcsnn.convert.inputs import count, required_inputs
 from pcsnn.convert.network import check_converted
 
 
@@ -78,7 +78,7 @@ def evaluate(snn, data, *, spikes=False, ignore=None, progress=True):
                 fired[name] += int(recording.spike_counts(name).sum())
         else:
             output = snn(*inputs)
-        seen.see(output, label, len(inputs[0]))
+        seen.see(output, label, count(inputs))
     accuracy = seen.reduce()
     fired = dict(zip(fired, collectives.totals(*fired.values())))
     return Evaluation(snn.timesteps, seen.inputs, seen.right, seen.decisions, accuracy, fired)

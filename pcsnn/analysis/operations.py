@@ -1,6 +1,7 @@
 """Operations, memory traffic and energy of a network in its four executions, from the spikes really fired."""
 
 import dataclasses
+import operator
 from collections import Counter
 
 import torch
@@ -49,12 +50,19 @@ class _Walk(fx.Interpreter):
             self._signals[node] = self._follow(node, module, args, kwargs, value)
         return value
 
+    def _is_input(self, node):
+        """Whether a node is an input, or what stands in one that is a dict."""
+        if node.op == "placeholder":
+            return True
+        return node.target is operator.getitem and node.args[0] not in self._signals and self._is_input(node.args[0])
+
     def _follow(self, node, module, args, kwargs, value):
         """The signals of what a node gave; tallies it."""
         sources = [source for source in node.all_input_nodes if source in self._signals]
-        if node.op == "get_attr" or node.op != "placeholder" and all(source in self._fixed for source in sources):
+        given = self._is_input(node)
+        if node.op == "get_attr" or not given and all(source in self._fixed for source in sources):
             self._fixed.add(node)  # of parameters alone: made once for all images
-        if node.op == "placeholder" or node in self._fixed:
+        if given or node in self._fixed:
             return outcome(value, [])
         if isinstance(module, TimeAverage):
             return self.average(node, self._signals[node.args[0]])
@@ -179,7 +187,7 @@ class _Totals:
                 if first or not once:
                     counts = self._layers[key].counts[execution]
                     counts.update(counter)
-                    counts["bits"] += len(inputs[0]) * counts.pop("parameters", 0)  # read anew for each image
+                    counts["bits"] += count(inputs) * counts.pop("parameters", 0)  # read anew for each image
 
     def result(self, timesteps, images):
         def count(counter):

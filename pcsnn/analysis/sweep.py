@@ -12,6 +12,7 @@ from pcsnn.analysis.labelled import Accuracy, Labelled, choices_of, hits, labels
 from pcsnn.analysis.layer_errors import float_network, relative
 from pcsnn.analysis.record import record
 from pcsnn.convert.converter import convert
+from pcsnn.convert.inputs import count
 from pcsnn.convert.methods import DEPENDS_ON_TIMESTEPS, METHODS
 from pcsnn.convert.methods.batches import Batches
 from pcsnn.convert.network import set_timesteps
@@ -64,7 +65,7 @@ def _float_accuracy(network, data, ignore):
     """Accuracy of the float network, None without labels. Checks all data, labels and outputs on its way."""
     seen = Accuracy("net", ignore)
     for inputs, label in data.read("float network"):
-        seen.see(network(*inputs), label, len(inputs[0]))
+        seen.see(network(*inputs), label, count(inputs))
     return seen.reduce()
 
 
@@ -73,9 +74,9 @@ def _evaluate(network, snn, data, ignore):
     right = same = decisions = labelled = spikes = neurons = 0
     difference = norm = 0.0
     for batch, (inputs, label) in enumerate(data.read(f"evaluating T = {snn.timesteps}")):
-        expected = logits_of(network(*inputs), "net", len(inputs[0]))
+        expected = logits_of(network(*inputs), "net", count(inputs))
         with record(snn) as recording:
-            logits = logits_of(snn(*inputs), "net", len(inputs[0]))
+            logits = logits_of(snn(*inputs), "net", count(inputs))
         choice = choices_of(logits)
         same += int((choice == choices_of(expected)).sum())
         decisions += choice.numel()
