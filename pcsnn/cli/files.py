@@ -3,12 +3,11 @@
 import contextlib
 import os
 import pathlib
-import secrets
-import stat
 
 import safetensors
 
 from pcsnn.cli.errors import UsageError
+from pcsnn.whole_files import kind, replacing
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 PAGE = '<!DOCTYPE html>\n<html lang="en">\n'  # how a report begins
@@ -48,7 +47,7 @@ def _check_input(path, option, folder):
         if path.is_dir() and folder:
             return
         if not path.is_file():
-            raise ValueError(f"it is a {_kind(path)}, expected a file")
+            raise ValueError(f"it is a {kind(path.stat().st_mode)}, expected a file")
         with open(path, "rb") as file:
             if not file.read(1):
                 raise ValueError("it is empty")
@@ -56,7 +55,7 @@ def _check_input(path, option, folder):
 
 def _check_place(output):
     if output.exists() and not output.is_file():
-        raise UsageError(f"--output: expected a file, got the {_kind(output)} {output}")
+        raise UsageError(f"--output: expected a file, got the {kind(output.stat().st_mode)} {output}")
     folder = pathlib.Path(os.path.realpath(output)).parent
     if not folder.is_dir():
         raise UsageError(f"--output: expected a file in a folder that exists, got {output}")
@@ -85,12 +84,6 @@ def _is_network(path):
 def _is_page(path):
     with open(path, "rb") as file:
         return file.read(len(PAGE)) == PAGE.encode()
-
-
-def _kind(path):
-    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device",
-             stat.S_IFBLK: "device"}
-    return kinds.get(stat.S_IFMT(path.stat().st_mode), "special file")
 
 
 def reason(error):
@@ -126,14 +119,5 @@ def writing(path):
 
 def write(path, content):
     """Text to a file that appears whole or not at all; a link stays one. OSError where it cannot be written."""
-    target = os.path.realpath(path)
-    unfinished = pathlib.Path(f"{target}.{secrets.token_hex(4)}.unfinished")
-    with writing(path):
-        try:
-            with open(unfinished, "xb") as file:
-                file.write(content.encode("utf-8", "backslashreplace"))  # names of files need not be text
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, target)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    with writing(path), replacing(os.path.realpath(path)) as file:
+        file.write(content.encode("utf-8", "backslashreplace"))  # names of files need not be text

@@ -5,15 +5,15 @@ memory is that of the tensors, and what becomes of the file afterwards is of no 
 maps the file, or holds all of it twice; the format is a length, a JSON header, and the tensors one after the other.)
 """
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
-import secrets
 import stat
 
 import torch
+
+from pcsnn.whole_files import kind, replacing
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -50,14 +50,8 @@ def _open(path):
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
-        _refuse(path, f"it is a {_kind(found.st_mode)}")
+        _refuse(path, f"it is a {kind(found.st_mode)}")
     return descriptor, found.st_size
-
-
-def _kind(mode):
-    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device",
-             stat.S_IFBLK: "device"}
-    return kinds.get(stat.S_IFMT(mode), "special file")
 
 
 def _fill(file, memory, digest, path):
@@ -187,10 +181,12 @@ def write(path, metadata, tensors):
     try:
         mode = os.stat(target).st_mode if os.path.lexists(target) else None
         if mode is not None and not stat.S_ISREG(mode):
-            raise OSError(f"path: cannot save to {path}: it is a {_kind(mode)}, expected a file or a new name")
+            raise OSError(f"path: cannot save to {path}: it is a {kind(mode)}, expected a file or a new name")
         if mode is not None and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        _replace(target, mode, *_header(metadata, tensors))
+        text, ordered = _header(metadata, tensors)
+        with replacing(target, mode) as file:
+            _write(file, text, ordered)
     except OSError as error:
         if error.errno is None:
             raise
@@ -212,25 +208,6 @@ def _header(metadata, tensors):
     return text + b" " * (-len(text) % _LENGTH), [tensor for _, tensor in ordered]
 
 
-def _replace(target, mode, text, tensors):
-    folder, name = os.path.split(target)
-    unfinished = os.path.join(folder, f"{name[:40]}.{secrets.token_hex(4)}.unfinished")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        with open(descriptor, "wb") as file:
-            if mode is not None:
-                os.chmod(unfinished, stat.S_IMODE(mode) & 0o777)
-            _write(file, text, tensors)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(unfinished, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(unfinished)
-        raise
-    _sync_folder(folder)
-
-
 def _write(file, text, tensors):
     digest = hashlib.sha256()
 
@@ -244,13 +221,3 @@ def _write(file, text, tensors):
         put(_bytes(tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()))
     file.seek(_LENGTH)
     file.write(text.replace(_UNKNOWN.encode(), digest.hexdigest().encode(), 1))
-
-
-def _sync_folder(folder):
-    """That the name survives a power failure too, where the system can promise it."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
