@@ -125,8 +125,7 @@ def counted(counts, timesteps, order, amplitude):
     if order is not None:
         validate.tensor("order", order, (torch.int64,))
         if order.shape != (timesteps,):
-            raise ValueError(f"order: expected [{timesteps}], a permutation of 0..{timesteps - 1}, got shape "
-                             f"{tuple(order.shape)}")
+            raise ValueError(f"order: expected a permutation of 0..{timesteps - 1}, got shape {tuple(order.shape)}")
     if amplitude is not None:
         validate.per_layer_or_channel("amplitude", amplitude, counts.shape, VALUE_DTYPES)
     validate.same_device(counts=counts, order=order, amplitude=amplitude)

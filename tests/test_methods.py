@@ -47,6 +47,9 @@ def test_none_takes_learned_thresholds_and_bounds():
     net = randomise(nn.Sequential(nn.Linear(5, 5), QCFS(4), nn.ReLU6(), nn.Linear(5, 5), nn.Hardtanh(0, 2.5)))
     snn = pcsnn.convert(net, 6, method="none")
     assert [neuron.threshold.item() for neuron in neurons(snn).values()] == [net[1].threshold.item(), 6.0, 2.5]
+    chain = nn.Sequential(nn.Linear(5, 5), nn.ReLU6(), nn.Hardtanh(0, 2.5))
+    (neuron,) = neurons(pcsnn.convert(chain, 6, method="none")).values()
+    assert neuron.threshold.item() == 2.5
     assert torch.equal(neurons(snn)["1"].levels, pcsnn.functional.levels(net[1].threshold, 6))
     assert torch.equal(neurons(pcsnn.convert(net, 8, method="none"))["1"].levels,
                        pcsnn.functional.levels(net[1].threshold, 8, quantization_levels=4))

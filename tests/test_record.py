@@ -82,7 +82,7 @@ def test_spikes_in_another_order():
     order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
     assert torch.equal(record.spikes("last", order), record.spikes("last")[order])
     for wrong in (torch.zeros(9, dtype=torch.int64), torch.arange(8), torch.arange(1, 10)):
-        with pytest.raises(ValueError, match="order: expected .*a permutation of 0..8"):
+        with pytest.raises(ValueError, match="order: expected a permutation of 0..8"):
             record.spikes("last", wrong)
     with pytest.raises(TypeError, match="order: "):
         record.spikes("last", list(range(9)))

@@ -103,7 +103,7 @@ def test_orders_that_are_refused():
     recording = recorded()
     for call in (recording.spikes, recording.packed, lambda layer, order: recording.steps([layer], order)):
         for wrong in (torch.zeros(9, dtype=torch.int64), torch.arange(8), torch.arange(1, 10)):
-            with pytest.raises(ValueError, match="order: expected .*a permutation of 0..8"):
+            with pytest.raises(ValueError, match="order: expected a permutation of 0..8"):
                 call("last", wrong)
         with pytest.raises(ValueError, match="order: expected an order for last, got orders for 'act'"):
             call("last", {"act": torch.arange(9)})
