@@ -51,7 +51,7 @@ gpu:
 	$(PYTHON) setup.py build_ext --inplace > results/build.log 2>&1 || { tail -40 results/build.log; exit 1; }
 	$(PYTHON) -c "import pcsnn.kernels" 2>/dev/null || ln -s ../kernels pcsnn/kernels
 	failed=0; \
-	$(PYTHON) -m pytest -m gpu $$(grep -l "mark\.gpu" tests/test_*.py) \
+	$(PYTHON) -m pytest -m gpu $$(grep -l "mark\.gpu" tests/*/test_*.py) \
 	    $$($(PYTHON) -c "import xdist" 2>/dev/null && echo $(IN_PROCESSES)) || failed=1; \
 	$(PYTHON) benchmarks/gpu.py $(GPU_OPTIONS) || failed=1; \
 	exit $$failed

@@ -4,29 +4,25 @@
 
 The folder is that of calibration.py. Prints the drop in points and the share of test images that get the float network's
 class, for each T and over the seeds; the rows from "quick" upwards take no gradient steps. Ingredients are constants and
-functions of pcsnn.convert.methods; here they are replaced, one at a time.
+functions of pcsnn.calibration; here they are replaced, one at a time.
 """
 
 import argparse
 import contextlib
 import functools
-import importlib
 import pathlib
 import statistics
 from unittest import mock
 
 import torch
+from calibration import logits
+from lib.calibration_networks import cifar_resnet20
 
 import pcsnn
-from calibration import logits
-from calibration_networks import cifar_resnet20
-from pcsnn.convert.methods import METHODS
-from pcsnn.convert.inputs import required_inputs
-from pcsnn.convert.methods.batches import Batches
-from pcsnn.convert.methods.groups import mini_batches
-
-light, least_squares, refine = (importlib.import_module(f"pcsnn.convert.methods.{name}")
-                                for name in ("light", "least_squares", "refine"))
+from pcsnn.calibration import METHODS, layerwise, least_squares, refine
+from pcsnn.data.batches import Batches
+from pcsnn.data.inputs import required_inputs
+from pcsnn.data.pools import mini_batches
 
 
 def change(module, **values):
@@ -35,7 +31,7 @@ def change(module, **values):
 
 def from_maxima(network, places, groups, timesteps, progress, limit, whole):
     """Recorded maxima in place of the least squares."""
-    batches = Batches(mini_batches(groups, light.CHUNK), required_inputs(network), groups[0][0].device)
+    batches = Batches(mini_batches(groups, layerwise.CHUNK), required_inputs(network), groups[0][0].device)
     return METHODS["max"](network, places, batches, timesteps, progress, 0)
 
 
@@ -51,18 +47,18 @@ VARIANTS = {  # name: (method, what is replaced)
     "quick with even levels": ("quick", EVEN),
     "quick": ("quick", []),
     "light": ("light", []),
-    "light from recorded maxima": ("light", change(light, _fit_layers=from_maxima)),
+    "light from recorded maxima": ("light", change(layerwise, _fit_layers=from_maxima)),
     "light with even levels": ("light", EVEN),
     "light on the outputs alone": ("light", change(refine, LAYERS=0.0)),
     "light on the layers alone": ("light", change(refine, _divergence=lambda learnt, taught: 0.0 * learnt.sum())),
     "light on the images as they are": ("light", change(refine, _varied=lambda batch, generator: batch)),
     "light without the running average": ("light", change(refine, AVERAGE=0.0)),
     "light with mixed images": ("light", change(refine, _varied=mixed)),
-    "light with 150 steps": ("light", change(light, STEPS={"light": 150})),
-    "light with 600 steps": ("light", change(light, STEPS={"light": 600})),
+    "light with 150 steps": ("light", change(layerwise, STEPS={"light": 150})),
+    "light with 600 steps": ("light", change(layerwise, STEPS={"light": 600})),
     "advanced": ("advanced", []),
     "advanced without mixed images": ("advanced", change(refine, MIXED=0.0)),
-    "advanced with 400 steps": ("advanced", change(light, STEPS={"advanced": 400})),
+    "advanced with 400 steps": ("advanced", change(layerwise, STEPS={"advanced": 400})),
 }
 
 

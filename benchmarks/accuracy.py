@@ -18,10 +18,9 @@ import time
 
 import safetensors.torch
 import torch
+from lib import data, networks
 from tqdm import tqdm
 
-import data
-import networks
 import pcsnn
 from pcsnn import models
 

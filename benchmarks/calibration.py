@@ -19,17 +19,14 @@ import pathlib
 import time
 
 import torch
+from lib import calibration_report as report
+from lib import checks, snnc, spikingjelly_rate, timing
+from lib.calibration_networks import CASES, Missing
+from lib.calibration_results import Results, Stale
+from lib.competitors import Unavailable
 from tqdm import tqdm
 
-import calibration_report as report
-import checks
 import pcsnn
-import snnc
-import spikingjelly_rate
-import timing
-from calibration_networks import CASES, Missing
-from calibration_results import Results, Stale
-from competitors import Unavailable
 
 METHODS, SEEDED = ("max", "paper", "quick", "light", "advanced"), ("light", "advanced")
 COMPETITORS = (*snnc.NEURONS, *spikingjelly_rate.OPTIONS)

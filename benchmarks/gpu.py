@@ -18,16 +18,9 @@ import sys
 import time
 
 import torch
-
-import gpu_profile
-import gpu_report
-import gpu_rows
-import gpu_sections
-import gpu_warm
-import timing
-import workloads
-from gpu_goals import SOURCE
-from gpu_setting import Setting
+from lib import gpu_profile, gpu_report, gpu_rows, gpu_sections, gpu_warm, timing, workloads
+from lib.gpu_goals import SOURCE
+from lib.gpu_setting import Setting
 
 PROCESSES = 10  # that compile ahead: each holds a context and tensors on the GPU, at batch 256 up to 7 GB
 WARMING = 0.45  # of the time, at most

@@ -17,7 +17,7 @@ import torch
 import triton
 from tqdm import tqdm
 
-from pcsnn.kernels import inspection, variants
+from pcsnn.kernels.offline import compile, launches
 
 _SASS_BITS = {"": 32, "64": 64, "128": 128, "U8": 8, "S8": 8, "U16": 16, "S16": 16}
 _AMD_BITS = {"ubyte": 8, "sbyte": 8, "byte": 8, "ushort": 16, "short": 16, "short_d16": 16, "dword": 32, "dwordx2": 64,
@@ -42,7 +42,7 @@ def count(variant, compiled):
     """A row of the report: counts for each neuron, once and for each step."""
     launch = variant.launch
     neurons = launch.constants["ROWS"] * launch.constants["COLUMNS"] // launch.threads
-    code, loops = inspection.program(compiled)
+    code, loops = compile.program(compiled)
     loading = [loop for loop in loops if accesses(loop, "load") and not accesses(loop, "store")]
     storing = [loop for loop in loops if accesses(loop, "store")]
     step = dict(instructions=0.0, loaded=0.0, stored=0.0)
@@ -76,18 +76,18 @@ def least(variant):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", nargs="+", choices=inspection.TARGETS, default=list(inspection.TARGETS))
+    parser.add_argument("--target", nargs="+", choices=compile.TARGETS, default=list(compile.TARGETS))
     parser.add_argument("--operation", nargs="+", help="only these operations")
     parser.add_argument("--all", action="store_true", help="every configuration and form, not the wide ones with levels of a line alone")
     parser.add_argument("--json", help="also write the rows to this file")
     arguments = parser.parse_args()
-    chosen = [v for v in variants.variants() if (arguments.all or v.size == "wide" and v.form in ("flat line", "last line", "flat"))
+    chosen = [v for v in launches.variants() if (arguments.all or v.size == "wide" and v.form in ("flat line", "last line", "flat"))
               and (not arguments.operation or v.operation in arguments.operation)]
     rows = []
     for variant in tqdm(chosen, desc="compiling", leave=False):
         for target in arguments.target:
-            compiled = inspection.compile_launch(variant.launch, inspection.TARGETS[target])
-            used = inspection.resources(compiled)
+            compiled = compile.compile_launch(variant.launch, compile.TARGETS[target])
+            used = compile.resources(compiled)
             once, step = count(variant, compiled)
             rows.append(dict(kernel=str(variant), target=target, **used, once=once, step=step, least=least(variant)))
     print(f"triton {triton.__version__}, torch {torch.__version__}; each value for one neuron, except registers, spills "

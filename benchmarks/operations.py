@@ -14,12 +14,11 @@ import json
 import pathlib
 
 import torch
+from lib import data, networks
 
-import data
-import networks
 import pcsnn
 from pcsnn.analysis import EXECUTIONS, count_operations, plot_operations
-from pcsnn.convert.table import table
+from pcsnn.network.text_table import table
 
 SRAM, DRAM = 100e-12 / 8, 1.3e-9 / 8  # joules a byte
 HEADINGS = ("T", "execution", "accumulates", "MACs", "first layer MACs", "additions", "comparisons", "KiB", "energy uJ",

@@ -21,12 +21,11 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from lib import timing
 from tqdm import tqdm
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import timing
-
-from pcsnn import functional, ops
+from pcsnn import functional
+from pcsnn.operators import dispatch
 
 MILLION = 2**20
 
@@ -51,7 +50,7 @@ def same(got, expected, what):
 
 
 def reference(function, *arguments, **options):
-    with ops.use_backend("reference"):
+    with dispatch.use_backend("reference"):
         return function(*arguments, **options)
 
 

@@ -24,10 +24,9 @@ import sys
 import tempfile
 
 import torch
+from lib import competitors, workloads
 
-import competitors
 import pcsnn
-import workloads
 
 STATUS = pathlib.Path("/proc/self/status")
 M_MMAP_THRESHOLD, LARGE = -3, 128 * 1024  # mallopt's name for the size from which tensors get pages of their own

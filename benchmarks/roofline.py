@@ -19,7 +19,7 @@ import torch
 from torch.fx.passes.shape_prop import ShapeProp
 
 from pcsnn import models
-from pcsnn.kernels.products import DIRECT_BELOW
+from pcsnn.kernels.synapses import DIRECT_BELOW
 
 
 class Machine(NamedTuple):

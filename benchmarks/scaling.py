@@ -20,14 +20,12 @@ import tempfile
 import time
 
 import torch
+from lib import data, networks, timing
 from tqdm import tqdm
 
-import data
-import networks
 import pcsnn
-import timing
-from pcsnn.convert.table import table
-from pcsnn.distributed import group, rank, shard
+from pcsnn.distributed.processes import group, rank, shard
+from pcsnn.network.text_table import table
 
 TIMESTEPS = 8
 WORK = {"evaluation": "evaluation, QCFS ResNet-20", "calibration": "calibration \"quick\", ReLU VGG"}

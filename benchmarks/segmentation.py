@@ -13,18 +13,16 @@ import functools
 import pathlib
 import time
 
-import torch
-
 import camvid
-import checks
-import data
-import pcsnn
-import timing
+import torch
 from calibration import within
-from calibration_results import Results, Stale
-import segmentation_report as report
-from segmentation_metrics import evaluate, predict
-from segmentation_train import DEFAULTS, MODELS, load, train
+from lib import checks, data, timing
+from lib import segmentation_report as report
+from lib.calibration_results import Results, Stale
+from lib.segmentation_metrics import evaluate, predict
+from lib.segmentation_train import DEFAULTS, MODELS, load, train
+
+import pcsnn
 
 METHODS = ("max", "paper", "light", "advanced")
 SCENES, SHOWN = 3, (4, 8, 16)  # images and T in the picture; the second T's rates are shown

@@ -12,13 +12,11 @@ import json
 import pathlib
 
 import torch
+from lib import checks, data, networks
 from tqdm import tqdm
 
-import checks
-import data
-import networks
 import pcsnn
-from pcsnn.convert.table import table
+from pcsnn.network.text_table import table
 
 CASES = (("vgg", "leaky_relu"), ("mobilenet", "silu"))
 METHODS = ("max", "quick", "light", "advanced")

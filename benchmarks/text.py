@@ -16,11 +16,11 @@ import pathlib
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from lib import data
 
-import data
 import pcsnn
 from pcsnn import models
-from pcsnn.convert.table import table
+from pcsnn.network.text_table import table
 
 SENTENCES = data.HERE / "data" / "sentences.txt"
 MEASURED = 200  # the rest calibrates

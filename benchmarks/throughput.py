@@ -16,17 +16,13 @@ import json
 import pathlib
 import sys
 
+import peak_memory
 import torch
+from lib import checks, competitors, throughput_report, timing, workloads
 from tqdm import tqdm
 
-import checks
-import competitors
-import peak_memory
 import pcsnn
-import throughput_report
-import timing
-import workloads
-from pcsnn import validate
+from pcsnn.tensors.checks import MAX_TIMESTEPS
 
 MEMORY_PROCESSES = 5  # for forms whose work does not grow with T
 
@@ -134,8 +130,8 @@ def parse(arguments):
         values = getattr(args, option)
         if any(value is not None and value < 1 for value in (values if isinstance(values, list) else [values])):
             parser.error(f"--{option.replace('_', '-')}: expected values of at least 1")
-    if not all(1 <= timesteps <= validate.MAX_TIMESTEPS for timesteps in args.timesteps + args.memory_timesteps):
-        parser.error(f"time-steps: expected values in 1..{validate.MAX_TIMESTEPS}")
+    if not all(1 <= timesteps <= MAX_TIMESTEPS for timesteps in args.timesteps + args.memory_timesteps):
+        parser.error(f"time-steps: expected values in 1..{MAX_TIMESTEPS}")
     return args
 
 
@@ -172,7 +168,7 @@ def write(result, folder, plot):
     path.write_text(json.dumps(result, indent=1) + "\n")
     written = [path]
     if plot and any(row["seconds"] for row in result["rows"]):
-        import throughput_plot
+        from lib import throughput_plot
         written.append(path.with_suffix(".png"))
         throughput_plot.draw([row for row in result["rows"] if row["seconds"]],
                              [row for row in result["memory"] if row["bytes"]],

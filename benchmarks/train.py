@@ -17,10 +17,8 @@ import pathlib
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from lib import data, networks
 from tqdm import tqdm
-
-import data
-import networks
 
 WARM_UP, SAVE_EVERY = 0.2, 100
 THRESHOLD_RATE = 0.1  # of the rate of the weights

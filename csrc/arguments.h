@@ -60,7 +60,7 @@ inline void check_rows(const char* name, const at::Tensor& table, at::IntArrayRe
               ": expected one row for each channel (dimension 1) of ", neurons, ", got shape ", table.sizes());
 }
 
-// Levels as an operator gets them; what the members mean is in pcsnn/ops.py.
+// Levels as an operator gets them; what the members mean is in pcsnn/operators/dispatch.py.
 struct Levels {
   at::Tensor table;
   int64_t repeat;

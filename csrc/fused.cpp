@@ -1,4 +1,4 @@
-// A float32 synapse and the neurons behind it; other weights, and currents without neurons, are pcsnn/onednn.py's.
+// A float32 synapse and the neurons behind it; other weights, and currents without neurons, are pcsnn/cpu/synapses.py's.
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
@@ -54,7 +54,7 @@ std::vector<int64_t> check_linear(const Synapse& given) {
   return shape;
 }
 
-// Convolutions of channels-last images in which some windows see nothing but padding are pcsnn/onednn.py's: oneDNN's
+// Convolutions of channels-last images in which some windows see nothing but padding are pcsnn/cpu/synapses.py's: oneDNN's
 // own crashes where such windows are more than one place apart.
 bool beyond_borders(const Window& window) {
   const auto beyond = [&](int64_t d) { return window.stride[d] > 1 && window.padding[d] >= window.extent(d); };

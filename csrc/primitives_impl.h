@@ -184,7 +184,7 @@ inline float level_on(int32_t x, float step, float first) {
 #endif
 }
 
-// The level nearest to a mean is guessed, and a guess is off by less than half a level (pcsnn.validate.level_line sees to
+// The level nearest to a mean is guessed, and a guess is off by less than half a level (pcsnn.tensors.checks.level_line sees to
 // it), so that one comparison settles it. A channel that never fires is guessed to have no spike, except under an infinite
 // current: its `first` is infinite, and finite for the guess.
 template <class F>

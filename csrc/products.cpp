@@ -1,4 +1,4 @@
-// A convolution of counts with int8 weights, counts taken where a line gives them; pcsnn/onednn.py says when it pays.
+// A convolution of counts with int8 weights, counts taken where a line gives them; pcsnn/cpu/synapses.py says when it pays.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>

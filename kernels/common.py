@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 
 from pcsnn.kernels.launch import THREADS
-from pcsnn.remembered import remembered
-from pcsnn.spacing import probes
+from pcsnn.levels.spacing import probes
+from pcsnn.tensors.memo import remembered
 
 FULL = 512       # programs that fill a large GPU several times over; smaller ones where larger ones give fewer
 NARROW = 4       # neurons a thread, at least: 128-bit loads of float32 all the same

@@ -8,7 +8,7 @@ from pcsnn.kernels.epilogue import fire
 from pcsnn.kernels.geometry import first_tap, within
 from pcsnn.kernels.launch import Launch
 from pcsnn.kernels.tiles import PROGRAMS
-from pcsnn.remembered import remembered
+from pcsnn.tensors.memo import remembered
 
 COLUMNS = 128   # of a program, at most
 NEURONS = 4096  # of a program; half of them where they would not fill a GPU

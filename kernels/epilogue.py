@@ -6,7 +6,7 @@ import triton.language as tl
 
 from pcsnn.kernels import common
 from pcsnn.kernels.common import load_row, search
-from pcsnn.remembered import remembered
+from pcsnn.tensors.memo import remembered
 
 UNSPECIALISED = ("timesteps", "repeat", "distinct", "reach", "level_stride", "channel_stride")
 _INT32 = 2**31 - 1

@@ -4,16 +4,16 @@ import math
 
 from torch.nn import functional
 
-from pcsnn.kernels import mean_current
+from pcsnn.kernels import rates
 from pcsnn.kernels.geometry import channels_last
 
 
 def _fire(current, levels, scale, residual, residual_scale, repeat, line, reach):
     """Counts of, or rates and currents written over, the fresh `current` [N, O, ...]."""
     if levels is not None and scale is None:
-        return mean_current.fire_counts(current, levels, residual, residual_scale, repeat, line, reach)
+        return rates.fire_counts(current, levels, residual, residual_scale, repeat, line, reach)
     if levels is not None:
-        mean_current.fire_rates_(current, levels, scale, residual, residual_scale, repeat, line=line, reach=reach)
+        rates.fire_rates_(current, levels, scale, residual, residual_scale, repeat, line=line, reach=reach)
         return current
 
     def by_channel(table):

@@ -2,12 +2,13 @@
 
 from pcsnn import analysis, baselines, distributed, exchange, functional, models, nn
 from pcsnn.analysis import record
-from pcsnn.convert import SpikingNetwork, convert, set_timesteps
-from pcsnn.convert.storage import load, save
+from pcsnn.conversion import convert
 from pcsnn.fusion import optimize
-from pcsnn.ops import backend_info, use_backend
-from pcsnn.remembered import forget
-from pcsnn.tuning import tune
+from pcsnn.network import SpikingNetwork, set_timesteps
+from pcsnn.operators.dispatch import backend_info, use_backend
+from pcsnn.operators.tuning import tune
+from pcsnn.storage import load, save
+from pcsnn.tensors.memo import forget
 
 __version__ = "0.1.0"
 __all__ = [

@@ -8,13 +8,15 @@ On every device the result equals `pcsnn.reference` bit for bit. Nothing here ha
 
 import torch
 
-from pcsnn import arguments, ops, reference, validate
-from pcsnn.attention import spiking_attention
-from pcsnn.fused import conv2d_fire, linear_fire, max_pool2d, sum_pool2d, whole_levels
-from pcsnn.host import on_host
-from pcsnn.signed import signed_levels
-from pcsnn.remembered import remembered
-from pcsnn.spacing import spacing_of
+from pcsnn import reference
+from pcsnn.levels.signed import signed_levels
+from pcsnn.levels.spacing import spacing_of
+from pcsnn.operators import arguments, dispatch
+from pcsnn.operators.attention import spiking_attention
+from pcsnn.operators.synapses import conv2d_fire, linear_fire, max_pool2d, sum_pool2d, whole_levels
+from pcsnn.tensors import checks
+from pcsnn.tensors.host import on_host
+from pcsnn.tensors.memo import remembered
 
 __all__ = ["conv2d_fire", "expand_spikes", "fire_counts", "fire_rates", "fire_spikes", "levels", "linear_fire", "max_pool2d",
            "signed_levels", "spiking_attention", "sum_pool2d", "whole_levels"]
@@ -45,19 +47,19 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
     Raises:
         ValueError, TypeError: threshold <= 0 or NaN, T outside 1..255, offset, bend or shift not finite.
     """
-    device = validate.device_of(threshold, offset, bend)
-    theta = validate.threshold(threshold)
-    validate.timesteps(timesteps)
-    validate.number("shift", shift)
+    device = checks.device_of(threshold, offset, bend)
+    theta = checks.threshold(threshold)
+    checks.timesteps(timesteps)
+    checks.number("shift", shift)
     if quantization_levels is not None:
-        validate.integer("quantization_levels", quantization_levels, 1, 2**16)
+        checks.integer("quantization_levels", quantization_levels, 1, 2**16)
     offset = torch.as_tensor(offset, dtype=torch.float64, device="cpu").detach()
     if offset.dim() > 1 or not offset.isfinite().all():
         raise ValueError(f"offset: expected finite values, a number or [C], got {offset.tolist()}")
     if theta.dim() and offset.dim() and theta.shape != offset.shape:
         raise ValueError(f"offset: expected {theta.shape[0]} channels like threshold, got {offset.shape[0]}")
     if bend is not None:
-        validate.tensor("bend", bend, (torch.float32, torch.float64), 1)
+        checks.tensor("bend", bend, (torch.float32, torch.float64), 1)
         bend = bend.detach().to("cpu", torch.float64)
         channels = next((value.shape for value in (theta, offset) if value.dim()), bend.shape[:-1])
         if bend.dim() > 2 or bend.shape[-1] == 0 or not bend.isfinite().all() or bend.dim() == 2 and bend.shape[:1] != channels:
@@ -69,7 +71,7 @@ def _as_scalar_tensor(name, value, like):
     """A number as a tensor where `like` is; anything that is no tensor there is left to the checks."""
     if isinstance(value, torch.Tensor):
         return value
-    validate.number(name, value)
+    checks.number(name, value)
     return torch.tensor(float(value), dtype=torch.float32, device=getattr(like, "device", None))
 
 
@@ -82,7 +84,7 @@ def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=N
         residual: a second branch to add first, of the shape of `current`: of its dtype, or spike counts uint8.
         residual_scale: the worth of one spike of a uint8 residual, a number or a tensor [] or [C].
         repeat: how often each level stands in `levels`; 0 bisects the table whatever it is like; None looks.
-        spacing: the `pcsnn.spacing.Spacing` of the levels, where it is known; None looks.
+        spacing: the `pcsnn.levels.spacing.Spacing` of the levels, where it is known; None looks.
 
     Returns:
         uint8 [N, ...], laid out like `current`. NaN currents give no spike.
@@ -93,10 +95,10 @@ def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=N
     """
     if residual_scale is not None and residual is not None:
         residual_scale = _as_scalar_tensor("residual_scale", residual_scale, current)
-    validate.once(arguments.mean, current, levels, residual, residual_scale, None)
-    validate.no_gradient(current=current, residual=residual)
+    checks.once(arguments.mean, current, levels, residual, residual_scale, None)
+    checks.no_gradient(current=current, residual=residual)
     repeat, line, reach = spacing or spacing_of(levels, repeat, False)
-    return ops.call("fire_counts", current, levels, residual, residual_scale, repeat, line, reach)
+    return dispatch.call("fire_counts", current, levels, residual, residual_scale, repeat, line, reach)
 
 
 def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None, *, repeat=None, spacing=None):
@@ -108,7 +110,7 @@ def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None, *, repea
         out_dtype: uint8, bool, float32, float16, bfloat16 or float64.
         amplitude: what a spike is worth, with a floating out_dtype: a number, or a tensor [] or [C].
         repeat: how often each level stands in `levels`; 0 bisects the table whatever it is like; None looks.
-        spacing: the `pcsnn.spacing.Spacing` of the levels, where it is known; None looks.
+        spacing: the `pcsnn.levels.spacing.Spacing` of the levels, where it is known; None looks.
 
     Returns:
         spikes [T, N, ...] of out_dtype; the last k of the T steps fire. NaN sums give no spike.
@@ -118,10 +120,10 @@ def fire_spikes(current, levels, out_dtype=torch.uint8, amplitude=None, *, repea
         RuntimeError: `current` requires a gradient.
     """
     amplitude = _amplitude(amplitude, out_dtype, "out_dtype", current)
-    validate.once(arguments.trains, current, levels, amplitude)
-    validate.no_gradient(current=current)
+    checks.once(arguments.trains, current, levels, amplitude)
+    checks.no_gradient(current=current)
     repeat, line, reach = spacing or spacing_of(levels, repeat, False)
-    return ops.call("fire_spikes", current, levels, amplitude, out_dtype, repeat, line, reach)
+    return dispatch.call("fire_spikes", current, levels, amplitude, out_dtype, repeat, line, reach)
 
 
 def expand_spikes(counts, timesteps, order=None, dtype=torch.uint8, amplitude=None):
@@ -141,12 +143,12 @@ def expand_spikes(counts, timesteps, order=None, dtype=torch.uint8, amplitude=No
         TypeError, ValueError: a dtype, shape, device or order that does not fit.
     """
     amplitude = _amplitude(amplitude, dtype, "dtype", counts)
-    validate.once(arguments.counted, counts, timesteps, order, amplitude)
+    checks.once(arguments.counted, counts, timesteps, order, amplitude)
     if order is not None:
         if not (torch.compiler.is_compiling() or remembered(
                 order, "permutation", lambda: torch.equal(order.sort().values.cpu(), torch.arange(timesteps)))):
             raise ValueError(f"order: expected a permutation of 0..{timesteps - 1}, got shape {tuple(order.shape)}")
-    return ops.call("expand_spikes", counts, timesteps, order, dtype, amplitude)
+    return dispatch.call("expand_spikes", counts, timesteps, order, dtype, amplitude)
 
 
 def _amplitude(amplitude, dtype, name, like):
@@ -167,7 +169,7 @@ def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, re
         scale: the worth of one distinct level, amplitude * m / T: a number, or a tensor [] or [C], float32.
         repeat: m; 0 is 1 and bisects the table whatever it is like; None: m is 1.
         turn, low: of a signed table (S1), as `signed_levels` gives them, 0..T: k levels reached are |k - turn| - low spikes.
-        spacing: the `pcsnn.spacing.Spacing` of the levels, its repeat m, where it is known; None looks.
+        spacing: the `pcsnn.levels.spacing.Spacing` of the levels, its repeat m, where it is known; None looks.
         inplace: write the rates over `current`, which must be dense (not expanded), and return it.
 
     Returns:
@@ -180,12 +182,12 @@ def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, re
     scale = _as_scalar_tensor("scale", scale, current)
     if residual_scale is not None and residual is not None:
         residual_scale = _as_scalar_tensor("residual_scale", residual_scale, current)
-    validate.once(arguments.mean, current, levels, residual, residual_scale, scale)
-    validate.no_gradient(current=current, residual=residual)
-    validate.integer("turn", turn, 0, levels.shape[-1])
-    validate.integer("low", low, 0, levels.shape[-1])
+    checks.once(arguments.mean, current, levels, residual, residual_scale, scale)
+    checks.no_gradient(current=current, residual=residual)
+    checks.integer("turn", turn, 0, levels.shape[-1])
+    checks.integer("low", low, 0, levels.shape[-1])
     repeat, line, reach = spacing or spacing_of(levels, repeat, True)
     if not inplace:
-        return ops.call("fire_rates", current, levels, scale, residual, residual_scale, repeat, turn, low, line, reach)
-    ops.call("fire_rates_", current, levels, scale, residual, residual_scale, repeat, turn, low, line, reach)
+        return dispatch.call("fire_rates", current, levels, scale, residual, residual_scale, repeat, turn, low, line, reach)
+    dispatch.call("fire_rates_", current, levels, scale, residual, residual_scale, repeat, turn, low, line, reach)
     return current

@@ -5,7 +5,7 @@ Slow on purpose; nothing is fused. Shapes: T time-steps, N batch, C channels (di
 
 import torch
 
-from pcsnn.shapes import laid_out
+from pcsnn.tensors.shapes import laid_out
 
 NEVER = 2**31 - 1  # a level in whole numbers that no sum reaches
 

@@ -4,7 +4,7 @@ import copy
 
 from torch import fx, nn
 
-from pcsnn.convert.network import check_unfused
+from pcsnn.network.network import check_unfused
 from pcsnn.nn import TimeAverage
 
 

@@ -7,7 +7,7 @@ import pathlib
 import safetensors
 
 from pcsnn.cli.errors import UsageError
-from pcsnn.whole_files import kind, replacing
+from pcsnn.storage.whole_files import kind, replacing
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 PAGE = '<!DOCTYPE html>\n<html lang="en">\n'  # how a report begins

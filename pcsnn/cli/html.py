@@ -26,7 +26,7 @@ def note(words):
 
 
 def table(cells):
-    """`cells` as in pcsnn.convert.table: rows of strings, the first of them the heading."""
+    """`cells` as in pcsnn.network.text_table: rows of strings, the first of them the heading."""
     heading, *rows = ["".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in row)
                       for kind, row in zip(["th"] + ["td"] * (len(cells) - 1), cells)]
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)

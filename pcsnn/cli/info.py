@@ -4,7 +4,7 @@ import json
 
 import pcsnn
 from pcsnn.cli.machine import PACKAGES, machine, packages
-from pcsnn.convert.table import table
+from pcsnn.network.text_table import table
 
 SUMMARY = "show backends, versions, what is built and why not, the machine"
 DESCRIPTION = ("Shows which backend serves which device, what is built and why not, versions of packages, and the "

@@ -3,9 +3,9 @@
 import torch
 from torch.utils.data import DataLoader
 
-from pcsnn.analysis.labelled import is_one_logit, logits_of
 from pcsnn.cli import models
-from pcsnn.cli.images import Prepared, Preparation, open_images
+from pcsnn.cli.images import Preparation, Prepared, open_images
+from pcsnn.data.labelled import is_one_logit, logits_of
 
 
 def set_up(args):

@@ -15,7 +15,7 @@ from pcsnn import models, nn
 from pcsnn.cli.errors import UsageError
 from pcsnn.cli.files import reading, reason
 from pcsnn.exchange.state_dicts import unwrapped
-from pcsnn.shapes import image_layout
+from pcsnn.tensors.shapes import image_layout
 
 
 def build(args):

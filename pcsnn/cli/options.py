@@ -8,8 +8,8 @@ import re
 
 import torch
 
-from pcsnn import validate
-from pcsnn.convert.methods import METHODS
+from pcsnn.calibration import METHODS
+from pcsnn.tensors import checks
 
 MOST_SIDE = 16384  # pixels of --resize and --crop
 _SIDE = re.compile("[0-9]{1,5}")
@@ -18,7 +18,7 @@ OPTIMIZE = ("none", "float32", "bfloat16", "int8")
 
 def timesteps(text):
     """T, 1..255."""
-    return _integer(text, 1, validate.MAX_TIMESTEPS)
+    return _integer(text, 1, checks.MAX_TIMESTEPS)
 
 
 def positive(text):

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from pcsnn import validate
-from pcsnn.analysis.costs import EXECUTIONS, Count, Energy
+from pcsnn.analysis.costs.results import EXECUTIONS, Count, Energy
 from pcsnn.cli.timing import FORMS
+from pcsnn.tensors import checks
 
 # A form is the type of a value, {name: form} of a dict, [form] of a list, or (form,) of what may be None.
 _NUMBER = float
@@ -23,8 +23,8 @@ def check_rows(path, rows, option):
     """ValueError that names option, file and T for a row that lacks something, or holds it in another form."""
     for row in rows:
         problem = _misfit(row, _ROW, "")
-        if not problem and not 1 <= row["timesteps"] <= validate.MAX_TIMESTEPS:
-            problem = f"timesteps is not in 1..{validate.MAX_TIMESTEPS}"
+        if not problem and not 1 <= row["timesteps"] <= checks.MAX_TIMESTEPS:
+            problem = f"timesteps is not in 1..{checks.MAX_TIMESTEPS}"
         if problem:
             raise ValueError(f"{option}: {path} has no complete results of T = {str(row['timesteps'])[:20]}: {problem}")
 

@@ -2,9 +2,20 @@
 
 import dataclasses
 
-from pcsnn.analysis import EXECUTIONS, Count, LayerOperations, Operations, Sweep, SweepRow
-from pcsnn.analysis import plot_histograms, plot_operations, plot_raster, plot_rates, random_order
-from pcsnn.analysis.costs import ACCUMULATE, MAC
+from pcsnn.analysis import (
+    EXECUTIONS,
+    Count,
+    LayerOperations,
+    Operations,
+    Sweep,
+    SweepRow,
+    plot_histograms,
+    plot_operations,
+    plot_raster,
+    plot_rates,
+    random_order,
+)
+from pcsnn.analysis.costs.results import ACCUMULATE, MAC
 from pcsnn.cli import html
 from pcsnn.cli.convert import relative_report
 from pcsnn.cli.figures import draw_times

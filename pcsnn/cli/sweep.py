@@ -6,8 +6,8 @@ import pathlib
 import sys
 
 from pcsnn import analysis
-from pcsnn.analysis.costs import ACCUMULATE, MAC
-from pcsnn.analysis.layer_errors import float_network
+from pcsnn.analysis.costs.results import ACCUMULATE, MAC
+from pcsnn.analysis.quality.errors import float_network
 from pcsnn.cli import options
 from pcsnn.cli.errors import UsageError
 from pcsnn.cli.loading import first_images, open_data, set_up
@@ -16,8 +16,8 @@ from pcsnn.cli.models import fingerprint
 from pcsnn.cli.results import Results
 from pcsnn.cli.rows import check_rows
 from pcsnn.cli.timing import FORMS, time_forms
-from pcsnn.convert.classify import classify
-from pcsnn.convert.table import table
+from pcsnn.conversion.classify import classify
+from pcsnn.network.text_table import table
 
 SUMMARY = "accuracy, fidelity, time, operations and energy at several T"
 DESCRIPTION = ("Converts a network at each T and measures it beside the float network: accuracy and fidelity over all "

@@ -5,10 +5,10 @@ import time
 
 import torch
 
-from pcsnn.analysis.layer_errors import float_network
+from pcsnn.analysis.quality.errors import float_network
 from pcsnn.baselines import serial
-from pcsnn.convert.canonicalise import fold_batch_norms
-from pcsnn.convert.methods.batches import show_steps
+from pcsnn.conversion.canonicalise import fold_batch_norms
+from pcsnn.data.batches import show_steps
 
 FORMS = ("float", "serial", "spiking")
 

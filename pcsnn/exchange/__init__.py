@@ -1,7 +1,7 @@
 """Networks from and to other software (SpikingJelly, the published QCFS code, NIR), and back to training."""
 
-from pcsnn.exchange.nir import to_nir
-from pcsnn.exchange.nir_reader import read_nir
+from pcsnn.exchange.nir.read import read_nir
+from pcsnn.exchange.nir.write import to_nir
 from pcsnn.exchange.qcfs import load_qcfs_checkpoint, qcfs_state_dict
 from pcsnn.exchange.spikingjelly import read_spikingjelly, replace_if_nodes
 from pcsnn.exchange.training import to_qcfs

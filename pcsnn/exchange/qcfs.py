@@ -13,9 +13,9 @@ import os
 
 import torch
 
-from pcsnn import validate
 from pcsnn.exchange.state_dicts import find_state, unwrapped
 from pcsnn.nn import QCFS
+from pcsnn.tensors import checks
 
 THRESHOLD_KEYS = ("thresh", "up")
 _OURS = "threshold"
@@ -62,7 +62,7 @@ def _thresholds(state):
             raise ValueError(f"path_or_state_dict: {key} should be one threshold, got shape {tuple(value.shape)}")
         if name in found:
             raise ValueError(f"path_or_state_dict: {name} has two thresholds, under {' and '.join(THRESHOLD_KEYS)}")
-        found[name] = validate.threshold(value.reshape(()).float(), f"path_or_state_dict: {key}").float()
+        found[name] = checks.threshold(value.reshape(()).float(), f"path_or_state_dict: {key}").float()
     if not found:
         raise ValueError(f"path_or_state_dict: no key ends in {' or '.join('.' + key for key in THRESHOLD_KEYS)}: "
                          "not a checkpoint of the published QCFS code")
@@ -116,7 +116,7 @@ def load_qcfs_checkpoint(path_or_state_dict, model, *, levels=None):
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     if levels is not None:
-        validate.timesteps(levels, "levels")
+        checks.timesteps(levels, "levels")
     state = _named_as(model, _read(path_or_state_dict))
     thresholds = _thresholds(state)
     places = _activations(model, thresholds, levels)

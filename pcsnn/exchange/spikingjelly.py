@@ -4,10 +4,10 @@ import copy
 
 import torch
 
-from pcsnn import validate
-from pcsnn.convert.spikingjelly import is_neuron, is_spikingjelly, neuron_settings
-from pcsnn.convert.trace import trace
+from pcsnn.conversion.spikingjelly.read import is_neuron, is_spikingjelly, neuron_settings
+from pcsnn.conversion.tracing.trace import trace
 from pcsnn.nn import ParallelSpikingNeuron
+from pcsnn.tensors import checks
 
 
 def _check(model, shift):
@@ -16,7 +16,7 @@ def _check(model, shift):
     if not is_spikingjelly(model):
         raise ValueError(f"model: expected a network with modules of SpikingJelly, got {type(model).__name__} without any")
     if shift is not None:
-        validate.number("shift", shift)
+        checks.number("shift", shift)
 
 
 def read_spikingjelly(model, *, shift=None):
@@ -57,8 +57,8 @@ def replace_if_nodes(model, timesteps, *, shift=None):
         TypeError, ValueError: as `read_spikingjelly`; an IF node in single-step mode; T out of range.
     """
     _check(model, shift)
-    validate.timesteps(timesteps)
-    made, device = {}, validate.device_of(*model.parameters(), *model.buffers())
+    checks.timesteps(timesteps)
+    made, device = {}, checks.device_of(*model.parameters(), *model.buffers())
     for name, module in model.named_modules():
         if not is_neuron(module):
             continue

@@ -5,7 +5,7 @@ import operator
 
 import torch
 
-from pcsnn.convert.network import check_unfused
+from pcsnn.network.network import check_unfused
 from pcsnn.nn import DAQCFS, QCFS, SignedNeuron, TimeAverage
 
 

@@ -4,11 +4,11 @@ import copy
 
 import torch
 
-from pcsnn import validate
-from pcsnn.convert.canonicalise import fold_batch_norms
-from pcsnn.convert.hooks import refuse_hooks
-from pcsnn.convert.network import MOST_GRAPHS, SpikingNetwork, check_unfused, describe
+from pcsnn.conversion.canonicalise import fold_batch_norms
+from pcsnn.conversion.tracing.hooks import refuse_hooks
 from pcsnn.fusion.fuse import CountFuser, RateFuser
+from pcsnn.network.network import MOST_GRAPHS, SpikingNetwork, check_unfused, describe
+from pcsnn.tensors import checks
 
 GRAPHS = 8  # of graph=True
 WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
@@ -88,7 +88,7 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, g
         raise ValueError("first_last: expected with weights='int8' and example_inputs, got "
                          f"weights={weights!r}{'' if example_inputs is not None else ', example_inputs=None'}")
     graph = GRAPHS * graph if isinstance(graph, bool) else graph
-    validate.integer("graph", graph, 0, MOST_GRAPHS)
+    checks.integer("graph", graph, 0, MOST_GRAPHS)
     dtypes = {value.dtype for value in snn.parameters()} - {torch.float32}
     if dtypes:
         raise ValueError(f"snn: expected float32 weights, got {', '.join(map(str, dtypes))}")
@@ -96,7 +96,7 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, g
     for value in inputs:
         if isinstance(value, torch.Tensor) and not value.isfinite().all():
             raise ValueError("example_inputs: expected finite values, got NaN or infinity")
-    device = validate.device_of(*snn.parameters(), *snn.buffers())
+    device = checks.device_of(*snn.parameters(), *snn.buffers())
     inputs = [value.to(device) if isinstance(value, torch.Tensor) else value for value in inputs]
     refuse_hooks(snn.network, "snn")
     network = copy.deepcopy(snn.network)

@@ -8,11 +8,19 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.utils import _pair
 
-from pcsnn.convert.names import unused_name
-from pcsnn.convert.places import argument
 from pcsnn.fusion.quantise import quantise
+from pcsnn.graph.names import unused_name
+from pcsnn.graph.places import argument
 from pcsnn.nn import (
-    CollapsedNeuron, CountMaxPool2d, CountSumPool2d, PixelCounts, Rates, SpikingConv2d, SpikingLinear, SynapticConv2d, SynapticLinear,
+    CollapsedNeuron,
+    CountMaxPool2d,
+    CountSumPool2d,
+    PixelCounts,
+    Rates,
+    SpikingConv2d,
+    SpikingLinear,
+    SynapticConv2d,
+    SynapticLinear,
 )
 from pcsnn.nn.counts import BYTE, steps_of
 

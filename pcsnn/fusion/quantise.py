@@ -2,7 +2,7 @@
 
 import torch
 
-from pcsnn.onednn import PAIR
+from pcsnn.cpu.synapses import PAIR
 
 LIMIT = 127
 SHARES = torch.linspace(0.5, 1.0, 51, dtype=torch.float64)  # of the largest weight, that the largest whole number stands for

@@ -6,11 +6,11 @@ QCFS and DAQCFS, with which networks are trained, and neurons of converted netwo
 from pcsnn.nn.attention import SpikingAttention, TimeAverage
 from pcsnn.nn.counts import CountMaxPool2d, CountSumPool2d, PixelCounts, Rates
 from pcsnn.nn.daqcfs import DAQCFS
-from pcsnn.nn.fused import SpikingConv2d, SpikingLinear, SynapticConv2d, SynapticLinear
 from pcsnn.nn.neuron import CollapsedNeuron, ParallelSpikingNeuron
 from pcsnn.nn.qcfs import QCFS
 from pcsnn.nn.scale import ChannelScale
 from pcsnn.nn.signed import SignedNeuron
+from pcsnn.nn.synapses import SpikingConv2d, SpikingLinear, SynapticConv2d, SynapticLinear
 
 __all__ = ["DAQCFS", "QCFS", "ChannelScale", "CollapsedNeuron", "CountMaxPool2d", "CountSumPool2d",
            "ParallelSpikingNeuron", "PixelCounts", "Rates", "SignedNeuron", "SpikingAttention", "SpikingConv2d",

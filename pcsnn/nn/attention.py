@@ -2,8 +2,11 @@
 
 import torch
 
-from pcsnn import arguments, functional, linear_attention, reference, validate
+from pcsnn import functional, reference
+from pcsnn.cpu import attention
 from pcsnn.nn.neuron import CollapsedNeuron
+from pcsnn.operators import arguments
+from pcsnn.tensors import checks
 
 
 class TimeAverage(torch.nn.Module):
@@ -54,18 +57,18 @@ class SpikingAttention(torch.nn.Module):
     def __init__(self, heads, threshold, timesteps, *, quantization_levels=None, offset=0.0, amplitude=None, bend=None, scale=1.0,
                  causal=False):
         super().__init__()
-        validate.integer("heads", heads, 1, 2**31 - 1)
-        validate.number("scale", scale)
+        checks.integer("heads", heads, 1, 2**31 - 1)
+        checks.number("scale", scale)
         self.heads, self.scale, self.causal = heads, float(scale), causal
         self.neuron = CollapsedNeuron(threshold, timesteps, quantization_levels=quantization_levels, offset=offset,
                                       amplitude=amplitude, bend=bend)
 
     def _check(self, query, key, value):
         """The three without time: averaged keys and values, one step of the query."""
-        validate.tensor("query", query, validate.CURRENT_DTYPES, 3)
+        checks.tensor("query", query, checks.CURRENT_DTYPES, 3)
         averages = []
         for name, x in (("key", key), ("value", value)):
-            validate.tensor(name, x, (query.dtype,), 3)
+            checks.tensor(name, x, (query.dtype,), 3)
             if x.dim() == 4 and len(x) != self.neuron.timesteps:
                 raise ValueError(f"{name}: expected {self.neuron.timesteps} time-steps, got shape {tuple(x.shape)}")
             averages.append(time_average(x) if x.dim() == 4 else x)
@@ -75,8 +78,8 @@ class SpikingAttention(torch.nn.Module):
         arguments.attention(step, *averages, self.heads, self.causal)
         if step.dim() != 3:
             raise ValueError(f"query: expected [N, M, H * D] or [T, N, M, H * D], got shape {tuple(query.shape)}")
-        validate.same_device(query=query, key=key, value=value)
-        validate.no_gradient(query=query, key=key, value=value)
+        checks.same_device(query=query, key=key, value=value)
+        checks.no_gradient(query=query, key=key, value=value)
         return averages
 
     def _spikes(self, query, dtype, amplitude):
@@ -91,7 +94,7 @@ class SpikingAttention(torch.nn.Module):
                                                 heads=self.heads, causal=self.causal, spacing=self.neuron.spacing)
         precise = reference.compute_dtype(query)
         spikes = self._spikes(query, precise, self.neuron.spike * self.scale)
-        return linear_attention.attend(spikes, key.to(precise), value.to(precise), self.heads, self.causal).to(query.dtype)
+        return attention.attend(spikes, key.to(precise), value.to(precise), self.heads, self.causal).to(query.dtype)
 
     def counts(self, query):
         """Spike counts of Q, uint8 [N, M, H * D], under currents [T, N, M, H * D] or mean currents [N, M, H * D]."""

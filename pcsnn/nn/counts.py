@@ -3,8 +3,10 @@
 import torch
 import torch.nn.functional as F
 
-from pcsnn import arguments, functional, reference, validate
+from pcsnn import functional, reference
 from pcsnn.nn.precision import FullPrecisionBuffers
+from pcsnn.operators import arguments
+from pcsnn.tensors import checks
 
 BYTE = 255  # the largest count that the layers hand on
 
@@ -26,10 +28,10 @@ def check_numbers(counted=True, fixed_steps=None, **numbers):
     if not isinstance(counted, bool):
         raise TypeError(f"counted: expected True or False, got {counted!r}")
     if fixed_steps is not None:
-        validate.integer("fixed_steps", fixed_steps, 1, BYTE)
+        checks.integer("fixed_steps", fixed_steps, 1, BYTE)
     for name, value in numbers.items():
         if value is not None or not name.endswith("levels"):
-            validate.integer(name, value, 1, 2**16 if name.endswith("levels") else BYTE)
+            checks.integer(name, value, 1, 2**16 if name.endswith("levels") else BYTE)
 
 
 class Rates(FullPrecisionBuffers):
@@ -62,7 +64,7 @@ class Rates(FullPrecisionBuffers):
 
     def set_timesteps(self, timesteps):
         """The same neurons at another T."""
-        validate.timesteps(timesteps)
+        checks.timesteps(timesteps)
         self.timesteps = timesteps
 
     def forward(self, counts):
@@ -127,8 +129,8 @@ class PixelCounts(FullPrecisionBuffers):
     def __init__(self, low, worth, padding=0):
         super().__init__()
         self.padding = arguments.pair("padding", padding, 0)
-        validate.tensor("low", low, validate.CURRENT_DTYPES, 1)
-        validate.tensor("worth", worth, validate.CURRENT_DTYPES, 1)
+        checks.tensor("low", low, checks.CURRENT_DTYPES, 1)
+        checks.tensor("worth", worth, checks.CURRENT_DTYPES, 1)
         if low.dim() != 1 or worth.shape != low.shape:
             raise ValueError(f"worth: expected [C] like low, got shapes {tuple(worth.shape)} and {tuple(low.shape)}")
         self.register_buffer("low", low.detach().float())

@@ -2,8 +2,9 @@
 
 import torch
 
-from pcsnn import reference, validate
-from pcsnn.nn.transfer import staircase
+from pcsnn import reference
+from pcsnn.nn.staircase import staircase
+from pcsnn.tensors import checks
 
 
 class _Rounded(torch.autograd.Function):
@@ -46,11 +47,11 @@ class DAQCFS(torch.nn.Module):
 
     def __init__(self, levels, threshold, *, offset=0.0, amplitude=None, bend=None, shift=0.5):
         super().__init__()
-        validate.timesteps(levels, "levels")
-        validate.number("shift", shift)
+        checks.timesteps(levels, "levels")
+        checks.number("shift", shift)
         self.levels, self.shift = levels, float(shift)
-        device = validate.device_of(threshold, amplitude, offset, bend)
-        theta = validate.threshold(threshold).float().to(device)
+        device = checks.device_of(threshold, amplitude, offset, bend)
+        theta = checks.threshold(threshold).float().to(device)
         silent = theta == torch.inf
         worth = theta if amplitude is None else torch.as_tensor(amplitude).detach().to(theta)
         values = {"threshold": theta.masked_fill(silent, 1.0),
@@ -65,7 +66,7 @@ class DAQCFS(torch.nn.Module):
         self._check()
 
     def _check(self):
-        validate.threshold(self.threshold)
+        checks.threshold(self.threshold)
         for name, most in (("amplitude", 1), ("offset", 1), ("bend", 2)):
             value = getattr(self, name)
             if value is None:
@@ -97,7 +98,7 @@ class DAQCFS(torch.nn.Module):
 
     def forward(self, z):
         """Currents [N, ...] -> activations."""
-        validate.tensor("z", z, validate.CURRENT_DTYPES, 1)
+        checks.tensor("z", z, checks.CURRENT_DTYPES, 1)
         self._check()
         amplitude = self._worth()
         table = self._table()

@@ -2,10 +2,11 @@
 
 import torch
 
-from pcsnn import functional, reference, validate
-from pcsnn.nn import transfer
+from pcsnn import functional, reference
+from pcsnn.levels.spacing import UNKNOWN, Spacing, find_spacing
+from pcsnn.nn import staircase
 from pcsnn.nn.precision import FullPrecisionBuffers
-from pcsnn.spacing import UNKNOWN, Spacing, find_spacing
+from pcsnn.tensors import checks
 
 OUTPUTS = ("spikes", "counts", "rate")
 
@@ -31,7 +32,7 @@ class LevelBuffers(FullPrecisionBuffers):
 
     @property
     def spacing(self):
-        """The `pcsnn.spacing.Spacing` of the levels."""
+        """The `pcsnn.levels.spacing.Spacing` of the levels."""
         line = self.line
         if line is not None and line.dtype == torch.float64:  # of a network in double precision: the same values
             line = line.float()
@@ -42,7 +43,7 @@ class _Neuron(LevelBuffers):
     """Threshold and amplitude are the state; levels and scale follow from them, after loading too."""
 
     def _register(self, threshold, amplitude, device):
-        theta = validate.threshold(threshold).to(device)
+        theta = checks.threshold(threshold).to(device)
         worth = theta if amplitude is None else torch.as_tensor(amplitude, dtype=torch.float64, device=device).detach()
         if worth.dim() > 1 or worth.isnan().any():
             raise ValueError(f"amplitude: expected a number or [C] without NaN, got shape {tuple(worth.shape)}")
@@ -78,7 +79,7 @@ class ParallelSpikingNeuron(_Neuron):
         if output not in OUTPUTS:
             raise ValueError(f"output: expected one of {', '.join(OUTPUTS)}, got {output!r}")
         self.timesteps, self.shift, self.output = timesteps, shift, output
-        self._register(threshold, amplitude, validate.device_of(threshold, amplitude))
+        self._register(threshold, amplitude, checks.device_of(threshold, amplitude))
 
     def _derive(self):
         self._set_levels(functional.levels(self.threshold, self.timesteps, shift=self.shift), 1, self.threshold)
@@ -86,7 +87,7 @@ class ParallelSpikingNeuron(_Neuron):
 
     def forward(self, current):
         """Currents [T, N, ...] -> what `output` says."""
-        validate.tensor("current", current, validate.CURRENT_DTYPES, 2)
+        checks.tensor("current", current, checks.CURRENT_DTYPES, 2)
         if self.output == "spikes":
             return self._spikes(current, current.dtype, self.amplitude)
         counts = self._spikes(current, torch.uint8, None).sum(0, dtype=torch.uint8)
@@ -143,7 +144,7 @@ class CollapsedNeuron(_Neuron):
                  shift=0.5, inplace=False):
         super().__init__()
         self.timesteps, self.quantization_levels, self.shift, self.inplace = timesteps, quantization_levels, shift, inplace
-        device = validate.device_of(threshold, amplitude, offset, bend)
+        device = checks.device_of(threshold, amplitude, offset, bend)
         self.register_buffer("offset", torch.as_tensor(offset, dtype=torch.float32, device=device).detach())
         self.register_buffer("bend", None if bend is None else bend.detach().to(device, torch.float32))
         self._register(threshold, amplitude, device)
@@ -163,7 +164,7 @@ class CollapsedNeuron(_Neuron):
 
     def set_timesteps(self, timesteps):
         """The same layer at T = `timesteps`."""
-        validate.timesteps(timesteps)
+        checks.timesteps(timesteps)
         self.timesteps = timesteps
         self._derive()
 
@@ -175,8 +176,8 @@ class CollapsedNeuron(_Neuron):
 
     def forward(self, current, residual=None):
         """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
-        if transfer.asked_for(current, residual):
-            return transfer.straight_through(current, residual, self.levels[..., ::max(self._repeat, 1)], self.scale)
+        if staircase.asked_for(current, residual):
+            return staircase.straight_through(current, residual, self.levels[..., ::max(self._repeat, 1)], self.scale)
         current, residual = joined(current, residual)
         return functional.fire_rates(current, self.levels, self.scale, residual, inplace=self.inplace, spacing=self.spacing)
 

@@ -3,9 +3,10 @@
 import torch
 from torch.autograd.function import once_differentiable
 
-from pcsnn import ops, reference, validate
-from pcsnn.spacing import pack
-
+from pcsnn import reference
+from pcsnn.levels.spacing import pack
+from pcsnn.operators import dispatch
+from pcsnn.tensors import checks
 
 TINY = 1e-25  # thresholds whose levels lie too close for a guess from their line
 
@@ -19,7 +20,7 @@ class _StraightThrough(torch.autograd.Function):
         first, step = reference.line(theta, levels)
         table, scale = reference.on_line(first, step, levels), reference.scale(theta, levels)
         line = None if tiny else pack(first, step)
-        out = ops.call("fire_rates", z, table, scale, None, None, 1, 0, 0, line)
+        out = dispatch.call("fire_rates", z, table, scale, None, None, 1, 0, 0, line)
         ctx.save_for_backward(z, threshold, out)
         return out
 
@@ -52,18 +53,18 @@ class QCFS(torch.nn.Module):
 
     def __init__(self, levels, threshold=8.0):
         super().__init__()
-        validate.timesteps(levels, "levels")
+        checks.timesteps(levels, "levels")
         self.levels = levels
-        device = validate.device_of(threshold)
-        self.threshold = torch.nn.Parameter(validate.threshold(threshold).to(device, torch.float32))
+        device = checks.device_of(threshold)
+        self.threshold = torch.nn.Parameter(checks.threshold(threshold).to(device, torch.float32))
         if self.threshold.dim():
             raise ValueError(f"threshold: expected a number, got shape {tuple(self.threshold.shape)}")
 
     def forward(self, z):
-        validate.tensor("z", z, validate.CURRENT_DTYPES, 1)
+        checks.tensor("z", z, checks.CURRENT_DTYPES, 1)
         tiny = False
         if not torch.compiler.is_compiling():  # values are unknown while tracing
-            tiny = validate.threshold(self.threshold).item() < TINY
+            tiny = checks.threshold(self.threshold).item() < TINY
         return _StraightThrough.apply(z, self.threshold, self.levels, tiny)
 
     def extra_repr(self):

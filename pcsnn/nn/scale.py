@@ -2,7 +2,8 @@
 
 import torch
 
-from pcsnn import reference, validate
+from pcsnn import reference
+from pcsnn.tensors import checks
 
 
 class ChannelScale(torch.nn.Module):
@@ -29,7 +30,7 @@ class ChannelScale(torch.nn.Module):
 
     def forward(self, x):
         if self.scale.dim() and not torch.compiler.is_compiling():
-            validate.channels("scale", self.scale, x.shape)
+            checks.channels("scale", self.scale, x.shape)
         return x * reference.per_channel(self.scale.to(x.dtype), x.dim())
 
     def extra_repr(self):

@@ -3,10 +3,11 @@
 import torch
 from torch.autograd.function import once_differentiable
 
-from pcsnn import functional, reference, validate
-from pcsnn.nn import transfer
+from pcsnn import functional, reference
+from pcsnn.levels.signed import activation, balance_of, signed_levels
+from pcsnn.nn import staircase
 from pcsnn.nn.neuron import LevelBuffers, joined
-from pcsnn.signed import activation, balance_of, signed_levels
+from pcsnn.tensors import checks
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -64,8 +65,8 @@ class SignedNeuron(LevelBuffers):
     def __init__(self, kind, timesteps, *, amplitude, lowest, slope=None, inplace=False):
         super().__init__()
         self.kind, self.timesteps, self.inplace = kind, timesteps, inplace
-        device = validate.device_of(amplitude, lowest, slope)
-        worth = validate.threshold(amplitude, "amplitude")
+        device = checks.device_of(amplitude, lowest, slope)
+        worth = checks.threshold(amplitude, "amplitude")
         if worth.dim() or worth.isinf():
             raise ValueError(f"amplitude: expected one finite number for the layer, got shape {tuple(worth.shape)}, {worth.max()}")
         self.register_buffer("amplitude", worth.to(device, torch.float32))
@@ -82,7 +83,7 @@ class SignedNeuron(LevelBuffers):
         self.scale = reference.scale(self.amplitude.to(torch.float64), self.timesteps).to(self.amplitude)
 
     def _quantum(self, timesteps):
-        validate.timesteps(timesteps)
+        checks.timesteps(timesteps)
         return self.amplitude.double().item() / timesteps
 
     def configuration(self):
@@ -106,7 +107,7 @@ class SignedNeuron(LevelBuffers):
 
     def forward(self, current, residual=None):
         """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
-        if transfer.asked_for(current, residual):
+        if staircase.asked_for(current, residual):
             mean = reference.add_residual(current, residual, None)
             return _StraightThrough.apply(mean, self).to(current.dtype)
         current, residual = joined(current, residual)

@@ -1,0 +1,1 @@
+"""What the measurements share: networks, data, timers, rows and reports."""

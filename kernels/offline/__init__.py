@@ -1,0 +1,1 @@
+"""Kernels without a GPU: every launch there is, compiled and inspected."""

@@ -1,0 +1,128 @@
+"""Sorted spikes of neurons under T currents (5)-(9): summed in time order, searched, written from the count; and spike
+trains of given counts (7), (13): sorted, or in a given order of the steps."""
+
+import triton
+import triton.language as tl
+
+from pcsnn.kernels import common
+from pcsnn.kernels.common import channel_of, place, search, spike_values
+from pcsnn.kernels.launch import Launch, run
+
+VECTOR = 16  # bytes of the currents, side by side in a thread
+
+
+@triton.jit(do_not_specialize=common.UNSPECIALISED)
+def fire_spikes_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, amplitude_ptr, neurons, time_stride, rows, units, channels,
+                       column_tiles, timesteps, repeat, distinct, reach, level_stride, channel_stride,
+                       ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, AXIS: tl.constexpr, LARGE: tl.constexpr,
+                       EVEN: tl.constexpr, VECTOR: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
+                       LINE_ROWS: tl.constexpr, AMPLITUDE_ROWS: tl.constexpr, UNROLL: tl.constexpr):
+    dtype: tl.constexpr = tl.float64 if current_ptr.dtype.element_ty == tl.float64 else tl.float32
+    start, offset, inside, row, column = place(rows, units, column_tiles, ROWS, COLUMNS, UNIT, LARGE, EVEN, VECTOR)
+    channel = channel_of(row, column, channels, ROWS, AXIS, EVEN)
+    if AXIS == 1:  # what the compiler then knows the alignment of
+        channels = units * UNIT
+        if LEVELS_ROWS:
+            level_stride, channel_stride = channels, 1
+    total = tl.zeros((ROWS, COLUMNS), dtype)
+    step_ptr = current_ptr + start
+    for first in range(0, timesteps, UNROLL):
+        # Past the last step zeros are added, which leaves every sum as it is: none is ever -0.
+        for later in tl.static_range(UNROLL):
+            total += tl.load(step_ptr + offset, mask=inside & (tl.full((1, 1), first + later, tl.int32) < timesteps),
+                             other=0).to(dtype)
+            step_ptr += time_stride
+    groups = search(total, levels_ptr, line_ptr, channel, channels, timesteps, repeat, distinct, reach, level_stride,
+                    channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, True)
+    silent = timesteps - repeat * groups
+    spike, silence = spike_values(amplitude_ptr, channel, out_ptr.dtype.element_ty, AMPLITUDE_ROWS)
+    out = out_ptr + start
+    for step in range(timesteps):
+        tl.store(out + offset, tl.where(step >= silent, spike, silence), mask=inside)
+        out += neurons
+
+
+def _unroll(current, unit):
+    """Steps loaded before they are added: enough bytes in flight, few enough registers at 16 neurons a thread; `unit`: of
+    the rows, whose elements are loaded one by one where they are not aligned."""
+    return min({2: 8, 4: 4, 8: 2}[current.element_size()], 8 if unit >= common.NARROW else 4)
+
+
+def _neurons_a_thread(out):
+    """16 bytes of what is stored, or 8 of bytes, which leaves more loads in flight."""
+    return min(16 // out.element_size(), 8)
+
+
+def plan(out, current, levels, amplitude, repeat, line=None, reach=0):
+    """The launch that fills `out` [T, N, ...], bytes or floats; steps of it and of `current` dense and alike in layout, tables
+    contiguous."""
+    step = current.select(0, 0)
+    time_stride = current.stride(0) if current.shape[0] > 1 else step.numel()
+    tables = common.row_constants(levels=(levels, 2), line=(line, 2), amplitude=(amplitude, 1))
+    method = common.search_method(levels, line, repeat, reach, step.dim() > 1 and step.stride(1) == 1)
+    tiles = common.tiles(step, any(tables.values()), _neurons_a_thread(out), VECTOR // current.element_size())
+    arguments = dict(current_ptr=current, out_ptr=out, amplitude_ptr=amplitude, neurons=step.numel(), time_stride=time_stride,
+                     **method.arguments, **tiles.arguments())
+    constants = dict(**method.constants, **tiles.constants(), UNROLL=_unroll(current, tiles.unit),
+                     **common.row_constants(amplitude=(amplitude, 1)))
+    return Launch(fire_spikes_kernel, tiles.programs, arguments, constants, tiles.threads, derived=method.derived)
+
+
+def fire_spikes(current, levels, amplitude, out_dtype, repeat, line=None, reach=0):
+    """Currents [T, N, ...] float -> sorted spikes [T, N, ...] of `out_dtype`, each step laid out like that of `current`.
+
+    levels [T] or [C, T] on the mean current; amplitude None, [] or [C]. Any stride over time, 0 too, runs without a copy.
+    """
+    step = current.select(0, 0)
+    out = common.steps_like(step, current.shape[0], out_dtype)
+    if not out.numel():
+        return out
+    if not common.is_dense(step):
+        current = common.steps_like(step, current.shape[0], current.dtype).copy_(current)
+    levels, amplitude, line = common.contiguous(levels, amplitude, line)
+    run(plan, dict(out=common.as_bytes(out), current=current, levels=levels, amplitude=amplitude, line=line), repeat=repeat,
+        reach=reach)
+    return out
+
+
+_EXPANSION_UNSPECIALISED = ("rows", "units", "channels", "column_tiles", "timesteps")
+
+
+@triton.jit(do_not_specialize=_EXPANSION_UNSPECIALISED)
+def expand_spikes_kernel(counts_ptr, out_ptr, order_ptr, amplitude_ptr, neurons, timesteps, rows, units, channels, column_tiles,
+                         ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, AXIS: tl.constexpr, LARGE: tl.constexpr,
+                         EVEN: tl.constexpr, VECTOR: tl.constexpr, AMPLITUDE_ROWS: tl.constexpr):
+    start, offset, inside, row, column = place(rows, units, column_tiles, ROWS, COLUMNS, UNIT, LARGE, EVEN, VECTOR)
+    silent = timesteps - tl.load(counts_ptr + start + offset, mask=inside, other=0).to(tl.int32)
+    channel = channel_of(row, column, channels, ROWS, AXIS, EVEN)
+    spike, silence = spike_values(amplitude_ptr, channel, out_ptr.dtype.element_ty, AMPLITUDE_ROWS)
+    out = out_ptr + start
+    for step in range(timesteps):
+        shown = step
+        if order_ptr is not None:
+            shown = tl.load(order_ptr + step).to(tl.int32)
+        tl.store(out + offset, tl.where(shown >= silent, spike, silence), mask=inside)
+        out += neurons
+
+
+def plan_expansion(out, counts, timesteps, order, amplitude):
+    """The launch that fills `out` [T, N, ...], bytes or floats, each step in the layout of the dense `counts`, not empty."""
+    rows = common.row_constants(amplitude=(amplitude, 1))
+    wide = 16 // out.element_size()
+    tiles = common.tiles(counts, any(rows.values()), wide, wide)
+    arguments = dict(counts_ptr=counts, out_ptr=out, order_ptr=order, amplitude_ptr=amplitude, neurons=counts.numel(),
+                     timesteps=timesteps, **tiles.arguments())
+    return Launch(expand_spikes_kernel, tiles.programs, arguments, dict(**tiles.constants(), **rows), tiles.threads)
+
+
+def expand_spikes(counts, timesteps, order, dtype, amplitude):
+    """Counts uint8 [N, ...] -> spikes [T, N, ...] of `dtype`, each step laid out like `counts`.
+
+    order: None or int64 [T], step x shows place order[x] of the sorted train; amplitude None, [] or [C].
+    """
+    out = common.steps_like(counts, timesteps, dtype)
+    if out.numel():
+        order, amplitude = common.contiguous(order, amplitude)
+        run(plan_expansion, dict(out=common.as_bytes(out), counts=common.as_dense(counts), order=order, amplitude=amplitude),
+            timesteps=timesteps)
+    return out

@@ -1,0 +1,1 @@
+"""Operations and energy of a network."""

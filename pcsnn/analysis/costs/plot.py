@@ -1,0 +1,53 @@
+"""Operations and energy against T as a picture. matplotlib is loaded when it is drawn."""
+
+from pcsnn.analysis import plots
+from pcsnn.analysis.costs.results import Operations
+
+# execution: colour, marker, line
+_STYLES = {"serial": (plots.WRONG, "o", "-"), "parallel": ("#ff7f0e", "^", "-"), "collapsed": (plots.RIGHT, "o", "-"),
+           "float": (plots.FLOAT, "s", "--")}
+
+
+def plot_operations(results, path=None):
+    """Synaptic operations, those of neurons and all else, energy, and memory traffic against T, a line an execution.
+
+    Args:
+        results: a list of Operations of one network at several T.
+        path: where to write the picture, if given.
+
+    Returns:
+        matplotlib.figure.Figure. Needs the extra [plots].
+
+    Raises:
+        TypeError, ValueError: no list of Operations; none; a T that comes twice.
+    """
+    if not isinstance(results, (list, tuple)):
+        raise TypeError(f"results: expected a list of Operations, got {type(results).__name__}")
+    for result in results:
+        if not isinstance(result, Operations):
+            raise TypeError(f"results: expected Operations, made by count_operations, got {type(result).__name__}")
+    if not results:
+        raise ValueError("results: expected at least one, got none")
+    results = sorted(results, key=lambda result: result.timesteps)
+    steps = [result.timesteps for result in results]
+    if len(set(steps)) < len(steps):
+        raise ValueError(f"results: expected each T once, got {steps}")
+    figure = plots.new_figure(15.5, 3.9)
+    synaptic, others, energy, traffic = figure.subplots(1, 4)
+    for execution, (colour, marker, line) in _STYLES.items():
+        totals = [result.total(execution) for result in results]
+        style = dict(color=colour, marker=marker, linestyle=line, label=execution)
+        macs = [count.macs + count.input_macs for count in totals]
+        rest = [count.additions + count.multiplications + count.comparisons - count.accumulates - 2 * mac
+                for count, mac in zip(totals, macs)]
+        synaptic.plot(steps, [(count.accumulates + mac) / 1e6 for count, mac in zip(totals, macs)], **style)
+        others.plot(steps, [value / 1e6 for value in rest], **style)
+        energy.plot(steps, [1e6 * result.energy()[execution].total for result in results], **style)
+        traffic.plot(steps, [count.bytes / 2**20 for count in totals], **style)
+    for axes, title, label in ((synaptic, "Synaptic operations (MACs, accumulates)", "millions an image"),
+                               (others, "Neurons, pools and sums", "million operations an image"),
+                               (energy, "Energy of synaptic operations, 45 nm", "microjoules an image"),
+                               (traffic, "Least memory traffic", "MiB an image")):
+        plots.finish(axes, title, label)
+        plots.against_timesteps(axes, steps)
+    return plots.save(figure, path)

@@ -1,0 +1,188 @@
+"""What an operation of a network costs, by what its operands carry. Neurons are in pcsnn.analysis.costs.count.
+
+Each rule gives (kind, Counter, signals of the result), or None if it does not know. The Counter has the fields of Count
+for all images together, but for the bytes: `bits` of values, of all images, and of `parameters`, once.
+"""
+
+import builtins
+import operator
+from collections import Counter
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pcsnn.analysis.costs import fan_out
+from pcsnn.analysis.costs.calls import gathered, multiplied, summed, whole
+from pcsnn.analysis.costs.carried import CONSTANT, Signals, outcome
+from pcsnn.analysis.costs.pools import average_pool, interpolation, maximum
+from pcsnn.graph import taxonomy as ops
+from pcsnn.graph.max_pools import is_max_pool
+
+_REDUCTIONS = {torch.sum, torch.mean, torch.cumsum, F.fold}
+_UNCHANGED = {torch.neg, torch.negative, operator.neg}  # the sign goes into the weights behind
+_SAME_PLACES = {torch.tril, torch.triu}
+_SCALINGS = ops.SCALINGS | ops.QUOTIENTS
+_PADDINGS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
+_BEHIND_BIAS = ("stride", "padding", "dilation", "groups")  # arguments of F.conv2d and its like
+_BEHIND_BIAS_TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
+
+
+def _synapse(call, fan, words):
+    """fan: sum over a plane of each element times its fan-out; words: how many parameters are read."""
+    counted = [int(round(fan(plane))) if plane.any() else 0 for plane in (call.source.events, call.source.filled)]
+    return "synapse", *multiplied(call, [call.source], *counted, words)
+
+
+def _module_synapse(call):
+    module = call.module
+    if isinstance(module, ops.BATCH_NORMS):
+        words = 2 * module.num_features  # one scale and one shift
+    else:
+        words = sum(parameter.numel() for parameter in module.parameters())
+    return _synapse(call, lambda plane: fan_out.through_module(module, plane), words)
+
+
+def _functional_synapse(call):
+    function = call.node.target
+    names = _BEHIND_BIAS_TRANSPOSED if "transpose" in function.__name__ else _BEHIND_BIAS
+    options = {name: call.argument(3 + place, name) for place, name in enumerate(names)}
+    options = {name: value for name, value in options.items() if value is not None}
+    weight, bias = call.argument(1, "weight"), call.argument(2, "bias")
+    words = weight.numel() + (0 if bias is None else bias.numel())
+    return _synapse(call, lambda plane: fan_out.through_function(function, plane, weight, options), words)
+
+
+def _product(call):
+    """A matrix product. A spike of the left factor adds a row of the right one; a spike of the right one adds a column
+    of the left one's numbers; numbers are multiplied."""
+    first = 1 if call.node.target is torch.einsum else 0
+    left, right = call.signals[first:first + 2]
+
+    def through(a, b):
+        return whole(call.node.target(*call.args[:first], a, b)) if a.any() and b.any() else 0
+
+    accumulates = through(left.events, torch.ones_like(right.events)) + through(left.filled, right.events)
+    return "product", *multiplied(call, [left, right], accumulates, through(left.filled, right.filled))
+
+
+def _addition(call):
+    """a + b. A sum of spike trains is no work: each spike goes on by itself."""
+    operands = []
+    for signals, value in zip(call.signals[:2], call.args[:2]):
+        if isinstance(signals, Signals):
+            operands.append(signals)
+        elif value != 0:
+            operands.append(Signals.numbers(torch.empty((), device=call.value.device), CONSTANT))
+    wide = call.wide(operands)
+    if len(wide) == 1 or not any(operand.filled.any() for operand in wide):
+        planes = zip(*((operand.events, operand.trains, operand.number) for operand in wide))
+        return None, Counter(), Signals(*map(sum, planes))
+    passes, result = call.passes(*operands), outcome(call.value, operands)
+    spent = Counter(additions=summed(wide, passes), bits=call.bits(result, *operands))
+    if call.kwargs.get("alpha", 1) != 1:
+        spent["multiplications"] = whole(wide[-1].filled) * passes
+    return "sum", spent, result
+
+
+def _scaling(call):
+    """Products of elements. A single number goes into what a spike is worth; a tensor of them multiplies each spike."""
+    operands = [signals for signals in call.signals[:2] if isinstance(signals, Signals)]
+    many = [operand for operand in operands if operand.events.numel() > 1 or operand.over_time]
+    if len(many) < 2:
+        (result,) = call.wide(many or operands[:1])
+        spent = Counter()
+        if result.filled.any():
+            spent = Counter(multiplications=whole(result.filled) * call.passes(result), bits=call.bits(result, result))
+        return "scale", spent, result
+    left, right = call.wide(operands)
+    result = outcome(call.value, operands)
+    spikes, numbers = whole(left.events) + whole(right.events), whole(left.filled * right.filled)
+    spent = Counter(multiplications=spikes + numbers * call.passes(*operands), bits=call.bits(result, *operands))
+    return "scale", spent, result
+
+
+def _larger(call):
+    """The larger of two trains of one worth: a comparison of each pair at every step."""
+    operands = call.wide([signals for signals in call.signals[:2] if isinstance(signals, Signals)])
+    result = Signals(*(torch.stack(planes).amax(0) for planes in zip(*((part.events, part.trains, part.number) for part in operands))))
+    return "pool", Counter(comparisons=call.value.numel() * call.passes(*operands), bits=call.bits(result, *operands)), result
+
+
+def _moved(call):
+    """Elements go elsewhere, at no cost. Padding carries nothing, or a number where it is not 0."""
+    source = call.source
+    if isinstance(call.module, _PADDINGS):
+        return None, Counter(), _padded(source, call.module.padding, call.module.value)
+    if call.node.target is F.pad and call.argument(2, "mode", "constant") == "constant":
+        return None, Counter(), _padded(source, call.args[1], call.argument(3, "value") or 0)
+
+    def change(plane):
+        """Methods like type_as may change the dtype too."""
+        moved = call.run([getattr(part, plane) for part in source] if isinstance(source, (tuple, list))
+                         else getattr(source, plane))
+        return moved.double() if isinstance(moved, torch.Tensor) else tuple(part.double() for part in moved)
+
+    return None, Counter(), Signals(change("events"), change("trains"), change("number"))
+
+
+def _padded(source, pad, value):
+    number = F.pad(source.number, pad, value=CONSTANT if value else 0)
+    return Signals(F.pad(source.events, pad), F.pad(source.trains, pad), number)
+
+
+def _of_module(call):
+    module = call.module
+    if isinstance(module, ops.SYNAPSE_MODULES):
+        return _module_synapse(call)
+    if is_max_pool(call.node, {call.node.target: module}):
+        return maximum(call)
+    if isinstance(module, nn.Upsample):
+        return interpolation(call)
+    if isinstance(module, nn.Fold):
+        return gathered(call, lambda plane: plane.sum().item(), False)
+    if isinstance(module, ops.LINEAR_MODULES):
+        return average_pool(call)
+    return _moved(call) if isinstance(module, ops.MOVING_MODULES) else None
+
+
+def _of_function(call):
+    function = call.node.target
+    if function in ops.SYNAPSE_FUNCTIONS:
+        return _functional_synapse(call)
+    if function is F.batch_norm:
+        return _synapse(call, lambda plane: plane.sum().item(), 2 * call.args[0].shape[1])
+    if is_max_pool(call.node, {}):
+        return maximum(call)
+    if function is torch.maximum:
+        return _larger(call)
+    if function in ops.INTERPOLATIONS:
+        return interpolation(call)
+    if function in _REDUCTIONS:
+        return gathered(call, lambda plane: plane.sum().item(), function is torch.mean)
+    if function in ops.AVERAGE_POOL_FUNCTIONS:
+        return average_pool(call)
+    if function in ops.MATRIX_PRODUCTS or function is torch.einsum and len(call.args) == 3:
+        return _product(call)
+    if function in _SCALINGS:
+        return _scaling(call)
+    if function in ops.ADDITIONS:
+        return _addition(call)
+    if function in _UNCHANGED:
+        return None, Counter(), call.source
+    if function in _SAME_PLACES or function is torch.masked_fill and call.argument(2, "value") == 0:
+        return None, Counter(), call.source.map(call.run)
+    if function in ops.MOVING_FUNCTIONS or function is builtins.getattr:
+        return _moved(call)
+    return None
+
+
+def cost(call):
+    """(kind, Counter, signals of the result) of a call; None if its cost is not known."""
+    if not call.signals:
+        return None
+    if call.module is not None:
+        return _of_module(call)
+    if call.node.op == "call_method":
+        return _moved(call) if call.node.target in ops.MOVING_METHODS | ops.CASTS else None
+    return _of_function(call)

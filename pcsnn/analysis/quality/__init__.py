@@ -1,0 +1,1 @@
+"""Accuracy, errors of layers, sweeps over T."""

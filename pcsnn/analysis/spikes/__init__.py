@@ -1,0 +1,1 @@
+"""Recorded spikes: trains, rates, pictures, shuffles."""

@@ -1,0 +1,177 @@
+"""Pictures of a Recording: spike rasters, histograms of counts, firing rates of layers and of feature maps."""
+
+import math
+
+import torch
+
+from pcsnn.analysis.plots import PLAIN, RIGHT, WRONG, finish, new_figure, save, short
+from pcsnn.tensors import checks
+
+
+def _check_sample(recording, layer, sample):
+    checks.integer("sample", sample, 0, len(recording.counts_of(layer)) - 1)
+
+
+def _some(neurons, total):
+    """The neurons to show: an index as it is; of a number so many, drawn with a fixed seed, in ascending order."""
+    if isinstance(neurons, bool) or not isinstance(neurons, int):
+        return neurons
+    checks.integer("neurons", neurons, 1, 2**31 - 1)
+    return torch.randperm(total, generator=torch.Generator().manual_seed(0))[:neurons].sort().values
+
+
+def plot_raster(recording, layer, path, *, sample=0, neurons=64, order=None):
+    """The spikes of some neurons under one sample: sorted (7), and with `order` shuffled beside them (13).
+
+    Neurons against time-steps; negative spikes of signed neurons are red.
+
+    Args:
+        recording: a Recording.
+        layer: name of one of its layers.
+        path: file to write, its kind by its ending; None writes none.
+        sample: which one, 0..N-1.
+        neurons: how many, drawn from all of the sample's with a fixed seed; or which, as in `Recording.spikes`.
+        order: None, or as in `Recording.spikes`: a permutation of the steps, int64 [T], or {layer name: int64 [T]}.
+
+    Returns:
+        The matplotlib Figure.
+
+    Raises:
+        KeyError, RuntimeError, TypeError, ValueError: a layer that was not recorded or has not run; a sample, neurons
+            or an order that do not fit. ImportError without matplotlib, the extra [plots].
+    """
+    _check_sample(recording, layer, sample)
+    total = recording.counts_of(layer)[0].numel()
+    chosen, samples = _some(neurons, total), slice(sample, sample + 1)
+    trains = [recording.spikes(layer, places, chosen, samples)[:, 0].T.to("cpu", torch.int8)
+              for places in ([None] if order is None else [None, order])]
+    figure = new_figure(5.0 * len(trains) + 0.6, 1.4 + min(6.0, 0.08 * len(trains[0]) + 1.0))
+    all_axes = figure.subplots(1, len(trains), sharey=True, squeeze=False)[0]
+    width = min(3.0, 100 / recording.timesteps)
+    for axes, spikes, title in zip(all_axes, trains, ("sorted", "shuffled")):
+        for fired, colour in ((spikes > 0, "black"), (spikes < 0, WRONG)):
+            places, steps = fired.nonzero().T.numpy()
+            axes.vlines(steps + 1, places - 0.4, places + 0.4, color=colour, linewidth=width)
+        axes.set_xlim(0.5, recording.timesteps + 0.5)
+        axes.set_ylim(len(spikes) - 0.5, -0.5)
+        axes.set_title(title, fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("time-step")
+    all_axes[0].set_ylabel("neuron")
+    figure.suptitle(f"{short(layer)}: {len(trains[0])} of {total:,} neurons, sample {sample}", fontsize=12, **PLAIN)
+    return save(figure, path)
+
+
+def plot_histograms(recording, path, layers=None):
+    """How often each spike count occurs in each layer, as a share of its neurons over all samples.
+
+    Args:
+        recording: a Recording.
+        path: file to write; None writes none.
+        layers: names; None: all that ran.
+
+    Returns:
+        The matplotlib Figure.
+
+    Raises:
+        KeyError, RuntimeError, ValueError: a layer that was not recorded or has not run; no layer. ImportError without
+            matplotlib.
+    """
+    names = _ran(recording) if layers is None else list(layers)
+    if not names:
+        raise ValueError("layers: expected at least one, got none")
+    shares = {name: recording.histogram(name).double().cpu() for name in names}
+    columns = min(4, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = new_figure(max(5.0, 3.2 * columns), 0.5 + 2.2 * rows)
+    all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, (name, often) in zip(all_axes, shares.items()):
+        axes.bar(range(len(often)), (100 * often / often.sum().clamp(min=1)).tolist(), 0.9, color=RIGHT)
+        finish(axes, short(name), "% of neurons")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    for axes in all_axes[len(names):]:
+        axes.set_visible(False)
+    figure.supxlabel("spike count", fontsize=10)
+    figure.suptitle(f"Spike counts, T = {recording.timesteps}", fontsize=13)
+    return save(figure, path)
+
+
+def plot_rates(recording, path):
+    """Mean firing rate and sparsity, silent and saturated neurons, layer after layer.
+
+    Args:
+        recording: a Recording.
+        path: file to write; None writes none.
+
+    Returns:
+        The matplotlib Figure.
+
+    Raises:
+        RuntimeError: nothing has run. ImportError without matplotlib.
+    """
+    _ran(recording)
+    rows = recording.summary()
+    places = range(len(rows))
+    figure = new_figure(max(6.0, 2.5 + 0.32 * len(rows)), 8.0)
+    rate, sparsity, ends = figure.subplots(3, 1, sharex=True)
+    rate.bar(places, [row.rate for row in rows], 0.7, color=RIGHT)
+    finish(rate, "Mean firing rate", "spikes per neuron and step")
+    sparsity.bar(places, [100 * row.sparsity for row in rows], 0.7, color="#555555")
+    finish(sparsity, "Sparsity: zeros among neurons and time-steps", "%")
+    sparsity.set_ylim(0, 100)
+    for shift, colour, label, values in (
+            (-0.2, "#555555", "silent neurons", [100 * row.silent / row.neurons for row in rows]),
+            (0.2, WRONG, "counts at T", [100 * row.saturated for row in rows])):
+        ends.bar([place + shift for place in places], values, 0.4, color=colour, label=label)
+    finish(ends, "Neurons that fire in no sample, counts that are T", "%")
+    names = [short(row.name) for row in rows]
+    ends.set_xticks(list(places), names, rotation=90 if len(rows) > 6 else 0, fontsize=8, **PLAIN)
+    figure.suptitle(f"T = {recording.timesteps}, {rows[0].samples} samples", fontsize=13)
+    return save(figure, path)
+
+
+def plot_rate_maps(recording, layer, path, *, sample=0, channels=16):
+    """Firing rates k / T of the first channels of a convolutional layer, [N, C, H, W], under one sample, as images.
+
+    Args:
+        recording: a Recording.
+        layer: name of a layer with counts [N, C, H, W].
+        path: file to write; None writes none.
+        sample: which one, 0..N-1.
+        channels: how many, at most those there are.
+
+    Returns:
+        The matplotlib Figure.
+
+    Raises:
+        KeyError, RuntimeError, TypeError, ValueError: a layer that was not recorded, has not run or is no [N, C, H, W];
+            a sample or number of channels out of range. ImportError without matplotlib.
+    """
+    _check_sample(recording, layer, sample)
+    counts = recording.counts_of(layer)
+    if counts.dim() != 4:
+        raise ValueError(f"layer: expected one with counts [N, C, H, W], got {layer} with counts of "
+                         f"{counts.dim()} dimensions")
+    checks.integer("channels", channels, 1, 2**31 - 1)
+    maps = recording.spike_counts(layer)[sample, :channels].cpu().double() / recording.timesteps
+    columns = min(8, len(maps))
+    rows = math.ceil(len(maps) / columns)
+    figure = new_figure(max(4.0, 1.3 * columns + 0.8), 0.6 + 1.45 * rows)
+    all_axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for channel, axes in enumerate(all_axes):
+        axes.set_axis_off()
+        if channel < len(maps):
+            shown = axes.imshow(maps[channel].numpy(), vmin=0, vmax=1, cmap="magma", interpolation="nearest")
+            axes.set_title(str(channel), fontsize=8)
+    figure.colorbar(shown, ax=list(all_axes), shrink=0.8, label="spikes per step")
+    figure.suptitle(f"{short(layer)}: firing rates of {len(maps)} of {counts.shape[1]} channels, sample {sample}, "
+                    f"T = {recording.timesteps}", fontsize=11, **PLAIN)
+    return save(figure, path)
+
+
+def _ran(recording):
+    """Names of the layers that ran."""
+    if not recording.counts:
+        raise RuntimeError("recording: nothing has run yet")
+    return list(recording.counts)

@@ -1,0 +1,232 @@
+"""Spike counts, trains and rates of every layer, while a network runs."""
+
+import contextlib
+from collections.abc import Iterable
+
+import torch
+
+from pcsnn import functional
+from pcsnn.analysis.spikes.summary import spike_table, summarise
+from pcsnn.analysis.spikes.trains import order_of, pack_spikes, pick, signed_trains
+from pcsnn.analysis.watch import watch
+from pcsnn.network.network import check_converted
+from pcsnn.nn import SignedNeuron, SpikingAttention
+
+SAMPLES = 32  # so many are packed at once: an index takes 4 bytes a neuron
+
+
+def _neuron(layer):
+    """The neurons of a layer, whose threshold and T it has."""
+    return layer.neuron if isinstance(layer, SpikingAttention) else layer
+
+
+def _fired(layer, arguments):
+    """uint8 [N, ...] of what is about to run."""
+    return layer.counts(arguments[0]) if isinstance(layer, SpikingAttention) else layer.counts(*arguments)
+
+
+def _rates(layer, counts):
+    rates_of = _neuron(layer).rates_of
+    if isinstance(layer, SpikingAttention):  # its channels are the last dimension
+        return rates_of(counts.reshape(-1, counts.shape[-1])).view(counts.shape)
+    return rates_of(counts)
+
+
+class Recording:
+    """What the layers of a network fired. Only counts are kept, a byte a neuron whatever T; trains are made when asked.
+
+    Every method that makes trains takes `order`, None for sorted trains (7), or a permutation of the steps (13): int64
+    [T] for all layers, or {layer name: int64 [T]}. Step x shows place order[x] of the sorted train.
+
+    Trains are bool. Those of a `pcsnn.nn.SignedNeuron`, whose spikes have two signs, are int8 in -1..1 (S2); its counts
+    are the levels reached, and `spike_counts` says how many spikes that is.
+
+    A layer that was not recorded is a KeyError, one that has not run yet a RuntimeError, as are the trains of signed
+    neurons and rates when the network has another T by now.
+
+    Attributes:
+        counts: {layer name: uint8 [N, ...]} in execution order; several forward passes are joined along the batch.
+        timesteps: T.
+    """
+
+    def __init__(self, snn, layers=None, device=None):
+        self.timesteps = snn.timesteps
+        neurons = dict(snn.neurons())
+        self._neurons = neurons if layers is None else {name: neurons[name] for name in neurons if name in layers}
+        self._device = device
+        self._parts = {name: [] for name in self._neurons}
+
+    @property
+    def counts(self):
+        return {name: self.counts_of(name) for name, parts in self._parts.items() if parts}
+
+    def counts_of(self, layer):
+        """uint8 [N, ...] of one layer; a ValueError where the passes were of samples of different shapes."""
+        if layer not in self._parts:
+            raise KeyError(f"layer: expected one of {', '.join(self._parts)}, got {layer!r}")
+        parts = self._parts[layer]
+        if not parts:
+            raise RuntimeError(f"layer: {layer} has not run yet")
+        if len(parts) > 1:
+            if len({part.shape[1:] for part in parts}) > 1:
+                shapes = ", ".join(dict.fromkeys(str(list(part.shape[1:])) for part in parts))
+                raise ValueError(f"layer: {layer} fired in samples of different shapes, {shapes}, which cannot be "
+                                 "joined; record them apart")
+            parts[:] = [torch.cat(parts)]
+        return parts[0]
+
+    def spike_counts(self, layer):
+        """How many spikes each neuron of a layer fired, of either sign, uint8 [N, ...]."""
+        counts = self.counts_of(layer)
+        if not self._signed(layer):
+            return counts
+        return self._trains(layer, None).abs().sum(0, dtype=torch.uint8)[counts.to(torch.int32)]
+
+    def spikes(self, layer, order=None, neurons=None, samples=slice(None)):
+        """The spike trains of a layer: sorted, or permuted by `order`.
+
+        Args:
+            layer: its name.
+            order: see Recording.
+            neurons: the neurons to expand, of the flattened ones of a sample: int64 [len], a list, a range or a slice.
+            samples: a slice of the samples to expand.
+
+        Returns:
+            bool [T, N, ...], or [T, N, len] of the `neurons` asked for; int8 of signed neurons.
+
+        Raises:
+            KeyError, RuntimeError: see Recording.
+            TypeError, ValueError: an order or indices that do not fit.
+        """
+        if not isinstance(samples, slice):
+            raise TypeError(f"samples: expected a slice, got {type(samples).__name__}")
+        counts = self.counts_of(layer)[samples]
+        return self._expand(layer, counts if neurons is None else pick(counts, neurons), order)
+
+    def packed(self, layer, order=None):
+        """The spike trains of a layer as bits, uint8 [ceil(T/8), N, ...]: bit b of byte j is time-step 8 j + b.
+
+        Bits from T on are 0. The bytes are looked up by the counts, without the trains in memory;
+        `pcsnn.analysis.unpack_spikes` is the inverse. A ValueError for signed neurons.
+        """
+        counts = self.counts_of(layer)
+        if self._signed(layer):
+            raise ValueError(f"layer: {layer} has spikes of two signs, which do not fit into bits")
+        bytes_of = pack_spikes(self._trains(layer, order))
+        packed = torch.empty(len(bytes_of), *counts.shape, dtype=torch.uint8, device=counts.device)
+        for some, fired in zip(packed.split(SAMPLES, 1), counts.split(SAMPLES)):
+            some.copy_(bytes_of[:, fired.to(torch.int32)])
+        return packed
+
+    def steps(self, layers=None, order=None):
+        """The spikes step by step, for what is driven by events: T times {layer name: bool [N, ...]} (int8 if signed).
+
+        Each step is made when it is asked for, so that memory holds the counts and one step. Arguments are checked
+        at once.
+
+        Args:
+            layers: names; None: all that ran.
+            order: see Recording.
+        """
+        names = list(self.counts if layers is None else layers)
+        at = {name: self._stepper(name, order) for name in names}
+        return ({name: spikes(step) for name, spikes in at.items()} for step in range(self.timesteps))
+
+    def rates(self):
+        """{layer name: firing rates amplitude * k / T, float32 [N, ...]}.
+        """
+        rates = {}
+        for name, counts in self.counts.items():
+            layer = self._neurons[name]
+            self._check_timesteps(name, layer)
+            device = _neuron(layer).scale.device
+            rates[name] = _rates(layer, counts.to(device)).to(counts.device)
+        return rates
+
+    def histogram(self, layer):
+        """How many neurons, over all samples, fired k times: int64 [T + 1], k = 0..T."""
+        return torch.bincount(self.spike_counts(layer).reshape(-1), minlength=self.timesteps + 1)
+
+    def summary(self):
+        """A `pcsnn.analysis.LayerSpikes` for each layer that ran: neurons, firing rate, sparsity, and so on."""
+        return [summarise(name, self.spike_counts(name), self.histogram(name)) for name in self.counts]
+
+    def table(self):
+        """The summary as text, with a line for the whole network."""
+        return spike_table(self.summary(), self.timesteps)
+
+    def _trains(self, layer, order):
+        """The trains of k = 0..T, [T, T + 1]."""
+        every = torch.arange(self.timesteps + 1, dtype=torch.uint8, device=self.counts_of(layer).device)
+        return self._expand(layer, every, order)
+
+    def _signed(self, layer):
+        return isinstance(self._neurons[layer], SignedNeuron)
+
+    def _expand(self, layer, counts, order):
+        order = order_of(layer, order, counts.device)
+        if not self._signed(layer):
+            return functional.expand_spikes(counts, self.timesteps, order, torch.bool)
+        self._check_timesteps(layer, self._neurons[layer])
+        return signed_trains(self._neurons[layer], counts, order)
+
+    def _stepper(self, layer, order):
+        """A function of x that gives the spikes of step x."""
+        counts, trains = self.counts_of(layer), self._trains(layer, order)
+        if self._signed(layer):
+            return lambda step: trains[step][counts.to(torch.int32)]
+        least = (~trains).sum(1).tolist()  # counts above T - order[x] fire at step x: the least is how many do not
+        return lambda step: counts >= least[step]
+
+    def _check_timesteps(self, name, layer):
+        now = _neuron(layer).timesteps
+        if now != self.timesteps:
+            raise RuntimeError(f"layer: {name} was recorded at T = {self.timesteps}, and has T = {now} by now; "
+                               "record each T apart")
+
+    def _watch(self, name):
+        def hook(layer, arguments):
+            self._check_timesteps(name, layer)
+            fired = _fired(layer, arguments)
+            self._parts[name].append(fired if self._device is None else fired.to(self._device))
+        return hook
+
+
+def _check_layers(snn, layers):
+    names = [name for name, _ in snn.neurons()]
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        raise TypeError(f"layers: expected a sequence of layer names, got {type(layers).__name__} ({layers!r})")
+    layers = list(layers)
+    unknown = [name for name in layers if name not in names]
+    if unknown or not layers:
+        raise ValueError(f"layers: expected names among {', '.join(names)}, "
+                         f"got {', '.join(map(repr, unknown)) or 'none'}")
+    return layers
+
+
+@contextlib.contextmanager
+def record(snn, layers=None, *, device=None):
+    """Record what every layer fires while the network runs inside: `with pcsnn.record(snn) as rec: snn(images)`.
+
+    Plain and optimised networks alike; the layers of an optimised one run twice, once to be counted. Recorded is what
+    this context runs, a thread or an asyncio task: several threads may run and record one network at the same time, and
+    what a thread started inside runs is not in it (`contextvars.copy_context().run` takes the recording along).
+
+    Args:
+        snn: a SpikingNetwork (not one wrapped by torch.compile, which does not call hooks).
+        layers: names of the layers to record; None: all.
+        device: where the counts are kept; None: where they were fired. "cpu" leaves the memory of a GPU to the network.
+
+    Yields:
+        Recording.
+
+    Raises:
+        TypeError, ValueError: not a SpikingNetwork; names that it does not have.
+        RuntimeError: inside, when T is changed while the network is recorded.
+    """
+    check_converted(snn)
+    if layers is not None:
+        layers = _check_layers(snn, layers)
+    recording = Recording(snn, layers, None if device is None else torch.device(device))
+    with watch([(layer, recording._watch(name)) for name, layer in recording._neurons.items()]):
+        yield recording

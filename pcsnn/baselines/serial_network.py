@@ -1,0 +1,149 @@
+"""Serial integrate-and-fire with soft reset (2): the form everyone simulates, T passes over the network."""
+
+import contextlib
+import threading
+import weakref
+
+import torch
+from torch.utils._pytree import tree_map
+
+from pcsnn import reference
+from pcsnn.baselines.rebuild import Evaluated, with_neurons
+from pcsnn.nn import SignedNeuron
+from pcsnn.nn.precision import FullPrecisionBuffers
+from pcsnn.tensors import checks
+
+
+class _Potentials(threading.local):
+    """{SerialIF: membrane potential} of a thread; none of those that start a new train."""
+
+    def __init__(self):
+        self.of = weakref.WeakKeyDictionary()
+
+
+_here = _Potentials()
+
+
+class SerialIF(FullPrecisionBuffers):
+    """One step a call: v = shift * theta at first; v += I + psi_DA; s = [v >= theta]; v -= theta * s; returns amplitude * s.
+
+    Args:
+        threshold, offset, amplitude: numbers or tensors [] or [C], as in `pcsnn.nn.CollapsedNeuron`. The layer is on
+            the device of the first of them that is a tensor.
+        shift: 0.5 starts at half the threshold.
+
+    Shape: current [N, ...] to [N, ...]. `reset()` starts a new train. The potential is that of the thread: several may
+    step one layer, each through a train of its own.
+    """
+
+    def __init__(self, threshold, offset=0.0, amplitude=None, shift=0.5):
+        super().__init__()
+        device = checks.device_of(threshold, offset, amplitude)
+        theta = torch.as_tensor(threshold).detach().to(device)
+        theta = theta.clamp(max=torch.finfo(theta.dtype).max)  # finite: v - theta * 0 must not become NaN
+        self.register_buffer("threshold", theta)
+        self.register_buffer("offset", torch.as_tensor(offset, dtype=theta.dtype).detach().to(device))
+        worth = theta if amplitude is None else torch.as_tensor(amplitude).detach().to(device)
+        self.register_buffer("amplitude", worth)
+        self.shift, self._offset_given = shift, bool(self.offset.any())
+
+    @property
+    def potential(self):
+        """The membrane potential [N, ...] of this thread's train; None before its first step."""
+        return _here.of.get(self)
+
+    @potential.setter
+    def potential(self, value):
+        _here.of[self] = value
+
+    def reset(self):
+        """Forget the membrane potential."""
+        _here.of.pop(self, None)
+
+    def fire(self, current, residual=None):
+        """The spikes of the next step, 0 or 1 in the dtype of the current."""
+        if residual is not None:
+            current = current + residual
+        threshold = reference.per_channel(self.threshold.to(current.dtype), current.dim())
+        if self._offset_given:
+            current = current + reference.per_channel(self.offset.to(current.dtype), current.dim())
+        before = self.potential
+        potential = (threshold * self.shift if before is None else before) + current
+        spikes = (potential >= threshold).to(current.dtype)
+        self.potential = potential.sub_(threshold * spikes)
+        return spikes
+
+    def worth(self, spikes):
+        """amplitude * s."""
+        return spikes * reference.per_channel(self.amplitude.to(spikes.dtype), spikes.dim())
+
+    def forward(self, current, residual=None):
+        return self.worth(self.fire(current, residual))
+
+
+def _serial_neuron(neuron):
+    if isinstance(neuron, SignedNeuron):
+        raise ValueError(f"snn: a neuron in place of {neuron.kind} has spikes of two signs, which serial IF neurons have not; "
+                         "pcsnn.baselines.packed runs it step by step")
+    return SerialIF(neuron.threshold, neuron.offset, neuron.spike, neuron.shift)
+
+
+class SerialNetwork(Evaluated):
+    """A converted network run step by step; made by `serial`. Shares the weights of its SpikingNetwork.
+
+    Each call has potentials of its own, in whatever thread and inside whatever other call.
+    """
+
+    def __init__(self, snn):
+        super().__init__()
+        self.network = with_neurons(snn, _serial_neuron)
+        self.timesteps = snn.timesteps
+
+    def reset(self):
+        """Start new trains in all layers, in this thread."""
+        for neuron in self._neurons():
+            neuron.reset()
+
+    def _neurons(self):
+        return [module for module in self.network.modules() if isinstance(module, SerialIF)]
+
+    @contextlib.contextmanager
+    def _train(self):
+        """New trains inside, and behind it those that were under way before."""
+        potentials, neurons = _here.of, self._neurons()
+        before = {neuron: potentials.pop(neuron) for neuron in neurons if neuron in potentials}
+        self.reset()
+        try:
+            yield
+        finally:
+            self.reset()
+            potentials.update(before)
+
+    @torch.no_grad()
+    def forward(self, *inputs, **named_inputs):
+        """The inputs of the source network to the average of its outputs over T passes."""
+        total = None
+        with self._train():
+            for _ in range(self.timesteps):
+                out = self.network(*inputs, **named_inputs)
+                total = out if total is None else tree_map(torch.add, total, out)
+        return tree_map(lambda value: value / self.timesteps, total)
+
+
+def serial(snn):
+    """The converted network as serial soft-reset IF neurons: T passes over the input, mean output (2).
+
+    Under constant current its counts equal QCFS with L = T; in deeper layers, whose current is uneven, they do not:
+    that is the unevenness error the parallel neuron removes. A product of activations, as in attention, is that of one step's
+    spikes: what a serial network has when it needs it, and not the average that (20) takes.
+
+    Args:
+        snn: a SpikingNetwork without analog operations.
+
+    Returns:
+        SerialNetwork, sharing weights and thresholds.
+
+    Raises:
+        TypeError, ValueError: not a SpikingNetwork; one with analog operations or signed neurons.
+    """
+    return SerialNetwork(snn)

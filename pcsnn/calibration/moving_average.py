@@ -1,0 +1,97 @@
+"""The paper's calibration (15), (17): shifts and amplitudes by moving averages of the difference to the float network."""
+
+import copy
+from dataclasses import replace
+
+import torch
+
+from pcsnn import reference
+from pcsnn.calibration.maxima import recorded_maxima
+from pcsnn.calibration.precision import single, widened
+from pcsnn.data.batches import show
+from pcsnn.distributed import collectives
+
+MOMENTUM = 0.99
+
+
+def _clip(module, theta):
+    """Make an activation module saturate at theta, as the teacher's ReLU does."""
+    def hook(module, arguments, output):
+        return torch.minimum(output, reference.per_channel(theta, output.dim()))
+    return module.register_forward_hook(hook)
+
+
+class _Watch:
+    """Means of the input z and output a of one module, by channel, at its last call, over `count` elements each."""
+
+    def __init__(self, module, place):
+        self._place = place
+        self.z = self.a = self.count = None
+        self._hook = module.register_forward_hook(self._see)
+
+    def _see(self, module, arguments, output):
+        self.z = self._place.reduce(arguments[0], torch.mean).double()
+        self.a = self._place.reduce(output, torch.mean).double()
+        self.count = self._place.rows(output).shape[1]
+
+    def remove(self):
+        self._hook.remove()
+
+
+@torch.no_grad()
+def paper(network, places, batches, timesteps, progress, seed):
+    """Method "paper": recorded maxima, then one pass over the data with teacher and student side by side.
+
+    Teacher: the source, its ReLU clipped at theta. Student: the spiking network at T. After every batch, in every layer,
+    psi <- 0.99 psi + 0.01 mean(z_teacher - z_student), then phi <- 0.99 phi + 0.01 mean(a_teacher - a_student).
+    Several processes: batch i is batch i of all of them together, of those that have as many.
+    """
+    below = [place.name for place in places if place.signed]
+    if below:
+        raise ValueError("method: 'paper' is defined for activations that do not go below zero, "
+                         f"got signed ones at {', '.join(below)}; use max, quick, light or advanced")
+    settings = recorded_maxima(network, places, batches, timesteps, progress, seed)
+    with widened(network):
+        _move(network, places, settings, batches, timesteps, progress)
+    return settings
+
+
+def _move(network, places, settings, batches, timesteps, progress):
+    """Adjust `settings` batch by batch."""
+    own = dict(settings)
+    teacher, student = copy.deepcopy(network), copy.deepcopy(network)
+    watches = []
+    for place in places:
+        chosen = settings[place.name]
+        theta = torch.as_tensor(chosen.threshold, device=batches.device)
+        neuron = chosen.neuron(place, timesteps).to(batches.device)
+        student.set_submodule(place.name, neuron)
+        if place.serial:
+            continue
+        if place.quantization_levels is None:
+            _clip(teacher.get_submodule(place.name), theta)
+        watches.append((place, neuron, _Watch(teacher.get_submodule(place.name), place), _Watch(neuron, place)))
+    psi = {place.name: 0.0 for place in places if not place.serial}
+    phi = dict(psi)
+    with show(batches, "calibrating", progress) as bar:
+        for batch in collectives.in_step(bar):
+            if batch is not None:
+                teacher(*single(batch))
+                student(*single(batch))
+            seen = [0 if batch is None else taught.count for *_, taught, _ in watches]
+            currents = collectives.means([taught.z - learnt.z for *_, taught, learnt in watches], seen)
+            rates = collectives.means([taught.a - learnt.a for *_, taught, learnt in watches], seen)
+            for (place, neuron, *_), current, rate in zip(watches, currents, rates):
+                name = place.name
+                psi[name] = MOMENTUM * psi[name] + (1 - MOMENTUM) * current
+                phi[name] = MOMENTUM * phi[name] + (1 - MOMENTUM) * rate
+                settings[name] = _shifted(own[name], psi[name], phi[name])
+                neuron.adjust(settings[name].offset, settings[name].amplitude)
+
+
+def _shifted(settings, psi, phi):
+    """The settings that a place begins with, shifted by psi, its amplitude by phi."""
+    theta = torch.as_tensor(settings.threshold, dtype=torch.float64, device=phi.device)
+    worth = theta if settings.amplitude is None else settings.amplitude
+    amplitude = torch.where(theta == torch.inf, 0.0, worth + phi)
+    return replace(settings, offset=settings.offset + psi, amplitude=amplitude)

@@ -1,0 +1,239 @@
+"""Gradient steps on a spiking network as a whole, its staircases differentiated straight through (C4), (C5)."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.utils._pytree import tree_leaves, tree_map
+
+from pcsnn import distributed
+from pcsnn.calibration.lockstep import footprint, per_input
+from pcsnn.calibration.places import Settings
+from pcsnn.calibration.signed import StraightThrough
+from pcsnn.data.batches import show_steps
+from pcsnn.data.inputs import count, rows
+from pcsnn.data.pools import shuffled
+from pcsnn.distributed import collectives
+from pcsnn.graph import taxonomy as ops
+from pcsnn.nn.staircase import staircase
+
+RATE = 3e-3  # of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to the outputs
+WEIGHT_RATE = 2e-3  # relative to the weights of an output channel
+TEMPERATURE = 2.0
+LAYERS = 10.0  # weight of the mean error of the layers beside the divergence of the outputs
+MEMORY = 2**31  # bytes that a gradient step may keep
+BATCH = 64
+DENSE_BATCH = 8  # where an input has many outputs, pixels or tokens, and so as many divergences
+MIXED = 0.5  # of the batches are mixed where weights change: more data against learning 1,024 images by heart
+AVERAGE = 0.98  # of the running average of the parameters, over the second half of the steps
+
+
+class Staircase(nn.Module):
+    """A neuron with parameters that a gradient reaches; `settings()` gives what it has become.
+
+    [C] or []: log_theta; psi in units of theta / T; log_gain, the amplitude relative to theta. bend [C, T] or [T], in units of
+    theta / T, or None. A silent channel stays silent.
+    """
+
+    def __init__(self, settings, timesteps, device):
+        super().__init__()
+        theta = torch.as_tensor(settings.threshold, dtype=torch.float32, device=device)
+        amplitude = theta if settings.amplitude is None else torch.as_tensor(settings.amplitude, dtype=theta.dtype, device=device)
+        shape = torch.broadcast_shapes(theta.shape, amplitude.shape)
+        theta, amplitude = theta.expand(shape), amplitude.expand(shape)
+        self.silent = (theta == torch.inf) | (amplitude <= 0)
+        self.start = theta.masked_fill(self.silent, 1.0)
+        psi = torch.as_tensor(settings.offset, dtype=theta.dtype, device=device).expand(shape)
+        self.timesteps, self.out = timesteps, None
+        self.log_theta = nn.Parameter(self.start.log())
+        self.psi = nn.Parameter(psi.masked_fill(self.silent, 0.0) / self.start * timesteps)
+        self.log_gain = nn.Parameter((amplitude.masked_fill(self.silent, 1.0) / self.start).log())
+        self.bend = None if settings.bend is None else nn.Parameter(settings.bend.to(theta) * timesteps)
+        self.steps = torch.arange(1, timesteps + 1, device=device, dtype=torch.float32) - 0.5
+
+    def _values(self):
+        theta = self.log_theta.exp()
+        return theta, self.psi * self.start / self.timesteps, self.log_gain.exp() * theta
+
+    def forward(self, current):
+        """Mean current [N, C, ...] -> rates, kept in `out`."""
+        theta, psi, amplitude = self._values()
+        steps = self.steps if self.bend is None else self.steps + self.bend
+        levels = steps * theta.unsqueeze(-1) / self.timesteps - psi.unsqueeze(-1)
+        if self.bend is not None:
+            levels = levels.cummax(-1).values
+        self.out = staircase(current.float(), levels, amplitude.masked_fill(self.silent, 0.0)).to(current.dtype)
+        return self.out
+
+    @torch.no_grad()
+    def settings(self):
+        theta, psi, amplitude = (value.double() for value in self._values())
+        bend = None if self.bend is None else self.bend.detach().double() / self.timesteps
+        return Settings(theta.masked_fill(self.silent, torch.inf), psi.masked_fill(self.silent, 0.0),
+                        amplitude.masked_fill(self.silent, 0.0), bend, staircase=False)
+
+
+class _Relative(nn.Module):
+    """A weight as its first value plus a change in units of its deviation, by output channel."""
+
+    def __init__(self, weight, channel):
+        super().__init__()
+        others = [d for d in range(weight.dim()) if d != channel]
+        self.first = weight.detach().clone()
+        self.unit = self.first.square().mean(others, keepdim=True).sqrt()
+
+    def forward(self, change):
+        return self.first + self.unit * change
+
+    def right_inverse(self, weight):
+        return torch.zeros_like(weight)
+
+
+def _free_weights(network):
+    """Make the weights of all synapses parameters relative to what they are; returns the changes."""
+    changes = []
+    for name, module in network.named_modules():
+        if isinstance(module, (nn.Linear, *ops.CONVOLUTIONS)):
+            if not isinstance(module._parameters.get("weight"), nn.Parameter):
+                raise ValueError(f"model: method 'advanced' changes weights, and that of {name} is computed from other tensors; make "
+                                 "it a parameter (remove_parametrizations, remove_weight_norm, prune.remove) or use 'light'")
+            channel = 1 if isinstance(module, ops.TRANSPOSED_CONVOLUTIONS) and module.groups == 1 else 0
+            parametrize.register_parametrization(module, "weight", _Relative(module.weight, channel))
+            changes.append(module.parametrizations["weight"].original.requires_grad_(True))
+    return changes
+
+
+def _fix_weights(network):
+    for module in network.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight")
+            module.weight.requires_grad_(False)
+
+
+def _student(network, neurons):
+    """`network` with other modules at its activations; it shares all others."""
+    student = torch.fx.GraphModule(network, copy.deepcopy(network.graph))
+    for name, neuron in neurons.items():
+        student.set_submodule(name, neuron)
+    return student
+
+
+@torch.no_grad()
+def _outputs(network, batch):
+    """Root mean square of the outputs on a few inputs, and whether an input has more than one of each class."""
+    outputs = per_input(network(*batch))
+    size = sum(value.square().mean().sqrt().item() for value in outputs) / max(len(outputs), 1)
+    return size, any(value.dim() > 2 for value in outputs)
+
+
+def _own(batch):
+    """The rows of a batch, which every process has drawn, that are this one's, and their share of all rows."""
+    own = rows(batch, slice(distributed.rank(), None, distributed.size()))
+    return own, count(own) / count(batch)
+
+
+def _mean_squares(values, share, device):
+    """Mean square of each tensor over all processes; `share`: of the batch that this one has, and no values where 0."""
+    own = [value.square().mean() if share else torch.zeros((), dtype=torch.float32, device=device) for value in values]
+    return collectives.means(own, [share] * len(own))
+
+
+def _divergence(learnt, taught):
+    """Kullback-Leibler divergence over dimension 1, the classes, at a temperature; mean over all else."""
+    learnt, taught = ((value.float().transpose(1, -1).flatten(0, -2) / TEMPERATURE).log_softmax(1) for value in (learnt, taught))
+    return TEMPERATURE**2 * F.kl_div(learnt, taught, reduction="batchmean", log_target=True)
+
+
+def _uniform(generator, *shape):
+    """Random numbers in [0, 1), the same whatever torch's default dtype and device are."""
+    return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
+def _varied(batch, generator):
+    """More data, which the float network labels itself: images [N, C, H, W] flipped left to right at random, all of a batch
+    shifted by up to an eighth of their size, mirrored at the borders."""
+    flip = _uniform(generator, count(batch)) < 0.5
+    places = _uniform(generator, 2).tolist()
+
+    def vary(part):
+        if part.dim() == 4 and part.is_floating_point():
+            part = torch.where(flip.to(part.device).view(-1, 1, 1, 1), part.flip(3), part)
+            down, right = (length // 8 for length in part.shape[2:])
+            first = [int(place * (2 * margin + 1)) for place, margin in zip(places, (down, right))]
+            padded = F.pad(part, (right, right, down, down), mode="reflect")
+            part = padded[:, :, first[0]:first[0] + part.shape[2], first[1]:first[1] + part.shape[3]]
+        return part
+    return tree_map(vary, batch)
+
+
+def _mixed(batch, generator):
+    """Each input blended with another, which keeps half to all of it: more data still, labelled by the float network."""
+    order = torch.randperm(count(batch), generator=generator, device="cpu")
+    share = 0.5 + 0.5 * _uniform(generator, len(order))
+    return tree_map(lambda part: part.lerp(part[order.to(part.device)], (1 - share).to(part).view(-1, *[1] * (part.dim() - 1)))
+                    if part.is_floating_point() else part, batch)
+
+
+def refine(teacher, network, places, settings, groups, timesteps, *, steps, weights, outputs, seed, progress, whole):
+    """Adam with a cosine rate on what `settings` holds, and on biases of the modules `outputs`; changes both in place.
+
+    Loss: the divergence of the outputs from the teacher's, and the mean relative squared error of all layers' rates.
+    Several processes draw the same batches; each works on its rows, and the gradients are added up. whole: batches stay as the
+    groups are, uncut and unvaried.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    device = tree_leaves(groups[0])[0].device
+    staircases = {place.name: StraightThrough(settings[place.name], place, timesteps, device) if place.signed
+                  else Staircase(settings[place.name], timesteps, device) for place in places
+                  if not place.lossless(timesteps)}  # a lossless QCFS is its neuron, and has a gradient
+    student = _student(network, staircases)
+    taught = {}
+    for name in staircases:
+        teacher.get_submodule(name).register_forward_hook(
+            lambda module, arguments, output, name=name: taught.__setitem__(name, output))
+    scale, dense = _outputs(teacher, groups[0] if whole else rows(groups[0], slice(BATCH)))
+    levels = [parameter for module in staircases.values() for parameter in module.parameters()]
+    biases = [module.bias.requires_grad_(True) for module in outputs]
+    changes = _free_weights(network) if weights else []
+    parameters = [*levels, *biases, *changes]
+    if not parameters:  # signed neurons, and none of their outputs meets a synapse
+        return
+    optimiser = torch.optim.Adam([{"params": levels, "lr": RATE}, {"params": biases, "lr": RATE * scale},
+                                  {"params": changes, "lr": WEIGHT_RATE}])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    total = max(footprint(teacher, group if whole else rows(group, slice(1)))[1] for group in groups)
+    size = None if whole else int(min(DENSE_BATCH if dense else BATCH, max(8, MEMORY / (3 * total))))
+    batches = shuffled(groups, size, generator)
+    averages = None
+    with (torch.inference_mode(False), torch.enable_grad(),  # data read before may have left a mode switched on
+          show_steps(range(steps), "refining", progress) as bar):
+        for step in bar:
+            batch = next(batches) if whole else _varied(next(batches), generator)
+            if weights and not whole and _uniform(generator) < MIXED:
+                batch = _mixed(batch, generator)
+            batch, share = _own(batch)
+            with torch.no_grad():
+                expected = per_input(teacher(*batch)) if share else []
+            squares = _mean_squares([taught.get(name) for name in staircases], share, device)
+            optimiser.zero_grad()
+            if share:
+                found = per_input(student(*batch))
+                errors = [(module.out - taught[name]).square().mean() / square.clamp_min(1e-12)
+                          for (name, module), square in zip(staircases.items(), squares)]
+                loss = sum(_divergence(*pair) for pair in zip(found, expected)) + LAYERS * torch.stack(errors).mean()
+                (loss * share).backward()
+            collectives.sum_gradients(parameters)
+            optimiser.step()
+            schedule.step()
+            if step + 1 >= steps / 2:
+                now = [parameter.detach() for parameter in parameters]
+                averages = ([value.clone() for value in now] if averages is None
+                            else [old.lerp_(new, 1 - AVERAGE) for old, new in zip(averages, now)])
+    with torch.no_grad():
+        for parameter, average in zip(parameters, averages):
+            parameter.copy_(average)
+            parameter.requires_grad_(False)
+    _fix_weights(network)
+    settings.update({name: module.settings() for name, module in staircases.items()})

@@ -1,0 +1,81 @@
+"""What a network ends in behind its last neuron: functions of its result, which are applied to the average over
+time."""
+
+from contextlib import contextmanager
+
+from torch import fx, nn
+from torch.utils._pytree import tree_leaves
+
+from pcsnn.graph import taxonomy as ops
+
+# by the name of a function, method or module
+HEADS = {
+    "softmax", "log_softmax", "softmin", "sigmoid", "logsigmoid", "log_sigmoid", "tanh", "softplus", "exp", "argmax",
+    "argmin", "topk", "sort",
+    "argsort", "max", "normalize", "hardsigmoid", "special_expit", "expit", "Softmax", "Softmax2d", "LogSoftmax",
+    "Softmin", "Sigmoid",
+    "LogSigmoid", "Tanh", "Softplus", "Hardsigmoid", "_softmax",
+}
+_PLAIN = (ops.MOVING_FUNCTIONS | ops.LINEAR_FUNCTIONS | ops.ADDITIONS | ops.QUOTIENTS | ops.INTERPOLATIONS
+          | ops.SCALINGS)
+_PLAIN_MODULES = (*ops.LINEAR_MODULES, *ops.MOVING_MODULES, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin,
+                  nn.Sigmoid, nn.LogSigmoid,
+                  nn.Tanh, nn.Softplus, nn.Hardsigmoid)
+
+
+def behind_all_neurons(network):
+    """The nodes behind which no neuron, synapse or product of two values comes any more."""
+    modules = dict(network.named_modules())
+    tail = set()
+    for node in reversed(network.graph.nodes):
+        if all(user.op == "output" or user in tail and _is_plain(user, modules) for user in node.users):
+            tail.add(node)
+    return tail
+
+
+@contextmanager
+def without_heads(network):
+    """`network` gives what its heads read, within the context: calibration compares that, not probabilities or
+    places."""
+    output = next(node for node in network.graph.nodes if node.op == "output")
+    whole, made = output.args, set()
+    for node in network.graph.nodes:
+        if node.meta.get("head") or made.intersection(node.all_input_nodes):
+            made.add(node)
+    waiting, read = [leaf for leaf in tree_leaves(whole) if isinstance(leaf, fx.Node)], {}
+    while waiting:
+        node = waiting.pop(0)
+        if node in made:
+            waiting += node.all_input_nodes
+        else:
+            read[node] = None
+    if made:
+        output.args = (tuple(read),)
+        network.recompile()
+    try:
+        yield
+    finally:
+        if made:
+            output.args = whole
+            network.recompile()
+
+
+def _is_plain(node, modules):
+    """Whether a node is such a function, or only moves, adds up or scales."""
+    if node.meta.get("activation"):
+        return False
+    if node.op == "call_module":
+        return isinstance(modules[node.target], _PLAIN_MODULES)
+    if node.op == "call_method":
+        return node.target in ops.MOVING_METHODS | ops.CASTS | HEADS
+    if node.op != "call_function":
+        return False
+    changing = [source for source in node.all_input_nodes if source.op != "get_attr"]
+    scales = node.target not in ops.PRODUCTS | ops.QUOTIENTS or len(changing) == 1 and not _twice(node, changing[0])
+    return (node.target in _PLAIN and scales) or ops.name(node.target) in HEADS or node.target is getattr
+
+
+def _twice(node, source):
+    operands = []
+    fx.map_arg((node.args, node.kwargs), operands.append)
+    return operands.count(source) > 1

@@ -1,0 +1,1 @@
+"""Networks of SpikingJelly: their neurons, and their dimension of time."""

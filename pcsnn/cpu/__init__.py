@@ -1,0 +1,1 @@
+"""CPU forms of operators that csrc/ leaves to torch and oneDNN."""

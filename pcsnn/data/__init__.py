@@ -1,0 +1,1 @@
+"""Batches of calibration and evaluation data, checked."""

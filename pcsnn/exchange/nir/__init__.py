@@ -1,0 +1,1 @@
+"""NIR graphs, from and to files and the package nir."""

@@ -1,0 +1,288 @@
+"""From the nodes of a converted network to those of a NIR graph."""
+
+import operator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+from torch.nn.modules.utils import _pair
+
+from pcsnn.graph import taxonomy as ops
+from pcsnn.graph.places import argument
+from pcsnn.nn import ChannelScale, CollapsedNeuron
+
+_SUMS = {operator.add, torch.add}
+_RESHAPES = {"flatten", "view", "reshape", "contiguous", "clone", "detach"}
+_POOL_OPTIONS = (("kernel_size", None), ("stride", None), ("padding", 0), ("ceil_mode", False), ("count_include_pad", True),
+                 ("divisor_override", None))
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a node of the network is in NIR: the sum of the outputs of `sources`, times `scale` [] or [C]; shape [C, ...]."""
+
+    sources: tuple
+    shape: tuple
+    scale: torch.Tensor | None = None
+
+    def times(self, factor):
+        return replace(self, scale=factor if self.scale is None else self.scale * factor)
+
+
+def _name(node):
+    """A layer's name, as the report has it."""
+    return node.target if node.op in ("call_module", "get_attr") else node.name
+
+
+def _full(values, shape):
+    """[] or [C] as an array [C, ...]."""
+    values = values.reshape(-1, *[1] * (len(shape) - 1)) if values.dim() else values
+    return values.expand(shape).contiguous().numpy()
+
+
+def _weights(module, scale):
+    """The weight of a synapse that takes in what its inputs are worth, [] or [C]; without groups."""
+    weight = _dense(module.weight.detach(), getattr(module, "groups", 1))
+    if scale is None:
+        return weight
+    if scale.dim():
+        scale = scale.view(1, -1, *[1] * (weight.dim() - 2))
+    return (weight.double() * scale.double()).to(weight.dtype)
+
+
+def _dense(weight, groups):
+    """[O, C / groups, ...] as [O, C, ...] with zeros: NIR's own shapes, and those who read it, know no groups."""
+    if groups == 1:
+        return weight
+    parts = weight.unflatten(0, (groups, -1)).unbind(0)
+    blocks = weight.new_zeros(groups, len(parts[0]), groups, *weight.shape[1:])
+    for group, part in enumerate(parts):
+        blocks[group, :, group] = part
+    return blocks.flatten(2, 3).flatten(0, 1)
+
+
+def _channel_affine(norm):
+    """(factor [C], bias [C]) of a batch norm in evaluation mode."""
+    factor = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        factor = factor * norm.weight
+    bias = -norm.running_mean * factor
+    return factor, bias if norm.bias is None else bias + norm.bias
+
+
+class Builder:
+    """Collects the `nodes` and `edges` of a graph; `visit` is called for every node of the network, in order."""
+
+    def __init__(self, nir, dtype):
+        self.nir, self.dtype = nir, dtype
+        self.nodes, self.edges = {}, []
+        self.own = set()  # synapses in NIR that only one node of the network reads
+
+    def visit(self, node, network, values, shape):
+        """The Value of a node whose result is a tensor [N, *shape]; ValueError, naming it, where NIR has no form for it.
+
+        `values` are the Values of those of its inputs that are tensors.
+        """
+        module = network.get_submodule(node.target) if node.op == "call_module" else None
+        if node.op == "placeholder":
+            return Value((self._add("input", self.nir.Input(input_type=np.array(shape)), ()),), shape)
+        if node.op == "output":
+            if not isinstance(node.args[0], fx.Node):
+                raise ValueError("snn: expected a network of one output tensor for NIR, got a structure of several")
+            last = self._plain(values[node.args[0]])
+            self._add("output", self.nir.Output(output_type=np.array(last.shape)), last.sources)
+            return last
+        value = self._translate(node, module, values, shape) if values else None
+        if value is None:
+            name = _name(node)
+            kind = "a constant" if node.op == "get_attr" else type(module).__name__ if module else ops.name(node.target)
+            where = node.meta.get("location")
+            raise ValueError(f"snn: {name} ({kind}{f', {where}' if where else ''}) has no form in NIR; expected "
+                             "convolutions of one or two dimensions, linear layers on [N, C], average and sum pools, "
+                             "flattening, sums and IF neurons")
+        return value
+
+    def _add(self, wanted, made, sources):
+        wanted = wanted.replace(".", "_")
+        name, count = wanted, 0
+        while name in self.nodes:
+            count += 1
+            name = f"{wanted}_{count}"
+        self.nodes[name] = made
+        self.edges += [(source, name) for source in sources]
+        return name
+
+    def _plain(self, value, always=False):
+        """The same value with its scale as a node of the graph."""
+        if value.scale is None and not always:
+            return value
+        scale = torch.ones(()) if value.scale is None else value.scale
+        name = self._add(f"{value.sources[0]}_scale", self.nir.Scale(_full(scale, value.shape)), value.sources)
+        return Value((name,), value.shape)
+
+    def _translate(self, node, module, values, shape):
+        first = next(iter(values.values()))
+        if isinstance(module, CollapsedNeuron):
+            return self._neuron(node, module, [values.get(source) for source in node.args], shape)
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            return self._synapse(node, module, first, shape)
+        if isinstance(module, ops.BATCH_NORMS):
+            return self._affine(node.target, *_channel_affine(module), first)
+        if isinstance(module, ChannelScale):
+            return first.times(module.scale)
+        if isinstance(module, nn.AvgPool2d) or node.target is F.avg_pool2d:
+            options = [getattr(module, name) if module else argument(node, 1 + place, name, default)
+                       for place, (name, default) in enumerate(_POOL_OPTIONS)]
+            return self._pool(node, first, shape, *options)
+        if isinstance(module, nn.AdaptiveAvgPool2d) or node.target is F.adaptive_avg_pool2d:
+            return self._whole_pool(node, first, shape)
+        if node.target is torch.mean:
+            return self._mean(node, first, shape)
+        if isinstance(module, nn.Flatten) or ops.name(node.target) in _RESHAPES:
+            return self._reshape(node, first, shape)
+        return self._arithmetic(node, [values.get(source) for source in node.args], first)
+
+    def _neuron(self, node, neuron, values, shape):
+        if any(value is None or value.shape != shape for value in values):
+            return None
+        if neuron.bend is not None:
+            raise ValueError(f"snn: {node.target} was calibrated to uneven levels (C3), which an IF neuron of NIR cannot hold; "
+                             "calibrate with method 'max' or 'paper', or at T > 16")
+        theta = neuron.threshold.clamp(max=torch.finfo(neuron.threshold.dtype).max)
+        if neuron.offset.any():
+            self._shift(node, values, neuron.offset)
+        sources = self._joined(values)
+        metadata = {"reset": "subtract", "fires": ">=", "v_initial": _full(theta * neuron.shift, shape),
+                    "shift": neuron.shift}
+        if neuron.quantization_levels is not None:
+            metadata["quantization_levels"] = neuron.quantization_levels
+        made = self.nir.IF(r=_full(torch.ones_like(theta), shape), v_threshold=_full(theta, shape), metadata=metadata)
+        spike = neuron.spike
+        return Value((self._add(node.target, made, sources),), shape, None if (spike == 1).all() else spike)
+
+    def _shift(self, node, values, offset):
+        """Add an offset [] or [C] to the current: to the bias of a synapse that nothing else reads, or by a node of its own."""
+        for source, value in zip(node.args, values):
+            made = self.nodes[value.sources[0]]
+            if len(value.sources) == 1 and value.scale is None and value.sources[0] in self.own and len(source.users) == 1:
+                made.bias = made.bias + offset.numpy()
+                return
+        channels = values[0].shape[0]
+        values[0] = self._affine(f"{node.target}.offset", torch.ones(channels), offset.expand(channels), values[0])
+
+    def _joined(self, values):
+        """The sources of a sum, each once, as NIR takes them: a node adds up what comes in."""
+        sources = []
+        for value in values:
+            plain = self._plain(value, always=bool(set(value.sources) & set(sources)) and value.scale is None)
+            sources += plain.sources
+        return tuple(sources)
+
+    def _synapse(self, node, module, value, shape):
+        bias = module.weight.new_zeros(module.weight.shape[0]) if module.bias is None else module.bias.detach()
+        weight = _weights(module, value.scale)
+        if isinstance(module, nn.Linear):
+            if len(value.shape) != 1:
+                return None
+            made = self.nir.Affine(weight.numpy(), bias.numpy())
+        else:
+            if module.padding_mode != "zeros":
+                return None
+            made = self._convolution(module, weight, bias, value.shape)
+        name = self._add(node.target, made, value.sources)
+        if len(node.users) == 1:
+            self.own.add(name)
+        return Value((name,), shape)
+
+    def _convolution(self, module, weight, bias, shape):
+        flat = isinstance(module, nn.Conv1d)
+        options = {key: getattr(module, key) for key in ("stride", "padding", "dilation")}
+        if flat:
+            options = {key: value if isinstance(value, str) else value[0] for key, value in options.items()}
+        return (self.nir.Conv1d if flat else self.nir.Conv2d)(
+            input_shape=shape[1] if flat else tuple(shape[1:]), weight=weight.numpy(), bias=bias.numpy(), groups=1, **options)
+
+    def _affine(self, name, factor, bias, value):
+        """factor [C] and bias [C] as a node: a diagonal matrix, as a convolution of one pixel where there are pixels."""
+        kinds = {1: nn.Linear, 2: nn.Conv1d, 3: nn.Conv2d}
+        if len(value.shape) not in kinds:
+            return None
+        channels = value.shape[0]
+        factor = factor if value.scale is None else factor * value.scale
+        factor, bias = factor.to(self.dtype), bias.to(self.dtype).contiguous()
+        if len(value.shape) == 1:
+            made = self.nir.Affine(torch.diag(factor).numpy(), bias.numpy())
+        else:
+            module = kinds[len(value.shape)](channels, channels, 1)
+            weight = torch.diag(factor).view(channels, channels, *[1] * (len(value.shape) - 1))
+            made = self._convolution(module, weight, bias, value.shape)
+        return Value((self._add(name, made, value.sources),), value.shape)
+
+    def _pool(self, node, value, shape, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
+        """Average pooling; with a divisor of its own a SumPool2d, and the divisor in the value's scale."""
+        padding = np.array(_pair(padding))
+        padded = padding.any() and not count_include_pad and divisor_override is None
+        if len(value.shape) != 3 or padded or ceil_mode and self._reaches_over(value, shape, kernel, stride, padding):
+            return None
+        kind = self.nir.AvgPool2d if divisor_override is None else self.nir.SumPool2d
+        made = kind(kernel_size=np.array(_pair(kernel)), stride=np.array(_pair(stride or kernel)), padding=padding)
+        pooled = Value((self._add(_name(node), made, value.sources),), shape, value.scale)
+        if divisor_override in (None, 1):
+            return pooled
+        return pooled.times(torch.tensor(1 / divisor_override, dtype=self.dtype))
+
+    @staticmethod
+    def _reaches_over(value, shape, kernel, stride, padding):
+        """Whether rounding sizes up makes windows that end beyond the padded image."""
+        return any((after - 1) * step + taps > before + 2 * pad for before, after, taps, step, pad in zip(
+            value.shape[1:], shape[1:], _pair(kernel), _pair(stride or kernel), padding))
+
+    def _whole_pool(self, node, value, shape):
+        """Adaptive pooling to a size that divides the input's."""
+        if any(size % result for size, result in zip(value.shape[1:], shape[1:])):
+            return None
+        kernel = tuple(size // result for size, result in zip(value.shape[1:], shape[1:]))
+        return self._pool(node, value, shape, kernel, kernel, 0, False, True, None)
+
+    def _mean(self, node, value, shape):
+        """The mean over height and width."""
+        dims = argument(node, 1, "dim", ())
+        dims = dims if isinstance(dims, (tuple, list)) else (dims,)
+        if len(value.shape) != 3 or {dim % 4 for dim in dims} != {2, 3}:
+            return None
+        pooled = self._whole_pool(node, value, (value.shape[0], 1, 1))
+        return self._reshape(node, pooled, shape)
+
+    def _reshape(self, node, value, shape):
+        if shape == value.shape:
+            return value
+        if shape != (int(np.prod(value.shape)),):
+            return None
+        scale = value.scale
+        if scale is not None and scale.dim():
+            scale = scale.repeat_interleave(shape[0] // value.shape[0])
+        made = self.nir.Flatten(input_type=np.array(value.shape), start_dim=0, end_dim=-1)
+        return Value((self._add(_name(node), made, value.sources),), shape, scale)
+
+    def _arithmetic(self, node, operands, value):
+        """Sums and differences of branches, and products with numbers."""
+        if node.target in (operator.neg, torch.neg):
+            return value.times(torch.tensor(-1.0, dtype=self.dtype))
+        if len(operands) != 2 or node.kwargs:
+            return None
+        first, second = operands
+        both = first is not None and second is not None and first.shape == second.shape
+        if both and node.target in ops.ADDITIONS - {torch.rsub}:
+            if node.target not in _SUMS:
+                second = second.times(torch.tensor(-1.0, dtype=self.dtype))
+            return Value(self._joined([first, second]), first.shape)
+        numbers = [part for part in node.args if isinstance(part, (int, float))]
+        if len(numbers) == 1:
+            number = torch.tensor(float(numbers[0]), dtype=self.dtype)
+            if node.target in (operator.mul, torch.mul):
+                return value.times(number)
+            if node.target in (operator.truediv, torch.div) and first is not None:
+                return value.times(1 / number)
+        return None

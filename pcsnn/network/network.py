@@ -1,0 +1,185 @@
+"""The converted network."""
+
+import warnings
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from pcsnn.calibration import DEPENDS_ON_TIMESTEPS
+from pcsnn.network.cuda_graphs import Graphs
+from pcsnn.nn import CollapsedNeuron, SignedNeuron
+from pcsnn.tensors import checks
+
+MOST_GRAPHS = 1024
+_AUTOCAST = [kind for kind in ("cpu", "cuda", "xpu", "mps") if torch.amp.is_autocast_available(kind)]
+
+
+class SpikingNetwork(torch.nn.Module):
+    """A spiking network under time collapse: activations between layers are rates, one synaptic operation a layer (11).
+
+    An ordinary module: state_dict, .to(), copy.deepcopy, torch.compile(fullgraph=True) and torch.export work. It stays in
+    evaluation mode and its parameters require no gradient. Made by `pcsnn.convert` or `pcsnn.load`.
+
+    Attributes:
+        network: the torch.fx GraphModule; a `pcsnn.nn.CollapsedNeuron` (or SignedNeuron) stands at every
+            activation.
+        report: what became of each layer of the source.
+        max_graphs: CUDA graphs that are kept at most, one for each kind of input, 0..1024; 0: calls run without. Setting it
+            drops the present ones. See `pcsnn.optimize`.
+        graph_bytes: memory of a GPU that the present graphs hold, inputs, outputs and results of layers.
+    """
+
+    _graphs = None
+
+    def __init__(self, network, report):
+        super().__init__()
+        self.network, self.report = network, report
+        self.train(False)
+
+    @property
+    def timesteps(self):
+        """T."""
+        return self.report.timesteps
+
+    def neurons(self):
+        """(layer name, CollapsedNeuron or SignedNeuron) in execution order."""
+        for node in self.network.graph.nodes:
+            if node.op == "call_module":
+                module = self.network.get_submodule(node.target)
+                if isinstance(module, (CollapsedNeuron, SignedNeuron)):
+                    yield node.target, module
+
+    def forward(self, *inputs, **named_inputs):
+        """The inputs of the source network to the average over time of its outputs. Autocast changes nothing in it."""
+        for kind in _AUTOCAST:
+            if torch.is_autocast_enabled(kind):
+                with torch.autocast(kind, enabled=False):
+                    return self(*inputs, **named_inputs)
+        if torch.compiler.is_compiling():
+            return self.network(*inputs, **named_inputs)
+        try:
+            if self._graphs is None:
+                return self.network(*inputs, **named_inputs)
+            return self._graphs.run(self.network, inputs, named_inputs)
+        except RuntimeError as error:
+            self._check_dtypes(inputs, named_inputs, error)
+            raise
+
+    def _check_dtypes(self, inputs, named_inputs, error):
+        """TypeError for inputs whose dtype is not that of the parameters, which is what most likely made `error`."""
+        expected = next((parameter.dtype for parameter in self.parameters() if parameter.is_floating_point()), None)
+        got = {leaf.dtype for leaf in tree_leaves((inputs, named_inputs)) if isinstance(leaf, torch.Tensor)} - {expected}
+        if expected is not None and got and not isinstance(error, torch.OutOfMemoryError):
+            raise TypeError(f"inputs: expected {expected}, as the network's parameters are, got "
+                            f"{', '.join(sorted(map(str, got)))}: {error}") from error
+
+    @property
+    def max_graphs(self):
+        return self._graphs.most if self._graphs else 0
+
+    @max_graphs.setter
+    def max_graphs(self, most):
+        checks.integer("max_graphs", most, 0, MOST_GRAPHS)
+        self._graphs = Graphs(most) if most else None
+
+    @property
+    def graph_bytes(self):
+        return self._graphs.bytes() if self._graphs else 0
+
+    def drop_graphs(self):
+        """Free all CUDA graphs; the next call captures anew.
+
+        Needed where something changes that a network cannot notice: plain attributes of its modules, tensors written through
+        `.data`, and torch's settings (TF32, deterministic algorithms). Other changes of tensors and modules, `set_timesteps`,
+        `load_state_dict` and `.to()` are noticed.
+        """
+        if self._graphs:
+            self._graphs.drop()
+
+    def _apply(self, fn, recurse=True):
+        self.drop_graphs()
+        return super()._apply(fn, recurse)
+
+    def train(self, mode=True):
+        """Nothing here trains: batch norm keeps its running statistics whatever `mode` says."""
+        return super().train(False)
+
+
+def check_converted(snn):
+    """TypeError for anything but a SpikingNetwork."""
+    if not isinstance(snn, SpikingNetwork):
+        raise TypeError(f"snn: expected a SpikingNetwork, made by pcsnn.convert, got {type(snn).__name__}")
+
+
+def check_unfused(snn):
+    """TypeError or ValueError for anything but a SpikingNetwork with its neurons in layers of their own."""
+    check_converted(snn)
+    if any(type(neuron) not in (CollapsedNeuron, SignedNeuron) for _, neuron in snn.neurons()):
+        raise ValueError("snn: is optimised, its neurons are one with their synapses; give the network that pcsnn.convert made")
+
+
+def describe(neuron, timesteps):
+    """The report's words on a neuron."""
+    if isinstance(neuron, SignedNeuron):
+        least, most = neuron.range()
+        return f"signed, {least:.4g}..{most:.4g} in steps of {neuron.scale.item():.4g}"
+    theta = neuron.threshold
+    silent = int((theta == torch.inf).sum())
+    alive = theta[theta != torch.inf]
+    span = f"{alive.min():.4g}..{alive.max():.4g}" if alive.numel() > 1 else "".join(f"{value:.4g}" for value in alive.flatten())
+    text = f"threshold {span or 'infinite'}"
+    if theta.dim():
+        text += f", per channel ({len(theta)}{f', {silent} silent' if silent else ''})"
+    if neuron.shift != 0.5:
+        text += f", starting at {neuron.shift:g} of it" if neuron.shift else ", starting at rest"
+    levels = neuron.quantization_levels
+    if levels is not None:
+        text += f", QCFS L = {levels}"
+    worth = neuron.amplitude
+    other = not torch.allclose(worth, theta.where(theta != torch.inf, 0), rtol=1e-6, atol=0)
+    if neuron.bend is not None or neuron.offset.any() or other and neuron.offset.dim():
+        return text + ", calibrated"
+    if other:
+        return text + f", a spike worth {worth.min():.4g}" + (f"..{worth.max():.4g}" if worth.numel() > 1 else "")
+    if levels is not None and neuron.exact:
+        text += ": lossless" if timesteps % levels == 0 else ": half shift, not lossless"
+    return text
+
+
+def set_timesteps(snn, timesteps):
+    """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew. In place: not while
+    other threads run it, to whom it would be of two T.
+
+    Warns where the calibration was made for another T, so that a new `pcsnn.convert` would pay.
+
+    Args:
+        snn: a SpikingNetwork.
+        timesteps: T, 1..255.
+
+    Returns:
+        `snn` itself.
+
+    Raises:
+        TypeError, ValueError: not a SpikingNetwork, T out of range, or T too large for average pooling of counts in an
+            optimised network; nothing is changed then.
+    """
+    check_converted(snn)
+    checks.timesteps(timesteps)
+    for module in snn.network.modules():
+        if hasattr(module, "check_timesteps"):
+            module.check_timesteps(timesteps)
+    if timesteps != snn.timesteps and snn.report.method in DEPENDS_ON_TIMESTEPS:
+        warnings.warn(f"this network was calibrated at T = {snn.timesteps}; calibrate anew for T = {timesteps} "
+                      f"(pcsnn.convert, method {snn.report.method!r}) for its best accuracy", stacklevel=2)
+    details = {}
+    for module in snn.network.modules():
+        if hasattr(module, "set_timesteps"):
+            module.set_timesteps(timesteps)
+    for name, neuron in snn.neurons():
+        details[name] = describe(neuron, timesteps)
+    snn.drop_graphs()
+    snn.report.timesteps = timesteps
+    for row in snn.report.rows:
+        if row.kind == "spiking":
+            row.detail = f"{row.detail.partition(':')[0]}: {details[row.name]}"
+    return snn

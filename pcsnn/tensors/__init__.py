@@ -1,0 +1,1 @@
+"""What every room asks of a tensor: checks of arguments, shapes, what is computed once for it."""

@@ -1,0 +1,235 @@
+"""Neurons whose spikes have two signs (S1)-(S4): levels, rates on every backend, trains, conversion of whole networks."""
+
+import copy
+
+import cases
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_networks import network, one_thread, randomise  # noqa: F401 (a fixture)
+from torch import nn
+
+import pcsnn
+from pcsnn import baselines, functional, reference, use_backend
+from pcsnn.analysis import layer_errors
+from pcsnn.calibration.signed import covering
+from pcsnn.levels.signed import TURNS, activation, signed_levels
+from pcsnn.operators import dispatch
+
+SLOPES = {"leaky_relu": 0.2, "elu": 1.3}
+BALANCES = ((0, 0), (0, 3), (3, 3), (5, 2), (2, 5))
+
+
+@pytest.mark.parametrize("timesteps", (1, 2, 5, 8, 31, 255))
+@pytest.mark.parametrize("kind", TURNS)
+def test_a_rate_is_the_activation_rounded_to_the_nearest_multiple(kind, timesteps):
+    slope = SLOPES.get(kind)
+    lowest, highest = -4.0, 3.0
+    quantum = covering(kind, slope, timesteps, lowest, highest) / timesteps
+    levels, turn, low = signed_levels(kind, quantum, timesteps, lowest, slope)
+    z = torch.linspace(lowest, highest, 5001, dtype=torch.float64)
+    exact = activation(kind, z, slope)
+    place = exact / quantum - 0.5
+    clear = (place - place.round()).abs() > 1e-4  # not at a tie, which float32 levels may decide either way
+    counts = reference.balance(functional.fire_counts(z, levels), turn, low)
+    assert torch.equal(counts[clear], (exact / quantum).round().int()[clear])
+    assert clear.sum() > 4900
+    beyond = reference.balance(functional.fire_counts(torch.tensor([-100.0]), levels), turn, low)
+    assert beyond == counts[0]
+
+
+def test_every_channel_of_a_prelu_has_its_own_slope():
+    slopes = torch.tensor([0.25, -0.1, 0.0, 0.01, -0.5])
+    levels, turn, low = signed_levels("leaky_relu", 0.2, 60, -5.0, slopes)
+    z = torch.linspace(-5, 3, 999).repeat(1, 5, 1)
+    rates = functional.fire_rates(z, levels, 0.2, turn=turn, low=low)
+    assert (rates - F.prelu(z, slopes)).abs().max() <= 0.1 + 1e-5
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
+@pytest.mark.parametrize("timesteps", (1, 5, 16, 255))
+@pytest.mark.skipif(bool(dispatch._no_extension), reason="no C++ kernels")
+def test_rates_equal_the_reference(timesteps, dtype):
+    shape = (2, 5, 3, 7)
+    for channels in (None, shape[1]):
+        for table in cases.tables(timesteps, channels):
+            levels = table.levels.clone()
+            levels[..., :timesteps // 3] = -torch.inf
+            current = cases.currents(shape, table.levels, dtype)
+            for scale in (torch.tensor(0.3), torch.linspace(0.1, 2, shape[1])):
+                for turn, low in BALANCES:
+                    if max(turn, low) > timesteps:
+                        continue
+                    cases.compare("c++", "fire_rates", current, levels, scale, current, None, 0, turn, low)
+                    for repeat, line, reach in table.spacings:
+                        cases.compare("c++", "fire_rates", current, table.levels, scale, None, None, repeat, turn, low, line, reach)
+            for name, value in cases.layouts(current):
+                cases.compare("c++", "fire_rates", value, levels, torch.tensor(0.3), None, None, 0, 1, 1, what=name)
+
+
+def test_in_place_and_checks_of_arguments():
+    levels, turn, low = signed_levels("silu", 0.1, 32, -6.0)
+    current = torch.randn(3, 40)
+    expected = functional.fire_rates(current, levels, 0.1, turn=turn, low=low)
+    written = current.clone()
+    assert functional.fire_rates(written, levels, 0.1, turn=turn, low=low, inplace=True) is written
+    assert torch.equal(written, expected)
+    with pytest.raises(ValueError, match="turn: expected a value in 0..32, got 33"):
+        functional.fire_rates(current, levels, 0.1, turn=33)
+    with pytest.raises(ValueError, match="low: expected a value in 0..32, got -1"):
+        functional.fire_rates(current, levels, 0.1, low=-1)
+    with pytest.raises(ValueError, match="kind: expected one of leaky_relu"):
+        signed_levels("softplus", 0.1, 8, -1.0)
+    with pytest.raises(ValueError, match="quantum: .* leaves no level above zero at T = 8"):
+        signed_levels("silu", 0.01, 8, -6.0)
+    with pytest.raises(ValueError, match="slope: expected None for gelu"):
+        signed_levels("gelu", 0.1, 8, -1.0, 0.1)
+    with pytest.raises(ValueError, match="amplitude: expected one finite number"):
+        pcsnn.nn.SignedNeuron("gelu", 8, amplitude=torch.ones(3), lowest=-1.0)
+
+
+@pytest.mark.parametrize("timesteps", (1, 2, 3, 8))
+def test_a_signed_train_adds_up_to_its_balance(timesteps):
+    counts = torch.arange(timesteps + 1, dtype=torch.uint8)
+    sorted_spikes = functional.expand_spikes(counts, timesteps)
+    for turn in range(timesteps + 1):
+        for low in range(timesteps + 1):
+            train = reference.signed_spikes(sorted_spikes, turn, low)
+            assert train.dtype == torch.int8 and train.abs().max() <= 1
+            assert torch.equal(train.sum(0).int(), reference.balance(counts, turn, low))
+
+
+ACTIVATIONS = {
+    "LeakyReLU": nn.LeakyReLU, "strong LeakyReLU": lambda: nn.LeakyReLU(0.3), "PReLU": nn.PReLU, "PReLU by channel": lambda: nn.PReLU(8),
+    "ELU": nn.ELU, "GELU": nn.GELU, "tanh GELU": lambda: nn.GELU("tanh"), "SiLU": nn.SiLU, "Hardswish": nn.Hardswish,
+    "Mish": nn.Mish,
+}
+
+
+def convolutions(make):
+    """Two convolutions and a residual sum, an activation behind each, and a classifier."""
+    def forward(self, x):
+        first = self.act1(self.norm(self.conv1(x)))
+        second = self.act2(self.conv2(first) + first)
+        return self.fc(second.mean((2, 3)))
+    return randomise(network(forward, conv1=nn.Conv2d(3, 8, 3, padding=1), norm=nn.BatchNorm2d(8), act1=make(),
+                             conv2=nn.Conv2d(8, 8, 3, padding=1), act2=make(), fc=nn.Linear(8, 5)))
+
+
+DATA = torch.randn(24, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_conversion_comes_close_with_many_steps_and_saves(name, tmp_path):
+    net = convolutions(ACTIVATIONS[name])
+    with pytest.raises(ValueError, match="cannot spike(.|\n)*signed=True"):
+        pcsnn.convert(net, 16, calibration=DATA, method="max")
+    with torch.no_grad():
+        expected = net(DATA)
+    errors = {}
+    for timesteps in (16, 255):
+        snn = pcsnn.convert(net, timesteps, calibration=DATA, method="max", signed=True, progress=False)
+        errors[timesteps] = ((snn(DATA) - expected).norm() / expected.norm()).item()
+    assert errors[255] < 0.02 and errors[255] < errors[16] / 3
+    assert [row.kind for row in snn.report.rows].count("spiking") == 2 and "signed" in str(snn.report)
+    pcsnn.save(snn, tmp_path / "net.safetensors")
+    assert torch.equal(pcsnn.load(tmp_path / "net.safetensors")(DATA), snn(DATA))
+    assert torch.equal(copy.deepcopy(snn)(DATA), snn(DATA))
+    again = pcsnn.set_timesteps(snn, 16)
+    assert ((again(DATA) - expected).norm() / expected.norm()).item() == pytest.approx(errors[16], rel=1)
+
+
+@pytest.mark.parametrize("name", ("LeakyReLU", "PReLU by channel", "SiLU"))
+def test_step_by_step_the_same(name):
+    net = convolutions(ACTIVATIONS[name]).double()
+    snn = pcsnn.convert(net, 12, calibration=DATA.double(), method="max", signed=True, progress=False)
+    torch.testing.assert_close(baselines.packed(snn)(DATA.double()), snn(DATA.double()), rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="spikes of two signs"):
+        baselines.serial(snn)
+
+
+@pytest.mark.parametrize("name", ("LeakyReLU", "SiLU"))
+def test_least_squares_and_gradients_improve_on_the_range(name):
+    net = convolutions(ACTIVATIONS[name])
+    with torch.no_grad():
+        expected = net(DATA)
+    errors = {method: (pcsnn.convert(net, 6, calibration=DATA, method=method, signed=True, progress=False)(DATA)
+                       - expected).square().mean().item() for method in ("max", "quick", "light", "advanced")}
+    assert errors["quick"] < errors["max"]
+    assert errors["advanced"] < errors["quick"] and errors["light"] <= errors["quick"] * 1.05
+    with pytest.raises(ValueError, match="'paper' is defined for activations that do not go below zero"):
+        pcsnn.convert(net, 6, calibration=DATA, method="paper", signed=True)
+
+
+def test_recording_errors_and_optimising():
+    net = convolutions(nn.SiLU)
+    snn = pcsnn.convert(net, 32, calibration=DATA, method="max", signed=True, progress=False)
+    with pcsnn.record(snn) as recording:
+        snn(DATA)
+    for name, neuron in snn.neurons():
+        assert torch.equal(recording.rates()[name], neuron.rates_of(recording.counts[name]))
+    assert recording.rates()["act1"].min() < 0
+    neuron = dict(snn.neurons())["act1"]
+    order = pcsnn.analysis.random_order(32)
+    trains = recording.spikes("act1", order)
+    assert trains.dtype == torch.int8 and set(trains.unique().tolist()) == {-1, 0, 1}
+    assert torch.equal(trains.sum(0).int(), neuron.balance(recording.counts["act1"]))
+    assert torch.equal(torch.stack([step["act1"] for step in recording.steps(order=order)]), trains)
+    row = recording.summary()[0]
+    assert row.spikes == int(trains.ne(0).sum()) and row.silent == int((trains == 0).all(1).all(0).sum())
+    with pytest.raises(ValueError, match="act1 has spikes of two signs"):
+        recording.packed("act1")
+    assert pcsnn.analysis.check_shuffle(snn, DATA, progress=False).same
+    rows = layer_errors(net, snn, DATA, progress=False).rows
+    assert [row.name for row in rows] == ["act1", "act2"] and all(0 < row.clipping < row.rounding for row in rows)
+    torch.testing.assert_close(pcsnn.optimize(snn, example_inputs=DATA[:2])(DATA), snn(DATA), rtol=1e-4, atol=1e-4)
+
+
+def test_max_pools_only_where_the_activation_rises():
+    def forward(self, x):
+        return self.fc(self.act(F.max_pool2d(self.conv(x), 2)).flatten(1))
+
+    def pooled(act):
+        return randomise(network(forward, conv=nn.Conv2d(3, 4, 3, padding=1), act=act, fc=nn.Linear(36, 5)))
+
+    snn = pcsnn.convert(pooled(nn.LeakyReLU(0.2)), 32, calibration=DATA, method="max", signed=True, progress=False)
+    assert not [row for row in snn.report.rows if row.kind == "analog"]
+    torch.testing.assert_close(baselines.packed(snn.double())(DATA.double()), snn(DATA.double()), rtol=1e-12, atol=1e-12)
+    snn = pcsnn.convert(pooled(nn.SiLU()), 32, calibration=DATA, method="max", signed=True, progress=False)
+
+    def behind(self, x):
+        return self.fc(F.max_pool2d(self.act(self.conv(x)), 2).flatten(1))
+    with pytest.raises(ValueError, match="max_pool2d of a sum of spike trains"):
+        pcsnn.convert(randomise(network(behind, conv=nn.Conv2d(3, 4, 3, padding=1), act=nn.SiLU(), fc=nn.Linear(36, 5))), 8,
+                      calibration=DATA, method="max", signed=True)
+
+
+def test_too_few_steps_change_nothing():
+    net = convolutions(nn.SiLU)
+    snn = pcsnn.convert(net, 64, calibration=DATA, method="max", signed=True, progress=False)
+    for _, neuron in snn.neurons():
+        neuron.amplitude.mul_(0.01)
+        with pytest.raises(ValueError, match="leaves no level"):
+            neuron.check_timesteps(4)
+    before = snn(DATA)
+    with pytest.raises(ValueError, match="leaves no level"):
+        pcsnn.set_timesteps(snn, 4)
+    assert torch.equal(snn(DATA), before) and snn.timesteps == 64
+
+
+def test_functions_convert_like_modules():
+    def forward(self, x):
+        return self.fc(F.silu(self.conv1(F.leaky_relu(self.conv(x), 0.1))).flatten(1))
+    net = randomise(network(forward, conv=nn.Conv2d(3, 4, 3), conv1=nn.Conv2d(4, 4, 3), fc=nn.Linear(16, 5)))
+    snn = pcsnn.convert(net, 128, calibration=DATA, method="max", signed=True, progress=False)
+    assert [neuron.kind for _, neuron in snn.neurons()] == ["leaky_relu", "silu"]
+    with torch.no_grad():
+        torch.testing.assert_close(snn(DATA), net(DATA), rtol=0.1, atol=0.05)
+
+
+@pytest.mark.skipif(bool(dispatch._no_extension), reason="no C++ kernels")
+def test_a_network_is_the_same_on_the_reference():
+    snn = pcsnn.convert(convolutions(nn.GELU), 16, calibration=DATA, method="max", signed=True, progress=False)
+    with use_backend("reference"):
+        expected = snn(DATA)
+    assert torch.equal(snn(DATA), expected)
