@@ -12,10 +12,10 @@ import torch
 import triton
 import triton.language as tl
 
-from pcsnn.cpu.attention import keys_first, split_heads
 from pcsnn.kernels import common
 from pcsnn.kernels.common import load_row, search
 from pcsnn.kernels.launch import Launch, run
+from pcsnn.tensors.shapes import keys_first, split_heads
 
 MAX_WIDTH = 256  # features of a head of queries, all of which a program holds
 STATE_COST = 4   # what a multiplication of float32, as those by K^T V are, may cost in place of one on tensor cores

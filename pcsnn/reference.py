@@ -5,134 +5,28 @@ Slow on purpose; nothing is fused. Shapes: T time-steps, N batch, C channels (di
 
 import torch
 
-from pcsnn.tensors.shapes import laid_out
-
-NEVER = 2**31 - 1  # a level in whole numbers that no sum reaches
-
-
-def repeats(timesteps, quantization_levels):
-    """m = T / L: how often each level of QCFS with L levels stands in a table of T; 1 where L does not divide T."""
-    if quantization_levels is None or timesteps % quantization_levels:
-        return 1
-    return timesteps // quantization_levels
-
-
-def divided(values, number):
-    """values / number, rounded once on every device: CUDA multiplies by the reciprocal of a number, which is rounded too."""
-    return values / torch.full((), number, dtype=values.dtype, device=values.device)
-
-
-def resample_bend(bend, timesteps):
-    """A bend [..., T0], the values of a curve at the positions (k - 1/2) / T0 -> at (k - 1/2) / T, linear between them."""
-    known = bend.shape[-1]
-    place = (torch.arange(timesteps, dtype=torch.float64, device=bend.device) + 0.5) * known / timesteps - 0.5
-    place = place.clamp(0, known - 1)
-    left = place.floor().long().clamp(max=max(known - 2, 0))
-    right = (left + 1).clamp(max=known - 1)
-    return bend[..., left] + (place - left) * (bend[..., right] - bend[..., left])
-
-
-def fma(count, step, first):
-    """count * step + first of float32 tensors and whole numbers 0..255, rounded once to float32 (23).
-
-    The product is exact in float64; where the sum is not, it is rounded to odd, which leaves the rounding to float32 right.
-    """
-    product, first = count.double() * step.double(), first.double()
-    total = product + first
-    part = total - product
-    error = (product - (total - part)) + (first - part)  # exact: what the sum lost
-    bits = total.view(torch.int64)
-    toward = torch.where((error > 0) == (total > 0), 1, -1)
-    odd = torch.where((error != 0) & error.isfinite() & (bits % 2 == 0), bits + toward, bits)
-    return odd.view(torch.float64).to(torch.float32)
-
-
-def line(threshold, steps, shift=0.5, offset=0.0):
-    """float64 threshold [] or [C] -> (first, step), float32: where `steps` evenly spaced levels start, and how far apart
-    they lie (23). A channel that never fires has (inf, 1)."""
-    dead = threshold == torch.inf
-    step = threshold / steps
-    offset = torch.as_tensor(offset, dtype=torch.float64, device=threshold.device)
-    first = torch.where(dead, torch.inf, (1 - shift) * step - offset)
-    return first.to(torch.float32), torch.where(dead, 1.0, step).to(torch.float32).expand(first.shape)
-
-
-def on_line(first, step, steps):
-    """The float32 levels [..., steps] of a line [...]: level x is fma(x - 1, step, first) (23)."""
-    count = torch.arange(steps, device=first.device)
-    return fma(count, step.unsqueeze(-1), first.unsqueeze(-1))
-
-
-def levels(threshold, timesteps, quantization_levels=None, shift=0.5, offset=0.0, bend=None):
-    """float64 threshold [] or [C] -> float32 levels [T] or [C, T] on the mean current: those of a line (10), (23), or bent
-    ones (C3), computed in float64 and rounded once."""
-    m = repeats(timesteps, quantization_levels)
-    if bend is None:
-        return on_line(*line(threshold, timesteps // m, shift, offset), timesteps // m).repeat_interleave(m, -1)
-    steps = torch.arange(1, timesteps + 1, dtype=torch.float64, device=threshold.device)
-    theta, offset = threshold.unsqueeze(-1), torch.as_tensor(offset, dtype=torch.float64, device=threshold.device).unsqueeze(-1)
-    table = (torch.ceil(steps / m) - shift) * theta / (timesteps // m) - offset
-    table = (table + resample_bend(bend, timesteps) * theta).cummax(-1).values
-    return torch.where(theta == torch.inf, torch.inf, table).to(torch.float32)  # not (1 - shift) * inf, which may be NaN
-
-
-def scale(amplitude, timesteps, quantization_levels=None):
-    """float64 amplitude -> the float32 worth of one distinct level, amplitude * m / T."""
-    return divided(amplitude * repeats(timesteps, quantization_levels), timesteps).to(torch.float32)
-
-
-def per_channel(table, ndim):
-    """[C] or [C, T] or a scalar or [T] -> the same, to be broadcast against [N, C, ...] with `ndim` dimensions."""
-    if table.dim() == 0:
-        return table
-    return table.reshape(1, table.shape[0], *[1] * (ndim - 2))
+from pcsnn.levels.signed import balance
+from pcsnn.tensors import checks
+from pcsnn.tensors.arithmetic import add_residual, compute_dtype, per_channel
+from pcsnn.tensors.shapes import join_heads, laid_out, split_heads
 
 
 def search(mean, levels):
-    """k = #{x : mean >= levels_x}, by comparison with every level; NaN gives 0, and no whole number reaches NEVER.
+    """k = #{x : mean >= levels_x}, by comparison with every level; NaN gives 0, and no whole number reaches checks.NEVER.
 
     mean [N, ...], levels [T] or [C, T].
     """
     counts = torch.zeros(mean.shape, dtype=torch.int32, device=mean.device)
     for level in levels.unbind(-1):
         level = per_channel(level, mean.dim())
-        counts += (mean >= level) & (level != NEVER) if levels.dtype == torch.int32 else mean >= level
+        counts += (mean >= level) & (level != checks.NEVER) if levels.dtype == torch.int32 else mean >= level
     return counts
-
-
-def compute_dtype(current):
-    """Currents are compared in float32; float64 stays float64."""
-    return torch.float64 if current.dtype == torch.float64 else torch.float32
-
-
-def add_residual(current, residual, residual_scale):
-    """Mean current of a neuron behind a residual sum: current + residual, or current + scale * counts, in float32."""
-    mean = current.to(compute_dtype(current))
-    if residual is None:
-        return mean
-    branch = residual.to(mean.dtype)
-    if residual_scale is not None:
-        branch = branch * per_channel(residual_scale.to(mean.dtype), mean.dim())
-    return mean + branch
 
 
 def fire_counts(current, levels, residual=None, residual_scale=None):
     """Mean current [N, ...] -> spike counts, uint8 [N, ...] (10)."""
     mean = add_residual(current, residual, residual_scale)
     return search(mean, levels.to(mean.dtype)).to(torch.uint8)
-
-
-def balance(counts, turn, low):
-    """k levels of a signed table reached -> spikes, those below zero counted negative: int32 |k - turn| - low (S1)."""
-    return (counts.to(torch.int32) - turn).abs() - low
-
-
-def signed_spikes(spikes, turn, low):
-    """Sorted spikes [T, ...] of k -> int8 in -1..1, whose sum is `balance`; step t is won by level T - t (S2)."""
-    level = torch.arange(len(spikes), 0, -1, device=spikes.device).reshape(-1, *[1] * (spikes.dim() - 1))
-    down = ((level > turn) & (level <= low)).to(torch.int8)  # silent where the level is reached, else negative
-    up = (level <= turn - low).to(torch.int8)
-    return torch.where(level <= turn, -1, 1).to(torch.int8) * spikes.to(torch.int8) + up - down
 
 
 def fire_rates(current, levels, scale, residual=None, residual_scale=None, repeat=1, turn=0, low=0):
@@ -210,15 +104,6 @@ def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, r
     return out.view(*counts.shape[:-1], weight.shape[0])
 
 
-def whole_levels(levels, weight_scale, bias=None):
-    """Levels [T] or [O, T] on a current of which the sum over int8 weights counts multiples of weight_scale [O] -> int32
-    [O, T] on that sum: the least whole number at which a level and the bias are reached, computed in float64."""
-    unit = weight_scale.double().unsqueeze(-1)
-    start = 0.0 if bias is None else bias.double().unsqueeze(-1)
-    table = torch.ceil((levels.double() - start) / unit)
-    return table.clamp(-(2**31), 2**31 - 1).to(torch.int32)
-
-
 def _windows(counts, kernel, stride, padding, dilation, sizes):
     """[taps, N, C, *sizes]; beyond the borders there is no spike."""
     shape = [(size - 1) * step + spread * (taps - 1) + 1 for size, step, spread, taps in zip(sizes, stride, dilation, kernel)]
@@ -237,3 +122,51 @@ def max_pool2d(*arguments):
 def sum_pool2d(*arguments):
     """The sum of the counts of each window, of uint8 modulo 256: [N, C, H, W] -> [N, C, *sizes]."""
     return _windows(*arguments).sum(0).to(arguments[0].dtype)
+
+
+def attention_products(query, key, value, heads, causal):
+    """(Q K^T) V head by head; causal: query i sees keys 0..i. A sum begins at +0: one of zeros alone is +0."""
+    query, key, value = (split_heads(x, heads) for x in (query, key, value))
+    scores = query @ key.transpose(-2, -1)
+    return join_heads((scores.tril() if causal else scores) @ value) + 0.0
+
+
+def time_average(x):
+    """[T, ...] -> [...], summed in time order in float32 (float64 stays)."""
+    total = torch.zeros(x.shape[1:], dtype=compute_dtype(x), device=x.device)
+    for step in x.unbind(0):
+        total = total + step.to(total.dtype)
+    return (total / len(x)).to(x.dtype)
+
+
+def query_spikes(query, levels, scale):
+    """Currents [T, N, M, H * D] -> sorted spikes, times scale."""
+    return fire_spikes(query.flatten(1, 2), levels, scale, query.dtype).view(query.shape)
+
+
+def spiking_attention(query, key, value, levels, scale, heads, causal, repeat):
+    """Collapsed: mean current [N, M, H * D], key [N, S, H * D], value [N, S, H * E] -> [N, M, H * E], all averages over time.
+
+    Products and sums are float32 (float64 stays); rates, as everywhere, are rounded to the dtype of the current.
+    """
+    rates = fire_rates(query.flatten(0, 1), levels, scale, repeat=max(repeat, 1)).view(query.shape)
+    precise = compute_dtype(query)
+    return attention_products(rates.to(precise), key.to(precise), value.to(precise), heads, causal).to(query.dtype)
+
+
+def step_by_step(query, key, value, levels, scale, heads, causal):
+    """O(T): currents [T, N, ...] -> [T, N, M, H * E]; K and V averaged first, then one attention a step."""
+    key, value = time_average(key), time_average(value)
+    return torch.stack([attention_products(step, key, value, heads, causal) for step in query_spikes(query, levels, scale).unbind(0)])
+
+
+def every_pair_of_steps(query, key, value, levels, scale, heads, causal):
+    """O(T^2): the same without averages, each step of Q by each step of K and what that gives by each step of V."""
+    steps = len(query)
+    keys, values = (split_heads(x, heads).unbind(0) for x in (key, value))
+    out = []
+    for spike in split_heads(query_spikes(query, levels, scale), heads).unbind(0):
+        scores = sum(spike @ step.transpose(-2, -1) for step in keys) / steps
+        scores = scores.tril() if causal else scores
+        out.append(join_heads(sum(scores @ step for step in values) / steps))
+    return torch.stack(out)

@@ -20,9 +20,9 @@ from torch import fx, nn
 from tqdm import tqdm
 
 import pcsnn
-from pcsnn import reference
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
 from pcsnn.baselines.serial_network import SerialIF
+from pcsnn.tensors.arithmetic import per_channel
 
 GRID = 100
 BINS = 4096  # of the histograms of activations from which the errors are computed
@@ -41,7 +41,7 @@ class FloatActivation(nn.Module):
 
     def forward(self, current, residual=None):
         current = current if residual is None else current + residual
-        return torch.minimum(current.relu(), reference.per_channel(self.maximum, current.dim()))
+        return torch.minimum(current.relu(), per_channel(self.maximum, current.dim()))
 
 
 class CorrectedIF(SerialIF):
@@ -62,7 +62,7 @@ class CorrectedIF(SerialIF):
         self.bias += torch.where(self.amplitude > 0, difference, 0.0)
 
     def forward(self, current, residual=None):
-        return super().forward(current + reference.per_channel(self.bias, current.dim()), residual)
+        return super().forward(current + per_channel(self.bias, current.dim()), residual)
 
 
 class ShiftedIF(CorrectedIF):
@@ -112,7 +112,7 @@ def best_fractions(counts, timesteps):
 
 def _histogram(activation, maximum):
     """Activations [N, C, ...] with their maxima [C] or [] -> counts, int64 [C or 1, BINS]."""
-    scaled = activation / reference.per_channel(maximum, activation.dim()) * BINS  # 0 where the maximum is infinite
+    scaled = activation / per_channel(maximum, activation.dim()) * BINS  # 0 where the maximum is infinite
     rows = scaled.transpose(0, 1).flatten(1) if maximum.dim() else scaled.reshape(1, -1)
     index = rows.long().clamp(0, BINS - 1) + BINS * torch.arange(len(rows)).unsqueeze(1)
     return index.flatten().bincount(minlength=BINS * len(rows)).view(-1, BINS)

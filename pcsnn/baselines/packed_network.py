@@ -3,8 +3,9 @@
 import torch
 from torch.utils._pytree import tree_map
 
-from pcsnn import functional, reference
+from pcsnn import functional
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
+from pcsnn.levels.signed import signed_spikes
 from pcsnn.nn import SignedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
 
@@ -45,7 +46,7 @@ class PackedSignedNeuron(PackedNeuron):
         if residual is not None:
             current = current + residual
         spikes = functional.fire_spikes(_by_step(current, self.timesteps), self.levels)
-        return (reference.signed_spikes(spikes, self.turn, self.low) * self.amplitude.to(current.dtype)).flatten(0, 1)
+        return (signed_spikes(spikes, self.turn, self.low) * self.amplitude.to(current.dtype)).flatten(0, 1)
 
 
 def _packed_neuron(neuron):

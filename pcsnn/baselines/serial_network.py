@@ -7,11 +7,11 @@ import weakref
 import torch
 from torch.utils._pytree import tree_map
 
-from pcsnn import reference
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
 from pcsnn.nn import SignedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
 from pcsnn.tensors import checks
+from pcsnn.tensors.arithmetic import per_channel
 
 
 class _Potentials(threading.local):
@@ -64,9 +64,9 @@ class SerialIF(FullPrecisionBuffers):
         """The spikes of the next step, 0 or 1 in the dtype of the current."""
         if residual is not None:
             current = current + residual
-        threshold = reference.per_channel(self.threshold.to(current.dtype), current.dim())
+        threshold = per_channel(self.threshold.to(current.dtype), current.dim())
         if self._offset_given:
-            current = current + reference.per_channel(self.offset.to(current.dtype), current.dim())
+            current = current + per_channel(self.offset.to(current.dtype), current.dim())
         before = self.potential
         potential = (threshold * self.shift if before is None else before) + current
         spikes = (potential >= threshold).to(current.dtype)
@@ -75,7 +75,7 @@ class SerialIF(FullPrecisionBuffers):
 
     def worth(self, spikes):
         """amplitude * s."""
-        return spikes * reference.per_channel(self.amplitude.to(spikes.dtype), spikes.dim())
+        return spikes * per_channel(self.amplitude.to(spikes.dtype), spikes.dim())
 
     def forward(self, current, residual=None):
         return self.worth(self.fire(current, residual))

@@ -8,15 +8,15 @@ from torch.utils._pytree import tree_leaves, tree_map
 from pcsnn.calibration.lockstep import Run
 from pcsnn.data.batches import TENSOR_BATCH
 from pcsnn.data.inputs import count, rows
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 
 SAME = 0.02  # relative difference of an output that an input has alone and in a batch: beyond rounding and levels it may tip
-_CONVOLUTIONS = ops.SYNAPSE_FUNCTIONS - {torch.nn.functional.linear}
+_CONVOLUTIONS = taxonomy.SYNAPSE_FUNCTIONS - {torch.nn.functional.linear}
 
 
 def _dimensions(node, run, modules):
     """(dimensions of the input of a convolution, those it has without a batch), or None for any other node."""
-    if node.op == "call_module" and isinstance(modules[node.target], ops.CONVOLUTIONS):
+    if node.op == "call_module" and isinstance(modules[node.target], taxonomy.CONVOLUTIONS):
         spatial = len(modules[node.target].kernel_size)
     elif node.op == "call_function" and node.target in _CONVOLUTIONS:
         spatial = run.value(node.args[1] if len(node.args) > 1 else node.kwargs["weight"]).dim() - 2

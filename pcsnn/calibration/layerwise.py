@@ -11,12 +11,12 @@ from pcsnn.calibration.precision import largest, single, widened
 from pcsnn.data.inputs import count, rows
 from pcsnn.data.pools import dealt, first, mini_batches
 from pcsnn.distributed import collectives
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 
 IMAGES = 1024  # inputs that a calibration takes, from the start of the data, and keeps in memory
 CHUNK = 64
 STEPS = {"light": 300, "advanced": 600}  # of the gradient
-_WITH_BIAS = (torch.nn.Linear, *ops.CONVOLUTIONS)
+_WITH_BIAS = (torch.nn.Linear, *taxonomy.CONVOLUTIONS)
 
 
 def _output_synapses(network):
@@ -51,7 +51,7 @@ def _direct(network):
     for place, source in enumerate(tree_leaves(next(node for node in network.graph.nodes if node.op == "output").args[0])):
         kinds = _WITH_BIAS
         while _interpolates(source, modules):
-            source, kinds = source.args[0], ops.CONVOLUTIONS
+            source, kinds = source.args[0], taxonomy.CONVOLUTIONS
         module = modules[source.target] if isinstance(source, torch.fx.Node) and source.op == "call_module" else None
         if isinstance(module, kinds) and module not in made.values():
             made[place] = module
@@ -63,7 +63,7 @@ def _interpolates(node, modules):
         return False
     if node.op == "call_module":
         return isinstance(modules[node.target], torch.nn.Upsample)
-    return node.op == "call_function" and node.target in ops.INTERPOLATIONS
+    return node.op == "call_function" and node.target in taxonomy.INTERPOLATIONS
 
 
 def _fit_layers(network, places, groups, timesteps, progress, limit, whole):

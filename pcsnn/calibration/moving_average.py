@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import torch
 
-from pcsnn import reference
 from pcsnn.calibration.maxima import recorded_maxima
 from pcsnn.calibration.precision import single, widened
 from pcsnn.data.batches import show
 from pcsnn.distributed import collectives
+from pcsnn.tensors.arithmetic import per_channel
 
 MOMENTUM = 0.99
 
@@ -17,7 +17,7 @@ MOMENTUM = 0.99
 def _clip(module, theta):
     """Make an activation module saturate at theta, as the teacher's ReLU does."""
     def hook(module, arguments, output):
-        return torch.minimum(output, reference.per_channel(theta, output.dim()))
+        return torch.minimum(output, per_channel(theta, output.dim()))
     return module.register_forward_hook(hook)
 
 

@@ -16,7 +16,7 @@ from pcsnn.data.batches import show_steps
 from pcsnn.data.inputs import count, rows
 from pcsnn.data.pools import shuffled
 from pcsnn.distributed import collectives
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 from pcsnn.nn.staircase import staircase
 
 RATE = 3e-3  # of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to the outputs
@@ -95,11 +95,11 @@ def _free_weights(network):
     """Make the weights of all synapses parameters relative to what they are; returns the changes."""
     changes = []
     for name, module in network.named_modules():
-        if isinstance(module, (nn.Linear, *ops.CONVOLUTIONS)):
+        if isinstance(module, (nn.Linear, *taxonomy.CONVOLUTIONS)):
             if not isinstance(module._parameters.get("weight"), nn.Parameter):
                 raise ValueError(f"model: method 'advanced' changes weights, and that of {name} is computed from other tensors; make "
                                  "it a parameter (remove_parametrizations, remove_weight_norm, prune.remove) or use 'light'")
-            channel = 1 if isinstance(module, ops.TRANSPOSED_CONVOLUTIONS) and module.groups == 1 else 0
+            channel = 1 if isinstance(module, taxonomy.TRANSPOSED_CONVOLUTIONS) and module.groups == 1 else 0
             parametrize.register_parametrization(module, "weight", _Relative(module.weight, channel))
             changes.append(module.parametrizations["weight"].original.requires_grad_(True))
     return changes

@@ -7,8 +7,8 @@ import torch
 
 from pcsnn.analysis.quality.errors import float_network
 from pcsnn.baselines import serial
-from pcsnn.conversion.canonicalise import fold_batch_norms
 from pcsnn.data.batches import show_steps
+from pcsnn.graph.fold import fold_batch_norms
 
 FORMS = ("float", "serial", "spiking")
 

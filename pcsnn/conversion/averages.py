@@ -4,14 +4,14 @@ The average over time of A^t mean(B) is mean(A) mean(B), and collapsed networks 
 such products, (Q K^T) V or Q (K^T V), with whatever scales, moves or masks between them.
 """
 
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 from pcsnn.graph.names import unused_name
 from pcsnn.nn import TimeAverage
 
 
 def is_product(node):
     """Whether a node is a matrix product of two values of the network."""
-    return (node.op == "call_function" and node.target in ops.MATRIX_PRODUCTS and len(node.args) == 2
+    return (node.op == "call_function" and node.target in taxonomy.MATRIX_PRODUCTS and len(node.args) == 2
             and len(node.args) == sum(hasattr(factor, "meta") for factor in node.args))
 
 

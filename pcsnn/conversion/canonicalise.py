@@ -10,12 +10,12 @@ import operator
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 from pcsnn.graph.forms import known_forms, norms_before_pools
 from pcsnn.graph.max_pools import is_max_pool, move_before
 from pcsnn.graph.names import unused_name
+from pcsnn.graph.nodes import finish, replace
 from pcsnn.graph.places import activation, argument
 from pcsnn.graph.signed_places import rises_only, signed_activation
 from pcsnn.graph.written import ClippedReLU
@@ -34,18 +34,7 @@ def canonicalise(network, signed=False):
     _separate_activations(network, signed)
     norms_before_pools(network)
     _pool_behind_activations(network)
-    _finish(network)
-
-
-def _finish(network):
-    network.graph.lint()
-    network.delete_all_unused_submodules()
-    network.recompile()
-
-
-def _replace(node, replacement):
-    node.replace_all_uses_with(replacement)
-    node.graph.erase_node(node)
+    finish(network)
 
 
 def _inputs_by_position(network):
@@ -58,13 +47,13 @@ def _inputs_by_position(network):
 def _drop_identities(network):
     modules = dict(network.named_modules())
     for node in list(network.graph.nodes):
-        dropped = node.op == "call_module" and isinstance(modules[node.target], ops.DROPPED_MODULES)
-        if node.op == "call_function" and node.target in ops.DROPPED_FUNCTIONS:
+        dropped = node.op == "call_module" and isinstance(modules[node.target], taxonomy.DROPPED_MODULES)
+        if node.op == "call_function" and node.target in taxonomy.DROPPED_FUNCTIONS:
             dropped = (not argument(node, 2, "train" if node.target is torch.dropout else "training", True)
                        or argument(node, 1, "p", 0.5) == 0)
         dropped |= node.op == "call_method" and node.target == "requires_grad_"
         if dropped:
-            _replace(node, node.args[0])
+            replace(node, node.args[0])
 
 
 def _out_of_place(node, modules):
@@ -85,9 +74,9 @@ def _out_of_place(node, modules):
 
 def _form(function):
     """The out-of-place form of an in-place function, such as torch.relu_, F.celu_, operator.ipow; None for any other."""
-    name = ops.name(function)
-    if function in ops.IN_PLACE_FUNCTIONS:
-        return ops.IN_PLACE_FUNCTIONS[function]
+    name = taxonomy.name(function)
+    if function in taxonomy.IN_PLACE_FUNCTIONS:
+        return taxonomy.IN_PLACE_FUNCTIONS[function]
     if getattr(function, "__module__", None) == "_operator":
         return getattr(operator, f"__{name[1:]}__", None) if name.startswith("i") and hasattr(operator, f"__{name}__") else None
     if name.endswith("_") and not name.endswith("__"):
@@ -105,17 +94,17 @@ def _has_no_form(node):
 
 def _is_view(node, modules):
     if node.op == "call_module":
-        return isinstance(modules[node.target], ops.VIEW_MODULES)
-    return node.op in ("call_function", "call_method") and ops.name(node.target) in ops.VIEWS
+        return isinstance(modules[node.target], taxonomy.VIEW_MODULES)
+    return node.op in ("call_function", "call_method") and taxonomy.name(node.target) in taxonomy.VIEWS
 
 
 def _is_size(node):
     """Whether a node is a number or a shape, which no operation changes in place."""
     if node.op == "call_method":
-        return node.target in ops.SIZE_METHODS
+        return node.target in taxonomy.SIZE_METHODS
     if node.op == "call_function" and node.target is getattr:
-        return node.args[1] in ops.SHAPE_ATTRIBUTES
-    computed = node.op == "call_function" and ops.name(node.target) in dir(operator)
+        return node.args[1] in taxonomy.SHAPE_ATTRIBUTES
+    computed = node.op == "call_function" and taxonomy.name(node.target) in dir(operator)
     return computed and all(map(_is_size, node.all_input_nodes))
 
 
@@ -132,7 +121,7 @@ def _sharing(node, modules):
     while _is_view(chain[-1], modules) and chain[-1].args and isinstance(chain[-1].args[0], fx.Node):
         chain.append(chain[-1].args[0])
     part = {source: view.args[1] for view, source in zip(chain, chain[1:])
-            if ops.name(source.target) in ops.SPLITS and view.target is operator.getitem}
+            if taxonomy.name(source.target) in taxonomy.SPLITS and view.target is operator.getitem}
     waiting = [chain[-1]]
     while waiting:
         alias = waiting.pop()
@@ -187,7 +176,7 @@ def _is_kept(node):
 
 def _methods_to_functions(network):
     for node in network.graph.nodes:
-        if node.op == "call_method" and node.target in ops.FUNCTION_METHODS:
+        if node.op == "call_method" and node.target in taxonomy.FUNCTION_METHODS:
             node.op, node.target = "call_function", getattr(torch, node.target)
 
 
@@ -209,7 +198,7 @@ def _separate_activations(network, signed):
         with network.graph.inserting_before(node):
             place = network.graph.call_module(name, (node.args[0],))
         place.meta = {**node.meta, "activation": True}
-        _replace(node, place)
+        replace(node, place)
 
 
 def _pool_behind_activations(network):
@@ -222,36 +211,3 @@ def _pool_behind_activations(network):
         while (is_max_pool(pool, modules) and len(pool.users) == 1 and not pool.args[0].meta.get("activation")
                and not (pool.target is torch.amax and isinstance(network.get_submodule(place.target), (ClippedReLU, nn.PReLU)))):
             pool = move_before(place, pool)
-
-
-def _is_read_elsewhere(node):
-    """Whether the layer that a node calls, or one of its weights, is used by another node too."""
-    others = [other.target for other in node.graph.nodes if other.op in ("call_module", "get_attr") and other is not node]
-    return any(target == node.target or target.startswith(f"{node.target}.") for target in others)
-
-
-def fold_batch_norms(network):
-    """Fold every batch norm that alone reads a convolution into it; others stay, exact as they are.
-
-    One behind a linear layer stays: whether it normalises the features depends on the number of dimensions.
-    """
-    modules = dict(network.named_modules())
-    for node in list(network.graph.nodes):
-        if node.op != "call_module" or not isinstance(modules[node.target], ops.BATCH_NORMS):
-            continue
-        synapse, norm = node.args[0], modules[node.target]
-        if synapse.op != "call_module" or len(synapse.users) != 1 or norm.running_mean is None:
-            continue
-        module = modules[synapse.target]
-        transposed = isinstance(module, ops.TRANSPOSED_CONVOLUTIONS)
-        if not isinstance(module, ops.CONVOLUTIONS) or transposed and module.groups > 1:  # torch cannot fold the latter
-            continue
-        folded = fuse_conv_bn_eval(module, norm, transposed)
-        name = unused_name(network, synapse.target) if _is_read_elsewhere(synapse) else synapse.target
-        folded.requires_grad_(False)
-        network.add_submodule(name, folded)
-        modules[name] = folded
-        synapse.target = name
-        synapse.meta["folded"] = node.target
-        _replace(node, synapse)
-    _finish(network)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from pcsnn.conversion.signal import Signal
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 from pcsnn.graph.max_pools import is_max_pool
 from pcsnn.graph.places import argument
 
@@ -36,17 +36,17 @@ class Lost:
 _SAME_SHAPE = {
     torch.clone, torch.detach, torch.neg, torch.negative, operator.neg, torch.masked_fill, torch.cumsum, torch.tril,
     torch.triu, torch.flip,
-    operator.mul, torch.mul, torch.multiply, *ops.ADDITIONS, *ops.QUOTIENTS,
+    operator.mul, torch.mul, torch.multiply, *taxonomy.ADDITIONS, *taxonomy.QUOTIENTS,
 }
-_SAME_RANK = (ops.AVERAGE_POOL_FUNCTIONS | ops.MAX_POOL_FUNCTIONS | ops.INTERPOLATIONS
+_SAME_RANK = (taxonomy.AVERAGE_POOL_FUNCTIONS | taxonomy.MAX_POOL_FUNCTIONS | taxonomy.INTERPOLATIONS
               | {F.pad, torch.narrow, F.channel_shuffle, torch.channel_shuffle, F.pixel_unshuffle,
                  torch.pixel_unshuffle}
               ) - {torch.mean, torch.amax}
-_SAME_METHODS = ops.CASTS | {"contiguous", "clone", "detach", "cpu", "cuda", "flip", "narrow"}
+_SAME_METHODS = taxonomy.CASTS | {"contiguous", "clone", "detach", "cpu", "cuda", "flip", "narrow"}
 _REDUCTIONS = {torch.mean, torch.sum, torch.amax}
 _SPLITS = {torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor_split"}
-_KEEPING_MODULES = (*ops.POOL_MODULES, *ops.PADDINGS, nn.Upsample, nn.ChannelShuffle, nn.PixelUnshuffle,
-                    ops.ChannelScale)
+_KEEPING_MODULES = (*taxonomy.POOL_MODULES, *taxonomy.PADDINGS, nn.Upsample, nn.ChannelShuffle, nn.PixelUnshuffle,
+                    taxonomy.ChannelScale)
 _FUNCTION_RANKS = {
     1: {F.conv1d, F.conv_transpose1d, torch.conv1d, torch.conv_transpose1d},
     2: {F.conv2d, F.conv_transpose2d, torch.conv2d, torch.conv_transpose2d},
@@ -70,7 +70,7 @@ def layout(node, modules, known=None):
         known, before = {}, {node: None}
         waiting = [node]
         for part in waiting:  # what it is made of, so that the last of a long chain of sums comes first
-            if part.op != "call_module" or not isinstance(modules[part.target], ops.SYNAPSE_MODULES):
+            if part.op != "call_module" or not isinstance(modules[part.target], taxonomy.SYNAPSE_MODULES):
                 new = [source for source in part.all_input_nodes if source not in before]
                 before |= dict.fromkeys(new)
                 waiting += new
@@ -90,7 +90,7 @@ def _layout(node, modules, known):
     if node.target is F.batch_norm:
         source = layout(node.args[0], modules, known)
         return Layout(None if isinstance(source, Lost) else source.rank)
-    if node.target in ops.SYNAPSE_FUNCTIONS:
+    if node.target in taxonomy.SYNAPSE_FUNCTIONS:
         rank = next((rank + 2 for rank, functions in _FUNCTION_RANKS.items() if node.target in functions), None)
         return Layout(rank, features=node.target is F.linear)
     sources = [layout(source, modules, known) for source in node.all_input_nodes if source.meta["signal"] > Signal.CONSTANT]
@@ -106,10 +106,10 @@ def _of_module(node, modules, known):
     module = modules[node.target]
     if isinstance(module, nn.Linear):
         return Layout(features=True)
-    if isinstance(module, ops.CONVOLUTIONS):
+    if isinstance(module, taxonomy.CONVOLUTIONS):
         return Layout(2 + len(module.kernel_size))
     source = layout(node.args[0], modules, known)
-    if isinstance(module, ops.BATCH_NORMS):
+    if isinstance(module, taxonomy.BATCH_NORMS):
         return Layout({nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}.get(type(module)) if isinstance(source, Lost)
                       else source.rank)
     if isinstance(source, Lost) or node.meta.get("activation") or isinstance(module, _KEEPING_MODULES):
@@ -134,7 +134,7 @@ def _moved(node, source):
         return _reduced(source, argument(node, 1, "dim", None), argument(node, 2, "keepdim", False))
     if source.features:
         return None
-    name = ops.name(target)
+    name = taxonomy.name(target)
     if name in ("transpose", "swapaxes", "swapdims", "permute", "repeat", "tile", "unflatten"):
         return _behind_channels(name, node, source)
     if name == "flatten":
@@ -246,7 +246,7 @@ def compared_by(pool, modules):
 
 
 def _is_zero(node):
-    return ops.name(node.target) in ("zeros_like", "zeros", "new_zeros")
+    return taxonomy.name(node.target) in ("zeros_like", "zeros", "new_zeros")
 
 
 def _within_channels(pool, modules):

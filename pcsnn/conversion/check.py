@@ -10,7 +10,7 @@ from pcsnn.conversion.spikingjelly import read
 from pcsnn.conversion.tracing.copies import copied
 from pcsnn.conversion.tracing.unwrap import unwrapped
 from pcsnn.data.inputs import shapes
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 from pcsnn.nn import DAQCFS, QCFS
 from pcsnn.nn.integrate_fire import IntegrateFire
 
@@ -174,7 +174,7 @@ class Trial:
             count = calls[node.target] = calls.get(node.target, -1) + 1
             theirs = outputs.get(node.target, [])
             moved = node.meta.get("activation") or node.meta.get("folded") or not theirs or isinstance(
-                network.get_submodule(node.target), ops.MAX_POOL_MODULES)  # a pool now stands behind its activation
+                network.get_submodule(node.target), taxonomy.MAX_POOL_MODULES)  # a pool now stands behind its activation
             if values is not None and (
                 moved or count < len(theirs) and not _differ(theirs[count], values, folded, steps)
             ):

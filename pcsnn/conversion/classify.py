@@ -12,7 +12,7 @@ from pcsnn.conversion.casts import rounding
 from pcsnn.conversion.channels import compared_by
 from pcsnn.conversion.heads import HEADS, behind_all_neurons
 from pcsnn.conversion.signal import Signal
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 from pcsnn.graph.max_pools import is_max_pool
 from pcsnn.graph.places import argument, worth
 from pcsnn.graph.signed_places import rises_only
@@ -26,7 +26,7 @@ def _source_name(node):
 def _operation(node, modules):
     if node.op == "call_module":
         return type(modules[node.target]).__name__
-    return ops.name(node.target) or str(node.target)
+    return taxonomy.name(node.target) or str(node.target)
 
 
 def _is_constant(value):
@@ -80,66 +80,66 @@ class _Classifier:
 
     def _is_shape(self, node):
         if node.op == "call_method":
-            return node.target in ops.SHAPE_METHODS
-        return node.op == "call_function" and (node.target in ops.SHAPE_FUNCTIONS or node.target is builtins.getattr
-                                               and node.args[1] in ops.SHAPE_ATTRIBUTES)
+            return node.target in taxonomy.SHAPE_METHODS
+        return node.op == "call_function" and (node.target in taxonomy.SHAPE_FUNCTIONS or node.target is builtins.getattr
+                                               and node.args[1] in taxonomy.SHAPE_ATTRIBUTES)
 
     def _module(self, node, name, highest):
         module = self.modules[node.target]
-        if isinstance(module, ops.LOOKUPS) and highest == Signal.CONSTANT:
+        if isinstance(module, taxonomy.LOOKUPS) and highest == Signal.CONSTANT:
             return self._synapse(node, name, highest)
-        if isinstance(module, ops.SYNAPSE_MODULES):
-            if isinstance(module, ops.BATCH_NORMS) and module.running_mean is None:
+        if isinstance(module, taxonomy.SYNAPSE_MODULES):
+            if isinstance(module, taxonomy.BATCH_NORMS) and module.running_mean is None:
                 return self._analog(node, "BatchNorm without running statistics divides by those of the batch; "
                                           "train it with track_running_stats=True")
             folded = node.meta.get("folded")
             return self._synapse(node, f"{name}, {folded} folded in" if folded else name, highest)
         if is_max_pool(node, self.modules):
             return self._max_pool(node, name, highest)
-        if isinstance(module, ops.LINEAR_MODULES):
-            nearest = isinstance(module, torch.nn.Upsample) and ops.is_nearest(module.mode)
+        if isinstance(module, taxonomy.LINEAR_MODULES):
+            nearest = isinstance(module, torch.nn.Upsample) and taxonomy.is_nearest(module.mode)
             return self._linear(node, name, highest, moving=nearest)
-        if isinstance(module, ops.MOVING_MODULES):
+        if isinstance(module, taxonomy.MOVING_MODULES):
             return self._moving(highest, getattr(module, "value", 0))
         return self._other(node, name, highest)
 
     def _call(self, node, name, highest):
         function, method = (node.target, None) if node.op == "call_function" else (None, node.target)
-        if function in ops.SYNAPSE_FUNCTIONS and _is_constant(argument(node, 1, "weight", None)):
+        if function in taxonomy.SYNAPSE_FUNCTIONS and _is_constant(argument(node, 1, "weight", None)):
             return self._synapse(node, name, highest)
         if function is F.batch_norm and not argument(node, 5, "training", False) and _dynamic(node) <= 1:
             return self._synapse(node, name, highest)
         if self._is_shape(node):
             return Signal.CONSTANT
-        if highest == Signal.CONSTANT and function not in ops.AVERAGE_POOL_FUNCTIONS | ops.MAX_POOL_FUNCTIONS:
+        if highest == Signal.CONSTANT and function not in taxonomy.AVERAGE_POOL_FUNCTIONS | taxonomy.MAX_POOL_FUNCTIONS:
             return self._of_inputs(node, name, function, method)
         if is_max_pool(node, self.modules):
             return self._max_pool(node, name, highest)
         if function is torch.maximum:
             return self._max_pool(node, name, highest)
-        if method in ops.CASTS:
+        if method in taxonomy.CASTS:
             rounds = rounding(node, self.network)
             return self._analog(node, rounds) if rounds else highest
-        if function in ops.MOVING_FUNCTIONS or method in ops.MOVING_METHODS or (
-                function is builtins.getattr and node.args[1] in ops.MOVING_ATTRIBUTES):
-            if function in ops.JOINING_FUNCTIONS:
+        if function in taxonomy.MOVING_FUNCTIONS or method in taxonomy.MOVING_METHODS or (
+                function is builtins.getattr and node.args[1] in taxonomy.MOVING_ATTRIBUTES):
+            if function in taxonomy.JOINING_FUNCTIONS:
                 self._row(node, "exact", f"{name} of {len(node.all_input_nodes)}")
             return self._moving(highest, argument(node, 3, "value", 0) if function is F.pad else 0)
-        if function in ops.INTERPOLATIONS:
+        if function in taxonomy.INTERPOLATIONS:
             mode = argument(node, 3, "mode", "nearest")
-            return self._linear(node, f"{name}, {mode}", highest, moving=ops.is_nearest(mode))
-        if function in ops.LINEAR_FUNCTIONS | ops.ADDITIONS:
+            return self._linear(node, f"{name}, {mode}", highest, moving=taxonomy.is_nearest(mode))
+        if function in taxonomy.LINEAR_FUNCTIONS | taxonomy.ADDITIONS:
             return self._linear(node, name, highest)
-        if function in ops.PRODUCTS and _dynamic(node) == 1:
+        if function in taxonomy.PRODUCTS and _dynamic(node) == 1:
             return self._linear(node, f"{name} by a constant", highest)
-        if (function in ops.QUOTIENTS and _is_constant(argument(node, 1, "other", None))
+        if (function in taxonomy.QUOTIENTS and _is_constant(argument(node, 1, "other", None))
                 and argument(node, 2, "rounding_mode", None) is None):
             return self._linear(node, f"{name} by a constant", highest)
         if function is torch.masked_fill and argument(node, 2, "value", None) == 0 and _dynamic(node) == 1:
             return self._linear(node, f"{name} with 0", highest)
         if is_product(node) and _dynamic(node) == 2:
             return self._product(node, name, highest)
-        if function in ops.PRODUCTS and highest > Signal.CONSTANT:
+        if function in taxonomy.PRODUCTS and highest > Signal.CONSTANT:
             return self._analog(node, node.meta.get("advice") or f"{name} of two activations: their product over time is not that of their averages; "
                                       "train without the gate, or keep it analog with strict=False")
         return self._other(node, name, highest)
@@ -154,18 +154,18 @@ class _Classifier:
             return Signal.CONSTANT
         learned = any(source not in self.data and source in self.learned for source in node.all_input_nodes)
         signal = Signal.STEADY if learned else Signal.CONSTANT
-        if function in ops.LOOKUP_FUNCTIONS:
+        if function in taxonomy.LOOKUP_FUNCTIONS:
             return self._synapse(node, name, Signal.CONSTANT)
-        divided = function in ops.QUOTIENTS and argument(node, 1, "other", None) not in self.data
-        if (divided or function in ops.MOVING_FUNCTIONS | ops.ADDITIONS | ops.LINEAR_FUNCTIONS | ops.INTERPOLATIONS
-                or method in ops.MOVING_METHODS):
+        divided = function in taxonomy.QUOTIENTS and argument(node, 1, "other", None) not in self.data
+        if (divided or function in taxonomy.MOVING_FUNCTIONS | taxonomy.ADDITIONS | taxonomy.LINEAR_FUNCTIONS | taxonomy.INTERPOLATIONS
+                or method in taxonomy.MOVING_METHODS):
             return signal
-        if function in ops.PRODUCTS and (learned or len(self.data.intersection(node.all_input_nodes)) == 1):
+        if function in taxonomy.PRODUCTS and (learned or len(self.data.intersection(node.all_input_nodes)) == 1):
             if learned:
                 self._row(node, "exact", f"{name} by a constant")
             return signal
         library = getattr(function, "__module__", None) or "torch"
-        if learned or name in ops.RANDOM or library.partition(".")[0] not in ("torch", "_operator", "builtins"):
+        if learned or name in taxonomy.RANDOM or library.partition(".")[0] not in ("torch", "_operator", "builtins"):
             return self._other(node, name, Signal.STEADY)
         self._row(node, "exact", f"{name} of the input alone, the same at every time-step")
         return Signal.CONSTANT

@@ -5,7 +5,7 @@ import torch
 from pcsnn.calibration import METHODS, NEEDS_DATA
 from pcsnn.calibration.check import check_calibration
 from pcsnn.calibration.places import Place, on_host
-from pcsnn.conversion.canonicalise import canonicalise, fold_batch_norms
+from pcsnn.conversion.canonicalise import canonicalise
 from pcsnn.conversion.channels import Lost, has_channels, layout, mixed_by_max_pool, unequal
 from pcsnn.conversion.check import Trial
 from pcsnn.conversion.classify import classify
@@ -16,6 +16,7 @@ from pcsnn.conversion.tracing.trace import trace
 from pcsnn.data.batches import MOST, Batches
 from pcsnn.data.inputs import required_inputs
 from pcsnn.distributed import collectives
+from pcsnn.graph.fold import fold_batch_norms
 from pcsnn.graph.places import bound, worth
 from pcsnn.network.network import SpikingNetwork, describe
 from pcsnn.network.report import Report

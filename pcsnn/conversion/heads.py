@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import fx, nn
 from torch.utils._pytree import tree_leaves
 
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 
 # by the name of a function, method or module
 HEADS = {
@@ -16,9 +16,9 @@ HEADS = {
     "Softmin", "Sigmoid",
     "LogSigmoid", "Tanh", "Softplus", "Hardsigmoid", "_softmax",
 }
-_PLAIN = (ops.MOVING_FUNCTIONS | ops.LINEAR_FUNCTIONS | ops.ADDITIONS | ops.QUOTIENTS | ops.INTERPOLATIONS
-          | ops.SCALINGS)
-_PLAIN_MODULES = (*ops.LINEAR_MODULES, *ops.MOVING_MODULES, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin,
+_PLAIN = (taxonomy.MOVING_FUNCTIONS | taxonomy.LINEAR_FUNCTIONS | taxonomy.ADDITIONS | taxonomy.QUOTIENTS | taxonomy.INTERPOLATIONS
+          | taxonomy.SCALINGS)
+_PLAIN_MODULES = (*taxonomy.LINEAR_MODULES, *taxonomy.MOVING_MODULES, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin,
                   nn.Sigmoid, nn.LogSigmoid,
                   nn.Tanh, nn.Softplus, nn.Hardsigmoid)
 
@@ -67,12 +67,12 @@ def _is_plain(node, modules):
     if node.op == "call_module":
         return isinstance(modules[node.target], _PLAIN_MODULES)
     if node.op == "call_method":
-        return node.target in ops.MOVING_METHODS | ops.CASTS | HEADS
+        return node.target in taxonomy.MOVING_METHODS | taxonomy.CASTS | HEADS
     if node.op != "call_function":
         return False
     changing = [source for source in node.all_input_nodes if source.op != "get_attr"]
-    scales = node.target not in ops.PRODUCTS | ops.QUOTIENTS or len(changing) == 1 and not _twice(node, changing[0])
-    return (node.target in _PLAIN and scales) or ops.name(node.target) in HEADS or node.target is getattr
+    scales = node.target not in taxonomy.PRODUCTS | taxonomy.QUOTIENTS or len(changing) == 1 and not _twice(node, changing[0])
+    return (node.target in _PLAIN and scales) or taxonomy.name(node.target) in HEADS or node.target is getattr
 
 
 def _twice(node, source):

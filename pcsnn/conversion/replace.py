@@ -1,15 +1,11 @@
 """Puts neurons where activations stood, each reading its residual branch itself and writing over its current where it may, and
 averages over time where products of activations take them."""
 
-import operator
-
 import torch
 
 from pcsnn.conversion.averages import insert_averages
 from pcsnn.conversion.signal import Signal
-from pcsnn.graph import taxonomy as ops
-
-_SUMS = {operator.add, torch.add}
+from pcsnn.graph.nodes import SUMS, is_fresh
 
 
 def replace_activations(network, neurons):
@@ -31,14 +27,7 @@ def replace_activations(network, neurons):
 
 
 def _is_residual_sum(node):
-    return (node.op == "call_function" and node.target in _SUMS and len(node.users) == 1 and not node.kwargs
+    return (node.op == "call_function" and node.target in SUMS and len(node.users) == 1 and not node.kwargs
             and len(node.args) == 2
             and all(isinstance(branch, torch.fx.Node) and branch.meta["signal"] > Signal.CONSTANT
                     for branch in node.args))
-
-
-def is_fresh(node, modules):
-    """Whether a node makes a new tensor that one node alone reads, which may then overwrite it."""
-    made = (node.op == "call_module" and isinstance(modules[node.target], ops.SYNAPSE_MODULES)
-            or node.op == "call_function" and node.target in ops.SYNAPSE_FUNCTIONS | _SUMS)
-    return made and len(node.users) == 1

@@ -2,15 +2,10 @@
 
 import torch
 
-from pcsnn.attention_reference import join_heads, split_heads
 from pcsnn.reference import compute_dtype
+from pcsnn.tensors.shapes import join_heads, keys_first, split_heads
 
 CHUNK = 64  # queries of a causal product that are masked together; what lies before them is summed in a state [D, E]
-
-
-def keys_first(queries, keys, width, out_width, cost=1):
-    """Whether Q (K^T V) takes fewer multiplications than (Q K^T) V, where one of the former counts as `cost` of the latter."""
-    return (queries + keys) * width * out_width * cost < queries * keys * (width + out_width)
 
 
 def multiply(query, key, value, causal):

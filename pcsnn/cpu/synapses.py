@@ -15,8 +15,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from pcsnn import reference
 from pcsnn.tensors import checks
+from pcsnn.tensors.arithmetic import add_residual, per_channel
 from pcsnn.tensors.memo import facts, remembered
 from pcsnn.tensors.shapes import beyond_borders, convolved, laid_out
 
@@ -188,22 +188,22 @@ def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, time
     if total * timesteps + added >= EXACT:
         current = current.double()
     if bias is not None:
-        current.add_(reference.per_channel(bias.to(current.dtype), 4))
+        current.add_(per_channel(bias.to(current.dtype), 4))
     if residual is not None and residual_scale is None:
         current.add_(residual)
         residual = None
     if residual is not None:
         residual_scale = residual_scale.to(current.dtype)
     if levels is None:
-        current = reference.add_residual(current, residual, residual_scale)
+        current = add_residual(current, residual, residual_scale)
         if scale is not None:
-            return current.float().mul_(reference.per_channel(scale, 4))
+            return current.float().mul_(per_channel(scale, 4))
         return (current if current.dtype == torch.float32 else current.clamp_(-(2**31), 2**31 - 1)).to(torch.int32)
     floating = table(("floating", current.dtype), lambda: _float_levels(levels, current.dtype))
     if line is not None:
         line = remembered(line, ("floating", current.dtype), lambda: _float_line(line, current.dtype))
     counts = torch.ops.pcsnn.fire_counts(current, floating, residual, residual_scale, repeat, line)
-    return counts if scale is None else (counts // repeat).float().mul_(reference.per_channel(scale, 4))
+    return counts if scale is None else (counts // repeat).float().mul_(per_channel(scale, 4))
 
 
 def _most(residual, residual_scale):
@@ -216,8 +216,8 @@ def _most(residual, residual_scale):
 def _fired(current, levels, scale, residual, residual_scale, repeat, line, reach, counts_dtype):
     """Neurons behind a fresh float current, which is written over."""
     if levels is None:
-        mean = reference.add_residual(current, residual, residual_scale)
-        return (mean if scale is None else mean * reference.per_channel(scale, mean.dim())).to(current.dtype)
+        mean = add_residual(current, residual, residual_scale)
+        return (mean if scale is None else mean * per_channel(scale, mean.dim())).to(current.dtype)
     if residual is not None and residual_scale is not None:
         residual = residual.to(torch.uint8)
     if scale is None:
@@ -252,7 +252,7 @@ def convolution(x, weight, bias, stride, padding, dilation, groups):
     if not _beyond(weight, options):
         return F.conv2d(x, weight, bias, *options)
     shape = (len(x), len(weight), *convolved(x.shape[2:], weight.shape[2:], *options[:3]))
-    out = x.new_zeros(()) if bias is None else reference.per_channel(bias, 4)
+    out = x.new_zeros(()) if bias is None else per_channel(bias, 4)
     out = out.expand(shape).contiguous(memory_format=torch.channels_last)
     borders, inner = [], [slice(None), slice(None)]
     for size, count, taps, step, pad, spread in zip(x.shape[2:], shape[2:], weight.shape[2:], *options[:3]):

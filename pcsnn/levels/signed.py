@@ -131,3 +131,16 @@ def _slopes(kind, slope):
         return slope.detach().to("cpu", torch.float64).reshape(-1, 1)
     checks.number("slope", slope)
     return torch.full((1, 1), float(slope), dtype=torch.float64)
+
+
+def balance(counts, turn, low):
+    """k levels of a signed table reached -> spikes, those below zero counted negative: int32 |k - turn| - low (S1)."""
+    return (counts.to(torch.int32) - turn).abs() - low
+
+
+def signed_spikes(spikes, turn, low):
+    """Sorted spikes [T, ...] of k -> int8 in -1..1, whose sum is `balance`; step t is won by level T - t (S2)."""
+    level = torch.arange(len(spikes), 0, -1, device=spikes.device).reshape(-1, *[1] * (spikes.dim() - 1))
+    down = ((level > turn) & (level <= low)).to(torch.int8)  # silent where the level is reached, else negative
+    up = (level <= turn - low).to(torch.int8)
+    return torch.where(level <= turn, -1, 1).to(torch.int8) * spikes.to(torch.int8) + up - down

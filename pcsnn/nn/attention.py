@@ -2,11 +2,12 @@
 
 import torch
 
-from pcsnn import functional, reference
+from pcsnn import functional
 from pcsnn.cpu import attention
 from pcsnn.nn.neuron import CollapsedNeuron
 from pcsnn.operators import arguments
 from pcsnn.tensors import checks
+from pcsnn.tensors.arithmetic import compute_dtype
 
 
 class TimeAverage(torch.nn.Module):
@@ -92,7 +93,7 @@ class SpikingAttention(torch.nn.Module):
         if query.dim() == 3:
             return functional.spiking_attention(query, key, value, self.neuron.levels, scale=self.neuron.scale * self.scale,
                                                 heads=self.heads, causal=self.causal, spacing=self.neuron.spacing)
-        precise = reference.compute_dtype(query)
+        precise = compute_dtype(query)
         spikes = self._spikes(query, precise, self.neuron.spike * self.scale)
         return attention.attend(spikes, key.to(precise), value.to(precise), self.heads, self.causal).to(query.dtype)
 

@@ -3,17 +3,19 @@
 import torch
 import torch.nn.functional as F
 
-from pcsnn import functional, reference
+from pcsnn import functional
+from pcsnn.levels import even
 from pcsnn.nn.precision import FullPrecisionBuffers
 from pcsnn.operators import arguments
 from pcsnn.tensors import checks
+from pcsnn.tensors.arithmetic import divided, per_channel
 
 BYTE = 255  # the largest count that the layers hand on
 
 
 def steps_of(timesteps, quantization_levels, area=1):
     """The largest distinct count of `area` neurons together: T of each, or L where QCFS levels repeat (10)."""
-    return area * (timesteps // reference.repeats(timesteps, quantization_levels))
+    return area * (timesteps // even.repeat_of(timesteps, quantization_levels))
 
 
 def check_area(timesteps, quantization_levels, area):
@@ -69,9 +71,9 @@ class Rates(FullPrecisionBuffers):
 
     def forward(self, counts):
         """uint8 [N, C, ...] -> rates of the same shape, for area 1 bit-equal to those of `CollapsedNeuron`."""
-        scale = reference.scale(self.worth.double(), self.timesteps, self.quantization_levels)
-        scale = reference.divided(scale, self.area).to(self.worth.dtype)
-        return counts.to(scale.dtype) * reference.per_channel(scale, counts.dim())
+        scale = even.step_of(self.worth.double(), self.timesteps, self.quantization_levels)
+        scale = divided(scale, self.area).to(self.worth.dtype)
+        return counts.to(scale.dtype) * per_channel(scale, counts.dim())
 
     def extra_repr(self):
         return f"timesteps={self.timesteps}, quantization_levels={self.quantization_levels}, area={self.area}"
@@ -142,7 +144,7 @@ class PixelCounts(FullPrecisionBuffers):
 
     def forward(self, values):
         """float [N, C, H, W] -> uint8 [N, C, H + 2 padding, W + 2 padding]; values out of range count as its ends."""
-        low, unit = (reference.per_channel(value, 4) for value in (self.low, reference.divided(self.worth, BYTE)))
+        low, unit = (per_channel(value, 4) for value in (self.low, divided(self.worth, BYTE)))
         padded = F.pad(values, (self.padding[1], self.padding[1], self.padding[0], self.padding[0]))  # a copy in any case
         counts = padded.sub_(low).div_(unit).round_().clamp_(0, BYTE).to(torch.uint8)
         return counts.contiguous(memory_format=torch.channels_last)

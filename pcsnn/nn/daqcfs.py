@@ -2,9 +2,10 @@
 
 import torch
 
-from pcsnn import reference
+from pcsnn.levels import even
 from pcsnn.nn.staircase import staircase
 from pcsnn.tensors import checks
+from pcsnn.tensors.arithmetic import compute_dtype
 
 
 class _Rounded(torch.autograd.Function):
@@ -84,12 +85,12 @@ class DAQCFS(torch.nn.Module):
         """The levels [L] or [C, L] of the neuron, float32, those of a silent channel too, with their gradient."""
         theta, offset = (value.float().double() for value in (self.threshold, self.offset))
         bend = None if self.bend is None else self.bend.float().double()
-        exact = reference.levels(theta.detach(), self.levels, None, self.shift, offset.detach(),
+        exact = even.table(theta.detach(), self.levels, None, self.shift, offset.detach(),
                                  None if bend is None else bend.detach())
         steps = torch.arange(1, self.levels + 1, dtype=torch.float64, device=theta.device) - self.shift
         formula = steps * theta.unsqueeze(-1) / self.levels - offset.unsqueeze(-1)
         if bend is not None:
-            formula = (formula + reference.resample_bend(bend, self.levels) * theta.unsqueeze(-1)).cummax(-1).values
+            formula = (formula + even.resample_bend(bend, self.levels) * theta.unsqueeze(-1)).cummax(-1).values
         return _Rounded.apply(formula.float().expand(exact.shape), exact)
 
     def _worth(self):
@@ -104,7 +105,7 @@ class DAQCFS(torch.nn.Module):
         table = self._table()
         shape = torch.broadcast_shapes(table.shape[:-1], amplitude.shape)
         table, amplitude = table.expand(*shape, -1), amplitude.expand(shape)
-        return staircase(z.to(reference.compute_dtype(z)), table, amplitude).to(z.dtype)
+        return staircase(z.to(compute_dtype(z)), table, amplitude).to(z.dtype)
 
     def neuron(self):
         """The state as arguments of `pcsnn.nn.CollapsedNeuron`."""

@@ -2,11 +2,13 @@
 
 import torch
 
-from pcsnn import functional, reference
+from pcsnn import functional
+from pcsnn.levels import even
 from pcsnn.levels.spacing import UNKNOWN, Spacing, find_spacing
 from pcsnn.nn import staircase
 from pcsnn.nn.precision import FullPrecisionBuffers
 from pcsnn.tensors import checks
+from pcsnn.tensors.arithmetic import compute_dtype, per_channel
 
 OUTPUTS = ("spikes", "counts", "rate")
 
@@ -83,7 +85,7 @@ class ParallelSpikingNeuron(_Neuron):
 
     def _derive(self):
         self._set_levels(functional.levels(self.threshold, self.timesteps, shift=self.shift), 1, self.threshold)
-        self.scale = reference.scale(self.amplitude.to(torch.float64), self.timesteps).to(self.threshold)
+        self.scale = even.step_of(self.amplitude.to(torch.float64), self.timesteps).to(self.threshold)
 
     def forward(self, current):
         """Currents [T, N, ...] -> what `output` says."""
@@ -93,8 +95,8 @@ class ParallelSpikingNeuron(_Neuron):
         counts = self._spikes(current, torch.uint8, None).sum(0, dtype=torch.uint8)
         if self.output == "counts":
             return counts
-        precise = reference.compute_dtype(current)
-        return (counts.to(precise) * reference.per_channel(self.scale.to(precise), counts.dim())).to(current.dtype)
+        precise = compute_dtype(current)
+        return (counts.to(precise) * per_channel(self.scale.to(precise), counts.dim())).to(current.dtype)
 
     def _spikes(self, current, dtype, amplitude):
         return functional.fire_spikes(current, self.levels, dtype, amplitude, spacing=self.spacing)
@@ -152,10 +154,10 @@ class CollapsedNeuron(_Neuron):
     def _derive(self):
         table = functional.levels(self.threshold, self.timesteps, quantization_levels=self.quantization_levels,
                                   shift=self.shift, offset=self.offset, bend=self.bend)
-        self._set_levels(table, reference.repeats(self.timesteps, self.quantization_levels), self.threshold)
+        self._set_levels(table, even.repeat_of(self.timesteps, self.quantization_levels), self.threshold)
         worth = self.amplitude.to(torch.float64)
-        self.scale = (reference.scale(worth, self.timesteps, self.quantization_levels) if self._repeat
-                      else reference.scale(worth, self.timesteps)).to(self.threshold)
+        self.scale = (even.step_of(worth, self.timesteps, self.quantization_levels) if self._repeat
+                      else even.step_of(worth, self.timesteps)).to(self.threshold)
 
     def configuration(self):
         """The arguments that are no tensors."""
@@ -195,7 +197,7 @@ class CollapsedNeuron(_Neuron):
         """Rates of given spike counts, bit-equal to what `forward` returns for them."""
         precise = torch.float64 if dtype == torch.float64 else torch.float32
         distinct = (counts // max(self._repeat, 1)).to(precise)
-        return (distinct * reference.per_channel(self.scale.to(precise), counts.dim())).to(dtype)
+        return (distinct * per_channel(self.scale.to(precise), counts.dim())).to(dtype)
 
     def extra_repr(self):
         channels = self.levels.shape[0] if self.levels.dim() == 2 else "shared"

@@ -3,7 +3,7 @@
 import torch
 from torch.autograd.function import once_differentiable
 
-from pcsnn import reference
+from pcsnn.levels import even
 from pcsnn.levels.spacing import pack
 from pcsnn.operators import dispatch
 from pcsnn.tensors import checks
@@ -17,8 +17,8 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z, threshold, levels, tiny):
         theta = threshold.detach().to(torch.float32).to(torch.float64)  # in a float64 network too, like the neuron's
-        first, step = reference.line(theta, levels)
-        table, scale = reference.on_line(first, step, levels), reference.scale(theta, levels)
+        first, step = even.line(theta, levels)
+        table, scale = even.on_line(first, step, levels), even.step_of(theta, levels)
         line = None if tiny else pack(first, step)
         out = dispatch.call("fire_rates", z, table, scale, None, None, 1, 0, 0, line)
         ctx.save_for_backward(z, threshold, out)

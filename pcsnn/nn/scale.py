@@ -2,8 +2,8 @@
 
 import torch
 
-from pcsnn import reference
 from pcsnn.tensors import checks
+from pcsnn.tensors.arithmetic import per_channel
 
 
 class ChannelScale(torch.nn.Module):
@@ -31,7 +31,7 @@ class ChannelScale(torch.nn.Module):
     def forward(self, x):
         if self.scale.dim() and not torch.compiler.is_compiling():
             checks.channels("scale", self.scale, x.shape)
-        return x * reference.per_channel(self.scale.to(x.dtype), x.dim())
+        return x * per_channel(self.scale.to(x.dtype), x.dim())
 
     def extra_repr(self):
         return f"shape={tuple(self.scale.shape)}"

@@ -3,11 +3,13 @@
 import torch
 from torch.autograd.function import once_differentiable
 
-from pcsnn import functional, reference
-from pcsnn.levels.signed import activation, balance_of, signed_levels
+from pcsnn import functional
+from pcsnn.levels import even
+from pcsnn.levels.signed import activation, balance, balance_of, signed_levels
 from pcsnn.nn import staircase
 from pcsnn.nn.neuron import LevelBuffers, joined
 from pcsnn.tensors import checks
+from pcsnn.tensors.arithmetic import add_residual, per_channel
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -24,11 +26,11 @@ class _StraightThrough(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         neuron, (mean,) = ctx.neuron, ctx.saved_tensors
-        slope = neuron.slope if neuron.slope is None else reference.per_channel(neuron.slope.to(mean.dtype), mean.dim())
+        slope = neuron.slope if neuron.slope is None else per_channel(neuron.slope.to(mean.dtype), mean.dim())
         with torch.enable_grad():
             z = mean.detach().requires_grad_()
             through, = torch.autograd.grad(activation(neuron.kind, z, slope), z, grad)
-        last = reference.per_channel(neuron.levels[..., -1].to(mean.dtype), mean.dim())
+        last = per_channel(neuron.levels[..., -1].to(mean.dtype), mean.dim())
         return torch.where((mean >= neuron.lowest) & (mean <= last), through, 0), None
 
 
@@ -80,7 +82,7 @@ class SignedNeuron(LevelBuffers):
         quantum = self._quantum(self.timesteps)
         levels, self.turn, self.low = signed_levels(self.kind, quantum, self.timesteps, self.lowest.item(), self.slope)
         self._set_levels(levels, 0, self.amplitude)  # a signed table counts every level once, whatever repeats
-        self.scale = reference.scale(self.amplitude.to(torch.float64), self.timesteps).to(self.amplitude)
+        self.scale = even.step_of(self.amplitude.to(torch.float64), self.timesteps).to(self.amplitude)
 
     def _quantum(self, timesteps):
         checks.timesteps(timesteps)
@@ -108,7 +110,7 @@ class SignedNeuron(LevelBuffers):
     def forward(self, current, residual=None):
         """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
         if staircase.asked_for(current, residual):
-            mean = reference.add_residual(current, residual, None)
+            mean = add_residual(current, residual, None)
             return _StraightThrough.apply(mean, self).to(current.dtype)
         current, residual = joined(current, residual)
         return functional.fire_rates(current, self.levels, self.scale, residual, inplace=self.inplace, turn=self.turn,
@@ -121,7 +123,7 @@ class SignedNeuron(LevelBuffers):
 
     def balance(self, counts):
         """Positive less negative spikes, int32 [N, ...], of given k."""
-        return reference.balance(counts, self.turn, self.low)
+        return balance(counts, self.turn, self.low)
 
     def rates_of(self, counts, dtype=torch.float32):
         """Rates of given k, bit-equal to what `forward` returns for them."""

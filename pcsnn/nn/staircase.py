@@ -5,8 +5,9 @@ Knots of the curve: (tau_k, (k - 1/2) / T), and half a level before the first an
 
 import torch
 
-from pcsnn import functional, reference
+from pcsnn import functional
 from pcsnn.operators import dispatch
+from pcsnn.tensors.arithmetic import add_residual
 
 
 def _gradient(gradient, current, knots, slopes):
@@ -15,10 +16,10 @@ def _gradient(gradient, current, knots, slopes):
     rows, count = (knots if per_channel else knots.unsqueeze(0)).shape
     row = torch.zeros((), dtype=torch.long, device=current.device)
     if per_channel:
-        row = reference.per_channel(torch.arange(rows, device=current.device), current.dim())
+        row = per_channel(torch.arange(rows, device=current.device), current.dim())
     place = torch.full(current.shape, -1, dtype=torch.long, device=current.device)
     for knot in knots.unbind(-1):
-        place += current >= reference.per_channel(knot, current.dim())
+        place += current >= per_channel(knot, current.dim())
     inside = (place >= 0) & (place < count - 1)
     entry = (row * (count - 1) + place.clamp(0, count - 2)).flatten()
     passed = torch.where(inside, gradient * slopes.reshape(-1)[entry].view_as(current), 0)
@@ -78,7 +79,7 @@ def straight_through(current, residual, levels, scale):
 
     levels [S] or [C, S], each once, +inf for channels that never fire; scale [] or [C].
     """
-    mean = reference.add_residual(current, residual, None)
+    mean = add_residual(current, residual, None)
     silent = levels[..., 0] == torch.inf
     scale = scale.masked_fill(silent, 0.0) if silent.any() else scale
     shape = torch.broadcast_shapes(levels.shape[:-1], scale.shape)

@@ -2,7 +2,8 @@
 
 import torch
 
-from pcsnn import functional, reference
+from pcsnn import functional
+from pcsnn.levels import even, integer
 from pcsnn.levels.spacing import UNKNOWN, find_spacing
 from pcsnn.nn.counts import check_area, check_numbers, steps_of
 from pcsnn.nn.neuron import CollapsedNeuron
@@ -10,6 +11,7 @@ from pcsnn.nn.precision import FullPrecisionBuffers
 from pcsnn.operators import arguments, dispatch
 from pcsnn.operators.repeats import Repeats
 from pcsnn.tensors import checks
+from pcsnn.tensors.arithmetic import add_residual, divided
 from pcsnn.tensors.memo import forget
 from pcsnn.tensors.shapes import HALVES, convolved, laid_out
 
@@ -150,10 +152,10 @@ class _Fused(_Weights, CollapsedNeuron):
         repeats = self.timesteps // self.steps
         into, kept = self.input_steps, 1 if self.emits == "counts" else repeats
         levels = self.levels.double()[..., ::repeats // kept]
-        worth = None if self.residual_worth is None else reference.divided(
+        worth = None if self.residual_worth is None else divided(
             self.residual_worth.double(), steps_of(self.timesteps, self.residual_levels, self.residual_area))
         if self.weight.dtype == torch.int8:
-            unit = reference.divided(self.weight_scale.double(), into)
+            unit = divided(self.weight_scale.double(), into)
             self.operand_levels, self.operand_bias = self._whole_levels(levels, unit), None
             worth = None if worth is None else (worth / unit).round().to(torch.int32)
         else:
@@ -171,15 +173,15 @@ class _Fused(_Weights, CollapsedNeuron):
         if not self._repeat:
             return (levels * into).float()
         first, step = ((value.double() * into).float() for value in self.line[:2])
-        return reference.on_line(first, step, levels.shape[-1] // kept).repeat_interleave(kept, -1)
+        return even.on_line(first, step, levels.shape[-1] // kept).repeat_interleave(kept, -1)
 
     def _whole_levels(self, levels, unit):
         """int32 [O, steps]; evenly spaced in whole numbers where the weights were scaled for that."""
         levels = levels.expand(len(unit), levels.shape[-1])
-        table = reference.whole_levels(levels, unit, None if self.bias is None else self.bias.double())
+        table = integer.table(levels, unit, None if self.bias is None else self.bias.double())
         if levels.shape[-1] == 1 or self.bend is not None:
             return table
-        distance = reference.divided(levels[:, -1] - levels[:, 0], levels.shape[-1] - 1) / unit
+        distance = divided(levels[:, -1] - levels[:, 0], levels.shape[-1] - 1) / unit
         whole = distance.round()
         even = ((distance - whole).abs() * levels.shape[-1] < EVEN).unsqueeze(-1)  # not where infinite
         spaced = table[:, :1] + whole.nan_to_num(0, 0, 0).long().unsqueeze(-1) * torch.arange(
@@ -203,7 +205,7 @@ class _Fused(_Weights, CollapsedNeuron):
         # a residual branch of another shape: the current, their sum, and the search, one after the other
         precise = torch.float64 if self.weight.dtype == torch.int8 else torch.float32
         current = self._run(x, None, None, None, None).to(precise)
-        mean = reference.add_residual(current, residual, None if worth is None else worth.to(precise))
+        mean = add_residual(current, residual, None if worth is None else worth.to(precise))
         if scale is None:
             return functional.fire_counts(mean, levels.to(precise), repeat=repeat)
         return functional.fire_rates(mean, levels.to(precise), scale, repeat=repeat)
@@ -347,7 +349,7 @@ class _Synaptic(_Weights, FullPrecisionBuffers):
         forget(self)
         self._order_weight()
         if self.emits == "values":
-            self.operand_scale = reference.divided(self.weight_scale.double(), self.input_steps).float()
+            self.operand_scale = divided(self.weight_scale.double(), self.input_steps).float()
         if self.bias is None:
             return
         bias = self.bias.double() * self.input_steps

@@ -309,3 +309,11 @@ def spiking_queries(query, key, value, levels, scale, heads, causal):
 def spiking_attention(query, key, value, levels, scale, heads, causal, repeat, line=None, reach=0):
     spiking_queries(query, key, value, levels, scale, heads, causal)
     _table(levels, repeat, line, reach)
+
+
+def scalar_tensor(name, value, like):
+    """A number as a tensor where `like` is; anything that is no tensor there is left to the checks."""
+    if isinstance(value, torch.Tensor):
+        return value
+    checks.number(name, value)
+    return torch.tensor(float(value), dtype=torch.float32, device=getattr(like, "device", None))

@@ -22,7 +22,7 @@ import warnings
 
 import torch
 
-from pcsnn import attention_reference, reference
+from pcsnn import reference
 from pcsnn.cpu import attention, synapses
 from pcsnn.operators import arguments
 from pcsnn.tensors.shapes import convolved, fused_dtype
@@ -149,7 +149,7 @@ def _reference_sum_pool(*arguments):
 
 
 def _reference_attention(*arguments):
-    return attention_reference.spiking_attention(*arguments[:8]).contiguous()
+    return reference.spiking_attention(*arguments[:8]).contiguous()
 
 
 _FAKES = dict(fire_counts=_fake_counts, fire_rates=_fake_rates, fire_rates_=_fake_rates_, fire_spikes=_fake_spikes,

@@ -5,7 +5,7 @@ import keyword
 import torch
 from torch import fx, nn
 
-from pcsnn.conversion.replace import is_fresh
+from pcsnn.graph.nodes import is_fresh
 from pcsnn.nn import CollapsedNeuron, SignedNeuron
 from pcsnn.storage import functions
 from pcsnn.storage.container import check_tensor

@@ -4,18 +4,11 @@ import math
 
 import torch
 
-from pcsnn import reference
-
 MAX_TIMESTEPS = 255  # a spike count fits in one byte
-NEVER = reference.NEVER
+NEVER = 2**31 - 1  # a level in whole numbers that no sum reaches
 
 CURRENT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 SPIKE_DTYPES = (torch.uint8, torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.float64)
-
-# Levels of a line start at most this many steps from zero, and its steps are in this range, so that float32 guesses of
-# the nearest level are off by less than half a step.
-_MAX_START = 2.0**16
-_STEP_RANGE = (1e-30, 1e30)
 
 
 _REMEMBERED = 4096  # kinds of arguments, after which they are checked anew
@@ -149,73 +142,3 @@ def per_layer_or_channel(name, value, shape, dtypes):
         raise ValueError(f"{name}: expected a scalar tensor or [C], got shape {tuple(value.shape)}")
     if value.dim() == 1:
         channels(name, value, shape)
-
-
-def level_line(levels):
-    """Check that a table [T] or [C, T] ascends; find the line on which its levels lie, if they do (23).
-
-    Returns (m, first, step): every row is T/m levels fma(x - 1, step, first), bit for bit, each m times; float32 [C] or
-    [1], of an int32 table int32 levels first + (x - 1) step. Where they are not so, (0, None, None), and also where a
-    guess from a line could be off by half a step: levels that start far from zero. A row of +inf (2^31 - 1 in whole
-    numbers), a channel that never fires, lies on any line: its first is +inf and its step 1 (2^31 - 1 and 0). Raises
-    ValueError for NaN and for a falling table.
-    """
-    whole = levels.dtype == torch.int32
-    table = levels.detach().to("cpu", torch.float64).reshape(-1, levels.shape[-1])
-    never = NEVER if whole else torch.inf
-    rising = table[:, 1:] >= table[:, :-1]
-    if table.isnan().any() or not rising.all():
-        raise ValueError("levels: expected ascending values without NaN, got "
-                         f"{table[(table.isnan().any(1) | ~rising.all(1))][0].tolist()[:8]}")
-    none = 0, None, None
-    dead = (table == never).all(1)
-    alive = table[~dead]
-    if not alive.isfinite().all() or whole and (alive == never).any() or not whole and (alive.float() != alive).any():
-        return none
-    steps = levels.shape[-1]
-    jumps = (alive[:, 1:] > alive[:, :-1]).any(0).nonzero().flatten() + 1 if len(alive) else ()
-    repeat = int(jumps[0]) if len(jumps) else steps
-    if steps % repeat:
-        return none
-    groups = alive.reshape(len(alive), steps // repeat, repeat)
-    distinct = groups[:, :, 0]
-    if not (groups == distinct[:, :, None]).all():
-        return none
-    found = _line_of(distinct, whole)
-    if found is None:
-        return none
-    dtype = torch.int32 if whole else torch.float32
-    first = torch.full((len(table),), never, dtype=dtype)
-    step = torch.full((len(table),), 0 if whole else 1, dtype=dtype)
-    first[~dead], step[~dead] = distinct[:, 0].to(dtype), found.to(dtype)
-    return repeat, first, step
-
-
-def _line_of(distinct, whole):
-    """The step of each row of float64 [C, S], finite, for `level_line`; None where a row has none."""
-    first, count = distinct[:, 0], distinct.shape[1]
-    if count == 1:
-        return torch.ones_like(first)
-    if whole:
-        step = distinct[:, 1] - first
-        on_line = (distinct == first[:, None] + step[:, None] * torch.arange(count)).all(1)
-    else:
-        # A level is what its line rounds to if the line passes between the midpoints to its neighbours among float32.
-        level = distinct.float()
-        up, down = (torch.nextafter(level, torch.tensor(end, dtype=torch.float32)).double() for end in (torch.inf, -torch.inf))
-        x = torch.arange(1, count, dtype=torch.float64)
-        low = (((distinct + down) / 2)[:, 1:] - first[:, None]).div(x).amax(1)
-        high = (((distinct + up) / 2)[:, 1:] - first[:, None]).div(x).amin(1)
-        step, on_line = low, torch.zeros(len(first), dtype=torch.bool)
-        for trial in ((low + high) / 2, low, high):
-            middle = trial.float()
-            for candidate in (middle, *(torch.nextafter(middle, torch.tensor(end, dtype=torch.float32)) for end in (-torch.inf, torch.inf))):
-                fits = (reference.on_line(first.float(), candidate, count) == level).all(1) & ~on_line
-                step, on_line = torch.where(fits, candidate.double(), step), on_line | fits
-    usable = on_line & (step > _STEP_RANGE[0]) & (step < _STEP_RANGE[1]) & (first.abs() <= _MAX_START * step)
-    return step if usable.all() else None
-
-
-def level_spacing(levels):
-    """Check a table as `level_line` does; how often each of its evenly spaced levels stands in it, 0 where they are not."""
-    return level_line(levels)[0]

@@ -57,3 +57,18 @@ def fused_dtype(weight, levels, scale, counts_dtype=None):
     if weight.dtype == torch.int8:
         return torch.int32 if scale is None else torch.float32
     return weight.dtype
+
+
+def split_heads(x, heads):
+    """[..., tokens, heads * width] -> [..., heads, tokens, width]."""
+    return x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(-3, -2)
+
+
+def join_heads(x):
+    """[..., heads, tokens, width] -> [..., tokens, heads * width]."""
+    return x.transpose(-3, -2).flatten(-2)
+
+
+def keys_first(queries, keys, width, out_width, cost=1):
+    """Whether Q (K^T V) takes fewer multiplications than (Q K^T) V, where one of the former counts as `cost` of the latter."""
+    return (queries + keys) * width * out_width * cost < queries * keys * (width + out_width)

@@ -17,7 +17,9 @@ from pcsnn.calibration.places import Place
 from pcsnn.data.batches import Batches
 from pcsnn.data.inputs import Input
 from pcsnn.data.pools import first, mini_batches, shuffled
+from pcsnn.levels import even
 from pcsnn.nn import QCFS, CollapsedNeuron, staircase
+from pcsnn.tensors.arithmetic import per_channel
 
 METHODS = ["quick", "light", "advanced"]
 
@@ -96,7 +98,7 @@ def test_fit_is_no_worse_than_any_of_many_staircases(timesteps, bend):
     for part in torch.linspace(0.1, 1.2, 24).tolist():
         theta = activation.max().item() * part
         for shift in torch.linspace(-0.5, 0.5, 9).tolist():
-            k = reference.search(current, reference.levels(torch.tensor(theta).double(), timesteps, offset=shift * theta / timesteps))
+            k = reference.search(current, even.table(torch.tensor(theta).double(), timesteps, offset=shift * theta / timesteps))
             worth = (activation * k).sum() / (k * k).sum().clamp_min(1)
             best = min(best, (worth * k - activation).double().square().sum().item())
     assert found < best * 1.01
@@ -154,11 +156,11 @@ def curve(current, levels, amplitude):
     knots = torch.cat([(levels[..., 0] - half[0]).unsqueeze(-1), levels, (levels[..., -1] + half[1]).unsqueeze(-1)], -1)
     value, out = [0, *(k - 0.5 for k in range(1, steps + 1)), steps], 0
     for i in range(steps + 1):
-        low, high = (reference.per_channel(knots[..., j], current.dim()) for j in (i, i + 1))
+        low, high = (per_channel(knots[..., j], current.dim()) for j in (i, i + 1))
         share = (current - low) / (high - low)
         inside = (current >= low) & (current < high)
         out = out + torch.where(inside, value[i] + share * (value[i + 1] - value[i]), 0)
-    return out * reference.per_channel(amplitude, current.dim()) / steps
+    return out * per_channel(amplitude, current.dim()) / steps
 
 
 @pytest.mark.parametrize("backend", ["reference", "c++"])
@@ -189,7 +191,7 @@ def test_gradients_are_those_of_the_curve(backend, timesteps, shape, layout, per
     worth = (outside * k).double() / timesteps
     expected = worth.sum([d for d in range(len(shape)) if d != 1]) if per_channel else worth.sum()
     torch.testing.assert_close(found[2].double(), expected, rtol=1e-4, atol=1e-4)
-    assert torch.equal(out, k * reference.per_channel(amplitude / timesteps, len(shape)))
+    assert torch.equal(out, k * per_channel(amplitude / timesteps, len(shape)))
 
 
 def test_gradients_of_one_level_and_of_equal_levels_are_finite():
@@ -422,11 +424,11 @@ def bent_network():
 
 def test_bent_levels_are_read_between_positions():
     bend = torch.tensor([[0.0, 0.1, 0.3, 0.2]])
-    assert torch.equal(reference.resample_bend(bend, 4), bend.double())
-    torch.testing.assert_close(reference.resample_bend(bend, 2), torch.tensor([[0.05, 0.25]], dtype=torch.float64))
-    torch.testing.assert_close(reference.resample_bend(bend, 8)[0, [0, 1, 2, 7]],
+    assert torch.equal(even.resample_bend(bend, 4), bend.double())
+    torch.testing.assert_close(even.resample_bend(bend, 2), torch.tensor([[0.05, 0.25]], dtype=torch.float64))
+    torch.testing.assert_close(even.resample_bend(bend, 8)[0, [0, 1, 2, 7]],
                                torch.tensor([0.0, 0.025, 0.075, 0.2], dtype=torch.float64))
-    assert torch.equal(reference.resample_bend(bend[:, :1], 3), torch.zeros(1, 3, dtype=torch.float64))
+    assert torch.equal(even.resample_bend(bend[:, :1], 3), torch.zeros(1, 3, dtype=torch.float64))
     levels = pcsnn.functional.levels(2.0, 4, bend=bend)
     torch.testing.assert_close(levels, torch.tensor([[0.25, 0.95, 1.85, 2.15]]))
     assert torch.equal(pcsnn.functional.levels(1.0, 2, bend=torch.tensor([1.0, 0.0])), torch.tensor([1.25, 1.25]))

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pcsnn
 from pcsnn import reference
+from pcsnn.levels import even
 from pcsnn.nn import QCFS
 
 
@@ -178,7 +179,7 @@ def test_paper_keeps_learned_thresholds_and_teaches_with_the_source_levels():
     phi, psi = 0.0, 0.0
     theta = net[1].threshold.detach().double()
     for batch, taught in zip(data(640).split(32), teacher):
-        k = reference.search(net[0](batch).detach(), reference.levels(theta, 3))
+        k = reference.search(net[0](batch).detach(), even.table(theta, 3))
         phi = 0.99 * phi + 0.01 * (taught - (theta + phi) / 3 * k).mean(0)
     torch.testing.assert_close(neurons(snn)["1"].amplitude.double(), theta + phi, rtol=1e-6, atol=1e-7)
     assert psi == neurons(snn)["1"].offset.abs().max()

@@ -7,8 +7,9 @@ from tiny_networks import NETWORKS, build, conv, inputs, network, one_thread, ra
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from pcsnn.conversion.canonicalise import canonicalise, fold_batch_norms
+from pcsnn.conversion.canonicalise import canonicalise
 from pcsnn.conversion.tracing.trace import trace
+from pcsnn.graph.fold import fold_batch_norms
 from pcsnn.graph.taxonomy import DROPPED_MODULES
 from pcsnn.graph.taxonomy import name as operation_name
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 import pcsnn
-from pcsnn import reference
 from pcsnn.nn import DAQCFS, QCFS, CollapsedNeuron, SignedNeuron
+from pcsnn.tensors.arithmetic import per_channel
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
@@ -189,10 +189,10 @@ def curve(z, activation):
     knots = torch.cat([(levels[..., 0] - first).unsqueeze(-1), levels, (levels[..., -1] + last).unsqueeze(-1)], -1)
     value, out = [0, *(k - 0.5 for k in range(1, steps + 1)), steps], 0
     for i in range(steps + 1):
-        low, high = (reference.per_channel(knots[..., j], z.dim()) for j in (i, i + 1))
+        low, high = (per_channel(knots[..., j], z.dim()) for j in (i, i + 1))
         inside = (z >= low) & (z < high)
         out = out + torch.where(inside, value[i] + (z - low) / (high - low) * (value[i + 1] - value[i]), 0)
-    return out * reference.per_channel(activation.amplitude, z.dim()) / steps
+    return out * per_channel(activation.amplitude, z.dim()) / steps
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
@@ -211,7 +211,7 @@ def test_gradients_are_those_of_the_curve(channels, uneven):
     for name, one, other in zip(["z", *names], found, expected):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4, msg=lambda words: f"{name}: {words}")
     worth, = torch.autograd.grad(made(z), [made.amplitude], outside)
-    unit = (made(z) / reference.per_channel(made.amplitude, 3) * outside).detach()
+    unit = (made(z) / per_channel(made.amplitude, 3) * outside).detach()
     torch.testing.assert_close(worth, unit.sum((0, 2)) if channels else unit.sum(), rtol=1e-5, atol=1e-5)
 
 
@@ -320,11 +320,11 @@ def test_signed_neurons_pass_the_gradient_of_their_activation(kind, slope, dtype
     out.sum().backward()
     smooth = z.float().requires_grad_()
     function = {
-        "leaky_relu": lambda x: torch.where(x < 0, x * reference.per_channel(torch.as_tensor(slope), 3), x),
+        "leaky_relu": lambda x: torch.where(x < 0, x * per_channel(torch.as_tensor(slope), 3), x),
         "elu": F.elu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "silu": F.silu,
         "hardswish": F.hardswish, "mish": F.mish}[kind]
     function(smooth).sum().backward()
-    last = reference.per_channel(neuron.levels[..., -1], 3)
+    last = per_channel(neuron.levels[..., -1], 3)
     expected = torch.where((z.float() >= -2) & (z.float() <= last), smooth.grad, 0)
     torch.testing.assert_close(asked.grad.float(), expected, rtol=2e-2, atol=2e-2)
 

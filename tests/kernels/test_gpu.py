@@ -12,6 +12,7 @@ from torch import nn
 
 import pcsnn
 from pcsnn import functional, reference
+from pcsnn.tensors.arithmetic import per_channel
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")]
 SHAPES = ((3, 5, 7, 3), (2, 16, 56, 56), (1, 17, 61, 1013))
@@ -50,7 +51,7 @@ def test_residual_and_in_place(dtype, shape):
     levels = functional.levels(cases.thresholds(shape[1], generator), 13)
     counts = torch.randint(256, shape, generator=generator).to(torch.uint8)
     scale = torch.rand(shape[1], generator=generator)
-    branch = counts.float() * reference.per_channel(scale, len(shape))
+    branch = counts.float() * per_channel(scale, len(shape))
     current = (cases.near_levels(levels, shape, dtype, generator).float() - branch).to(dtype)
     for residual, residual_scale in ((counts, scale), (branch.to(dtype), None)):
         expected = reference.fire_rates(current, levels, scale, residual, residual_scale)

@@ -9,7 +9,7 @@ from gpu_free.attention_cases import FORMS, SIZES, Form, Size, check, counts_thr
 from gpu_free.cases import assert_same, name
 from gpu_free.cpu_kernel import run_compiled
 
-from pcsnn import attention_reference, functional, kernels, reference
+from pcsnn import functional, kernels, reference
 from pcsnn.kernels import attention
 from pcsnn.kernels.offline import compile, launches
 
@@ -100,4 +100,4 @@ def test_on_a_gpu(dtype, size):
     for form in (*FORMS.values(), Form(causal=True, timesteps=8)):
         made = attention_cases.arguments(size, form, dtype, generator)
         on_gpu = [x.cuda() if isinstance(x, torch.Tensor) else x for x in made]
-        assert_same(kernels.spiking_attention(*on_gpu).cpu(), attention_reference.spiking_attention(*made[:8]))
+        assert_same(kernels.spiking_attention(*on_gpu).cpu(), reference.spiking_attention(*made[:8]))

@@ -11,7 +11,7 @@ from gpu_free.attention_cases import FORMS, SIZES, Form, Size, check, counts_thr
 from gpu_free.cases import assert_same, name
 from gpu_free.interpreter import interpret, interpreted, not_interpreted, run_interpreted
 
-from pcsnn import attention_reference, functional, kernels, use_backend
+from pcsnn import functional, kernels, reference, use_backend
 from pcsnn.kernels import attention
 from pcsnn.nn import CollapsedNeuron, SpikingAttention
 
@@ -67,7 +67,7 @@ def test_values_of_any_kind_are_close(dtype):
     for causal in (False, True):
         query, key, value = (torch.randn(2, 60, 64, generator=generator).to(dtype) for _ in range(3))
         made = (query, key, value, functional.levels(1.0, 8), torch.tensor(0.05), 2, causal, 1)
-        actual, expected = kernels.spiking_attention(*made), attention_reference.spiking_attention(*made[:8])
+        actual, expected = kernels.spiking_attention(*made), reference.spiking_attention(*made[:8])
         tolerance = 2e-6 if dtype == torch.float32 else 2e-3
         torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance * expected.abs().max().item())
 
@@ -90,7 +90,7 @@ def test_keys_first_where_they_are_many():
     generator = torch.Generator().manual_seed(6)
     made = attention_cases.arguments(Size(1, 80, 80, 1, 8, 8), Form(), torch.float32, generator)
     assert attention.sums_keys_first(80, 80, 8, 8, False, 4)
-    assert_same(kernels.spiking_attention(*made), attention_reference.spiking_attention(*made[:8]))
+    assert_same(kernels.spiking_attention(*made), reference.spiking_attention(*made[:8]))
 
 
 @interpreted

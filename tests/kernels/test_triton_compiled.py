@@ -12,6 +12,7 @@ from gpu_free.cpu_kernel import run_compiled
 from pcsnn import functional, kernels, reference
 from pcsnn.kernels import rates as rate_kernels
 from pcsnn.kernels import spikes as spike_kernels
+from pcsnn.tensors.arithmetic import compute_dtype, per_channel
 
 pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled")
 MAP_NORESERVE = 0x4000  # Linux's; mmap has the name from Python 3.13 on
@@ -86,7 +87,7 @@ def test_residual_in_place(dtype, shape):
         levels = functional.levels(theta, 32, quantization_levels=8)
         counts = torch.randint(256, shape, generator=generator).to(torch.uint8)
         scale = torch.rand(shape[1] if by_channel else (), generator=generator)
-        branch = counts.float() * reference.per_channel(scale, len(shape))
+        branch = counts.float() * per_channel(scale, len(shape))
         # The sum lies at a level, and rounding the product before it, or not, decides.
         current = (cases.near_levels(levels, shape, dtype, generator).float() - branch).to(dtype)
         for residual, residual_scale in ((counts, scale), (branch.to(dtype), None)):
@@ -100,7 +101,7 @@ def test_residual_in_place(dtype, shape):
 
 def counts_of_trains(current, levels):
     """The reference's count for [T, N, ...] currents, without its [T, N, ...] result."""
-    total = torch.zeros(current.shape[1:], dtype=reference.compute_dtype(current))
+    total = torch.zeros(current.shape[1:], dtype=compute_dtype(current))
     for step in current:
         total = total + step.to(total.dtype)
     return reference.search(total, levels.to(total.dtype) * len(current))

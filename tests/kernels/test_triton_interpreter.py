@@ -13,6 +13,7 @@ from gpu_free.interpreter import interpreted, not_interpreted, run_interpreted
 from pcsnn import functional, kernels, reference, use_backend
 from pcsnn.kernels import rates as rate_kernels
 from pcsnn.kernels import spikes as spike_kernels
+from pcsnn.levels import even
 from pcsnn.levels.spacing import find_spacing
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # numpy on infinities, intended
@@ -113,7 +114,7 @@ def test_residual(dtype, per_channel):
     counts = torch.randint(256, SHAPE, generator=generator).to(torch.uint8)
     scale = torch.rand(SHAPE[1], generator=generator) if per_channel else torch.tensor(1 / 13)
     worth = without_rounding(torch.tensor(0.3), dtype)
-    branch = counts.float() * reference.per_channel(scale, len(SHAPE))
+    branch = counts.float() * per_channel(scale, len(SHAPE))
     target = cases.near_levels(levels, SHAPE, dtype, generator)
     current = (target.float() - branch).to(dtype)  # the sum lies at a level, and rounding decides
     for residual, residual_scale in ((counts, scale), (counts, scale.double()), (branch.to(dtype), None)):
@@ -229,7 +230,7 @@ def test_every_line_that_is_used_gives_the_counts_of_its_table(channels):
         for start in (-65000.0, -4000.3, -1.0, 0.5, 1e-9, 4000.7, 65000.0):
             for timesteps in (2, 5, 64, 255):
                 steps = step * (1 + torch.rand(channels, generator=generator) / 8)
-                levels = reference.on_line(steps * start, steps, timesteps)
+                levels = even.on_line(steps * start, steps, timesteps)
                 levels = levels if channels > 1 else levels[0]
                 spacing = find_spacing(levels)
                 if spacing.repeat != 1 or spacing.reach:

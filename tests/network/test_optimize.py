@@ -12,6 +12,7 @@ from torch import nn
 import pcsnn
 from pcsnn import reference
 from pcsnn.fusion.quantise import limit, quantise
+from pcsnn.levels import even
 from pcsnn.nn import (
     QCFS,
     CollapsedNeuron,
@@ -23,6 +24,7 @@ from pcsnn.nn import (
     SynapticConv2d,
     SynapticLinear,
 )
+from pcsnn.tensors.arithmetic import per_channel
 
 WEIGHTS = ("float32", "bfloat16", "int8")
 T = 2 * LEVELS
@@ -127,8 +129,8 @@ def test_int8_is_what_its_whole_numbers_say(timesteps, relu):
         z = (F.linear(x.double(), weight, bias) if isinstance(layer, SpikingLinear)
              else F.conv2d(x.double(), weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups))
         if residual and residual[0].dtype == torch.uint8:
-            steps = timesteps // reference.repeats(timesteps, layer.residual_levels)
-            z = z + residual[0].double() * reference.per_channel(layer.residual_worth.double() / steps, 4)
+            steps = timesteps // even.repeat_of(timesteps, layer.residual_levels)
+            z = z + residual[0].double() * per_channel(layer.residual_worth.double() / steps, 4)
             doubt = doubt * (1 + residual[0].double())
         elif residual:
             z = z + residual[0].double() * layer.weight_scale.double().view(1, -1, 1, 1) / layer.input_steps

@@ -5,7 +5,8 @@ import torch
 from gpu_free.other_device import DEVICE, pretended, there
 from tiny_networks import one_thread  # noqa: F401
 
-from pcsnn import nn, reference
+from pcsnn import nn
+from pcsnn.tensors.arithmetic import divided
 
 CHANNELS = 64
 
@@ -29,7 +30,7 @@ def same(far, near):
 def test_a_quotient_is_rounded_once(dtype, number):
     values = drawn(4096).to(dtype)
     assert not same(there(values) / number, values / number)
-    assert same(reference.divided(there(values), number), values / number)
+    assert same(divided(there(values), number), values / number)
 
 
 def test_pixels_midway_between_counts():

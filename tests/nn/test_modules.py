@@ -9,6 +9,7 @@ from torch import nn
 
 import pcsnn
 from pcsnn import reference
+from pcsnn.levels import even
 from pcsnn.nn import QCFS, CollapsedNeuron, ParallelSpikingNeuron
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -161,7 +162,7 @@ def test_outputs_agree(dtype):
     assert torch.equal((spikes != 0).sum(0), counts.long()) and not counts[:, 3].any() and counts[:, :3].any()
     assert torch.equal(counts.long(),
                        reference.search(reference.fire_spikes(x,
-                                                              reference.levels(theta.double(), 6)).sum(0).float() - 0.5,
+                                                              even.table(theta.double(), 6)).sum(0).float() - 0.5,
                                                        torch.arange(6.0)).long())
     torch.testing.assert_close(rate.double(),
                                torch.where(theta == torch.inf, 0, theta).double()[None, :, None] * counts / 6,
@@ -319,7 +320,7 @@ def test_collapsed_neuron_is_the_reference(levels, timesteps, dtype):
     theta, offset, amplitude = torch.tensor([0.7, 1.9]), torch.tensor([0.1, -0.3]), torch.tensor([0.8, 1.8])
     neuron = CollapsedNeuron(theta, timesteps, quantization_levels=levels, offset=offset, amplitude=amplitude)
     x = currents(5, 2, 9, dtype=dtype)
-    table = reference.levels(theta.double(), timesteps, levels, offset=offset.double())
+    table = even.table(theta.double(), timesteps, levels, offset=offset.double())
     counts = reference.fire_counts(x, table)
     assert torch.equal(neuron.counts(x), counts)
     torch.testing.assert_close(neuron(x).double(), amplitude.double()[:, None] * counts / timesteps, rtol=0.01, atol=0)

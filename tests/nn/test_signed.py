@@ -10,10 +10,10 @@ from tiny_networks import network, one_thread, randomise  # noqa: F401 (a fixtur
 from torch import nn
 
 import pcsnn
-from pcsnn import baselines, functional, reference, use_backend
+from pcsnn import baselines, functional, use_backend
 from pcsnn.analysis import layer_errors
 from pcsnn.calibration.signed import covering
-from pcsnn.levels.signed import TURNS, activation, signed_levels
+from pcsnn.levels.signed import TURNS, activation, balance, signed_levels, signed_spikes
 from pcsnn.operators import dispatch
 
 SLOPES = {"leaky_relu": 0.2, "elu": 1.3}
@@ -31,10 +31,10 @@ def test_a_rate_is_the_activation_rounded_to_the_nearest_multiple(kind, timestep
     exact = activation(kind, z, slope)
     place = exact / quantum - 0.5
     clear = (place - place.round()).abs() > 1e-4  # not at a tie, which float32 levels may decide either way
-    counts = reference.balance(functional.fire_counts(z, levels), turn, low)
+    counts = balance(functional.fire_counts(z, levels), turn, low)
     assert torch.equal(counts[clear], (exact / quantum).round().int()[clear])
     assert clear.sum() > 4900
-    beyond = reference.balance(functional.fire_counts(torch.tensor([-100.0]), levels), turn, low)
+    beyond = balance(functional.fire_counts(torch.tensor([-100.0]), levels), turn, low)
     assert beyond == counts[0]
 
 
@@ -94,9 +94,9 @@ def test_a_signed_train_adds_up_to_its_balance(timesteps):
     sorted_spikes = functional.expand_spikes(counts, timesteps)
     for turn in range(timesteps + 1):
         for low in range(timesteps + 1):
-            train = reference.signed_spikes(sorted_spikes, turn, low)
+            train = signed_spikes(sorted_spikes, turn, low)
             assert train.dtype == torch.int8 and train.abs().max() <= 1
-            assert torch.equal(train.sum(0).int(), reference.balance(counts, turn, low))
+            assert torch.equal(train.sum(0).int(), balance(counts, turn, low))
 
 
 ACTIVATIONS = {

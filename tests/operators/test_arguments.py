@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pcsnn import functional
+from pcsnn.levels.spacing import level_spacing
 from pcsnn.operators import dispatch
 from pcsnn.tensors import checks
 
@@ -178,14 +179,14 @@ def test_checks_name_the_argument(case):
 def test_level_spacing_is_what_a_search_relies_on():
     even = functional.levels(1.0, 12)
     staircase = functional.levels(torch.tensor([1.0, math.inf, 3.0]), 12, quantization_levels=4)
-    assert checks.level_spacing(even) == 1
-    assert checks.level_spacing(staircase) == 3
-    assert checks.level_spacing(torch.full((12,), 0.5)) == 12
-    assert checks.level_spacing(torch.full((2, 12), math.inf)) == 12
-    assert checks.level_spacing(torch.cat([even[:5], even[5:] + 0.01])) == 0
-    assert checks.level_spacing(even + 1e6) == 0
-    assert checks.level_spacing(torch.tensor([0.0, 0.0, 1.0])) == 0
-    assert checks.level_spacing(torch.tensor([-math.inf, 0.0])) == 0
+    assert level_spacing(even) == 1
+    assert level_spacing(staircase) == 3
+    assert level_spacing(torch.full((12,), 0.5)) == 12
+    assert level_spacing(torch.full((2, 12), math.inf)) == 12
+    assert level_spacing(torch.cat([even[:5], even[5:] + 0.01])) == 0
+    assert level_spacing(even + 1e6) == 0
+    assert level_spacing(torch.tensor([0.0, 0.0, 1.0])) == 0
+    assert level_spacing(torch.tensor([-math.inf, 0.0])) == 0
 
 
 def test_a_changed_level_table_is_checked_again():

@@ -9,7 +9,7 @@ from tiny_networks import one_thread  # noqa: F401
 from torch import nn
 
 import pcsnn
-from pcsnn import attention_reference, functional, models
+from pcsnn import functional, models, reference
 from pcsnn.baselines import packed
 from pcsnn.cpu import attention
 from pcsnn.nn import QCFS, CollapsedNeuron, SpikingAttention
@@ -40,13 +40,13 @@ def test_three_forms_are_one_in_float64(heads, causal, rows, timesteps):
     module = layer(heads, causal, rows, timesteps).double()
     spike = module.neuron.spike * module.scale
     oracle = (*inputs, module.neuron.levels, spike, heads, causal)
-    every_pair = attention_reference.every_pair_of_steps(*oracle)
+    every_pair = reference.every_pair_of_steps(*oracle)
     steps = module(*inputs)
     collapsed = module(*(x.mean(0) for x in inputs))
     assert steps.shape == (timesteps, N, M, heads * E) and collapsed.shape == (N, M, heads * E)
     assert steps.dtype == collapsed.dtype == torch.float64 and collapsed.any()
     torch.testing.assert_close(steps, every_pair, rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(attention_reference.step_by_step(*oracle), every_pair, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(reference.step_by_step(*oracle), every_pair, rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(collapsed, every_pair.mean(0), rtol=1e-12, atol=1e-13)
 
 
@@ -57,12 +57,12 @@ def test_counts_are_bit_equal_in_float32(heads, causal, rows, timesteps):
     module = layer(heads, causal, rows, timesteps)
     query, key, value = currents(timesteps, heads, causal, torch.float32)
     query[0] += module.neuron.levels[..., 0] - query.mean(0)  # many of the sums lie at a level or next to it
-    mean = attention_reference.time_average(query)
+    mean = reference.time_average(query)
     counts = module.counts(query)
     assert torch.equal(counts, module.counts(mean))
     neuron = CollapsedNeuron(module.neuron.threshold, timesteps)
     assert torch.equal(counts, neuron.counts(mean.flatten(0, 1)).view(mean.shape))
-    spikes = attention_reference.spikes(query, module.neuron.levels, torch.tensor(1.0))
+    spikes = reference.query_spikes(query, module.neuron.levels, torch.tensor(1.0))
     assert torch.equal(counts, spikes.sum(0).to(torch.uint8)) and counts.any()
     torch.testing.assert_close(module(query, key, value).mean(0), module(mean, key, value), rtol=1e-4, atol=1e-5)
 
@@ -71,9 +71,9 @@ def test_spikes_of_queries_and_keys_step_by_step_are_another_thing():
     """What (20) is not: products of the spikes of one step, whose average is far from the product of averages."""
     query, key, value = currents(8, 1, False, torch.float64)
     module = layer(1, False, False, 8).double()
-    spiking_keys = attention_reference.spikes(key, module.neuron.levels, module.neuron.spike)
+    spiking_keys = reference.query_spikes(key, module.neuron.levels, module.neuron.spike)
     right = module(query, spiking_keys, value).mean(0)
-    spikes = attention_reference.spikes(query, module.neuron.levels, module.neuron.spike * module.scale)
+    spikes = reference.query_spikes(query, module.neuron.levels, module.neuron.spike * module.scale)
     wrong = (spikes @ spiking_keys.mT @ value).mean(0)
     assert (wrong - right).norm() > 0.5 * right.norm()
 
@@ -87,7 +87,7 @@ def test_collapsed_is_qcfs_attention(timesteps, levels):
     activation = QCFS(levels, theta) if timesteps % levels == 0 else QCFS(timesteps, theta)
     with torch.no_grad():
         rates = activation(query) * module.scale
-    expected = attention_reference.products(rates, key, value, 3, True)
+    expected = reference.attention_products(rates, key, value, 3, True)
     torch.testing.assert_close(module(query, key, value), expected, rtol=1e-5, atol=1e-6)
 
 

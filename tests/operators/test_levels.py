@@ -10,6 +10,7 @@ from gpu_free.cases import searches
 
 from pcsnn import functional, reference
 from pcsnn.cpu import synapses
+from pcsnn.levels import even
 from pcsnn.levels.spacing import UNKNOWN, Spacing, find_spacing, pack, probes
 from pcsnn.tensors import checks
 
@@ -47,7 +48,7 @@ def test_levels_are_exact_arithmetic_rounded_once():
     generator = torch.Generator().manual_seed(0)
     changed = 0
     for first, step, x in lines(generator):
-        found = reference.fma(x, step, first)
+        found = even.fma(x, step, first)
         exact = [Fraction(f) + k * Fraction(s) for f, s, k in zip(first.tolist(), step.tolist(), x.tolist())]
         assert found.tolist() == [rounded(value) for value in exact]
         changed += int((found != (x.double() * step.double() + first.double()).float()).sum())
@@ -61,7 +62,7 @@ def test_kernels_compute_the_same_levels():
         for first, step, _ in lines(generator, 64):
             usable = (first.abs() <= 2.0**16 * step) & (first != 0)
             first, step = first[usable], step[usable]
-            table = reference.on_line(first, step, timesteps)
+            table = even.on_line(first, step, timesteps)
             below = torch.nextafter(table, torch.full_like(table, -INF))
             for dtype in (torch.float32, torch.float64):
                 for current, expected in ((table, torch.arange(1, timesteps + 1)), (below, torch.arange(timesteps))):
@@ -76,7 +77,7 @@ def check_line(levels, repeat):
     assert found.repeat == repeat and found.reach == 0 and found.line is not None
     first, step, inverse = found.line
     assert found.line.dtype == torch.float32 and torch.equal(inverse, 1 / step)
-    table = reference.on_line(first, step, levels.shape[-1] // repeat).repeat_interleave(repeat, -1)
+    table = even.on_line(first, step, levels.shape[-1] // repeat).repeat_interleave(repeat, -1)
     cases.assert_same_values(table, levels)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 import pcsnn
 from pcsnn import analysis, reference
+from pcsnn.levels.signed import signed_spikes
 
 STEEP = functools.partial(nn.LeakyReLU, 0.4)  # steep enough for negative spikes
 DATA = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -33,7 +34,7 @@ def recorded(request):
 def test_trains_are_those_of_the_reference(recorded):
     snn, recording = recorded
     neuron, counts = dict(snn.neurons())["act"], recording.counts["act"]
-    expected = reference.signed_spikes(reference.expand_spikes(counts, 13), neuron.turn, neuron.low)
+    expected = signed_spikes(reference.expand_spikes(counts, 13), neuron.turn, neuron.low)
     assert set(expected.flatten().tolist()) == {-1, 0, 1}
     assert torch.equal(expected.sum(0), neuron.balance(counts).long())
     for order in (None, analysis.random_order(13, 1), analysis.random_order(13, 1, recording.counts)):

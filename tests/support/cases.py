@@ -6,7 +6,8 @@ import math
 import torch
 from gpu_free.cases import searches
 
-from pcsnn import functional, reference
+from pcsnn import functional
+from pcsnn.levels import even
 from pcsnn.levels.spacing import UNKNOWN, Spacing
 from pcsnn.operators import dispatch
 from pcsnn.tensors import checks
@@ -38,9 +39,9 @@ def tables(timesteps, channels=None, seed=0):
     rows = () if channels is None else (channels,)
     uneven = torch.randn(*rows, timesteps, generator=generator).sort(-1).values
     bend = torch.linspace(0, 0.02, timesteps, dtype=torch.float64).square()
-    first, step = reference.line(torch.as_tensor(theta, dtype=torch.float64), timesteps)
+    first, step = even.line(torch.as_tensor(theta, dtype=torch.float64), timesteps)
     # Where the product of a place and the step lies midway between two float32, such a first level decides where it goes.
-    tied = reference.on_line(torch.full_like(first, -1e-20), 1 + step.mul(2**23).round() / 2**23, timesteps)
+    tied = even.on_line(torch.full_like(first, -1e-20), 1 + step.mul(2**23).round() / 2**23, timesteps)
     found = [
         _table("even", functional.levels(theta, timesteps)),
         _table("offset", functional.levels(theta, timesteps, shift=0.3, offset=0.7)),

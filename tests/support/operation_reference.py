@@ -12,7 +12,7 @@ import torch
 from counted_arithmetic import Arithmetic, Array, Cell
 from torch import fx, nn
 
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 from pcsnn.nn import CollapsedNeuron, TimeAverage
 
 
@@ -139,8 +139,8 @@ class Machine(Arithmetic):
 
     def is_move(self, node):
         if node.op == "call_module":
-            return isinstance(self.modules[node.target], ops.MOVING_MODULES)
-        return node.op == "call_method" or node.target in ops.MOVING_FUNCTIONS or node.target is getattr
+            return isinstance(self.modules[node.target], taxonomy.MOVING_MODULES)
+        return node.op == "call_method" or node.target in taxonomy.MOVING_FUNCTIONS or node.target is getattr
 
     def walk(self, image, steps):
         """Run the network on `steps` steps at once. A value is a list of arrays; one alone is the same at each step."""

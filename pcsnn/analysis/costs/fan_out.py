@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 
 
 def through_module(module, plane):
     """Sum over the elements of `plane` of each times its fan-out through a convolution, linear layer or batch norm."""
     if isinstance(module, nn.Linear):
         return plane.sum().item() * module.out_features
-    if isinstance(module, ops.BATCH_NORMS):
+    if isinstance(module, taxonomy.BATCH_NORMS):
         return plane.sum().item()
-    transposed = isinstance(module, ops.TRANSPOSED_CONVOLUTIONS)
+    transposed = isinstance(module, taxonomy.TRANSPOSED_CONVOLUTIONS)
     plane, ones, channels = _one_channel(plane, module.weight, module.groups, transposed)
     if transposed:
         function = getattr(F, f"conv_transpose{plane.dim() - 2}d")

@@ -8,14 +8,14 @@ from torch import nn
 from pcsnn.analysis.costs import fan_out
 from pcsnn.analysis.costs.calls import gathered
 from pcsnn.analysis.costs.carried import outcome
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 
 _TAPS = {"linear": 2, "bilinear": 4, "trilinear": 8, "bicubic": 16}
 
 
 def _windows(call, dilated):
     """Which places the windows of a pool cover, dimension by dimension."""
-    name = type(call.module).__name__ if call.module is not None else ops.name(call.node.target)
+    name = type(call.module).__name__ if call.module is not None else taxonomy.name(call.node.target)
     dimensions = next(int(digit) for digit in "123" if f"{digit}d" in name)
     lengths, sizes = call.args[0].shape[-dimensions:], call.value.shape[-dimensions:]
     if "adaptive" in name.lower():
@@ -54,7 +54,7 @@ def maximum(call):
 def interpolation(call):
     """Each output is a weighted sum of 2, 4, 8 or 16 inputs, taken as numbers. Copies of elements cost nothing."""
     mode = call.module.mode if isinstance(call.module, nn.Upsample) else call.argument(3, "mode", "nearest")
-    if ops.is_nearest(mode):
+    if taxonomy.is_nearest(mode):
         return None, Counter(), call.source.map(call.run)
     if mode == "area":
         cover = fan_out.adaptive_windows(call.args[0].shape[2:], call.value.shape[2:])

@@ -16,13 +16,13 @@ from pcsnn.analysis.costs import fan_out
 from pcsnn.analysis.costs.calls import gathered, multiplied, summed, whole
 from pcsnn.analysis.costs.carried import CONSTANT, Signals, outcome
 from pcsnn.analysis.costs.pools import average_pool, interpolation, maximum
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 from pcsnn.graph.max_pools import is_max_pool
 
 _REDUCTIONS = {torch.sum, torch.mean, torch.cumsum, F.fold}
 _UNCHANGED = {torch.neg, torch.negative, operator.neg}  # the sign goes into the weights behind
 _SAME_PLACES = {torch.tril, torch.triu}
-_SCALINGS = ops.SCALINGS | ops.QUOTIENTS
+_SCALINGS = taxonomy.SCALINGS | taxonomy.QUOTIENTS
 _PADDINGS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
 _BEHIND_BIAS = ("stride", "padding", "dilation", "groups")  # arguments of F.conv2d and its like
 _BEHIND_BIAS_TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
@@ -36,7 +36,7 @@ def _synapse(call, fan, words):
 
 def _module_synapse(call):
     module = call.module
-    if isinstance(module, ops.BATCH_NORMS):
+    if isinstance(module, taxonomy.BATCH_NORMS):
         words = 2 * module.num_features  # one scale and one shift
     else:
         words = sum(parameter.numel() for parameter in module.parameters())
@@ -133,7 +133,7 @@ def _padded(source, pad, value):
 
 def _of_module(call):
     module = call.module
-    if isinstance(module, ops.SYNAPSE_MODULES):
+    if isinstance(module, taxonomy.SYNAPSE_MODULES):
         return _module_synapse(call)
     if is_max_pool(call.node, {call.node.target: module}):
         return maximum(call)
@@ -141,14 +141,14 @@ def _of_module(call):
         return interpolation(call)
     if isinstance(module, nn.Fold):
         return gathered(call, lambda plane: plane.sum().item(), False)
-    if isinstance(module, ops.LINEAR_MODULES):
+    if isinstance(module, taxonomy.LINEAR_MODULES):
         return average_pool(call)
-    return _moved(call) if isinstance(module, ops.MOVING_MODULES) else None
+    return _moved(call) if isinstance(module, taxonomy.MOVING_MODULES) else None
 
 
 def _of_function(call):
     function = call.node.target
-    if function in ops.SYNAPSE_FUNCTIONS:
+    if function in taxonomy.SYNAPSE_FUNCTIONS:
         return _functional_synapse(call)
     if function is F.batch_norm:
         return _synapse(call, lambda plane: plane.sum().item(), 2 * call.args[0].shape[1])
@@ -156,23 +156,23 @@ def _of_function(call):
         return maximum(call)
     if function is torch.maximum:
         return _larger(call)
-    if function in ops.INTERPOLATIONS:
+    if function in taxonomy.INTERPOLATIONS:
         return interpolation(call)
     if function in _REDUCTIONS:
         return gathered(call, lambda plane: plane.sum().item(), function is torch.mean)
-    if function in ops.AVERAGE_POOL_FUNCTIONS:
+    if function in taxonomy.AVERAGE_POOL_FUNCTIONS:
         return average_pool(call)
-    if function in ops.MATRIX_PRODUCTS or function is torch.einsum and len(call.args) == 3:
+    if function in taxonomy.MATRIX_PRODUCTS or function is torch.einsum and len(call.args) == 3:
         return _product(call)
     if function in _SCALINGS:
         return _scaling(call)
-    if function in ops.ADDITIONS:
+    if function in taxonomy.ADDITIONS:
         return _addition(call)
     if function in _UNCHANGED:
         return None, Counter(), call.source
     if function in _SAME_PLACES or function is torch.masked_fill and call.argument(2, "value") == 0:
         return None, Counter(), call.source.map(call.run)
-    if function in ops.MOVING_FUNCTIONS or function is builtins.getattr:
+    if function in taxonomy.MOVING_FUNCTIONS or function is builtins.getattr:
         return _moved(call)
     return None
 
@@ -184,5 +184,5 @@ def cost(call):
     if call.module is not None:
         return _of_module(call)
     if call.node.op == "call_method":
-        return _moved(call) if call.node.target in ops.MOVING_METHODS | ops.CASTS else None
+        return _moved(call) if call.node.target in taxonomy.MOVING_METHODS | taxonomy.CASTS else None
     return _of_function(call)

@@ -5,19 +5,20 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pcsnn import reference
 from pcsnn.analysis import plots
 from pcsnn.analysis.watch import watch
-from pcsnn.conversion.canonicalise import canonicalise, fold_batch_norms
+from pcsnn.conversion.canonicalise import canonicalise
 from pcsnn.conversion.channels import has_channels
 from pcsnn.conversion.classify import classify
 from pcsnn.conversion.tracing.trace import trace
 from pcsnn.data.batches import Batches, run_through
 from pcsnn.data.inputs import required_inputs
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
+from pcsnn.graph.fold import fold_batch_norms
 from pcsnn.network.network import SpikingNetwork, check_unfused
 from pcsnn.network.text_table import table
 from pcsnn.nn import SignedNeuron
+from pcsnn.tensors.arithmetic import add_residual, per_channel
 
 
 @dataclass
@@ -77,7 +78,7 @@ def relative(squares, reference_squares):
 
 def _batch_norms(network):
     return {node.target for node in network.graph.nodes
-            if node.op == "call_module" and isinstance(network.get_submodule(node.target), ops.BATCH_NORMS)}
+            if node.op == "call_module" and isinstance(network.get_submodule(node.target), taxonomy.BATCH_NORMS)}
 
 
 def _first_parameter(module):
@@ -100,7 +101,7 @@ class _Layer:
     def see_spiking(self, neuron, arguments):
         """Runs before the neuron, which may write over its current."""
         current, residual = arguments if len(arguments) == 2 else (*arguments, None)
-        student = reference.add_residual(current, residual, None)
+        student = add_residual(current, residual, None)
         if student.shape != self.z.shape:
             raise ValueError(f"net: expected the source of snn, whose {self.name} has currents {tuple(student.shape)}, "
                              f"got {tuple(self.z.shape)}")
@@ -112,7 +113,7 @@ class _Layer:
         if isinstance(neuron, SignedNeuron):
             least, most = neuron.range()
         else:
-            highest = reference.per_channel(neuron.spike.double(), target.dim())
+            highest = per_channel(neuron.spike.double(), target.dim())
             least, most = highest.clamp(max=0), highest.clamp(min=0)
         outside = (target < least) | (target > most)
         own = rate - target

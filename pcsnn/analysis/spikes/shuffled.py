@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pcsnn import functional, reference
+from pcsnn import functional
 from pcsnn.analysis.quality.errors import relative
 from pcsnn.analysis.spikes.recording import record
 from pcsnn.analysis.spikes.trains import random_order, signed_trains
@@ -16,6 +16,7 @@ from pcsnn.data.inputs import required_inputs
 from pcsnn.network.network import check_unfused
 from pcsnn.network.text_table import table
 from pcsnn.nn import SignedNeuron
+from pcsnn.tensors.arithmetic import per_channel
 
 DTYPES = (torch.float64, torch.float32)
 ROUNDING = 1024  # how many units in the last place the outputs may be apart, relative to their norm
@@ -98,7 +99,7 @@ class _Shuffled(torch.nn.Module):
             shuffled = signed_trains(neuron, self.expected, self.order)
         else:
             shuffled = functional.expand_spikes(self.expected, neuron.timesteps, self.order, torch.bool)
-        return (shuffled * reference.per_channel(neuron.spike.to(current.dtype), self.expected.dim())).flatten(0, 1)
+        return (shuffled * per_channel(neuron.spike.to(current.dtype), self.expected.dim())).flatten(0, 1)
 
     def row(self):
         return ShuffledLayer(self.name, self.counted, self.different, self.largest)

@@ -2,7 +2,8 @@
 
 import torch
 
-from pcsnn import functional, reference
+from pcsnn import functional
+from pcsnn.levels.signed import signed_spikes
 from pcsnn.tensors import checks
 
 BITS = 8  # of a byte
@@ -90,7 +91,7 @@ def signed_trains(neuron, counts, order):
     """Counts uint8 [N, ...] of a SignedNeuron -> its trains, int8 [T, N, ...] in -1..1 (S2), in `order`."""
     if order is not None:
         functional.expand_spikes(counts[:0], neuron.timesteps, order)  # refuses what is no order
-    trains = reference.signed_spikes(functional.expand_spikes(counts, neuron.timesteps), neuron.turn, neuron.low)
+    trains = signed_spikes(functional.expand_spikes(counts, neuron.timesteps), neuron.turn, neuron.low)
     return trains if order is None else trains[order]
 
 

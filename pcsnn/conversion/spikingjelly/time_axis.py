@@ -5,19 +5,19 @@ import operator
 import torch
 import torch.nn.functional as F
 
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 from pcsnn.graph.places import argument
 from pcsnn.nn.integrate_fire import IntegrateFire
 
-_ELEMENTWISE = (ops.ADDITIONS | ops.PRODUCTS | ops.QUOTIENTS | set(ops.IN_PLACE_FUNCTIONS)
-                | {torch.relu, F.relu, torch.neg, operator.neg}) - ops.MATRIX_PRODUCTS - {torch.einsum}
+_ELEMENTWISE = (taxonomy.ADDITIONS | taxonomy.PRODUCTS | taxonomy.QUOTIENTS | set(taxonomy.IN_PLACE_FUNCTIONS)
+                | {torch.relu, F.relu, torch.neg, operator.neg}) - taxonomy.MATRIX_PRODUCTS - {torch.einsum}
 _ELEMENTWISE_NAMES = {"contiguous", "clone", "relu", "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "float", "to"}
 _JOINS = {torch.cat, torch.concat, torch.concatenate}
 
 
 def _is(node, *names):
     """Whether a node calls the method or function of torch of one of these names."""
-    return node.op in ("call_method", "call_function") and ops.name(node.target) in names
+    return node.op in ("call_method", "call_function") and taxonomy.name(node.target) in names
 
 
 def _sizes(node):
@@ -27,7 +27,7 @@ def _sizes(node):
 
 def _repeats_steps(node):
     """expand or repeat of a first dimension alone: x.expand(T, -1, ...), x.repeat(T, 1, ...)."""
-    rest = {"expand": -1, "repeat": 1}.get(ops.name(node.target))
+    rest = {"expand": -1, "repeat": 1}.get(taxonomy.name(node.target))
     return rest is not None and len(_sizes(node)) > 1 and all(size == rest for size in _sizes(node)[1:])
 
 
@@ -58,7 +58,7 @@ def _shift_dim(node, position, name, default):
     """Dimensions behind time and batch move one to the front."""
     dim = argument(node, position, name, default)
     if dim in (0, 1) or not isinstance(dim, int):
-        _refuse(node, f"calls {ops.name(node.target)} over dimension {dim} of [T, N, ...]")
+        _refuse(node, f"calls {taxonomy.name(node.target)} over dimension {dim} of [T, N, ...]")
     if dim > 0:
         node.args = node.args[:position] + (dim - 1,) + node.args[position + 1:]
         node.kwargs = {key: value for key, value in node.kwargs.items() if key != name}
@@ -121,7 +121,7 @@ class _Removal:
             if argument(node, 2, "end_dim", -1) >= 0:
                 _shift_dim(node, 2, "end_dim", -1)
         elif node.target not in _ELEMENTWISE and not (node.op == "call_method" and node.target in _ELEMENTWISE_NAMES):
-            _refuse(node, f"calls {ops.name(node.target) or node.target} on [T, N, ...]")
+            _refuse(node, f"calls {taxonomy.name(node.target) or node.target} on [T, N, ...]")
         self.timed.add(node)
 
 

@@ -5,6 +5,7 @@ import types
 from torch import fx
 
 from pcsnn.conversion.spikingjelly import read
+from pcsnn.conversion.spikingjelly.scales import fold_scales
 from pcsnn.conversion.spikingjelly.time_axis import refuse_loops, remove_time
 from pcsnn.conversion.tracing.copies import modules_of
 from pcsnn.conversion.tracing.errors import explain
@@ -13,7 +14,6 @@ from pcsnn.conversion.tracing.plain_classes import is_plain, make_plain
 from pcsnn.conversion.tracing.tracer import Tracer, prepare, prepared
 from pcsnn.conversion.tracing.unwrap import unwrapped
 from pcsnn.graph.names import rename_colliding
-from pcsnn.nn.integrate_fire import fold_scales
 
 
 def trace(model, shift=None):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules.utils import _pair
 
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 from pcsnn.graph.places import argument
 from pcsnn.nn import ChannelScale, CollapsedNeuron
 
@@ -97,7 +97,7 @@ class Builder:
         value = self._translate(node, module, values, shape) if values else None
         if value is None:
             name = _name(node)
-            kind = "a constant" if node.op == "get_attr" else type(module).__name__ if module else ops.name(node.target)
+            kind = "a constant" if node.op == "get_attr" else type(module).__name__ if module else taxonomy.name(node.target)
             where = node.meta.get("location")
             raise ValueError(f"snn: {name} ({kind}{f', {where}' if where else ''}) has no form in NIR; expected "
                              "convolutions of one or two dimensions, linear layers on [N, C], average and sum pools, "
@@ -128,7 +128,7 @@ class Builder:
             return self._neuron(node, module, [values.get(source) for source in node.args], shape)
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
             return self._synapse(node, module, first, shape)
-        if isinstance(module, ops.BATCH_NORMS):
+        if isinstance(module, taxonomy.BATCH_NORMS):
             return self._affine(node.target, *_channel_affine(module), first)
         if isinstance(module, ChannelScale):
             return first.times(module.scale)
@@ -140,7 +140,7 @@ class Builder:
             return self._whole_pool(node, first, shape)
         if node.target is torch.mean:
             return self._mean(node, first, shape)
-        if isinstance(module, nn.Flatten) or ops.name(node.target) in _RESHAPES:
+        if isinstance(module, nn.Flatten) or taxonomy.name(node.target) in _RESHAPES:
             return self._reshape(node, first, shape)
         return self._arithmetic(node, [values.get(source) for source in node.args], first)
 
@@ -274,7 +274,7 @@ class Builder:
             return None
         first, second = operands
         both = first is not None and second is not None and first.shape == second.shape
-        if both and node.target in ops.ADDITIONS - {torch.rsub}:
+        if both and node.target in taxonomy.ADDITIONS - {torch.rsub}:
             if node.target not in _SUMS:
                 second = second.times(torch.tensor(-1.0, dtype=self.dtype))
             return Value(self._joined([first, second]), first.shape)

@@ -7,8 +7,8 @@ import re
 import torch
 from torch import fx, nn
 
+from pcsnn.conversion.spikingjelly.scales import fold_scales
 from pcsnn.exchange.nir import fields, files, layers, structure
-from pcsnn.nn.integrate_fire import fold_scales
 from pcsnn.tensors import checks
 
 _GRAPH_MODULE = fx.GraphModule(nn.Module(), fx.Graph())

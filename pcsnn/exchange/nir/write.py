@@ -12,9 +12,9 @@ import torch
 from torch import fx
 
 from pcsnn.baselines.rebuild import with_neurons
-from pcsnn.conversion.canonicalise import fold_batch_norms
 from pcsnn.exchange.nir.files import package
 from pcsnn.exchange.nir.nodes import Builder
+from pcsnn.graph.fold import fold_batch_norms
 from pcsnn.tensors import checks
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 
 _MODULES = {
     nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh", nn.Hardsigmoid: "hardsigmoid",
@@ -33,7 +33,7 @@ def called(node, modules):
         return _MODULES.get(type(modules[node.target]), "")
     if node.op == "call_method":
         return _SAME.get(node.target, node.target)
-    name = ops.name(node.target) if node.op == "call_function" else ""
+    name = taxonomy.name(node.target) if node.op == "call_function" else ""
     known = any(getattr(holder, name, None) is node.target for holder in (operator, torch, F, torch.special) if name)
     return _SAME.get(name, name) if known else ""
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import fx, nn
 
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 from pcsnn.graph.forms.constants import attribute
 from pcsnn.graph.max_pools import is_max_pool, move_before
 from pcsnn.graph.names import unused_name
@@ -25,7 +25,7 @@ def norms_to_modules(network):
         if node.target is not F.batch_norm or argument(node, 5, "training", False) is not False:
             continue
         source = node.args[0]
-        behind = source.op == "call_module" and isinstance(modules[source.target], ops.CONVOLUTIONS)
+        behind = source.op == "call_module" and isinstance(modules[source.target], taxonomy.CONVOLUTIONS)
         tensors = [argument(node, place, name, None) for place, name in
                    enumerate(("running_mean", "running_var", "weight", "bias"), start=1)]
         eps = argument(node, 7, "eps", 1e-5)
@@ -57,7 +57,7 @@ def norms_before_pools(network):
     modules = dict(network.named_modules())
     for node in list(network.graph.nodes):
         norm = modules[node.target] if node.op == "call_module" else None
-        if not isinstance(norm, ops.BATCH_NORMS) or not _rises(norm):
+        if not isinstance(norm, taxonomy.BATCH_NORMS) or not _rises(norm):
             continue
         if len(node.users) != 1 or not next(iter(node.users)).meta.get("activation"):
             continue
@@ -68,5 +68,5 @@ def norms_before_pools(network):
 
 
 def _keeps_rank(node, modules):
-    windowed = node.op == "call_module" or node.target in ops.WINDOWED_MAX_POOLS
+    windowed = node.op == "call_module" or node.target in taxonomy.WINDOWED_MAX_POOLS
     return windowed and is_max_pool(node, modules)

@@ -6,7 +6,7 @@ import operator
 import torch.nn.functional as F
 from torch import nn
 
-from pcsnn.graph import taxonomy as ops
+from pcsnn.graph import taxonomy
 from pcsnn.graph.forms.calls import called, setting
 from pcsnn.graph.names import unused_name
 
@@ -57,7 +57,7 @@ def _sum_pool(network, node, modules):
 
 def _without_indices(network, node, modules):
     module = modules[node.target] if node.op == "call_module" else None
-    by_module = isinstance(module, ops.MAX_POOL_MODULES) and module.return_indices
+    by_module = isinstance(module, taxonomy.MAX_POOL_MODULES) and module.return_indices
     if not by_module and not (node.op == "call_function" and node.target in _WITH_INDICES):
         return
     if not node.users or not all(user.target is operator.getitem and user.args[1] == 0 for user in node.users):

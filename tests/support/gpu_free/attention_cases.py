@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 
 from gpu_free.cases import Guarded, assert_same
-from pcsnn import attention_reference, functional
-from pcsnn.attention_reference import split_heads
+from pcsnn import functional, reference
 from pcsnn.kernels import attention
 from pcsnn.levels.spacing import UNKNOWN, find_spacing
+from pcsnn.tensors.shapes import split_heads
 
 
 class Size(NamedTuple):
@@ -77,7 +77,7 @@ def summed(made):
 
 def check(run, made, misaligned=0, share=None):
     """Run the launch of the arguments `made` between guard bytes; the result must be the reference's, bit for bit."""
-    expected = attention_reference.spiking_attention(*made[:8])
+    expected = reference.spiking_attention(*made[:8])
     forms = [made] if made[6] else [made, summed(made)]
     for form in forms:
         form = [x.contiguous() if isinstance(x, torch.Tensor) else x for x in form]

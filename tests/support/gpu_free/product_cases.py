@@ -7,8 +7,7 @@ import torch
 from gpu_free.cases import Guarded, assert_same
 from pcsnn import reference
 from pcsnn.kernels import synapses
-from pcsnn.levels.spacing import spacing
-from pcsnn.tensors import checks
+from pcsnn.levels.spacing import level_spacing, spacing
 from pcsnn.tensors.shapes import convolved
 
 TIMESTEPS = (1, 4, 127, 128, 255)
@@ -141,7 +140,7 @@ def arguments(geometry, form, dtype, timesteps, generator, levels=None, valued=F
     table = _levels(current, steps, max(repeat, 1), form.levels in ("channel", "bent"), torch.int32 if whole else torch.float32,
                     generator, form.levels == "bent")
     if repeat:
-        assert checks.level_spacing(table) in (repeat, steps)
+        assert level_spacing(table) in (repeat, steps)
     return counts, weight, bias, table, scale, residual, residual_scale, *synapse, repeat
 
 
