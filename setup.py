@@ -21,17 +21,23 @@ class OptionalBuild(BuildExtension):
         except Exception as error:
             if REQUIRED:
                 raise
-            print(f"warning: pcsnn's C++ kernels were not built ({error}); pcsnn will run on its slow reference",
-                  file=sys.stderr)
+            print(
+                f"warning: pcsnn's C++ kernels were not built ({error}); pcsnn will run on its slow reference",
+                file=sys.stderr,
+            )
             self.extensions = []  # nothing to copy into the package
 
 
 # No contraction into fused multiply-adds: a comparison against a level must not flip.
-flags = (["/O2", "/std:c++20"] if os.name == "nt" else
-         ["-O3", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"])
+flags = (
+    ["/O2", "/std:c++20"]
+    if os.name == "nt"
+    else ["-O3", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
+)
 if sys.platform == "linux":
     flags.append("-fopenmp")  # for at::parallel_for; not linked with it, so that the runtime in use is torch's own
-extension = CppExtension("pcsnn._C", sorted(glob.glob("csrc/*.cpp")), depends=sorted(glob.glob("csrc/*.h")),
-                         extra_compile_args=flags)
+extension = CppExtension(
+    "pcsnn._C", sorted(glob.glob("csrc/*.cpp")), depends=sorted(glob.glob("csrc/*.h")), extra_compile_args=flags
+)
 
 setup(ext_modules=[extension], cmdclass={"build_ext": OptionalBuild})

@@ -27,8 +27,16 @@ from pcsnn import models
 PARALLEL, SERIAL, RELU = (2, 4, 16, 32), (4, 8, 16, 32, 64), (4, 8, 16, 32)
 WEIGHTS = ("bfloat16", "int8")  # of pcsnn.optimize
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 4096, 32
-HEADINGS = {"network": "network", "form": "form", "timesteps": "T", "method": "method", "images": "images",
-            "accuracy": "accuracy", "same": "same", "miscounts": "miscounts"}
+HEADINGS = {
+    "network": "network",
+    "form": "form",
+    "timesteps": "T",
+    "method": "method",
+    "images": "images",
+    "accuracy": "accuracy",
+    "same": "same",
+    "miscounts": "miscounts",
+}
 
 
 def predict(network, images, batch, what):
@@ -45,10 +53,14 @@ def qcfs_levels(network):
     def watch(name):
         def hook(module, arguments, output):
             found[name] = (output * module.levels / module.threshold).round()
+
         return hook
 
-    hooks = [module.register_forward_hook(watch(name)) for name, module in network.named_modules()
-             if isinstance(module, pcsnn.nn.QCFS)]
+    hooks = [
+        module.register_forward_hook(watch(name))
+        for name, module in network.named_modules()
+        if isinstance(module, pcsnn.nn.QCFS)
+    ]
     try:
         yield found
     finally:
@@ -86,9 +98,14 @@ class Table:
 
     def _add(self, form, predictions, **others):
         count = len(predictions)
-        row = {"network": self.name, "form": form, "images": count,
-               "accuracy": (predictions == self.labels[:count]).sum().item() / count,
-               "same": (predictions == self.own[:count]).sum().item(), **others}
+        row = {
+            "network": self.name,
+            "form": form,
+            "images": count,
+            "accuracy": (predictions == self.labels[:count]).sum().item() / count,
+            "same": (predictions == self.own[:count]).sum().item(),
+            **others,
+        }
         self.rows.append(row)
 
     def source(self, form, count=None):
@@ -117,7 +134,7 @@ def qcfs_rows(path, args):
     """A shipped network on FashionMNIST."""
     network, metadata = networks.load(path)
     images, labels = data.fashion_mnist("t10k")
-    images, labels = data.normalise(images, data.FASHION_MNIST)[:args.images], labels[:args.images]
+    images, labels = data.normalise(images, data.FASHION_MNIST)[: args.images], labels[: args.images]
     levels = metadata["levels"]
     table = Table(f"{metadata['model']}, L = {levels}", network, images, labels, args.batch)
     table.source("QCFS network")
@@ -126,8 +143,9 @@ def qcfs_rows(path, args):
         training = data.fashion_mnist("train", args.data)[0][:CALIBRATION_IMAGES]
         calibration = data.normalise(training, data.FASHION_MNIST).split(CALIBRATION_BATCH)
     for timesteps in sorted({levels, *PARALLEL}):
-        table.parallel(timesteps, "none", lossless=timesteps % levels == 0,
-                       weights=WEIGHTS if timesteps == levels else ())
+        table.parallel(
+            timesteps, "none", lossless=timesteps % levels == 0, weights=WEIGHTS if timesteps == levels else ()
+        )
         if calibration and timesteps % levels:
             table.parallel(timesteps, "paper", calibration)
     if args.serial_images:
@@ -142,7 +160,7 @@ def cifar_rows(args):
     network = models.cifar_resnet20()
     network.load_state_dict(safetensors.torch.load_file(args.cifar / "resnet20.safetensors"))
     images, labels = data.cifar10("test", args.cifar)
-    images, labels = data.normalise(images, data.CIFAR10)[:args.images], labels[:args.images]
+    images, labels = data.normalise(images, data.CIFAR10)[: args.images], labels[: args.images]
     calibration = data.normalise(data.cifar10("calibration", args.cifar)[0], data.CIFAR10).split(CALIBRATION_BATCH)
     table = Table("CIFAR ResNet-20, ReLU", network.eval(), images, labels, args.batch)
     table.source("ReLU network")
@@ -159,14 +177,19 @@ def show(rows):
         cells.append([str(shown.get(key, "")) for key in HEADINGS])
     widths = [max(len(row[i]) for row in cells) for i in range(len(HEADINGS))]
     for row in cells:
-        print("  ".join(text.ljust(width) if i in (0, 1, 3) else text.rjust(width)
-                        for i, (text, width) in enumerate(zip(row, widths))).rstrip())
+        print(
+            "  ".join(
+                text.ljust(width) if i in (0, 1, 3) else text.rjust(width)
+                for i, (text, width) in enumerate(zip(row, widths))
+            ).rstrip()
+        )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=pathlib.Path, nargs="*",
-                        help="default: the shipped ones; without a path: none")
+    parser.add_argument(
+        "--checkpoint", type=pathlib.Path, nargs="*", help="default: the shipped ones; without a path: none"
+    )
     parser.add_argument("--data", type=pathlib.Path, help="folder with FashionMNIST's training images, to calibrate on")
     parser.add_argument("--cifar", type=pathlib.Path, help="folder with {test,calibration}.npz, resnet20.safetensors")
     parser.add_argument("--images", type=int, help="take the first so many test images, not all")
@@ -192,12 +215,20 @@ def main():
     if not args.data and checkpoints:
         print("Where L does not divide T, method none is the half shift without calibration: give --data to calibrate.")
     if args.serial_images and checkpoints:
-        print("Serial IF takes the maximum of spikes step by step, which fires more often than the largest rate: "
-              "behind max pools its error grows with T. In attention it multiplies the spikes of one step.")
+        print(
+            "Serial IF takes the maximum of spikes step by step, which fires more often than the largest rate: "
+            "behind max pools its error grows with T. In attention it multiplies the spikes of one step."
+        )
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        result = {"rows": rows, "seconds": round(time.time() - begun, 1), "pcsnn": pcsnn.__version__,
-                  "backend": pcsnn.backend_info(), "machine": platform.machine(), "python": platform.python_version()}
+        result = {
+            "rows": rows,
+            "seconds": round(time.time() - begun, 1),
+            "pcsnn": pcsnn.__version__,
+            "backend": pcsnn.backend_info(),
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+        }
         args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 

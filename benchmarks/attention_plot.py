@@ -1,8 +1,8 @@
 """The picture of docs/attention.md: what conversion keeps of a transformer without softmax, and of a pretrained one with it.
 
-    python benchmarks/accuracy.py --checkpoint benchmarks/checkpoints/transformer-fashion-mnist.safetensors --json a.json
-    python benchmarks/text.py --json t.json
-    python benchmarks/attention_plot.py --accuracy a.json --text t.json --output attention.png
+python benchmarks/accuracy.py --checkpoint benchmarks/checkpoints/transformer-fashion-mnist.safetensors --json a.json
+python benchmarks/text.py --json t.json
+python benchmarks/attention_plot.py --accuracy a.json --text t.json --output attention.png
 """
 
 import argparse
@@ -16,14 +16,18 @@ PARALLEL, SERIAL, SOURCE = plots.RIGHT, plots.WRONG, plots.FLOAT
 
 def series(rows, key, **chosen):
     """(T, 100 * key) of the rows that have these values, and a T."""
-    picked = [row for row in rows if all(row.get(name) == value for name, value in chosen.items()) and row.get("timesteps")]
+    picked = [
+        row for row in rows if all(row.get(name) == value for name, value in chosen.items()) and row.get("timesteps")
+    ]
     return [row["timesteps"] for row in picked], [100 * row[key] for row in picked]
 
 
 def finish(axes, title, label):
     axes.set_title(title, fontsize=11)
     axes.set_ylabel(label)
-    plots.against_timesteps(axes, sorted({int(value) for line in axes.get_lines() for value in line.get_xdata() if value > 1}))
+    plots.against_timesteps(
+        axes, sorted({int(value) for line in axes.get_lines() for value in line.get_xdata() if value > 1})
+    )
     axes.grid(True, color="#dddddd", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
@@ -33,7 +37,9 @@ def draw(accuracy, text, path):
     figure = plots.new_figure(11, 4)
     left, right = figure.subplots(1, 2)
     source = next(row for row in accuracy if row["form"] == "QCFS network")
-    left.axhline(100 * source["accuracy"], color=SOURCE, linestyle="--", label=f"QCFS network, {source['images']:,} images")
+    left.axhline(
+        100 * source["accuracy"], color=SOURCE, linestyle="--", label=f"QCFS network, {source['images']:,} images"
+    )
     parallel, serial = (dict(form=form, method="none") for form in ("parallel", "serial IF"))
     images = next(row["images"] for row in accuracy if row["form"] == "serial IF")
     left.plot(*series(accuracy, "accuracy", **parallel), color=PARALLEL, marker="o", label="parallel, no calibration")

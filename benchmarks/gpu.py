@@ -29,16 +29,32 @@ MEANINGLESS = "DRY RUN on the CPU, everything small: no figure means anything"
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=gpu_sections.NAMES, default=gpu_sections.NAMES, metavar="SECTION",
-                        help=f"of {', '.join(gpu_sections.NAMES)}")
-    parser.add_argument("--models", nargs="+", choices=list(workloads.RANDOM), metavar="MODEL",
-                        help="all rows of networks for each; default: ResNet-34, and ResNet-50's images a second")
-    parser.add_argument("--seconds", type=float, default=300,
-                        help="no row starts later than this; those left out are named")
-    parser.add_argument("--processes", type=int, help="that compile ahead; 0: none (default: one a core, at most "
-                        f"{PROCESSES}; none in a dry run)")
-    parser.add_argument("--dry", action="store_true",
-                        help="on the CPU, everything small: tries this script, measures nothing")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=gpu_sections.NAMES,
+        default=gpu_sections.NAMES,
+        metavar="SECTION",
+        help=f"of {', '.join(gpu_sections.NAMES)}",
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=list(workloads.RANDOM),
+        metavar="MODEL",
+        help="all rows of networks for each; default: ResNet-34, and ResNet-50's images a second",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=300, help="no row starts later than this; those left out are named"
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        help=f"that compile ahead; 0: none (default: one a core, at most {PROCESSES}; none in a dry run)",
+    )
+    parser.add_argument(
+        "--dry", action="store_true", help="on the CPU, everything small: tries this script, measures nothing"
+    )
     parser.add_argument("--json", type=pathlib.Path, default=pathlib.Path("results/gpu.json"))
     parser.add_argument("--png", type=pathlib.Path, default=pathlib.Path("results/gpu.png"))
     args = parser.parse_args(arguments)
@@ -110,8 +126,10 @@ def main(arguments=None):
         torch.set_num_threads(1)  # what is this small takes longer on several
     torch.backends.cudnn.allow_tf32 = False  # rows in tf32 say so
     around = timing.circumstances(setting.device)
-    title = (f"{around['device']}, torch {around['torch']}, Triton {around['backend']['triton']}, "
-             f"{around['cores']} cores, commit {gpu_report.short(around['commit'])}")
+    title = (
+        f"{around['device']}, torch {around['torch']}, Triton {around['backend']['triton']}, "
+        f"{around['cores']} cores, commit {gpu_report.short(around['commit'])}"
+    )
     print(MEANINGLESS if args.dry else title)
     print(f"877ccf2: {SOURCE}")
     if args.processes:
@@ -125,8 +143,16 @@ def main(arguments=None):
     left_out += left_out_profiles
     print("\n" + "\n".join(gpu_report.summary(sections, left_out)))
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    result = {**around, "dry": args.dry, "before": SOURCE, "seconds": time.monotonic() - begun, "sections": sections,
-              "profiles": found, "left_out": left_out, "wrong": wrong}
+    result = {
+        **around,
+        "dry": args.dry,
+        "before": SOURCE,
+        "seconds": time.monotonic() - begun,
+        "sections": sections,
+        "profiles": found,
+        "left_out": left_out,
+        "wrong": wrong,
+    }
     args.json.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{MEANINGLESS}\n" if args.dry else "", end="")
     print(f"wrote {args.json}")

@@ -20,8 +20,22 @@ from tqdm import tqdm
 from pcsnn.kernels.offline import compile, launches
 
 _SASS_BITS = {"": 32, "64": 64, "128": 128, "U8": 8, "S8": 8, "U16": 16, "S16": 16}
-_AMD_BITS = {"ubyte": 8, "sbyte": 8, "byte": 8, "ushort": 16, "short": 16, "short_d16": 16, "dword": 32, "dwordx2": 64,
-             "dwordx3": 96, "dwordx4": 128, "ubyte_d16": 8, "byte_d16_hi": 8, "short_d16_hi": 16, "ubyte_d16_hi": 8}
+_AMD_BITS = {
+    "ubyte": 8,
+    "sbyte": 8,
+    "byte": 8,
+    "ushort": 16,
+    "short": 16,
+    "short_d16": 16,
+    "dword": 32,
+    "dwordx2": 64,
+    "dwordx3": 96,
+    "dwordx4": 128,
+    "ubyte_d16": 8,
+    "byte_d16_hi": 8,
+    "short_d16_hi": 16,
+    "ubyte_d16_hi": 8,
+}
 
 
 def accesses(instructions, kind):
@@ -46,8 +60,10 @@ def count(variant, compiled):
     loading = [loop for loop in loops if accesses(loop, "load") and not accesses(loop, "store")]
     storing = [loop for loop in loops if accesses(loop, "store")]
     step = dict(instructions=0.0, loaded=0.0, stored=0.0)
-    for kind, alternatives, unroll, dtype in (("load", loading, variant.launch.constants.get("UNROLL", 1), variant.inputs),
-                                              ("store", storing, 1, variant.output)):
+    for kind, alternatives, unroll, dtype in (
+        ("load", loading, variant.launch.constants.get("UNROLL", 1), variant.inputs),
+        ("store", storing, 1, variant.output),
+    ):
         if not alternatives:
             continue
         loop = max(alternatives, key=len)  # the unrolled one, where the compiler made two
@@ -57,9 +73,11 @@ def count(variant, compiled):
         step["loaded"] += sum(accesses(loop, "load")) / 8 / steps / neurons
         step["stored"] += sum(accesses(loop, "store")) / 8 / steps / neurons
     inner = {id(loop): loop for loop in (*loading, *storing)}.values()
-    once = dict(instructions=(len(code) - sum(map(len, inner))) / neurons,
-                loaded=(sum(accesses(code, "load")) - sum(sum(accesses(loop, "load")) for loop in inner)) / 8 / neurons,
-                stored=0.0 if storing else sum(accesses(code, "store")) / 8 / neurons)
+    once = dict(
+        instructions=(len(code) - sum(map(len, inner))) / neurons,
+        loaded=(sum(accesses(code, "load")) - sum(sum(accesses(loop, "load")) for loop in inner)) / 8 / neurons,
+        stored=0.0 if storing else sum(accesses(code, "store")) / 8 / neurons,
+    )
     return once, step
 
 
@@ -71,18 +89,26 @@ def least(variant):
         return 0, variant.inputs.itemsize + variant.output.itemsize
     if variant.operation == "expand_spikes":
         return 1, variant.output.itemsize
-    return variant.inputs.itemsize + variant.output.itemsize + (residual.element_size() if residual is not None else 0), 0
+    return variant.inputs.itemsize + variant.output.itemsize + (
+        residual.element_size() if residual is not None else 0
+    ), 0
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", nargs="+", choices=compile.TARGETS, default=list(compile.TARGETS))
     parser.add_argument("--operation", nargs="+", help="only these operations")
-    parser.add_argument("--all", action="store_true", help="every configuration and form, not the wide ones with levels of a line alone")
+    parser.add_argument(
+        "--all", action="store_true", help="every configuration and form, not the wide ones with levels of a line alone"
+    )
     parser.add_argument("--json", help="also write the rows to this file")
     arguments = parser.parse_args()
-    chosen = [v for v in launches.variants() if (arguments.all or v.size == "wide" and v.form in ("flat line", "last line", "flat"))
-              and (not arguments.operation or v.operation in arguments.operation)]
+    chosen = [
+        v
+        for v in launches.variants()
+        if (arguments.all or v.size == "wide" and v.form in ("flat line", "last line", "flat"))
+        and (not arguments.operation or v.operation in arguments.operation)
+    ]
     rows = []
     for variant in tqdm(chosen, desc="compiling", leave=False):
         for target in arguments.target:
@@ -90,16 +116,22 @@ def main():
             used = compile.resources(compiled)
             once, step = count(variant, compiled)
             rows.append(dict(kernel=str(variant), target=target, **used, once=once, step=step, least=least(variant)))
-    print(f"triton {triton.__version__}, torch {torch.__version__}; each value for one neuron, except registers, spills "
-          "(bytes or registers of one thread)")
-    print(f"{'':52} {'':7} {'regs':>4} {'spill':>5} {'ld128':>6} {'st128':>6} | {'once':>6} {'bytes':>6} {'least':>5} | "
-          f"{'step':>5} {'bytes':>5} {'least':>5}")
+    print(
+        f"triton {triton.__version__}, torch {torch.__version__}; each value for one neuron, except registers, spills "
+        "(bytes or registers of one thread)"
+    )
+    print(
+        f"{'':52} {'':7} {'regs':>4} {'spill':>5} {'ld128':>6} {'st128':>6} | {'once':>6} {'bytes':>6} {'least':>5} | "
+        f"{'step':>5} {'bytes':>5} {'least':>5}"
+    )
     for row in rows:
         once, step = row["once"], row["step"]
-        print(f"{row['kernel']:52} {row['target']:7} {row['registers']:4} {row['stack'] + row['spill']:5} "
-              f"{row['load128']:3}/{row['loads']:<3}{row['store128']:3}/{row['stores']:<3}| "
-              f"{once['instructions']:6.1f} {once['loaded'] + once['stored']:6.2f} {row['least'][0]:5} | "
-              f"{step['instructions']:5.1f} {step['loaded'] + step['stored']:5.2f} {row['least'][1]:5}")
+        print(
+            f"{row['kernel']:52} {row['target']:7} {row['registers']:4} {row['stack'] + row['spill']:5} "
+            f"{row['load128']:3}/{row['loads']:<3}{row['store128']:3}/{row['stores']:<3}| "
+            f"{once['instructions']:6.1f} {once['loaded'] + once['stored']:6.2f} {row['least'][0]:5} | "
+            f"{step['instructions']:5.1f} {step['loaded'] + step['stored']:5.2f} {row['least'][1]:5}"
+        )
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(dict(triton=triton.__version__, rows=rows), file, indent=1)

@@ -21,8 +21,20 @@ from pcsnn.analysis import EXECUTIONS, count_operations, plot_operations
 from pcsnn.network.text_table import table
 
 SRAM, DRAM = 100e-12 / 8, 1.3e-9 / 8  # joules a byte
-HEADINGS = ("T", "execution", "accumulates", "MACs", "first layer MACs", "additions", "comparisons", "KiB", "energy uJ",
-            "first layer uJ", "SRAM uJ", "DRAM uJ")
+HEADINGS = (
+    "T",
+    "execution",
+    "accumulates",
+    "MACs",
+    "first layer MACs",
+    "additions",
+    "comparisons",
+    "KiB",
+    "energy uJ",
+    "first layer uJ",
+    "SRAM uJ",
+    "DRAM uJ",
+)
 
 
 def rows(result):
@@ -30,16 +42,26 @@ def rows(result):
     energies = result.energy()
     for execution in EXECUTIONS:
         total, energy = result.total(execution), energies[execution]
-        numbers = (total.accumulates, total.macs, total.input_macs, total.additions, total.comparisons,
-                   total.bytes / 1024)
+        numbers = (
+            total.accumulates,
+            total.macs,
+            total.input_macs,
+            total.additions,
+            total.comparisons,
+            total.bytes / 1024,
+        )
         joules = (energy.total, energy.first_layer, total.bytes * SRAM, total.bytes * DRAM)
-        yield (str(result.timesteps), execution, *(f"{value:,.0f}" for value in numbers),
-               *(f"{1e6 * value:.2f}" for value in joules))
+        yield (
+            str(result.timesteps),
+            execution,
+            *(f"{value:,.0f}" for value in numbers),
+            *(f"{1e6 * value:.2f}" for value in joules),
+        )
 
 
 def measure(name, args):
     network, metadata = networks.load(networks.checkpoint_path(name))
-    images = data.normalise(data.fashion_mnist("t10k")[0][:args.images], data.FASHION_MNIST)
+    images = data.normalise(data.fashion_mnist("t10k")[0][: args.images], data.FASHION_MNIST)
     results = []
     for timesteps in args.timesteps:
         snn = pcsnn.convert(network, timesteps, method="none", fold=True)

@@ -37,6 +37,7 @@ class Unavailable(Exception):
 @dataclasses.dataclass
 class Row:
     """`ours` against `other`: `least` (or `most`) is the ratio other / ours (or ours / other) to reach."""
+
     title: str
     ours: object
     other: object
@@ -86,15 +87,22 @@ def spikes_and_copy():
     moved = current.nbytes + current.numel()
     source = torch.ones(moved // 2, dtype=torch.uint8)
     target = torch.zeros_like(source)
-    return Row(f"fire_spikes [32, 2^20] float32 -> uint8 / copy of {moved // 2 / 1e6:.0f} MB, the same bytes moved",
-               lambda: functional.fire_spikes(current, levels), lambda: target.copy_(source), least=0.8)
+    return Row(
+        f"fire_spikes [32, 2^20] float32 -> uint8 / copy of {moved // 2 / 1e6:.0f} MB, the same bytes moved",
+        lambda: functional.fire_spikes(current, levels),
+        lambda: target.copy_(source),
+        least=0.8,
+    )
 
 
 def spikes_and_loop():
     current, levels = grid(32, MILLION), functional.levels(1.0, 32)
     same(functional.fire_spikes(current, levels), reference(functional.fire_spikes, current, levels), "fire_spikes")
-    return Row("fire_spikes [32, 2^20] / serial IF, torch loop", lambda: functional.fire_spikes(current, levels),
-               lambda: serial_spikes(current, 0.5))
+    return Row(
+        "fire_spikes [32, 2^20] / serial IF, torch loop",
+        lambda: functional.fire_spikes(current, levels),
+        lambda: serial_spikes(current, 0.5),
+    )
 
 
 def spikes_and_spikingjelly():
@@ -102,8 +110,10 @@ def spikes_and_spikingjelly():
         from spikingjelly.activation_based import functional as spikingjelly
         from spikingjelly.activation_based import neuron
     except ImportError as error:
-        raise Unavailable(f"SpikingJelly is not installed: {error} (pip install --no-deps spikingjelly==2.0.0; "
-                          "pip install loguru requests)") from None
+        raise Unavailable(
+            f"SpikingJelly is not installed: {error} (pip install --no-deps spikingjelly==2.0.0; "
+            "pip install loguru requests)"
+        ) from None
     current, levels = grid(32, MILLION), functional.levels(1.0, 32)
     node = neuron.IFNode(v_threshold=1.0, v_reset=None, step_mode="m").eval()
 
@@ -114,15 +124,23 @@ def spikes_and_spikingjelly():
 
     same(multi_step(), serial_spikes(current, 0.0), "SpikingJelly's IFNode")
     same(functional.fire_spikes(current, levels), reference(functional.fire_spikes, current, levels), "fire_spikes")
-    return Row("fire_spikes [32, 2^20] / SpikingJelly 2.0 IFNode, multi-step",
-               lambda: functional.fire_spikes(current, levels), multi_step, least=8)
+    return Row(
+        "fire_spikes [32, 2^20] / SpikingJelly 2.0 IFNode, multi-step",
+        lambda: functional.fire_spikes(current, levels),
+        multi_step,
+        least=8,
+    )
 
 
 def counts_and_serial():
     current, levels = grid(MILLION), functional.levels(1.0, 32)
     same(functional.fire_counts(current, levels).float(), serial_counts(current, 32).clamp(0, 32), "fire_counts")
-    return Row("fire_counts [2^20], T = 32 / serial IF, torch loop", lambda: functional.fire_counts(current, levels),
-               lambda: serial_counts(current, 32), least=100)
+    return Row(
+        "fire_counts [2^20], T = 32 / serial IF, torch loop",
+        lambda: functional.fire_counts(current, levels),
+        lambda: serial_counts(current, 32),
+        least=100,
+    )
 
 
 def counts_of_many_levels():
@@ -130,8 +148,12 @@ def counts_of_many_levels():
     few, many = functional.levels(1.0, 4), functional.levels(1.0, 255)
     for levels in (few, many):
         same(functional.fire_counts(current, levels), reference(functional.fire_counts, current, levels), "fire_counts")
-    return Row("time of fire_counts [2^20], T = 255 / T = 4", lambda: functional.fire_counts(current, many),
-               lambda: functional.fire_counts(current, few), most=1.3)
+    return Row(
+        "time of fire_counts [2^20], T = 255 / T = 4",
+        lambda: functional.fire_counts(current, many),
+        lambda: functional.fire_counts(current, few),
+        most=1.3,
+    )
 
 
 def bisected_counts():
@@ -139,27 +161,38 @@ def bisected_counts():
     levels = torch.rand(255, generator=torch.Generator().manual_seed(1)).sort().values
     same(functional.fire_counts(current, levels), reference(functional.fire_counts, current, levels), "fire_counts")
     even = functional.levels(1.0, 255)
-    return Row("time of fire_counts [2^20], T = 255, uneven levels (bisected) / even levels (guessed)",
-               lambda: functional.fire_counts(current, levels), lambda: functional.fire_counts(current, even))
+    return Row(
+        "time of fire_counts [2^20], T = 255, uneven levels (bisected) / even levels (guessed)",
+        lambda: functional.fire_counts(current, levels),
+        lambda: functional.fire_counts(current, even),
+    )
 
 
 def layer():
     """A residual layer of a ResNet at batch 8 with per-channel levels: current, residual, levels, scale."""
     generator = torch.Generator().manual_seed(0)
-    current, residual = (torch.randn(8, 64, 112, 112, generator=generator).contiguous(memory_format=torch.channels_last)
-                         for _ in range(2))
+    current, residual = (
+        torch.randn(8, 64, 112, 112, generator=generator).contiguous(memory_format=torch.channels_last)
+        for _ in range(2)
+    )
     theta = torch.rand(64, generator=generator, dtype=torch.float64) + 0.5
     levels, scale = functional.levels(theta, 8), (theta / 8).float()
-    same(functional.fire_rates(current, levels, scale, residual),
-         reference(functional.fire_rates, current, levels, scale, residual), "fire_rates")
+    same(
+        functional.fire_rates(current, levels, scale, residual),
+        reference(functional.fire_rates, current, levels, scale, residual),
+        "fire_rates",
+    )
     return current, residual, levels, scale
 
 
 def rates_and_relu():
     current, residual, levels, scale = layer()
-    return Row("fire_rates [8, 64, 112, 112] channels last, residual / relu_(add)",
-               lambda: functional.fire_rates(current, levels, scale, residual),
-               lambda: torch.add(current, residual).relu_(), least=1)
+    return Row(
+        "fire_rates [8, 64, 112, 112] channels last, residual / relu_(add)",
+        lambda: functional.fire_rates(current, levels, scale, residual),
+        lambda: torch.add(current, residual).relu_(),
+        least=1,
+    )
 
 
 def rates_in_place_and_relu():
@@ -167,9 +200,12 @@ def rates_in_place_and_relu():
     other = current.clone()
     written = functional.fire_rates(current.clone(), levels, scale, residual, inplace=True)
     same(written, reference(functional.fire_rates, current, levels, scale, residual), "fire_rates in place")
-    return Row("the same in place / add_().relu_()",
-               lambda: functional.fire_rates(current, levels, scale, residual, inplace=True),
-               lambda: other.add_(residual).relu_(), least=1)
+    return Row(
+        "the same in place / add_().relu_()",
+        lambda: functional.fire_rates(current, levels, scale, residual, inplace=True),
+        lambda: other.add_(residual).relu_(),
+        least=1,
+    )
 
 
 def expansion_and_copy():
@@ -177,12 +213,16 @@ def expansion_and_copy():
     same(functional.expand_spikes(counts, 32), reference(functional.expand_spikes, counts, 32), "expand_spikes")
     source = torch.ones(33 * MILLION // 2, dtype=torch.uint8)
     target = torch.zeros_like(source)
-    return Row("expand_spikes [2^20], T = 32 -> uint8 / copy, the same bytes moved",
-               lambda: functional.expand_spikes(counts, 32), lambda: target.copy_(source))
+    return Row(
+        "expand_spikes [2^20], T = 32 -> uint8 / copy, the same bytes moved",
+        lambda: functional.expand_spikes(counts, 32),
+        lambda: target.copy_(source),
+    )
 
 
 def fused_convolution(channels, size, groups=1, residual=False):
     """A row: a 3x3 convolution of counts with int8 weights and its neurons, against the float32 one and its ReLU."""
+
     def build():
         generator = torch.Generator().manual_seed(0)
         counts = torch.randint(33, (8, channels, size, size), generator=generator).to(torch.uint8)
@@ -192,8 +232,16 @@ def fused_convolution(channels, size, groups=1, residual=False):
         worth = torch.full((channels,), 50, dtype=torch.int32) if residual else None
 
         def layer(counts):
-            return functional.conv2d_fire(counts, weight, levels, residual=counts if residual else None, residual_scale=worth,
-                                          padding=1, groups=groups, timesteps=32)
+            return functional.conv2d_fire(
+                counts,
+                weight,
+                levels,
+                residual=counts if residual else None,
+                residual_scale=worth,
+                padding=1,
+                groups=groups,
+                timesteps=32,
+            )
 
         rates = counts.float() / 32
         same(layer(counts[:1]), reference(layer, counts[:1]), "conv2d_fire")
@@ -204,8 +252,12 @@ def fused_convolution(channels, size, groups=1, residual=False):
             return (current.add_(rates) if residual else current).relu_()
 
         words = f"{', depthwise' if groups > 1 else ''}{', residual' if residual else ''}"
-        return Row(f"conv2d_fire 3x3 int8 [8, {channels}, {size}, {size}], T = 32{words} / float32 convolution and ReLU",
-                   lambda: layer(counts), float_layer)
+        return Row(
+            f"conv2d_fire 3x3 int8 [8, {channels}, {size}, {size}], T = 32{words} / float32 convolution and ReLU",
+            lambda: layer(counts),
+            float_layer,
+        )
+
     build.__name__ = f"fused_convolution_{channels}_{size}" + "_depthwise" * (groups > 1) + "_residual" * residual
     return build
 
@@ -215,8 +267,11 @@ def pooled_counts():
     counts = counts.contiguous(memory_format=torch.channels_last)
     rates = counts.float()
     same(functional.max_pool2d(counts, 3, 2, 1), F.max_pool2d(rates, 3, 2, 1).to(torch.uint8), "max_pool2d")
-    return Row("max_pool2d of counts [8, 64, 112, 112], 3x3 / of float32", lambda: functional.max_pool2d(counts, 3, 2, 1),
-               lambda: F.max_pool2d(rates, 3, 2, 1))
+    return Row(
+        "max_pool2d of counts [8, 64, 112, 112], 3x3 / of float32",
+        lambda: functional.max_pool2d(counts, 3, 2, 1),
+        lambda: F.max_pool2d(rates, 3, 2, 1),
+    )
 
 
 def summed_counts():
@@ -224,14 +279,29 @@ def summed_counts():
     counts = counts.contiguous(memory_format=torch.channels_last)
     rates = counts.float()
     same(functional.sum_pool2d(counts, 2), F.avg_pool2d(rates, 2).mul_(4).to(torch.uint8), "sum_pool2d")
-    return Row("sum_pool2d of counts [8, 64, 112, 112], 2x2 / avg_pool2d of float32", lambda: functional.sum_pool2d(counts, 2),
-               lambda: F.avg_pool2d(rates, 2))
+    return Row(
+        "sum_pool2d of counts [8, 64, 112, 112], 2x2 / avg_pool2d of float32",
+        lambda: functional.sum_pool2d(counts, 2),
+        lambda: F.avg_pool2d(rates, 2),
+    )
 
 
-ROWS = (spikes_and_copy, spikes_and_loop, spikes_and_spikingjelly, counts_and_serial, counts_of_many_levels,
-        bisected_counts, rates_and_relu, rates_in_place_and_relu, expansion_and_copy,
-        *(fused_convolution(channels, size) for channels, size in ((64, 56), (128, 28), (256, 14), (512, 7))),
-        fused_convolution(64, 56, residual=True), fused_convolution(96, 56, groups=96), pooled_counts, summed_counts)
+ROWS = (
+    spikes_and_copy,
+    spikes_and_loop,
+    spikes_and_spikingjelly,
+    counts_and_serial,
+    counts_of_many_levels,
+    bisected_counts,
+    rates_and_relu,
+    rates_in_place_and_relu,
+    expansion_and_copy,
+    *(fused_convolution(channels, size) for channels, size in ((64, 56), (128, 28), (256, 14), (512, 7))),
+    fused_convolution(64, 56, residual=True),
+    fused_convolution(96, 56, groups=96),
+    pooled_counts,
+    summed_counts,
+)
 
 
 def measure(build, rounds):
@@ -275,13 +345,24 @@ def table(rounds, memory):
         except Unavailable as reason:
             notes.append(f"left out: {build.__name__}: {reason}")
             continue
-        results.append(dict(row=row.title, memory=memory, ours_ms=ours * 1e3, other_ms=other * 1e3, ratio=ratio,
-                            target=target(row), reached=reached(row, ratio)))
+        results.append(
+            dict(
+                row=row.title,
+                memory=memory,
+                ours_ms=ours * 1e3,
+                other_ms=other * 1e3,
+                ratio=ratio,
+                target=target(row),
+                reached=reached(row, ratio),
+            )
+        )
     width = max(len(result["row"]) for result in results)
     print(f"\n{memory} memory".ljust(width + 1) + "   ours ms  other ms    ratio  target  reached")
     for found in results:
-        print(f"{found['row']:{width}} {found['ours_ms']:9.2f} {found['other_ms']:9.2f} {found['ratio']:8.2f}  "
-              f"{found['target']:7} {found['reached']}")
+        print(
+            f"{found['row']:{width}} {found['ours_ms']:9.2f} {found['other_ms']:9.2f} {found['ratio']:8.2f}  "
+            f"{found['target']:7} {found['reached']}"
+        )
     for note in notes:
         print(note)
     return results

@@ -115,11 +115,28 @@ def measure(form, model, batch, image_size, timesteps, threads, device, seed, pr
     """
     if torch.device(device).type == "cpu" and not STATUS.exists():
         return {"peaks": {}, "tensors": {}, "unavailable": "peak memory is measured on Linux only"}
-    command = [sys.executable, __file__, form, model, "--batch", batch, "--timesteps", *timesteps, "--threads", threads,
-               "--device", device, "--seed", seed, *(["--image-size", image_size] if image_size else [])]
+    command = [
+        sys.executable,
+        __file__,
+        form,
+        model,
+        "--batch",
+        batch,
+        "--timesteps",
+        *timesteps,
+        "--threads",
+        threads,
+        "--device",
+        device,
+        "--seed",
+        seed,
+        *(["--image-size", image_size] if image_size else []),
+    ]
     results = [_in_process(form, command) for _ in range(processes)]
-    least = {timesteps: min(result["peaks"].get(timesteps, math.inf) for result in results)
-             for timesteps in results[0]["peaks"]}
+    least = {
+        timesteps: min(result["peaks"].get(timesteps, math.inf) for result in results)
+        for timesteps in results[0]["peaks"]
+    }
     return {**results[0], "peaks": least}
 
 

@@ -32,7 +32,9 @@ class Machine(NamedTuple):
 
 MACHINES = {
     "A100": Machine(2.039e12, {1: 624e12, 2: 312e12, 4: 19.5e12}, "NVIDIA A100 datasheet, 80 GB SXM, dense"),
-    "H100": Machine(3.35e12, {1: 1979e12, 2: 989.5e12, 4: 67e12}, "NVIDIA H100 datasheet, SXM, half of the sparse figures"),
+    "H100": Machine(
+        3.35e12, {1: 1979e12, 2: 989.5e12, 4: 67e12}, "NVIDIA H100 datasheet, SXM, half of the sparse figures"
+    ),
     "MI300X": Machine(5.3e12, {1: 2614.9e12, 2: 1307.4e12, 4: 163.4e12}, "AMD Instinct MI300X datasheet, dense"),
 }
 WEIGHTS = {"int8": (1, 4), "bfloat16": (2, 2), "float32": (4, 4)}  # bytes of a weight, and of a current
@@ -47,10 +49,10 @@ class Layer(NamedTuple):
     weights: int
     outputs: int
     products: int
-    direct: bool    # groups of too few channels for tensor cores
-    valued: bool    # its input is an image or currents, not counts
-    fires: bool     # neurons follow; else it writes currents
-    residual: str   # of the sum behind it: "none", "counts", "current"
+    direct: bool  # groups of too few channels for tensor cores
+    valued: bool  # its input is an image or currents, not counts
+    fires: bool  # neurons follow; else it writes currents
+    residual: str  # of the sum behind it: "none", "counts", "current"
 
 
 def layers(network, shape):
@@ -86,7 +88,9 @@ def layers(network, shape):
         return behind(users[0]) if is_a(users[0], torch.nn.BatchNorm2d, torch.nn.Identity) else users
 
     synapses = [node for node in graph.graph.nodes if is_synapse(node)]
-    last = {user: node for node in synapses for user in behind(node) if is_sum(user)}  # the last synapse before each sum
+    last = {
+        user: node for node in synapses for user in behind(node) if is_sum(user)
+    }  # the last synapse before each sum
     found = []
     for node in synapses:
         synapse, result, residual, users = modules[node.target], node.meta["tensor_meta"].shape, "none", behind(node)
@@ -95,10 +99,19 @@ def layers(network, shape):
             residual = "counts" if any(map(carries_counts, users[0].args)) else "current"
             fires = activates(users[0].users)
         groups = getattr(synapse, "groups", 1)
-        found.append(Layer(node.target, node.args[0].meta["tensor_meta"].shape.numel(), synapse.weight.numel(),
-                           result.numel(), result.numel() * synapse.weight[0].numel(),
-                           groups > 1 and synapse.weight.shape[1] < DIRECT_BELOW, not carries_counts(node.args[0]), fires,
-                           residual))
+        found.append(
+            Layer(
+                node.target,
+                node.args[0].meta["tensor_meta"].shape.numel(),
+                synapse.weight.numel(),
+                result.numel(),
+                result.numel() * synapse.weight[0].numel(),
+                groups > 1 and synapse.weight.shape[1] < DIRECT_BELOW,
+                not carries_counts(node.args[0]),
+                fires,
+                residual,
+            )
+        )
     return found
 
 
@@ -122,7 +135,9 @@ def _dtype(layer, weights):
 
 def seconds(layer, weights, fused, machine):
     peak = machine.operations[4 if layer.direct else WEIGHTS[_dtype(layer, weights)][0]]
-    return sum(max(moved / machine.bandwidth, operations / peak) for moved, operations in launches(layer, weights, fused))
+    return sum(
+        max(moved / machine.bandwidth, operations / peak) for moved, operations in launches(layer, weights, fused)
+    )
 
 
 def main():
@@ -140,26 +155,54 @@ def main():
     for name, machine in MACHINES.items():
         for weights in WEIGHTS:
             times = [[seconds(layer, weights, fused, machine) * 1e6 for fused in (True, False)] for layer in found]
-            moved = [sum(m for layer in found for m, _ in launches(layer, weights, fused)) / 1e6 for fused in (True, False)]
+            moved = [
+                sum(m for layer in found for m, _ in launches(layer, weights, fused)) / 1e6 for fused in (True, False)
+            ]
             count = [sum(len(launches(layer, weights, fused)) for layer in found) for fused in (True, False)]
             total = [sum(column) for column in zip(*times)]
-            rows.append(dict(machine=name, weights=weights, microseconds=total, megabytes=moved, launches=count,
-                             layers={layer.name: pair for layer, pair in zip(found, times)}))
-    print(f"MODELLED, not measured: {arguments.model}, {arguments.size}x{arguments.size}, batch {arguments.batch}; "
-          "each pair is fused / unfused")
+            rows.append(
+                dict(
+                    machine=name,
+                    weights=weights,
+                    microseconds=total,
+                    megabytes=moved,
+                    launches=count,
+                    layers={layer.name: pair for layer, pair in zip(found, times)},
+                )
+            )
+    print(
+        f"MODELLED, not measured: {arguments.model}, {arguments.size}x{arguments.size}, batch {arguments.batch}; "
+        "each pair is fused / unfused"
+    )
     print(f"{'':7} {'weights':9} {'microseconds':>19} {'ratio':>6} {'MB':>17} {'launches':>10}")
     for row in rows:
-        (fused, unfused), (bytes_fused, bytes_unfused), (one, two) = row["microseconds"], row["megabytes"], row["launches"]
-        print(f"{row['machine']:7} {row['weights']:9} {fused:8.1f} / {unfused:8.1f} {unfused / fused:6.2f} "
-              f"{bytes_fused:7.1f} / {bytes_unfused:7.1f} {one:4} / {two:3}")
+        (fused, unfused), (bytes_fused, bytes_unfused), (one, two) = (
+            row["microseconds"],
+            row["megabytes"],
+            row["launches"],
+        )
+        print(
+            f"{row['machine']:7} {row['weights']:9} {fused:8.1f} / {unfused:8.1f} {unfused / fused:6.2f} "
+            f"{bytes_fused:7.1f} / {bytes_unfused:7.1f} {one:4} / {two:3}"
+        )
         if arguments.layers:
             for layer, (fused, unfused) in row["layers"].items():
                 print(f"  {layer:30} {fused:8.2f} / {unfused:8.2f} {unfused / fused:6.2f}")
     print("\n".join(f"{name}: {machine.source}" for name, machine in MACHINES.items()))
     if arguments.json:
         with open(arguments.json, "w") as file:
-            json.dump(dict(modelled=True, model=arguments.model, batch=arguments.batch, size=arguments.size,
-                           sources={name: machine.source for name, machine in MACHINES.items()}, rows=rows), file, indent=1)
+            json.dump(
+                dict(
+                    modelled=True,
+                    model=arguments.model,
+                    batch=arguments.batch,
+                    size=arguments.size,
+                    sources={name: machine.source for name, machine in MACHINES.items()},
+                    rows=rows,
+                ),
+                file,
+                indent=1,
+            )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from pcsnn.distributed.processes import group, rank, shard
 from pcsnn.network.text_table import table
 
 TIMESTEPS = 8
-WORK = {"evaluation": "evaluation, QCFS ResNet-20", "calibration": "calibration \"quick\", ReLU VGG"}
+WORK = {"evaluation": "evaluation, QCFS ResNet-20", "calibration": 'calibration "quick", ReLU VGG'}
 ROUNDING = 1e-3  # relative difference of the calibrated networks' outputs
 PROBE = 100  # images on which these are compared
 
@@ -46,14 +46,17 @@ def worker(args):
         relu = networks.load(networks.checkpoint_path("vgg", "relu"))[0].to(device)
         snn = pcsnn.convert(network, TIMESTEPS, progress=False)
         images, labels = images_and_labels(args.images)
-        calibration = images[:args.calibration_images]
+        calibration = images[: args.calibration_images]
 
         def evaluate(count=args.images):
-            return pcsnn.analysis.evaluate(snn, shard((images[:count], labels[:count]), args.batch), spikes=True, progress=False)
+            return pcsnn.analysis.evaluate(
+                snn, shard((images[:count], labels[:count]), args.batch), spikes=True, progress=False
+            )
 
         def calibrate(count=args.calibration_images):
-            return pcsnn.convert(relu, TIMESTEPS, calibration=shard(calibration[:count], args.batch), method="quick",
-                                 progress=False)
+            return pcsnn.convert(
+                relu, TIMESTEPS, calibration=shard(calibration[:count], args.batch), method="quick", progress=False
+            )
 
         evaluate(4 * args.batch)
         calibrate(64)
@@ -63,8 +66,13 @@ def worker(args):
         calibrated = calibrate()
         seconds = {"evaluation": between - begun, "calibration": time.perf_counter() - between}
         if rank() == 0:
-            result = {"seconds": seconds, "right": evaluation.right, "images": evaluation.images, "spikes": evaluation.spikes,
-                      "logits": calibrated(images[:PROBE].to(device)).tolist()}
+            result = {
+                "seconds": seconds,
+                "right": evaluation.right,
+                "images": evaluation.images,
+                "spikes": evaluation.spikes,
+                "logits": calibrated(images[:PROBE].to(device)).tolist(),
+            }
             args.worker.write_text(json.dumps(result))
 
 
@@ -73,9 +81,25 @@ def launch(form, args, folder):
     processes, threads = form
     path = folder / "result.json"
     path.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), __file__,
-               "--worker", str(path), "--threads", str(threads), "--images", str(args.images), "--calibration-images",
-               str(args.calibration_images), "--batch", str(args.batch)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        __file__,
+        "--worker",
+        str(path),
+        "--threads",
+        str(threads),
+        "--images",
+        str(args.images),
+        "--calibration-images",
+        str(args.calibration_images),
+        "--batch",
+        str(args.batch),
+    ]
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -97,8 +121,10 @@ def differences(result, first):
 
 def name_of(form):
     processes, threads = form
-    return (f"{processes} process{'es' if processes > 1 else ''}, {threads} thread{'s' if threads > 1 else ''}"
-            f"{' each' if processes > 1 else ''}")
+    return (
+        f"{processes} process{'es' if processes > 1 else ''}, {threads} thread{'s' if threads > 1 else ''}"
+        f"{' each' if processes > 1 else ''}"
+    )
 
 
 def measure(forms, args):
@@ -125,8 +151,14 @@ def parse_form(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--forms", nargs="+", type=parse_form, default=[(1, 1), (2, 1), (1, 2)],
-                        metavar="PROCESSESxTHREADS", help="the first is what others are compared with")
+    parser.add_argument(
+        "--forms",
+        nargs="+",
+        type=parse_form,
+        default=[(1, 1), (2, 1), (1, 2)],
+        metavar="PROCESSESxTHREADS",
+        help="the first is what others are compared with",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--calibration-images", type=int, default=512)
@@ -144,16 +176,36 @@ def main():
     for what, by_form in seconds.items():
         for form in forms:
             median = timing.median(by_form[form])
-            cells.append((WORK[what], name_of(form), f"{median:.2f}", f"{counts[what] / median:.1f}",
-                          f"{timing.ratio(by_form[forms[0]], by_form[form]):.2f}"))
+            cells.append(
+                (
+                    WORK[what],
+                    name_of(form),
+                    f"{median:.2f}",
+                    f"{counts[what] / median:.1f}",
+                    f"{timing.ratio(by_form[forms[0]], by_form[form]):.2f}",
+                )
+            )
     print("\n".join(table(cells)))
-    print(f"Medians of {args.rounds} rounds. All forms: {first['right']} of {first['images']} labels hit, "
-          f"{sum(first['spikes'].values()):,} spikes; outputs of the calibrated networks at most {apart:.0e} apart.")
+    print(
+        f"Medians of {args.rounds} rounds. All forms: {first['right']} of {first['images']} labels hit, "
+        f"{sum(first['spikes'].values()):,} spikes; outputs of the calibrated networks at most {apart:.0e} apart."
+    )
     if args.json:
-        rows = [{"work": what, "processes": form[0], "threads": form[1], "images": counts[what],
-                 "seconds": list(by_form[form].values())} for what, by_form in seconds.items() for form in forms]
+        rows = [
+            {
+                "work": what,
+                "processes": form[0],
+                "threads": form[1],
+                "images": counts[what],
+                "seconds": list(by_form[form].values()),
+            }
+            for what, by_form in seconds.items()
+            for form in forms
+        ]
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"rows": rows, "apart": apart, "circumstances": timing.circumstances()}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"rows": rows, "apart": apart, "circumstances": timing.circumstances()}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -43,9 +43,11 @@ class Subject:
         self.network = load(path)[0].to(memory_format=torch.channels_last)
         self.written = path.stat().st_mtime
         images, _ = camvid.load("train", args.data)
-        some = torch.linspace(0, len(images) - 1, min(args.calibration_images, len(images))).round().long()  # of all drives
+        some = (
+            torch.linspace(0, len(images) - 1, min(args.calibration_images, len(images))).round().long()
+        )  # of all drives
         self.calibration = self._floats(images[some])
-        self.images, self.labels = (part[:args.images] for part in camvid.load("val", args.data))
+        self.images, self.labels = (part[: args.images] for part in camvid.load("val", args.data))
 
     @staticmethod
     def _floats(images):
@@ -86,16 +88,29 @@ class Subject:
 
     def row(self, method, timesteps, predicted, **others):
         found = evaluate(predicted, self.labels)
-        return {"network": self.name, "method": method, "timesteps": timesteps, "seed": None,
-                "pixel_accuracy": found.pixel_accuracy, "miou": found.miou, "images": len(predicted),
-                "same": (predicted == self.own).double().mean().item(), **others}
+        return {
+            "network": self.name,
+            "method": method,
+            "timesteps": timesteps,
+            "seed": None,
+            "pixel_accuracy": found.pixel_accuracy,
+            "miou": found.miou,
+            "images": len(predicted),
+            "same": (predicted == self.own).double().mean().item(),
+            **others,
+        }
 
 
 def measure_quality(subject, args, results):
     """Rows of the float network and of every method at every T that the file lacks."""
     found = evaluate(subject.own, subject.labels).intersections_over_unions
-    source = subject.row("float", None, subject.own, calibration_images=len(subject.calibration),
-                         classes=dict(zip(camvid.CLASSES, found.nan_to_num().tolist())))
+    source = subject.row(
+        "float",
+        None,
+        subject.own,
+        calibration_images=len(subject.calibration),
+        classes=dict(zip(camvid.CLASSES, found.nan_to_num().tolist())),
+    )
     known = results.find(subject.name, "float")
     if known is None:
         results.add(source)
@@ -108,7 +123,10 @@ def measure_quality(subject, args, results):
             snn, seconds = subject.convert(method, timesteps)
             subject.check(snn)
             row = subject.row(method, timesteps, subject.predict(snn, f"{method}, T = {timesteps}"))
-            row |= {f"lost_{short}": source[key] - row[key] for short, key in (("accuracy", "pixel_accuracy"), ("miou", "miou"))}
+            row |= {
+                f"lost_{short}": source[key] - row[key]
+                for short, key in (("accuracy", "pixel_accuracy"), ("miou", "miou"))
+            }
             results.add(row | ({} if seconds is None else {"seconds": seconds}))
 
 
@@ -129,9 +147,17 @@ def measure_times(subject, args, results):
         for call in calls.values():
             call()
         seconds = timing.interleaved(calls, args.repeats, slow=("serial",), slow_rounds=args.slow_repeats)
-        results.add({"network": subject.name, "method": report.TIMED, "timesteps": timesteps, "seed": None,
-                     **{name: timing.median(each) / len(images) for name, each in seconds.items()},
-                     "speedup": timing.ratio(seconds["serial"], seconds["pcsnn"]), "checked": f"serial IF: {verdict.words}"})
+        results.add(
+            {
+                "network": subject.name,
+                "method": report.TIMED,
+                "timesteps": timesteps,
+                "seed": None,
+                **{name: timing.median(each) / len(images) for name, each in seconds.items()},
+                "speedup": timing.ratio(seconds["serial"], seconds["pcsnn"]),
+                "checked": f"serial IF: {verdict.words}",
+            }
+        )
 
 
 def draw(subject, args, results):
@@ -151,23 +177,41 @@ def draw(subject, args, results):
     rates = recorded.counts[LAYER][0].float() / recorded.timesteps
     busiest = rates.flatten(1).std(1).topk(min(len(predictions) + (not args.predictions_only), len(rates))).indices
     heading = f"rates of {LAYER} at T = {recorded.timesteps}, channels {', '.join(map(str, busiest.tolist()))}"
-    report.plot(f"{subject.name}, method {method}", None if args.predictions_only else subject.images[some], predictions, (heading, rates[busiest]), args.plot)
+    report.plot(
+        f"{subject.name}, method {method}",
+        None if args.predictions_only else subject.images[some],
+        predictions,
+        (heading, rates[busiest]),
+        args.plot,
+    )
 
 
 def arguments(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder with CamVid, as camvid.py prepares it")
-    parser.add_argument("--weights", type=pathlib.Path, default=pathlib.Path("results/segmentation"),
-                        help="folder of the trained and the converted networks")
+    parser.add_argument(
+        "--weights",
+        type=pathlib.Path,
+        default=pathlib.Path("results/segmentation"),
+        help="folder of the trained and the converted networks",
+    )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--train", action="store_true", help="only train")
     parser.add_argument("--epochs", type=within(1), default=DEFAULTS["epochs"])
-    parser.add_argument("--crop", type=within(16), nargs=2, default=DEFAULTS["crop"], metavar=("H", "W"),
-                        help="size of the images in training")
+    parser.add_argument(
+        "--crop",
+        type=within(16),
+        nargs=2,
+        default=DEFAULTS["crop"],
+        metavar=("H", "W"),
+        help="size of the images in training",
+    )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--timesteps", type=within(1, 255), nargs="+", default=[4, 8, 16, 32])
     parser.add_argument("--images", type=within(1), help="the first so many val images; default: all")
-    parser.add_argument("--calibration-images", type=within(1), default=1024, help="at most; spread over the training images")
+    parser.add_argument(
+        "--calibration-images", type=within(1), default=1024, help="at most; spread over the training images"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of light and advanced, and of a training")
     parser.add_argument("--batch", type=within(1), default=8, help="images at a time")
     parser.add_argument("--timed-batch", type=within(1), default=4, help="images in a timed call")
@@ -176,8 +220,11 @@ def arguments(argv):
     parser.add_argument("--threads", type=within(1), default=torch.get_num_threads())
     parser.add_argument("--json", type=pathlib.Path, help="file of the rows, written after each and read at the start")
     parser.add_argument("--plot", type=pathlib.Path, help="file of the picture, of the network with the higher mIoU")
-    parser.add_argument("--predictions-only", action="store_true",
-                        help="leave the data's own images and labels out of the picture, to pass it on")
+    parser.add_argument(
+        "--predictions-only",
+        action="store_true",
+        help="leave the data's own images and labels out of the picture, to pass it on",
+    )
     parser.add_argument("--progress-interval", type=float, default=0.1, help="seconds between progress bar updates")
     args = parser.parse_args(argv)
     args.timesteps = sorted(set(args.timesteps))
@@ -192,8 +239,13 @@ def compare(args, results):
         measure_quality(subject, args, results)
         if args.repeats:
             measure_times(subject, args, results)
-        rows = [row for row in results.rows if row["network"] == subject.name and row["timesteps"] in (None, *args.timesteps)
-                and row["method"] in ("float", report.TIMED, *args.methods)]
+        rows = [
+            row
+            for row in results.rows
+            if row["network"] == subject.name
+            and row["timesteps"] in (None, *args.timesteps)
+            and row["method"] in ("float", report.TIMED, *args.methods)
+        ]
         print("\n".join(report.lines(subject.name, rows, args.timesteps)), end="\n\n")
     if args.plot:
         draw(max(subjects, key=lambda subject: results.find(subject.name, "float")["miou"]), args, results)

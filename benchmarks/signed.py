@@ -33,10 +33,10 @@ def measure(name, activation, args):
     """Rows of a network: the float one, then every method at every T."""
     network, _ = networks.load(networks.checkpoint_path(name, activation))
     images, labels = data.fashion_mnist("t10k")
-    images = data.normalise(images[:args.images], data.FASHION_MNIST).contiguous(memory_format=torch.channels_last)
-    labels = labels[:args.images]
+    images = data.normalise(images[: args.images], data.FASHION_MNIST).contiguous(memory_format=torch.channels_last)
+    labels = labels[: args.images]
     calibration, _ = data.fashion_mnist("train", args.data)
-    calibration = data.normalise(calibration[:args.calibration_images], data.FASHION_MNIST)
+    calibration = data.normalise(calibration[: args.calibration_images], data.FASHION_MNIST)
     own = classes(network, images, args.batch, "float")
     float_accuracy = 100 * (own == labels).double().mean().item()
     rows = [{"network": name, "activation": activation, "method": "float", "accuracy": float_accuracy}]
@@ -50,9 +50,17 @@ def measure(name, activation, args):
                 raise SystemExit(f"{name}, {method}, T = {timesteps}: {verdict.words}")
             found = classes(snn, images, args.batch, f"{method}, T = {timesteps}")
             accuracy = 100 * (found == labels).double().mean().item()
-            rows.append({"network": name, "activation": activation, "method": method, "timesteps": timesteps,
-                         "accuracy": accuracy, "lost": float_accuracy - accuracy,
-                         "same": 100 * (found == own).double().mean().item()})
+            rows.append(
+                {
+                    "network": name,
+                    "activation": activation,
+                    "method": method,
+                    "timesteps": timesteps,
+                    "accuracy": accuracy,
+                    "lost": float_accuracy - accuracy,
+                    "same": 100 * (found == own).double().mean().item(),
+                }
+            )
     return rows
 
 
@@ -60,7 +68,10 @@ def lines(rows, methods, timesteps):
     source = rows[0]
     by = {(row["method"], row.get("timesteps")): row for row in rows}
     cells = [["lost (same class)", *(f"T = {t}" for t in timesteps)]]
-    cells += [[method, *(f"{by[method, t]['lost']:.2f} ({by[method, t]['same']:.1f} %)" for t in timesteps)] for method in methods]
+    cells += [
+        [method, *(f"{by[method, t]['lost']:.2f} ({by[method, t]['same']:.1f} %)" for t in timesteps)]
+        for method in methods
+    ]
     return [f"{source['network']}, {source['activation']}: float {source['accuracy']:.2f} %", *table(cells)]
 
 

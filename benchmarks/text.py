@@ -40,8 +40,13 @@ def load(folder):
     """The float encoder in evaluation mode."""
     state = safetensors.torch.load_file(folder / "model.safetensors")
     network = models.minilm_l6()
-    network.load_state_dict({key: value for key, value in state.items()
-                             if key.startswith(("encoder.", "embeddings.")) and not key.endswith("position_ids")})
+    network.load_state_dict(
+        {
+            key: value
+            for key, value in state.items()
+            if key.startswith(("encoder.", "embeddings.")) and not key.endswith("position_ids")
+        }
+    )
     return network.eval()
 
 
@@ -71,14 +76,27 @@ def row(method, timesteps, found, expected):
     similarity = (found * expected).sum(-1)
     others = (expected @ expected.T).fill_diagonal_(-1).argmax(1)
     same = (found @ found.T).fill_diagonal_(-1).argmax(1) == others
-    return {"method": method, "timesteps": timesteps, "mean": similarity.mean().item(), "least": similarity.min().item(),
-            "same_neighbour": same.double().mean().item()}
+    return {
+        "method": method,
+        "timesteps": timesteps,
+        "mean": similarity.mean().item(),
+        "least": similarity.min().item(),
+        "same_neighbour": same.double().mean().item(),
+    }
 
 
 def lines(rows):
     cells = [["method", "T", "cosine, mean", "least of 200", "same nearest sentence"]]
-    cells += [[row["method"], str(row["timesteps"]), f"{row['mean']:.4f}", f"{row['least']:.4f}",
-               f"{100 * row['same_neighbour']:.1f} %"] for row in rows]
+    cells += [
+        [
+            row["method"],
+            str(row["timesteps"]),
+            f"{row['mean']:.4f}",
+            f"{row['least']:.4f}",
+            f"{100 * row['same_neighbour']:.1f} %",
+        ]
+        for row in rows
+    ]
     return table(cells)
 
 
@@ -93,7 +111,7 @@ def main(argv=None):
     network = load(folder)
     sentences = SENTENCES.read_text().splitlines()
     tokens, mask = tokenize(folder, sentences[:MEASURED])
-    calibration = [tuple(part[i:i + 16] for part in tokenize(folder, sentences[MEASURED:])) for i in range(0, 64, 16)]
+    calibration = [tuple(part[i : i + 16] for part in tokenize(folder, sentences[MEASURED:])) for i in range(0, 64, 16)]
     expected = embed(network, tokens, mask)
     rows = []
     for method in args.methods:

@@ -52,9 +52,19 @@ def measure(load, snn, timesteps, forms, prepared, args, bar):
         call, verdict = prepared.get(name) or prepare(name, load, snn)
         if not form.timesteps:
             prepared[name] = call, verdict
-        rows[name] = {"form": name, "label": form.label, "batch": len(load.images), "timesteps": timesteps,
-                      "right": verdict.right, "remark": verdict.words, "seconds": None, "milliseconds": None,
-                      "speedup": None, "of_network": None, "rounds": []}
+        rows[name] = {
+            "form": name,
+            "label": form.label,
+            "batch": len(load.images),
+            "timesteps": timesteps,
+            "right": verdict.right,
+            "remark": verdict.words,
+            "seconds": None,
+            "milliseconds": None,
+            "speedup": None,
+            "of_network": None,
+            "rounds": [],
+        }
         if call:
             calls[name] = call
         bar.update(1 if call else 1 + passes(form, args))
@@ -90,11 +100,22 @@ def measure_memory(model, forms, failed, args, bar):
         if name in failed:
             result = {"peaks": {}, "tensors": {}, "unavailable": failed[name]}
         else:
-            result = peak_memory.measure(name, model, batch, args.image_size, args.memory_timesteps, args.threads,
-                                         args.device, args.seed, 1 if form.every_step else MEMORY_PROCESSES)
+            result = peak_memory.measure(
+                name,
+                model,
+                batch,
+                args.image_size,
+                args.memory_timesteps,
+                args.threads,
+                args.device,
+                args.seed,
+                1 if form.every_step else MEMORY_PROCESSES,
+            )
         row = {"form": name, "label": form.label, "batch": batch}
-        rows += [{**row, "timesteps": timesteps, "bytes": taken, "tensor_bytes": result["tensors"].get(timesteps)}
-                 for timesteps, taken in result["peaks"].items()]
+        rows += [
+            {**row, "timesteps": timesteps, "bytes": taken, "tensor_bytes": result["tensors"].get(timesteps)}
+            for timesteps, taken in result["peaks"].items()
+        ]
         if result["unavailable"]:
             rows.append({**row, "timesteps": None, "bytes": None, "remark": result["unavailable"]})
         bar.update()
@@ -103,26 +124,45 @@ def measure_memory(model, forms, failed, args, bar):
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", choices=workloads.NAMES, default=["resnet34"], metavar="MODEL",
-                        help=f"one or several of {', '.join(workloads.NAMES)}; the ...-fashion-mnist ones have real weights and images, the others random ones")
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        choices=workloads.NAMES,
+        default=["resnet34"],
+        metavar="MODEL",
+        help=f"one or several of {', '.join(workloads.NAMES)}; the ...-fashion-mnist ones have real weights and images, the others random ones",
+    )
     parser.add_argument("--timesteps", type=int, nargs="+", default=[4, 8, 16, 32], metavar="T")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N")
     parser.add_argument("--image-size", type=int, help="default: what the network is made for")
-    parser.add_argument("--rows", nargs="+", choices=list(competitors.FORMS), metavar="FORM",
-                        help=f"which to compare, of {', '.join(competitors.FORMS)}; default: all")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        choices=list(competitors.FORMS),
+        metavar="FORM",
+        help=f"which to compare, of {', '.join(competitors.FORMS)}; default: all",
+    )
     parser.add_argument("--repeats", type=int, default=15, help="rounds")
-    parser.add_argument("--slow-repeats", type=int, default=3,
-                        help="of these, rounds in which forms run whose work grows with T")
-    parser.add_argument("--memory-timesteps", type=int, nargs="*", metavar="T",
-                        default=[8, throughput_report.MEMORY_TIMESTEPS],
-                        help="T at which peak memory is measured, at the largest batch; none: not at all")
-    parser.add_argument("--memory-rows", nargs="+", choices=list(competitors.FORMS), metavar="FORM",
-                        help="default: as --rows")
+    parser.add_argument(
+        "--slow-repeats", type=int, default=3, help="of these, rounds in which forms run whose work grows with T"
+    )
+    parser.add_argument(
+        "--memory-timesteps",
+        type=int,
+        nargs="*",
+        metavar="T",
+        default=[8, throughput_report.MEMORY_TIMESTEPS],
+        help="T at which peak memory is measured, at the largest batch; none: not at all",
+    )
+    parser.add_argument(
+        "--memory-rows", nargs="+", choices=list(competitors.FORMS), metavar="FORM", help="default: as --rows"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("results"),
-                        help="folder for the JSON and the picture")
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=pathlib.Path("results"), help="folder for the JSON and the picture"
+    )
     parser.add_argument("--no-plot", action="store_true")
     args = parser.parse_args(arguments)
     args.batch, args.timesteps = sorted(set(args.batch)), sorted(set(args.timesteps))
@@ -156,9 +196,16 @@ def run(model, args):
         failed = {row["form"]: throughput_report.remark(row) for row in rows if not row["right"]}
         memory = measure_memory(model, memory_forms, failed, args, bar)
     chosen = {key: str(value) if isinstance(value, pathlib.Path) else value for key, value in vars(args).items()}
-    return {**begun, "load_at_end": timing.load(), "spikingjelly": competitors.spikingjelly_version(),
-            "options": chosen | {"model": model}, "meaning": throughput_report.MEANING, "real_weights": model in workloads.SHIPPED,
-            "rows": rows, "memory": memory}
+    return {
+        **begun,
+        "load_at_end": timing.load(),
+        "spikingjelly": competitors.spikingjelly_version(),
+        "options": chosen | {"model": model},
+        "meaning": throughput_report.MEANING,
+        "real_weights": model in workloads.SHIPPED,
+        "rows": rows,
+        "memory": memory,
+    }
 
 
 def write(result, folder, plot):
@@ -169,10 +216,15 @@ def write(result, folder, plot):
     written = [path]
     if plot and any(row["seconds"] for row in result["rows"]):
         from lib import throughput_plot
+
         written.append(path.with_suffix(".png"))
-        throughput_plot.draw([row for row in result["rows"] if row["seconds"]],
-                             [row for row in result["memory"] if row["bytes"]],
-                             throughput_report.title(result), throughput_report.MEANING, written[-1])
+        throughput_plot.draw(
+            [row for row in result["rows"] if row["seconds"]],
+            [row for row in result["memory"] if row["bytes"]],
+            throughput_report.title(result),
+            throughput_report.MEANING,
+            written[-1],
+        )
     return written
 
 

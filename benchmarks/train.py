@@ -42,7 +42,7 @@ def batches(images, labels, stage, epoch, first):
     batch, seed = stage["batch"], stage["seed"] * 1000 + epoch
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     for step in range(first, len(images) // batch):
-        picked = order[step * batch:(step + 1) * batch]
+        picked = order[step * batch : (step + 1) * batch]
         generator = torch.Generator().manual_seed(seed * 100_000 + step)
         yield data.normalise(augment(images[picked], stage["shift"], generator), data.FASHION_MNIST), labels[picked]
 
@@ -54,12 +54,20 @@ def build_optimizer(model, stage, total_steps):
         kind = "thresholds" if name.endswith(".threshold") else "vectors" if parameter.dim() == 1 else "weights"
         groups[kind].append(parameter)
     rates = [stage["rate"] * (THRESHOLD_RATE if kind == "thresholds" else 1) for kind in groups]
-    groups = [{"params": group, "weight_decay": stage["weight_decay"] if kind == "weights" else 0.0}
-              for kind, group in groups.items()]
+    groups = [
+        {"params": group, "weight_decay": stage["weight_decay"] if kind == "weights" else 0.0}
+        for kind, group in groups.items()
+    ]
     optimizer = torch.optim.SGD(groups, lr=stage["rate"], momentum=0.9, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rates, total_steps, pct_start=WARM_UP, anneal_strategy="linear", cycle_momentum=False,
-        final_div_factor=1000)
+        optimizer,
+        rates,
+        total_steps,
+        pct_start=WARM_UP,
+        anneal_strategy="linear",
+        cycle_momentum=False,
+        final_div_factor=1000,
+    )
     return optimizer, schedule
 
 
@@ -84,8 +92,9 @@ class TrainingState:
             return
         state = torch.load(self.path, weights_only=True)
         if state["settings"] != self.settings:
-            raise SystemExit(f"{self.path} is of a training with {state['settings']}, not {self.settings}: "
-                             "delete it to start anew")
+            raise SystemExit(
+                f"{self.path} is of a training with {state['settings']}, not {self.settings}: delete it to start anew"
+            )
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         torch.set_rng_state(state["random"])
@@ -130,7 +139,9 @@ def train(args):
         settings["activation"] = args.activation
     state = TrainingState(args.output, settings, model, optimizer, schedule)
     state.read()
-    with tqdm(total=args.epochs * steps, initial=state.done, unit="step", mininterval=args.progress_interval) as progress:
+    with tqdm(
+        total=args.epochs * steps, initial=state.done, unit="step", mininterval=args.progress_interval
+    ) as progress:
         for epoch in range(state.done // steps, args.epochs):
             model.train()
             for x, expected in batches(images, labels, stage, epoch, state.done % steps):
@@ -148,8 +159,13 @@ def train(args):
             progress.write(f"epoch {epoch + 1}: test accuracy {accuracy(model, test_images, test_labels):.4f}")
 
     reached = accuracy(model, test_images, test_labels)
-    described = {**settings, "data": "FashionMNIST", "accuracy": reached, "seed": args.seed,
-                 "epochs": sum(stage["epochs"] for stage in stages)}
+    described = {
+        **settings,
+        "data": "FashionMNIST",
+        "accuracy": reached,
+        "seed": args.seed,
+        "epochs": sum(stage["epochs"] for stage in stages),
+    }
     metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in described.items()}
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     replace_file(args.output, lambda path: safetensors.torch.save_file(tensors, path, metadata))
@@ -161,10 +177,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=sorted(networks.FASHION_MNIST), required=True)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder with FashionMNIST's *-ubyte.gz files")
-    parser.add_argument("--output", type=pathlib.Path,
-                        help="default: benchmarks/checkpoints/MODEL[-ACTIVATION]-fashion-mnist.safetensors")
-    parser.add_argument("--activation", choices=("qcfs", "relu", *networks.SIGNED), default="qcfs",
-                        help="relu: ReLU6 in a mobilenet")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        help="default: benchmarks/checkpoints/MODEL[-ACTIVATION]-fashion-mnist.safetensors",
+    )
+    parser.add_argument(
+        "--activation", choices=("qcfs", "relu", *networks.SIGNED), default="qcfs", help="relu: ReLU6 in a mobilenet"
+    )
     parser.add_argument("--levels", type=int, default=8, help="quantization levels L of QCFS")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)

@@ -14,5 +14,17 @@ from pcsnn.kernels.synapses import conv2d_fire, linear_fire
 
 VERSION = triton.__version__
 
-__all__ = ["INTERPRETED", "VERSION", "conv2d_fire", "expand_spikes", "fire_counts", "fire_rates", "fire_rates_", "fire_spikes",
-           "linear_fire", "max_pool2d", "spiking_attention", "sum_pool2d"]
+__all__ = [
+    "INTERPRETED",
+    "VERSION",
+    "conv2d_fire",
+    "expand_spikes",
+    "fire_counts",
+    "fire_rates",
+    "fire_rates_",
+    "fire_spikes",
+    "linear_fire",
+    "max_pool2d",
+    "spiking_attention",
+    "sum_pool2d",
+]

@@ -18,14 +18,14 @@ from pcsnn.kernels.launch import Launch, run
 from pcsnn.tensors.shapes import keys_first, split_heads
 
 MAX_WIDTH = 256  # features of a head of queries, all of which a program holds
-STATE_COST = 4   # what a multiplication of float32, as those by K^T V are, may cost in place of one on tensor cores
+STATE_COST = 4  # what a multiplication of float32, as those by K^T V are, may cost in place of one on tensor cores
 
 
 class Tile(NamedTuple):
     """A program's share, and how it is run."""
 
-    rows: int     # queries
-    keys: int     # at a time
+    rows: int  # queries
+    keys: int  # at a time
     columns: int  # features of values, at most
     threads: int
     stages: int
@@ -33,8 +33,18 @@ class Tile(NamedTuple):
 
 # By size of an element in bytes, then of heads up to so many features; the last is for few queries, of heads of any width.
 TILES = {
-    2: {64: Tile(64, 64, 64, 128, 2), 128: Tile(64, 32, 64, 256, 2), 256: Tile(32, 32, 64, 256, 2), 0: Tile(16, 32, 64, 128, 2)},
-    4: {64: Tile(32, 32, 32, 128, 2), 128: Tile(32, 16, 32, 256, 2), 256: Tile(16, 16, 32, 256, 2), 0: Tile(16, 16, 32, 256, 2)},
+    2: {
+        64: Tile(64, 64, 64, 128, 2),
+        128: Tile(64, 32, 64, 256, 2),
+        256: Tile(32, 32, 64, 256, 2),
+        0: Tile(16, 32, 64, 128, 2),
+    },
+    4: {
+        64: Tile(32, 32, 32, 128, 2),
+        128: Tile(32, 16, 32, 256, 2),
+        256: Tile(16, 16, 32, 256, 2),
+        0: Tile(16, 16, 32, 256, 2),
+    },
 }
 
 # Of the product by K^T V, summed before; `keys` are features of queries at a time, and there are no fewer columns. One stage: more
@@ -44,8 +54,19 @@ STATE_TILE, STATE_COLUMNS = Tile(64, 16, 64, 256, 1), 32
 # Registers of a thread that bisects: with what the compiler would settle for it spills one or two.
 ROOMY = dict.fromkeys((80, 86, 89, 90), 168)
 
-_UNSPECIALISED = ("queries", "keys", "heads", "row_tiles", "column_tiles", "timesteps", "repeat", "distinct", "reach", "level_stride",
-                  "channel_stride")
+_UNSPECIALISED = (
+    "queries",
+    "keys",
+    "heads",
+    "row_tiles",
+    "column_tiles",
+    "timesteps",
+    "repeat",
+    "distinct",
+    "reach",
+    "level_stride",
+    "channel_stride",
+)
 
 
 @triton.jit
@@ -57,23 +78,91 @@ def _place(heads, row_tiles, column_tiles):
 
 
 @triton.jit
-def _fire(current, lane, head, width, features, levels_ptr, line_ptr, scale_ptr, timesteps, repeat, distinct, reach,
-          level_stride, channel_stride, DTYPE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr,
-          LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr):
+def _fire(
+    current,
+    lane,
+    head,
+    width,
+    features,
+    levels_ptr,
+    line_ptr,
+    scale_ptr,
+    timesteps,
+    repeat,
+    distinct,
+    reach,
+    level_stride,
+    channel_stride,
+    DTYPE: tl.constexpr,
+    LINE: tl.constexpr,
+    STEPS: tl.constexpr,
+    STAIRS: tl.constexpr,
+    LEVELS_ROWS: tl.constexpr,
+    LINE_ROWS: tl.constexpr,
+    SCALE_ROWS: tl.constexpr,
+):
     """Rates of queries under `current` [ROWS, WIDTH], rounded to DTYPE; lane [WIDTH]: features of the head, beyond it 0."""
     channel = (head * width + tl.minimum(lane, width - 1))[None, :]
-    groups = search(current.to(tl.float32), levels_ptr, line_ptr, channel, features, timesteps, repeat, distinct, reach,
-                    level_stride, channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, False)
-    return tl.where((lane < width)[None, :], groups.to(tl.float32) * load_row(scale_ptr, channel, SCALE_ROWS), 0.0).to(DTYPE)
+    groups = search(
+        current.to(tl.float32),
+        levels_ptr,
+        line_ptr,
+        channel,
+        features,
+        timesteps,
+        repeat,
+        distinct,
+        reach,
+        level_stride,
+        channel_stride,
+        LINE,
+        STEPS,
+        STAIRS,
+        LEVELS_ROWS,
+        LINE_ROWS,
+        False,
+    )
+    return tl.where((lane < width)[None, :], groups.to(tl.float32) * load_row(scale_ptr, channel, SCALE_ROWS), 0.0).to(
+        DTYPE
+    )
 
 
 @triton.jit(do_not_specialize=_UNSPECIALISED)
-def attention_kernel(query_ptr, key_ptr, value_ptr, out_ptr, levels_ptr, line_ptr, scale_ptr, queries, keys, heads, width,
-                     out_width, features, out_features, row_tiles, column_tiles, timesteps, repeat, distinct, reach,
-                     level_stride, channel_stride,
-                     ROWS: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, CAUSAL: tl.constexpr,
-                     LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
-                     LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr):
+def attention_kernel(
+    query_ptr,
+    key_ptr,
+    value_ptr,
+    out_ptr,
+    levels_ptr,
+    line_ptr,
+    scale_ptr,
+    queries,
+    keys,
+    heads,
+    width,
+    out_width,
+    features,
+    out_features,
+    row_tiles,
+    column_tiles,
+    timesteps,
+    repeat,
+    distinct,
+    reach,
+    level_stride,
+    channel_stride,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    LINE: tl.constexpr,
+    STEPS: tl.constexpr,
+    STAIRS: tl.constexpr,
+    LEVELS_ROWS: tl.constexpr,
+    LINE_ROWS: tl.constexpr,
+    SCALE_ROWS: tl.constexpr,
+):
     """(Q K^T) V: query [N, M, features], key [N, S, features], value [N, S, out_features]."""
     dtype: tl.constexpr = query_ptr.dtype.element_ty
     column_tile, row_tile, pair, head, image = _place(heads, row_tiles, column_tiles)
@@ -88,12 +177,35 @@ def attention_kernel(query_ptr, key_ptr, value_ptr, out_ptr, levels_ptr, line_pt
 
     sources = query_ptr + (image * queries + start) * features + head * width
     current = tl.load(sources + row_lane[:, None] * features + lane[None, :], mask=row_inside & live, other=0)
-    rates = _fire(current, lane, head, width, features, levels_ptr, line_ptr, scale_ptr, timesteps, repeat, distinct, reach,
-                  level_stride, channel_stride, dtype, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS)
+    rates = _fire(
+        current,
+        lane,
+        head,
+        width,
+        features,
+        levels_ptr,
+        line_ptr,
+        scale_ptr,
+        timesteps,
+        repeat,
+        distinct,
+        reach,
+        level_stride,
+        channel_stride,
+        dtype,
+        LINE,
+        STEPS,
+        STAIRS,
+        LEVELS_ROWS,
+        LINE_ROWS,
+        SCALE_ROWS,
+    )
 
     key_lane = tl.arange(0, KEYS)
     key_row = key_ptr + image * keys * features + head * width + key_lane[:, None] * features + lane[None, :]
-    value_row = value_ptr + image * keys * out_features + head * out_width + key_lane[:, None] * out_features + column[None, :]
+    value_row = (
+        value_ptr + image * keys * out_features + head * out_width + key_lane[:, None] * out_features + column[None, :]
+    )
     end = tl.minimum(keys, start + ROWS) if CAUSAL else keys
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for first in range(0, end, KEYS):
@@ -107,15 +219,45 @@ def attention_kernel(query_ptr, key_ptr, value_ptr, out_ptr, levels_ptr, line_pt
         key_row += KEYS * features  # addresses, not an offset: a long sequence spans more than 2^31 elements
         value_row += KEYS * out_features
     out = out_ptr + (image * queries + start) * out_features + head * out_width
-    tl.store(out + row_lane[:, None] * out_features + column[None, :], total.to(out_ptr.dtype.element_ty),
-             mask=row_inside & column_inside)
+    tl.store(
+        out + row_lane[:, None] * out_features + column[None, :],
+        total.to(out_ptr.dtype.element_ty),
+        mask=row_inside & column_inside,
+    )
 
 
 @triton.jit(do_not_specialize=_UNSPECIALISED)
-def state_kernel(query_ptr, value_ptr, out_ptr, levels_ptr, line_ptr, scale_ptr, queries, heads, width, out_width, features,
-                 out_features, row_tiles, column_tiles, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-                 ROWS: tl.constexpr, INNER: tl.constexpr, COLUMNS: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr,
-                 STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr):
+def state_kernel(
+    query_ptr,
+    value_ptr,
+    out_ptr,
+    levels_ptr,
+    line_ptr,
+    scale_ptr,
+    queries,
+    heads,
+    width,
+    out_width,
+    features,
+    out_features,
+    row_tiles,
+    column_tiles,
+    timesteps,
+    repeat,
+    distinct,
+    reach,
+    level_stride,
+    channel_stride,
+    ROWS: tl.constexpr,
+    INNER: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    LINE: tl.constexpr,
+    STEPS: tl.constexpr,
+    STAIRS: tl.constexpr,
+    LEVELS_ROWS: tl.constexpr,
+    LINE_ROWS: tl.constexpr,
+    SCALE_ROWS: tl.constexpr,
+):
     """Q (K^T V): query [N, M, features]; value is K^T V, float32 [N, heads, width, out_width]."""
     dtype: tl.constexpr = query_ptr.dtype.element_ty
     column_tile, row_tile, pair, head, image = _place(heads, row_tiles, column_tiles)
@@ -131,13 +273,37 @@ def state_kernel(query_ptr, value_ptr, out_ptr, levels_ptr, line_ptr, scale_ptr,
         lane = first + tl.arange(0, INNER)
         live = lane < width
         current = tl.load(sources + lane[None, :], mask=row_inside & live[None, :], other=0)
-        rates = _fire(current, lane, head, width, features, levels_ptr, line_ptr, scale_ptr, timesteps, repeat, distinct, reach,
-                      level_stride, channel_stride, dtype, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS)
+        rates = _fire(
+            current,
+            lane,
+            head,
+            width,
+            features,
+            levels_ptr,
+            line_ptr,
+            scale_ptr,
+            timesteps,
+            repeat,
+            distinct,
+            reach,
+            level_stride,
+            channel_stride,
+            dtype,
+            LINE,
+            STEPS,
+            STAIRS,
+            LEVELS_ROWS,
+            LINE_ROWS,
+            SCALE_ROWS,
+        )
         factor = tl.load(state + lane[:, None] * out_width, mask=live[:, None] & column_inside, other=0)
         total = tl.dot(rates.to(tl.float32), factor, total, input_precision="ieee")
     out = out_ptr + (image * queries + start) * out_features + head * out_width
-    tl.store(out + row_lane[:, None] * out_features + column[None, :], total.to(out_ptr.dtype.element_ty),
-             mask=row_inside & column_inside)
+    tl.store(
+        out + row_lane[:, None] * out_features + column[None, :],
+        total.to(out_ptr.dtype.element_ty),
+        mask=row_inside & column_inside,
+    )
 
 
 def tile(queries, width, itemsize):
@@ -169,17 +335,37 @@ def plan(out, query, key, value, levels, scale, heads, causal, repeat, line=None
     columns = min(share.columns, max(triton.next_power_of_2(out_width), STATE_COLUMNS if key is None else 16))
     row_tiles, column_tiles = triton.cdiv(queries, share.rows), triton.cdiv(out_width, columns)
     method = common.search_method(levels, line, repeat, reach, by_columns=True)
-    arguments = dict(query_ptr=query, value_ptr=value, out_ptr=out, scale_ptr=scale, queries=queries,
-                     heads=heads, width=width, out_width=out_width, features=features, out_features=out.shape[-1],
-                     row_tiles=row_tiles, column_tiles=column_tiles, **method.arguments)
+    arguments = dict(
+        query_ptr=query,
+        value_ptr=value,
+        out_ptr=out,
+        scale_ptr=scale,
+        queries=queries,
+        heads=heads,
+        width=width,
+        out_width=out_width,
+        features=features,
+        out_features=out.shape[-1],
+        row_tiles=row_tiles,
+        column_tiles=column_tiles,
+        **method.arguments,
+    )
     constants = dict(ROWS=share.rows, COLUMNS=columns, **method.constants, **common.row_constants(scale=(scale, 1)))
     if key is None:
         kernel, constants = state_kernel, constants | dict(INNER=share.keys)
     else:
         kernel, arguments = attention_kernel, arguments | dict(key_ptr=key, keys=key.shape[1])
         constants |= dict(KEYS=share.keys, WIDTH=max(triton.next_power_of_2(width), 16), CAUSAL=causal)
-    return Launch(kernel, images * heads * row_tiles * column_tiles, arguments, constants, share.threads, share.stages,
-                  method.derived, registers=ROOMY if constants["STEPS"] > 0 else {})
+    return Launch(
+        kernel,
+        images * heads * row_tiles * column_tiles,
+        arguments,
+        constants,
+        share.threads,
+        share.stages,
+        method.derived,
+        registers=ROOMY if constants["STEPS"] > 0 else {},
+    )
 
 
 def spiking_attention(query, key, value, levels, scale, heads, causal, repeat, line=None, reach=0):
@@ -197,6 +383,12 @@ def spiking_attention(query, key, value, levels, scale, heads, causal, repeat, l
         key, value = None, split_heads(key, heads).transpose(-2, -1).float() @ split_heads(value, heads).float()
     key = None if key is None else key.contiguous()
     query, value, levels, scale, line = common.contiguous(query, value, levels, scale, line)
-    run(plan, dict(out=out, query=query, key=key, value=value, levels=levels, scale=scale, line=line), heads=heads, causal=causal,
-        repeat=repeat, reach=reach)
+    run(
+        plan,
+        dict(out=out, query=query, key=key, value=value, levels=levels, scale=scale, line=line),
+        heads=heads,
+        causal=causal,
+        repeat=repeat,
+        reach=reach,
+    )
     return out

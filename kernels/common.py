@@ -11,11 +11,11 @@ from pcsnn.kernels.launch import THREADS
 from pcsnn.levels.spacing import probes
 from pcsnn.tensors.memo import remembered
 
-FULL = 512       # programs that fill a large GPU several times over; smaller ones where larger ones give fewer
-NARROW = 4       # neurons a thread, at least: 128-bit loads of float32 all the same
+FULL = 512  # programs that fill a large GPU several times over; smaller ones where larger ones give fewer
+NARROW = 4  # neurons a thread, at least: 128-bit loads of float32 all the same
 NARROWEST = 128  # columns of a tile, at least, where a plane has as many
 WIDEST = 2048
-SCANNED = 32     # levels that are compared one after the other: neighbours share their loads, which a bisection gathers
+SCANNED = 32  # levels that are compared one after the other: neighbours share their loads, which a bisection gathers
 
 
 # ---- memory layout ----------------------------------------------------------------------------------------------------
@@ -55,8 +55,9 @@ def contiguous(*tables):
 def steps_like(step, timesteps, dtype):
     """An empty [T, N, ...] whose every step is dense and in the layout of `step` [N, ...]."""
     layout = torch.empty_like(step, dtype=dtype)
-    return torch.empty_strided((timesteps, *layout.shape), (max(layout.numel(), 1), *layout.stride()),
-                               dtype=dtype, device=step.device)
+    return torch.empty_strided(
+        (timesteps, *layout.shape), (max(layout.numel(), 1), *layout.stride()), dtype=dtype, device=step.device
+    )
 
 
 def as_bytes(tensor):
@@ -79,7 +80,9 @@ class Tiles(NamedTuple):
     tile_columns: int
     threads: int
     large: bool  # whether an offset within a tile, or a row, may leave 32 bits
-    vector: int  # neighbours of a thread; else the compiler takes those of the narrowest element, and wide ones lie apart
+    vector: (
+        int  # neighbours of a thread; else the compiler takes those of the narrowest element, and wide ones lie apart
+    )
 
     @property
     def column_tiles(self):
@@ -91,11 +94,20 @@ class Tiles(NamedTuple):
 
     def arguments(self):
         """Columns are units * UNIT, so that the compiler knows what rows are aligned to."""
-        return dict(rows=self.rows, units=self.columns // self.unit, channels=self.channels, column_tiles=self.column_tiles)
+        return dict(
+            rows=self.rows, units=self.columns // self.unit, channels=self.channels, column_tiles=self.column_tiles
+        )
 
     def constants(self):
-        return dict(ROWS=self.tile_rows, COLUMNS=self.tile_columns, UNIT=self.unit, AXIS=self.axis, LARGE=self.large,
-                    EVEN=self.columns % self.tile_columns == 0, VECTOR=min(self.vector, self.tile_columns))
+        return dict(
+            ROWS=self.tile_rows,
+            COLUMNS=self.tile_columns,
+            UNIT=self.unit,
+            AXIS=self.axis,
+            LARGE=self.large,
+            EVEN=self.columns % self.tile_columns == 0,
+            VECTOR=min(self.vector, self.tile_columns),
+        )
 
     @property
     def unit(self):
@@ -133,8 +145,12 @@ def _width(columns, block):
 
 def row_constants(**tables):
     """NAME_ROWS, whether a table has one row a channel: name -> (tensor or None, its number of dimensions when it has)."""
-    return {f"{name.upper()}_ROWS": table is not None and table.dim() == dims and table.shape[-1 if name == "line" else 0] > 1
-            for name, (table, dims) in tables.items()}
+    return {
+        f"{name.upper()}_ROWS": table is not None
+        and table.dim() == dims
+        and table.shape[-1 if name == "line" else 0] > 1
+        for name, (table, dims) in tables.items()
+    }
 
 
 class Method(NamedTuple):
@@ -157,11 +173,21 @@ def search_method(levels, line, repeat, reach, by_columns=False):
     timesteps, repeat = levels.shape[-1], max(repeat, 1)
     if levels.numel() >= 2**31:
         raise ValueError(f"levels: expected fewer than 2^31 values on a GPU, got shape {tuple(levels.shape)}")
-    arguments = dict(levels_ptr=levels, line_ptr=None, timesteps=timesteps, repeat=repeat, distinct=timesteps // repeat,
-                     reach=reach, level_stride=1, channel_stride=timesteps)
+    arguments = dict(
+        levels_ptr=levels,
+        line_ptr=None,
+        timesteps=timesteps,
+        repeat=repeat,
+        distinct=timesteps // repeat,
+        reach=reach,
+        level_stride=1,
+        channel_stride=timesteps,
+    )
     constants = dict(LINE=0, STEPS=0, STAIRS=repeat > 1, LEVELS_ROWS=False, LINE_ROWS=False)
     if line is not None and reach == 0:
-        return Method(arguments | dict(levels_ptr=None, line_ptr=line), constants | dict(LINE=1) | row_constants(line=(line, 2)))
+        return Method(
+            arguments | dict(levels_ptr=None, line_ptr=line), constants | dict(LINE=1) | row_constants(line=(line, 2))
+        )
     constants |= row_constants(levels=(levels, 2))
     derived = {}
     if by_columns and constants["LEVELS_ROWS"]:
@@ -178,8 +204,18 @@ def search_method(levels, line, repeat, reach, by_columns=False):
 
 
 # Recompiling for an argument's value (1, multiples of 16) pays for row lengths only, and those UNIT tells of.
-UNSPECIALISED = ("rows", "units", "channels", "column_tiles", "timesteps", "repeat", "distinct", "reach", "level_stride",
-                 "channel_stride")
+UNSPECIALISED = (
+    "rows",
+    "units",
+    "channels",
+    "column_tiles",
+    "timesteps",
+    "repeat",
+    "distinct",
+    "reach",
+    "level_stride",
+    "channel_stride",
+)
 
 
 # ---- inside the kernels -----------------------------------------------------------------------------------------------
@@ -190,8 +226,17 @@ _FLOAT_MAX = tl.constexpr(3.4028234663852886e38)
 
 
 @triton.jit
-def place(rows, units, column_tiles, ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, LARGE: tl.constexpr,
-          EVEN: tl.constexpr, VECTOR: tl.constexpr):
+def place(
+    rows,
+    units,
+    column_tiles,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    UNIT: tl.constexpr,
+    LARGE: tl.constexpr,
+    EVEN: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
     """(start, offset [ROWS, COLUMNS], inside, row [ROWS], column [COLUMNS]) of this program's tile of [rows, units * UNIT];
     EVEN: tiles end where columns do."""
     wide: tl.constexpr = tl.int64 if LARGE else tl.int32
@@ -267,7 +312,9 @@ def _on_line(value, first, step, inverse, timesteps, distinct, SUMMED: tl.conste
         guess = bits & 255
         if BOUNDED:
             return guess + reached.to(tl.int32)
-        return guess + tl.where(reached, tl.where(step == 0, distinct, 1), 0)  # all levels of a silent channel are 2^31 - 1
+        return guess + tl.where(
+            reached, tl.where(step == 0, distinct, 1), 0
+        )  # all levels of a silent channel are 2^31 - 1
     else:
         near = _nearest(value, first, inverse, timesteps, distinct - 1, SUMMED)
         level = tl.math.fma(near - _ROUND, step, first)
@@ -285,9 +332,26 @@ def _level(levels, row, x, level_stride, timesteps, dtype: tl.constexpr, SUMMED:
 
 
 @triton.jit
-def search(value, levels_ptr, line_ptr, channel, channels, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-           LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr,
-           SUMMED: tl.constexpr, BOUNDED: tl.constexpr = False):
+def search(
+    value,
+    levels_ptr,
+    line_ptr,
+    channel,
+    channels,
+    timesteps,
+    repeat,
+    distinct,
+    reach,
+    level_stride,
+    channel_stride,
+    LINE: tl.constexpr,
+    STEPS: tl.constexpr,
+    STAIRS: tl.constexpr,
+    LEVELS_ROWS: tl.constexpr,
+    LINE_ROWS: tl.constexpr,
+    SUMMED: tl.constexpr,
+    BOUNDED: tl.constexpr = False,
+):
     """k // repeat with k = #{x : value >= level_x} (10), int32, as a Method says.
 
     value: a tile of float32, float64, or int32 with int32 levels; SUMMED: it is a sum, compared with T * level rounded once;
@@ -315,7 +379,9 @@ def search(value, levels_ptr, line_ptr, channel, channels, timesteps, repeat, di
                 count = tl.maximum((near - _ROUND).to(tl.int32) - reach, 0)
             for part in tl.static_range(STEPS):
                 probe = count + (1 << (STEPS - 1 - part))
-                level = _level(levels_ptr, row, tl.minimum(probe, timesteps) - 1, level_stride, timesteps, dtype, SUMMED)
+                level = _level(
+                    levels_ptr, row, tl.minimum(probe, timesteps) - 1, level_stride, timesteps, dtype, SUMMED
+                )
                 count = tl.where((probe <= timesteps) & (value >= level), probe, count)
             return count // repeat if STAIRS else count
 

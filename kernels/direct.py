@@ -10,21 +10,59 @@ from pcsnn.kernels.launch import Launch
 from pcsnn.kernels.tiles import PROGRAMS
 from pcsnn.tensors.memo import remembered
 
-COLUMNS = 128   # of a program, at most
+COLUMNS = 128  # of a program, at most
 NEURONS = 4096  # of a program; half of them where they would not fill a GPU
 
 
 @triton.jit(do_not_specialize=(*geometry.UNSPECIALISED, *epilogue.UNSPECIALISED, "taps"))
-def direct_kernel(counts_ptr, weight_ptr,
-                  rows, inputs, outputs, group_inputs, group_outputs, taps, column_tiles,
-                  height, width, out_plane, out_width, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w,
-                  out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-                  levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-                  ROWS: tl.constexpr, COLUMNS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, EVEN_COLUMNS: tl.constexpr,
-                  DEPTHWISE: tl.constexpr, LARGE: tl.constexpr,
-                  WIDE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr,
-                  LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr,
-                  RESIDUAL_SCALE_ROWS: tl.constexpr):
+def direct_kernel(
+    counts_ptr,
+    weight_ptr,
+    rows,
+    inputs,
+    outputs,
+    group_inputs,
+    group_outputs,
+    taps,
+    column_tiles,
+    height,
+    width,
+    out_plane,
+    out_width,
+    stride_h,
+    stride_w,
+    padding_h,
+    padding_w,
+    dilation_h,
+    dilation_w,
+    out_ptr,
+    bias_ptr,
+    residual_ptr,
+    residual_scale_ptr,
+    scale_ptr,
+    levels_ptr,
+    line_ptr,
+    timesteps,
+    repeat,
+    distinct,
+    reach,
+    level_stride,
+    channel_stride,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    KERNEL_WIDTH: tl.constexpr,
+    EVEN_COLUMNS: tl.constexpr,
+    DEPTHWISE: tl.constexpr,
+    LARGE: tl.constexpr,
+    WIDE: tl.constexpr,
+    LINE: tl.constexpr,
+    STEPS: tl.constexpr,
+    STAIRS: tl.constexpr,
+    LEVELS_ROWS: tl.constexpr,
+    LINE_ROWS: tl.constexpr,
+    SCALE_ROWS: tl.constexpr,
+    RESIDUAL_SCALE_ROWS: tl.constexpr,
+):
     """weight [R, S, C / groups, O]; columns are output channels of whatever group. DEPTHWISE: groups of one channel."""
     dtype: tl.constexpr = weight_ptr.dtype.element_ty
     wide: tl.constexpr = tl.int64 if LARGE else tl.int32
@@ -36,8 +74,9 @@ def direct_kernel(counts_ptr, weight_ptr,
     inside = (row < rows)[:, None]
     if not EVEN_COLUMNS:
         inside = inside & known[None, :]
-    y, x, first = first_tap(tl.minimum(row, rows - 1), inputs, height, width, out_plane, out_width, stride_h, stride_w,
-                            padding_h, padding_w)
+    y, x, first = first_tap(
+        tl.minimum(row, rows - 1), inputs, height, width, out_plane, out_width, stride_h, stride_w, padding_h, padding_w
+    )
     source = column if DEPTHWISE else column // group_outputs * group_inputs  # neighbours, as the compiler sees
     sources = first[:, None] + source[None, :]
     total = tl.zeros((ROWS, COLUMNS), total_dtype)
@@ -53,10 +92,35 @@ def direct_kernel(counts_ptr, weight_ptr,
             b = tl.load(weights) if EVEN_COLUMNS else tl.load(weights, mask=known, other=0)
             total += a * b.to(total_dtype)[None, :]
     channel = (column if EVEN_COLUMNS else tl.minimum(column, outputs - 1))[None, :]
-    fire(total, (row * outputs)[:, None] + column[None, :], inside, channel, outputs,
-         out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-         levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-         dtype, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
+    fire(
+        total,
+        (row * outputs)[:, None] + column[None, :],
+        inside,
+        channel,
+        outputs,
+        out_ptr,
+        bias_ptr,
+        residual_ptr,
+        residual_scale_ptr,
+        scale_ptr,
+        levels_ptr,
+        line_ptr,
+        timesteps,
+        repeat,
+        distinct,
+        reach,
+        level_stride,
+        channel_stride,
+        dtype,
+        WIDE,
+        LINE,
+        STEPS,
+        STAIRS,
+        LEVELS_ROWS,
+        LINE_ROWS,
+        SCALE_ROWS,
+        RESIDUAL_SCALE_ROWS,
+    )
 
 
 def _outputs_last(weight):
@@ -79,10 +143,27 @@ def plan(out, counts, weight, groups, behind, behind_constants, derived):
     rows = (NEURONS if enough else NEURONS // 2) // columns
     packed = _outputs_last(weight)
     column_tiles = triton.cdiv(outputs, columns)
-    arguments = dict(counts_ptr=counts, weight_ptr=packed, group_inputs=group_inputs, group_outputs=outputs // groups,
-                     taps=height * width, column_tiles=column_tiles)
-    constants = dict(ROWS=rows, COLUMNS=columns, KERNEL_WIDTH=width, EVEN_COLUMNS=outputs % columns == 0,
-                     DEPTHWISE=weight.shape[1] == 1 and outputs == groups, LARGE=geometry.large(behind["rows"] + rows, out, counts, packed))
+    arguments = dict(
+        counts_ptr=counts,
+        weight_ptr=packed,
+        group_inputs=group_inputs,
+        group_outputs=outputs // groups,
+        taps=height * width,
+        column_tiles=column_tiles,
+    )
+    constants = dict(
+        ROWS=rows,
+        COLUMNS=columns,
+        KERNEL_WIDTH=width,
+        EVEN_COLUMNS=outputs % columns == 0,
+        DEPTHWISE=weight.shape[1] == 1 and outputs == groups,
+        LARGE=geometry.large(behind["rows"] + rows, out, counts, packed),
+    )
     programs = triton.cdiv(behind["rows"], rows) * column_tiles
-    return Launch(direct_kernel, programs, behind | arguments, behind_constants | constants,
-                  derived=derived | dict(weight_ptr=("weight", _outputs_last)))
+    return Launch(
+        direct_kernel,
+        programs,
+        behind | arguments,
+        behind_constants | constants,
+        derived=derived | dict(weight_ptr=("weight", _outputs_last)),
+    )

@@ -14,11 +14,35 @@ _MOST_COUNTS = 255
 
 
 @triton.jit
-def fire(total, place, inside, channel, outputs,
-         out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-         levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-         DTYPE: tl.constexpr, WIDE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr,
-         LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr, RESIDUAL_SCALE_ROWS: tl.constexpr):
+def fire(
+    total,
+    place,
+    inside,
+    channel,
+    outputs,
+    out_ptr,
+    bias_ptr,
+    residual_ptr,
+    residual_scale_ptr,
+    scale_ptr,
+    levels_ptr,
+    line_ptr,
+    timesteps,
+    repeat,
+    distinct,
+    reach,
+    level_stride,
+    channel_stride,
+    DTYPE: tl.constexpr,
+    WIDE: tl.constexpr,
+    LINE: tl.constexpr,
+    STEPS: tl.constexpr,
+    STAIRS: tl.constexpr,
+    LEVELS_ROWS: tl.constexpr,
+    LINE_ROWS: tl.constexpr,
+    SCALE_ROWS: tl.constexpr,
+    RESIDUAL_SCALE_ROWS: tl.constexpr,
+):
     """What neurons make of the sums `total` [ROWS, COLUMNS], float32 or int32, written at `place` where `inside`.
 
     channel [1, COLUMNS]: the outputs that columns are, none beyond the last. DTYPE: of the weights; WIDE: with bias and
@@ -39,8 +63,26 @@ def fire(total, place, inside, channel, outputs,
     if LINE > 0 or STEPS != 0:
         if WIDE:  # no level is beyond int32, and none that is reached is 2^31 - 1
             value = tl.minimum(tl.maximum(value, -(2**31)), 2**31 - 2).to(tl.int32)
-        groups = search(value, levels_ptr, line_ptr, channel, outputs, timesteps, repeat, distinct, reach, level_stride,
-                        channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, False, True)
+        groups = search(
+            value,
+            levels_ptr,
+            line_ptr,
+            channel,
+            outputs,
+            timesteps,
+            repeat,
+            distinct,
+            reach,
+            level_stride,
+            channel_stride,
+            LINE,
+            STEPS,
+            STAIRS,
+            LEVELS_ROWS,
+            LINE_ROWS,
+            False,
+            True,
+        )
         if scale_ptr is None:
             result = groups * repeat if STAIRS else groups
             if out_ptr.dtype.element_ty != tl.uint8:
@@ -57,24 +99,80 @@ def fire(total, place, inside, channel, outputs,
 
 
 @triton.jit
-def finish(total, row, first_column, group, rows, outputs, group_outputs, shift_ptr,
-           out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-           levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-           DTYPE: tl.constexpr, PIECES: tl.constexpr, EVEN_COLUMNS: tl.constexpr,
-           WIDE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
-           LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr, RESIDUAL_SCALE_ROWS: tl.constexpr):
+def finish(
+    total,
+    row,
+    first_column,
+    group,
+    rows,
+    outputs,
+    group_outputs,
+    shift_ptr,
+    out_ptr,
+    bias_ptr,
+    residual_ptr,
+    residual_scale_ptr,
+    scale_ptr,
+    levels_ptr,
+    line_ptr,
+    timesteps,
+    repeat,
+    distinct,
+    reach,
+    level_stride,
+    channel_stride,
+    DTYPE: tl.constexpr,
+    PIECES: tl.constexpr,
+    EVEN_COLUMNS: tl.constexpr,
+    WIDE: tl.constexpr,
+    LINE: tl.constexpr,
+    STEPS: tl.constexpr,
+    STAIRS: tl.constexpr,
+    LEVELS_ROWS: tl.constexpr,
+    LINE_ROWS: tl.constexpr,
+    SCALE_ROWS: tl.constexpr,
+    RESIDUAL_SCALE_ROWS: tl.constexpr,
+):
     """What `fire` makes of sums [ROWS, COLUMNS] of a group, PIECES of the columns one after the other for the sake of
     registers."""
     COLUMNS: tl.constexpr = total.shape[1]
     if PIECES > 1:
         left, right = tl.split(tl.permute(tl.reshape(total, (total.shape[0], 2, COLUMNS // 2)), (0, 2, 1)))
         for half in tl.static_range(2):
-            finish(left if half == 0 else right, row, first_column + half * (COLUMNS // 2), group, rows, outputs,
-                   group_outputs, shift_ptr,
-                   out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-                   levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-                   DTYPE, PIECES // 2, EVEN_COLUMNS,
-                   WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
+            finish(
+                left if half == 0 else right,
+                row,
+                first_column + half * (COLUMNS // 2),
+                group,
+                rows,
+                outputs,
+                group_outputs,
+                shift_ptr,
+                out_ptr,
+                bias_ptr,
+                residual_ptr,
+                residual_scale_ptr,
+                scale_ptr,
+                levels_ptr,
+                line_ptr,
+                timesteps,
+                repeat,
+                distinct,
+                reach,
+                level_stride,
+                channel_stride,
+                DTYPE,
+                PIECES // 2,
+                EVEN_COLUMNS,
+                WIDE,
+                LINE,
+                STEPS,
+                STAIRS,
+                LEVELS_ROWS,
+                LINE_ROWS,
+                SCALE_ROWS,
+                RESIDUAL_SCALE_ROWS,
+            )
         return
     column = first_column + tl.arange(0, COLUMNS)
     inside = (row < rows)[:, None]
@@ -85,10 +183,35 @@ def finish(total, row, first_column, group, rows, outputs, group_outputs, shift_
     channel = (group * group_outputs + known)[None, :]
     if shift_ptr is not None:
         total += tl.load(shift_ptr + channel)
-    fire(total, (row * outputs)[:, None] + (group * group_outputs + column)[None, :], inside, channel, outputs,
-         out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-         levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-         DTYPE, WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
+    fire(
+        total,
+        (row * outputs)[:, None] + (group * group_outputs + column)[None, :],
+        inside,
+        channel,
+        outputs,
+        out_ptr,
+        bias_ptr,
+        residual_ptr,
+        residual_scale_ptr,
+        scale_ptr,
+        levels_ptr,
+        line_ptr,
+        timesteps,
+        repeat,
+        distinct,
+        reach,
+        level_stride,
+        channel_stride,
+        DTYPE,
+        WIDE,
+        LINE,
+        STEPS,
+        STAIRS,
+        LEVELS_ROWS,
+        LINE_ROWS,
+        SCALE_ROWS,
+        RESIDUAL_SCALE_ROWS,
+    )
 
 
 class _Unseen(Exception):
@@ -98,6 +221,7 @@ class _Unseen(Exception):
 def _largest(tensor):
     """The largest magnitude in an int32 tensor, looked up once for each state of it; None where that would wait for the GPU at
     every call, or while a CUDA graph is captured."""
+
     def look():
         if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
             raise _Unseen
@@ -135,9 +259,12 @@ def plan(out, bias, levels, line, reach, scale, residual, residual_scale, repeat
         derived = {}
     else:
         arguments, constants, derived = common.search_method(levels, line, repeat, reach, by_columns=True)
-    arguments = arguments | dict(out_ptr=out, bias_ptr=bias, scale_ptr=scale, residual_ptr=residual,
-                                 residual_scale_ptr=residual_scale)
+    arguments = arguments | dict(
+        out_ptr=out, bias_ptr=bias, scale_ptr=scale, residual_ptr=residual, residual_scale_ptr=residual_scale
+    )
     if wide is None:
         wide = is_wide(largest_sum, bias, residual, residual_scale)
-    constants = constants | dict(WIDE=wide, **common.row_constants(scale=(scale, 1), residual_scale=(residual_scale, 1)))
+    constants = constants | dict(
+        WIDE=wide, **common.row_constants(scale=(scale, 1), residual_scale=(residual_scale, 1))
+    )
     return arguments, constants, derived

@@ -5,8 +5,21 @@ import triton
 import triton.language as tl
 
 # Recompiling for an argument's value pays for what addresses are multiples of, the numbers of channels.
-UNSPECIALISED = ("rows", "height", "width", "out_plane", "out_width", "stride_h", "stride_w", "padding_h", "padding_w",
-                 "dilation_h", "dilation_w", "row_tiles", "column_tiles")
+UNSPECIALISED = (
+    "rows",
+    "height",
+    "width",
+    "out_plane",
+    "out_width",
+    "stride_h",
+    "stride_w",
+    "padding_h",
+    "padding_w",
+    "dilation_h",
+    "dilation_w",
+    "row_tiles",
+    "column_tiles",
+)
 
 
 @triton.jit
@@ -29,9 +42,21 @@ def within(place, size):
 
 def arguments(out, counts, stride, padding, dilation):
     """What first_tap and the taps behind it take, of counts [N, C, H, W] and out [N, O, H', W']."""
-    return dict(rows=out.numel() // out.shape[1], inputs=counts.shape[1], outputs=out.shape[1], height=counts.shape[2],
-                width=counts.shape[3], out_plane=out.shape[2] * out.shape[3], out_width=out.shape[3], stride_h=stride[0],
-                stride_w=stride[1], padding_h=padding[0], padding_w=padding[1], dilation_h=dilation[0], dilation_w=dilation[1])
+    return dict(
+        rows=out.numel() // out.shape[1],
+        inputs=counts.shape[1],
+        outputs=out.shape[1],
+        height=counts.shape[2],
+        width=counts.shape[3],
+        out_plane=out.shape[2] * out.shape[3],
+        out_width=out.shape[3],
+        stride_h=stride[0],
+        stride_w=stride[1],
+        padding_h=padding[0],
+        padding_w=padding[1],
+        dilation_h=dilation[0],
+        dilation_w=dilation[1],
+    )
 
 
 def large(rows, *tensors):

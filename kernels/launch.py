@@ -22,8 +22,8 @@ class Launch(NamedTuple):
     threads: int = THREADS
     stages: int | None = None  # loads in flight of a loop with a product; None: there is no such loop
     derived: dict = {}  # argument that is made of a tensor of the launcher's -> (the tensor's name, how)
-    amd: dict = {}      # constants that are others on AMD's GPUs
-    registers: dict = {}      # that a thread is to have at most, by compute capability, where the compiler is not to choose
+    amd: dict = {}  # constants that are others on AMD's GPUs
+    registers: dict = {}  # that a thread is to have at most, by compute capability, where the compiler is not to choose
     limit: int | None = None  # of them, on the GPU that `on` was told of
 
     def on(self, backend, capability):
@@ -89,8 +89,9 @@ class _Known:
 
     def operands(self, tensors):
         """(slot of the argument, place among `tensors`, the tensor it is made of, or what is derived from that)."""
-        return [(slot, place, tensors[place] if make is None else make(tensors[place]))
-                for slot, place, make in self._slots]
+        return [
+            (slot, place, tensors[place] if make is None else make(tensors[place])) for slot, place, make in self._slots
+        ]
 
     def template(self):
         """All arguments, addresses among them not filled in."""

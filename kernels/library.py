@@ -26,8 +26,22 @@ def _fire(current, levels, scale, residual, residual_scale, repeat, line, reach)
     return current
 
 
-def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat, line,
-                reach):
+def conv2d_fire(
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    stride,
+    padding,
+    dilation,
+    groups,
+    repeat,
+    line,
+    reach,
+):
     """Input [N, C, H, W] -> counts, rates or currents [N, O, H', W'] of neurons behind a convolution, channels last."""
     inputs = channels_last(counts.float())
     current = channels_last(functional.conv2d(inputs, channels_last(weight), bias, stride, padding, dilation, groups))

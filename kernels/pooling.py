@@ -10,13 +10,46 @@ from pcsnn.kernels.launch import THREADS, Launch, run
 
 
 # What addresses are multiples of, the number of channels, pays for being compiled for.
-@triton.jit(do_not_specialize=("height", "width", "rows", "columns", "across", "along", "stride_h", "stride_w", "padding_h",
-                               "padding_w", "dilation_h", "dilation_w"))
-def pool2d_kernel(counts_ptr, out_ptr,
-                  channels, height, width, rows, columns, across, along,
-                  stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w,
-                  KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
-                  SUM: tl.constexpr, EVEN: tl.constexpr, LARGE: tl.constexpr):
+@triton.jit(
+    do_not_specialize=(
+        "height",
+        "width",
+        "rows",
+        "columns",
+        "across",
+        "along",
+        "stride_h",
+        "stride_w",
+        "padding_h",
+        "padding_w",
+        "dilation_h",
+        "dilation_w",
+    )
+)
+def pool2d_kernel(
+    counts_ptr,
+    out_ptr,
+    channels,
+    height,
+    width,
+    rows,
+    columns,
+    across,
+    along,
+    stride_h,
+    stride_w,
+    padding_h,
+    padding_w,
+    dilation_h,
+    dilation_w,
+    KERNEL_H: tl.constexpr,
+    KERNEL_W: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    SUM: tl.constexpr,
+    EVEN: tl.constexpr,
+    LARGE: tl.constexpr,
+):
     """EVEN: tiles end where channels do; LARGE: an offset within an image may leave 32 bits."""
     dtype: tl.constexpr = counts_ptr.dtype.element_ty
     wide: tl.constexpr = tl.int64 if LARGE else tl.int32
@@ -35,7 +68,9 @@ def pool2d_kernel(counts_ptr, out_ptr,
     for tap in tl.static_range(KERNEL_H * KERNEL_W):
         down, right = tap // KERNEL_W * dilation_h, tap % KERNEL_W * dilation_w
         valid = (within(top + down, height) & within(left + right, width))[:, None] & inside
-        value = tl.load(counts + (first + (down * width + right).to(wide) * channels), mask=valid, other=0).to(joined.dtype)
+        value = tl.load(counts + (first + (down * width + right).to(wide) * channels), mask=valid, other=0).to(
+            joined.dtype
+        )
         joined = joined + value if SUM else tl.maximum(joined, value)
     out = out_ptr + image.to(tl.int64) * rows * columns * channels
     tl.store(out + (place.to(wide) * channels)[:, None] + channel[None, :], joined.to(dtype), mask=inside)
@@ -49,22 +84,56 @@ def plan(out, counts, kernel, stride, padding, dilation, sums):
     a_thread = 16 if channels % 16 == 0 else common.NARROW  # addresses of single elements take many registers
     pixels = max(1, min(a_thread * THREADS // wide, THREADS))
     along, across = triton.cdiv(rows * columns, pixels), triton.cdiv(channels, wide)
-    arguments = dict(counts_ptr=counts, out_ptr=out, channels=channels, height=counts.shape[2], width=counts.shape[3],
-                     rows=rows, columns=columns, across=across, along=along, stride_h=stride[0], stride_w=stride[1],
-                     padding_h=padding[0], padding_w=padding[1], dilation_h=dilation[0], dilation_w=dilation[1])
+    arguments = dict(
+        counts_ptr=counts,
+        out_ptr=out,
+        channels=channels,
+        height=counts.shape[2],
+        width=counts.shape[3],
+        rows=rows,
+        columns=columns,
+        across=across,
+        along=along,
+        stride_h=stride[0],
+        stride_w=stride[1],
+        padding_h=padding[0],
+        padding_w=padding[1],
+        dilation_h=dilation[0],
+        dilation_w=dilation[1],
+    )
     margin = 2 * (padding[0] * counts.shape[3] + padding[1]) * channels
     large = max(counts[0].numel() + margin, out[0].numel() + pixels * channels) >= 2**31
-    return Launch(pool2d_kernel, batch * along * across, arguments,
-                  dict(KERNEL_H=kernel[0], KERNEL_W=kernel[1], PIXELS=pixels, CHANNELS=wide, SUM=sums,
-                       EVEN=channels % wide == 0, LARGE=large))
+    return Launch(
+        pool2d_kernel,
+        batch * along * across,
+        arguments,
+        dict(
+            KERNEL_H=kernel[0],
+            KERNEL_W=kernel[1],
+            PIXELS=pixels,
+            CHANNELS=wide,
+            SUM=sums,
+            EVEN=channels % wide == 0,
+            LARGE=large,
+        ),
+    )
 
 
 def _pool2d(counts, kernel, stride, padding, dilation, sizes, sums):
-    out = torch.empty((*counts.shape[:2], *sizes), dtype=counts.dtype, device=counts.device, memory_format=torch.channels_last)
+    out = torch.empty(
+        (*counts.shape[:2], *sizes), dtype=counts.dtype, device=counts.device, memory_format=torch.channels_last
+    )
     if out.numel():
         counts = counts.contiguous(memory_format=torch.channels_last)
-        run(plan, dict(out=out, counts=counts), kernel=tuple(kernel), stride=tuple(stride), padding=tuple(padding),
-            dilation=tuple(dilation), sums=sums)
+        run(
+            plan,
+            dict(out=out, counts=counts),
+            kernel=tuple(kernel),
+            stride=tuple(stride),
+            padding=tuple(padding),
+            dilation=tuple(dilation),
+            sums=sums,
+        )
     return out
 
 

@@ -29,12 +29,42 @@ def _share(current, steps, counts, by_columns):
 
 
 @triton.jit(do_not_specialize=(*common.UNSPECIALISED, "turn", "low"))
-def fire_mean_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, scale_ptr, residual_ptr, residual_scale_ptr, rows, units,
-                     channels, column_tiles, timesteps, repeat, distinct, reach, level_stride, channel_stride, turn, low,
-                     ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, AXIS: tl.constexpr, LARGE: tl.constexpr,
-                     EVEN: tl.constexpr, VECTOR: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
-                     LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr, RESIDUAL_SCALE_ROWS: tl.constexpr,
-                     SIGNED: tl.constexpr):
+def fire_mean_kernel(
+    current_ptr,
+    out_ptr,
+    levels_ptr,
+    line_ptr,
+    scale_ptr,
+    residual_ptr,
+    residual_scale_ptr,
+    rows,
+    units,
+    channels,
+    column_tiles,
+    timesteps,
+    repeat,
+    distinct,
+    reach,
+    level_stride,
+    channel_stride,
+    turn,
+    low,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    UNIT: tl.constexpr,
+    AXIS: tl.constexpr,
+    LARGE: tl.constexpr,
+    EVEN: tl.constexpr,
+    VECTOR: tl.constexpr,
+    LINE: tl.constexpr,
+    STEPS: tl.constexpr,
+    STAIRS: tl.constexpr,
+    LEVELS_ROWS: tl.constexpr,
+    LINE_ROWS: tl.constexpr,
+    SCALE_ROWS: tl.constexpr,
+    RESIDUAL_SCALE_ROWS: tl.constexpr,
+    SIGNED: tl.constexpr,
+):
     dtype: tl.constexpr = tl.float64 if current_ptr.dtype.element_ty == tl.float64 else tl.float32
     start, offset, inside, row, column = place(rows, units, column_tiles, ROWS, COLUMNS, UNIT, LARGE, EVEN, VECTOR)
     channel = channel_of(row, column, channels, ROWS, AXIS, EVEN)
@@ -48,8 +78,25 @@ def fire_mean_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, scale_ptr, resi
         if residual_scale_ptr is not None:
             branch = branch * load_row(residual_scale_ptr, channel, RESIDUAL_SCALE_ROWS).to(dtype)
         mean = mean + branch
-    groups = search(mean, levels_ptr, line_ptr, channel, channels, timesteps, repeat, distinct, reach, level_stride,
-                    channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, False)
+    groups = search(
+        mean,
+        levels_ptr,
+        line_ptr,
+        channel,
+        channels,
+        timesteps,
+        repeat,
+        distinct,
+        reach,
+        level_stride,
+        channel_stride,
+        LINE,
+        STEPS,
+        STAIRS,
+        LEVELS_ROWS,
+        LINE_ROWS,
+        False,
+    )
     if scale_ptr is None:
         tl.store(out_ptr + start + offset, (groups * repeat).to(tl.uint8), mask=inside)
     else:
@@ -61,15 +108,30 @@ def fire_mean_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, scale_ptr, resi
 
 def plan(out, current, levels, scale, residual, residual_scale, repeat, turn=0, low=0, line=None, reach=0):
     """The launch that fills `out` [N, ...]; current, residual and out dense and alike in layout, tables contiguous, not empty."""
-    tables = common.row_constants(levels=(levels, 2), line=(line, 2), scale=(scale, 1), residual_scale=(residual_scale, 1))
+    tables = common.row_constants(
+        levels=(levels, 2), line=(line, 2), scale=(scale, 1), residual_scale=(residual_scale, 1)
+    )
     by_channel, by_columns = any(tables.values()), current.dim() > 1 and current.stride(1) == 1
     method = common.search_method(levels, line, repeat, reach, by_columns)
     share = _share(current, method.constants["STEPS"], scale is None, by_channel and by_columns)
     tiles = common.tiles(current, by_channel, *share)
-    arguments = dict(current_ptr=current, out_ptr=out, scale_ptr=scale, residual_ptr=residual,
-                     residual_scale_ptr=residual_scale, turn=turn, low=low, **method.arguments, **tiles.arguments())
-    constants = dict(**method.constants, **tiles.constants(), SIGNED=bool(turn or low),
-                     **common.row_constants(scale=(scale, 1), residual_scale=(residual_scale, 1)))
+    arguments = dict(
+        current_ptr=current,
+        out_ptr=out,
+        scale_ptr=scale,
+        residual_ptr=residual,
+        residual_scale_ptr=residual_scale,
+        turn=turn,
+        low=low,
+        **method.arguments,
+        **tiles.arguments(),
+    )
+    constants = dict(
+        **method.constants,
+        **tiles.constants(),
+        SIGNED=bool(turn or low),
+        **common.row_constants(scale=(scale, 1), residual_scale=(residual_scale, 1)),
+    )
     return Launch(fire_mean_kernel, tiles.programs, arguments, constants, tiles.threads, derived=method.derived)
 
 
@@ -77,8 +139,22 @@ def _fire(out, current, levels, scale, residual, residual_scale, repeat, turn, l
     if residual is not None:
         residual = common.in_layout_of(residual, current)
     levels, scale, residual_scale, line = common.contiguous(levels, scale, residual_scale, line)
-    run(plan, dict(out=out, current=current, levels=levels, scale=scale, residual=residual, residual_scale=residual_scale,
-                   line=line), repeat=repeat, turn=turn, low=low, reach=reach)
+    run(
+        plan,
+        dict(
+            out=out,
+            current=current,
+            levels=levels,
+            scale=scale,
+            residual=residual,
+            residual_scale=residual_scale,
+            line=line,
+        ),
+        repeat=repeat,
+        turn=turn,
+        low=low,
+        reach=reach,
+    )
 
 
 def fire_counts(current, levels, residual, residual_scale, repeat, line=None, reach=0):

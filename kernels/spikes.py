@@ -12,11 +12,39 @@ VECTOR = 16  # bytes of the currents, side by side in a thread
 
 
 @triton.jit(do_not_specialize=common.UNSPECIALISED)
-def fire_spikes_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, amplitude_ptr, neurons, time_stride, rows, units, channels,
-                       column_tiles, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-                       ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, AXIS: tl.constexpr, LARGE: tl.constexpr,
-                       EVEN: tl.constexpr, VECTOR: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr, LEVELS_ROWS: tl.constexpr,
-                       LINE_ROWS: tl.constexpr, AMPLITUDE_ROWS: tl.constexpr, UNROLL: tl.constexpr):
+def fire_spikes_kernel(
+    current_ptr,
+    out_ptr,
+    levels_ptr,
+    line_ptr,
+    amplitude_ptr,
+    neurons,
+    time_stride,
+    rows,
+    units,
+    channels,
+    column_tiles,
+    timesteps,
+    repeat,
+    distinct,
+    reach,
+    level_stride,
+    channel_stride,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    UNIT: tl.constexpr,
+    AXIS: tl.constexpr,
+    LARGE: tl.constexpr,
+    EVEN: tl.constexpr,
+    VECTOR: tl.constexpr,
+    LINE: tl.constexpr,
+    STEPS: tl.constexpr,
+    STAIRS: tl.constexpr,
+    LEVELS_ROWS: tl.constexpr,
+    LINE_ROWS: tl.constexpr,
+    AMPLITUDE_ROWS: tl.constexpr,
+    UNROLL: tl.constexpr,
+):
     dtype: tl.constexpr = tl.float64 if current_ptr.dtype.element_ty == tl.float64 else tl.float32
     start, offset, inside, row, column = place(rows, units, column_tiles, ROWS, COLUMNS, UNIT, LARGE, EVEN, VECTOR)
     channel = channel_of(row, column, channels, ROWS, AXIS, EVEN)
@@ -29,11 +57,29 @@ def fire_spikes_kernel(current_ptr, out_ptr, levels_ptr, line_ptr, amplitude_ptr
     for first in range(0, timesteps, UNROLL):
         # Past the last step zeros are added, which leaves every sum as it is: none is ever -0.
         for later in tl.static_range(UNROLL):
-            total += tl.load(step_ptr + offset, mask=inside & (tl.full((1, 1), first + later, tl.int32) < timesteps),
-                             other=0).to(dtype)
+            total += tl.load(
+                step_ptr + offset, mask=inside & (tl.full((1, 1), first + later, tl.int32) < timesteps), other=0
+            ).to(dtype)
             step_ptr += time_stride
-    groups = search(total, levels_ptr, line_ptr, channel, channels, timesteps, repeat, distinct, reach, level_stride,
-                    channel_stride, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, True)
+    groups = search(
+        total,
+        levels_ptr,
+        line_ptr,
+        channel,
+        channels,
+        timesteps,
+        repeat,
+        distinct,
+        reach,
+        level_stride,
+        channel_stride,
+        LINE,
+        STEPS,
+        STAIRS,
+        LEVELS_ROWS,
+        LINE_ROWS,
+        True,
+    )
     silent = timesteps - repeat * groups
     spike, silence = spike_values(amplitude_ptr, channel, out_ptr.dtype.element_ty, AMPLITUDE_ROWS)
     out = out_ptr + start
@@ -61,10 +107,21 @@ def plan(out, current, levels, amplitude, repeat, line=None, reach=0):
     tables = common.row_constants(levels=(levels, 2), line=(line, 2), amplitude=(amplitude, 1))
     method = common.search_method(levels, line, repeat, reach, step.dim() > 1 and step.stride(1) == 1)
     tiles = common.tiles(step, any(tables.values()), _neurons_a_thread(out), VECTOR // current.element_size())
-    arguments = dict(current_ptr=current, out_ptr=out, amplitude_ptr=amplitude, neurons=step.numel(), time_stride=time_stride,
-                     **method.arguments, **tiles.arguments())
-    constants = dict(**method.constants, **tiles.constants(), UNROLL=_unroll(current, tiles.unit),
-                     **common.row_constants(amplitude=(amplitude, 1)))
+    arguments = dict(
+        current_ptr=current,
+        out_ptr=out,
+        amplitude_ptr=amplitude,
+        neurons=step.numel(),
+        time_stride=time_stride,
+        **method.arguments,
+        **tiles.arguments(),
+    )
+    constants = dict(
+        **method.constants,
+        **tiles.constants(),
+        UNROLL=_unroll(current, tiles.unit),
+        **common.row_constants(amplitude=(amplitude, 1)),
+    )
     return Launch(fire_spikes_kernel, tiles.programs, arguments, constants, tiles.threads, derived=method.derived)
 
 
@@ -80,8 +137,12 @@ def fire_spikes(current, levels, amplitude, out_dtype, repeat, line=None, reach=
     if not common.is_dense(step):
         current = common.steps_like(step, current.shape[0], current.dtype).copy_(current)
     levels, amplitude, line = common.contiguous(levels, amplitude, line)
-    run(plan, dict(out=common.as_bytes(out), current=current, levels=levels, amplitude=amplitude, line=line), repeat=repeat,
-        reach=reach)
+    run(
+        plan,
+        dict(out=common.as_bytes(out), current=current, levels=levels, amplitude=amplitude, line=line),
+        repeat=repeat,
+        reach=reach,
+    )
     return out
 
 
@@ -89,9 +150,26 @@ _EXPANSION_UNSPECIALISED = ("rows", "units", "channels", "column_tiles", "timest
 
 
 @triton.jit(do_not_specialize=_EXPANSION_UNSPECIALISED)
-def expand_spikes_kernel(counts_ptr, out_ptr, order_ptr, amplitude_ptr, neurons, timesteps, rows, units, channels, column_tiles,
-                         ROWS: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, AXIS: tl.constexpr, LARGE: tl.constexpr,
-                         EVEN: tl.constexpr, VECTOR: tl.constexpr, AMPLITUDE_ROWS: tl.constexpr):
+def expand_spikes_kernel(
+    counts_ptr,
+    out_ptr,
+    order_ptr,
+    amplitude_ptr,
+    neurons,
+    timesteps,
+    rows,
+    units,
+    channels,
+    column_tiles,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    UNIT: tl.constexpr,
+    AXIS: tl.constexpr,
+    LARGE: tl.constexpr,
+    EVEN: tl.constexpr,
+    VECTOR: tl.constexpr,
+    AMPLITUDE_ROWS: tl.constexpr,
+):
     start, offset, inside, row, column = place(rows, units, column_tiles, ROWS, COLUMNS, UNIT, LARGE, EVEN, VECTOR)
     silent = timesteps - tl.load(counts_ptr + start + offset, mask=inside, other=0).to(tl.int32)
     channel = channel_of(row, column, channels, ROWS, AXIS, EVEN)
@@ -110,8 +188,15 @@ def plan_expansion(out, counts, timesteps, order, amplitude):
     rows = common.row_constants(amplitude=(amplitude, 1))
     wide = 16 // out.element_size()
     tiles = common.tiles(counts, any(rows.values()), wide, wide)
-    arguments = dict(counts_ptr=counts, out_ptr=out, order_ptr=order, amplitude_ptr=amplitude, neurons=counts.numel(),
-                     timesteps=timesteps, **tiles.arguments())
+    arguments = dict(
+        counts_ptr=counts,
+        out_ptr=out,
+        order_ptr=order,
+        amplitude_ptr=amplitude,
+        neurons=counts.numel(),
+        timesteps=timesteps,
+        **tiles.arguments(),
+    )
     return Launch(expand_spikes_kernel, tiles.programs, arguments, dict(**tiles.constants(), **rows), tiles.threads)
 
 
@@ -123,6 +208,9 @@ def expand_spikes(counts, timesteps, order, dtype, amplitude):
     out = common.steps_like(counts, timesteps, dtype)
     if out.numel():
         order, amplitude = common.contiguous(order, amplitude)
-        run(plan_expansion, dict(out=common.as_bytes(out), counts=common.as_dense(counts), order=order, amplitude=amplitude),
-            timesteps=timesteps)
+        run(
+            plan_expansion,
+            dict(out=common.as_bytes(out), counts=common.as_dense(counts), order=order, amplitude=amplitude),
+            timesteps=timesteps,
+        )
     return out

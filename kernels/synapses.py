@@ -20,28 +20,79 @@ from pcsnn.kernels.launch import Launch, run
 from pcsnn.tensors.memo import remembered
 from pcsnn.tensors.shapes import convolved, fused_dtype
 
-DIRECT_BELOW = 16    # input channels of a group: fewer do not fill a tensor core's inner dimension
-RUN_BELOW = 32       # input channels: fewer are read in runs along a row of the kernel, more tap after tap
+DIRECT_BELOW = 16  # input channels of a group: fewer do not fill a tensor core's inner dimension
+RUN_BELOW = 32  # input channels: fewer are read in runs along a row of the kernel, more tap after tap
 ALIGNED, ALIGNED_FROM = 4, 2**16  # inputs of a pixel that are read at once, and pixels from which a copy pays
 MAX_UNSHIFTED = 127  # counts up to here are int8 as they are
 PIECE, WHOLE_PIECE = 16, 32  # sums that a thread searches at a time; whole numbers on a line take fewer registers each
-PIXELS, TAPS, RUNS = 0, 1, 2  # what a step of the inner dimension is part of: an input pixel that is the output's, a tap, a run
+PIXELS, TAPS, RUNS = (
+    0,
+    1,
+    2,
+)  # what a step of the inner dimension is part of: an input pixel that is the output's, a tap, a run
 
 
 @triton.jit(do_not_specialize=(*geometry.UNSPECIALISED, *epilogue.UNSPECIALISED, "steps"))
-def product_kernel(counts_ptr, weight_ptr, shift_ptr,
-                   rows, inputs, outputs, group_inputs, group_outputs, part_size, steps, row_tiles, column_tiles,
-                   height, width, out_plane, out_width, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w,
-                   out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-                   levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-                   ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, STAGES: tl.constexpr,
-                   MODE: tl.constexpr, PARTS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, RUN: tl.constexpr, PIXEL: tl.constexpr,
-                   PADDED: tl.constexpr,
-                   CHUNKED: tl.constexpr, EVEN_INNER: tl.constexpr, EVEN_COLUMNS: tl.constexpr, LARGE: tl.constexpr,
-                   PIECES: tl.constexpr,
-                   WIDE: tl.constexpr, LINE: tl.constexpr, STEPS: tl.constexpr, STAIRS: tl.constexpr,
-                   LEVELS_ROWS: tl.constexpr, LINE_ROWS: tl.constexpr, SCALE_ROWS: tl.constexpr,
-                   RESIDUAL_SCALE_ROWS: tl.constexpr):
+def product_kernel(
+    counts_ptr,
+    weight_ptr,
+    shift_ptr,
+    rows,
+    inputs,
+    outputs,
+    group_inputs,
+    group_outputs,
+    part_size,
+    steps,
+    row_tiles,
+    column_tiles,
+    height,
+    width,
+    out_plane,
+    out_width,
+    stride_h,
+    stride_w,
+    padding_h,
+    padding_w,
+    dilation_h,
+    dilation_w,
+    out_ptr,
+    bias_ptr,
+    residual_ptr,
+    residual_scale_ptr,
+    scale_ptr,
+    levels_ptr,
+    line_ptr,
+    timesteps,
+    repeat,
+    distinct,
+    reach,
+    level_stride,
+    channel_stride,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    INNER: tl.constexpr,
+    STAGES: tl.constexpr,
+    MODE: tl.constexpr,
+    PARTS: tl.constexpr,
+    KERNEL_WIDTH: tl.constexpr,
+    RUN: tl.constexpr,
+    PIXEL: tl.constexpr,
+    PADDED: tl.constexpr,
+    CHUNKED: tl.constexpr,
+    EVEN_INNER: tl.constexpr,
+    EVEN_COLUMNS: tl.constexpr,
+    LARGE: tl.constexpr,
+    PIECES: tl.constexpr,
+    WIDE: tl.constexpr,
+    LINE: tl.constexpr,
+    STEPS: tl.constexpr,
+    STAIRS: tl.constexpr,
+    LEVELS_ROWS: tl.constexpr,
+    LINE_ROWS: tl.constexpr,
+    SCALE_ROWS: tl.constexpr,
+    RESIDUAL_SCALE_ROWS: tl.constexpr,
+):
     """weight [O, R, S, C / groups], in MODE 2 [O, R, run filled up to steps with zeros].
 
     MODE: 0, 1 or 2, see above. PARTS: taps or runs, the inner of two loops in one; part_size: elements of a weight for each.
@@ -66,8 +117,9 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
     if MODE == 0:
         first = known_row * inputs + group * group_inputs
     else:
-        y, x, first = first_tap(known_row, inputs, height, width, out_plane, out_width, stride_h, stride_w, padding_h,
-                                padding_w)
+        y, x, first = first_tap(
+            known_row, inputs, height, width, out_plane, out_width, stride_h, stride_w, padding_h, padding_w
+        )
         if MODE != 2:
             first += group * group_inputs
     if MODE == 2:
@@ -104,11 +156,40 @@ def product_kernel(counts_ptr, weight_ptr, shift_ptr,
         if shift_ptr is not None:  # uint8 - 128, of the padding too
             a = (a ^ 128).to(tl.int8, bitcast=True)
         total = tl.dot(a.to(dtype), tl.trans(b), total, out_dtype=total_dtype)
-    finish(total, row, column_tile * COLUMNS, group, rows, outputs, group_outputs, shift_ptr,
-           out_ptr, bias_ptr, residual_ptr, residual_scale_ptr, scale_ptr,
-           levels_ptr, line_ptr, timesteps, repeat, distinct, reach, level_stride, channel_stride,
-           dtype, PIECES, EVEN_COLUMNS,
-           WIDE, LINE, STEPS, STAIRS, LEVELS_ROWS, LINE_ROWS, SCALE_ROWS, RESIDUAL_SCALE_ROWS)
+    finish(
+        total,
+        row,
+        column_tile * COLUMNS,
+        group,
+        rows,
+        outputs,
+        group_outputs,
+        shift_ptr,
+        out_ptr,
+        bias_ptr,
+        residual_ptr,
+        residual_scale_ptr,
+        scale_ptr,
+        levels_ptr,
+        line_ptr,
+        timesteps,
+        repeat,
+        distinct,
+        reach,
+        level_stride,
+        channel_stride,
+        dtype,
+        PIECES,
+        EVEN_COLUMNS,
+        WIDE,
+        LINE,
+        STEPS,
+        STAIRS,
+        LEVELS_ROWS,
+        LINE_ROWS,
+        SCALE_ROWS,
+        RESIDUAL_SCALE_ROWS,
+    )
 
 
 # ---- launch -----------------------------------------------------------------------------------------------------------
@@ -141,8 +222,13 @@ def _aligned(counts, weight, groups):
     """(counts, weight), with a fourth channel of zeros where three of a large image are read in runs: elements one by one are
     neither read ahead nor side by side, and take several times what the copy takes."""
     _, channels, height, width = counts.shape
-    if (groups > 1 or channels >= RUN_BELOW or channels % ALIGNED != ALIGNED - 1 or weight.shape[3] == 1
-            or counts.shape[0] * height * width < ALIGNED_FROM):
+    if (
+        groups > 1
+        or channels >= RUN_BELOW
+        or channels % ALIGNED != ALIGNED - 1
+        or weight.shape[3] == 1
+        or counts.shape[0] * height * width < ALIGNED_FROM
+    ):
         return counts, weight
     wider = counts.new_zeros((counts.shape[0], height, width, channels + 1)).permute(0, 3, 1, 2)
     wider[:, :channels] = counts
@@ -161,13 +247,20 @@ class Kind:
         self.padded = any(padding)
         if kernel == [1, 1] and (*stride, *padding) == (1, 1, 0, 0):
             self.mode = PIXELS
-        elif (groups == 1 and self.group_inputs < RUN_BELOW and (dilation[1] == 1 or self.width == 1)
-              and self.group_inputs * counts.shape[3] < 2**31):
+        elif (
+            groups == 1
+            and self.group_inputs < RUN_BELOW
+            and (dilation[1] == 1 or self.width == 1)
+            and self.group_inputs * counts.shape[3] < 2**31
+        ):
             self.mode = RUNS
         else:
             self.mode = TAPS
-        self.parts, self.run = ((self.height, self.group_inputs * self.width) if self.mode == RUNS
-                                else (self.height * self.width, self.group_inputs))
+        self.parts, self.run = (
+            (self.height, self.group_inputs * self.width)
+            if self.mode == RUNS
+            else (self.height * self.width, self.group_inputs)
+        )
 
     def pick(self):
         return tiles.pick(self.itemsize, self.rows, self.columns, self.run, self.parts, self.groups)
@@ -177,8 +270,16 @@ class Kind:
 
     def name(self):
         """One for all products that are timed alike, those of up to twice the rows among them."""
-        numbers = (self.itemsize, triton.next_power_of_2(self.rows), self.columns, self.groups, self.group_inputs, self.height,
-                   self.width, *self.geometry)
+        numbers = (
+            self.itemsize,
+            triton.next_power_of_2(self.rows),
+            self.columns,
+            self.groups,
+            self.group_inputs,
+            self.height,
+            self.width,
+            *self.geometry,
+        )
         return " ".join(map(str, numbers))
 
 
@@ -193,19 +294,35 @@ def _product(out, counts, weight, kind, tile, timesteps, computed):
     inner = tile.inner if kind.mode == RUNS else None
     packed = _packed(weight, inner)
     derived = dict(weight_ptr=("weight", functools.partial(_packed, inner=inner)), shift_ptr=("weight", _shift))
-    arguments = dict(weight_ptr=packed, shift_ptr=_shift(weight) if shifted else None,
-                     counts_ptr=counts.view(torch.int8) if whole and not shifted else counts,
-                     group_inputs=kind.group_inputs, group_outputs=kind.columns, steps=kind.parts * chunks,
-                     part_size=chunks * tile.inner if kind.mode == RUNS else kind.group_inputs,
-                     row_tiles=row_tiles, column_tiles=column_tiles)
+    arguments = dict(
+        weight_ptr=packed,
+        shift_ptr=_shift(weight) if shifted else None,
+        counts_ptr=counts.view(torch.int8) if whole and not shifted else counts,
+        group_inputs=kind.group_inputs,
+        group_outputs=kind.columns,
+        steps=kind.parts * chunks,
+        part_size=chunks * tile.inner if kind.mode == RUNS else kind.group_inputs,
+        row_tiles=row_tiles,
+        column_tiles=column_tiles,
+    )
     # Whole numbers beyond the end of a run meet weights of zero; infinities must not.
-    constants = dict(ROWS=tile.rows, COLUMNS=tile.columns, INNER=tile.inner, STAGES=tile.stages, MODE=kind.mode,
-                     PARTS=kind.parts, KERNEL_WIDTH=kind.width, RUN=kind.run if kind.mode == RUNS else 0,
-                     PIXEL=kind.group_inputs if kind.mode == RUNS else 0, PADDED=kind.padded,
-                     CHUNKED=chunks > 1, EVEN_COLUMNS=kind.columns % tile.columns == 0,
-                     EVEN_INNER=kind.run % tile.inner == 0 or (kind.mode == RUNS and counts.dtype == torch.uint8),
-                     PIECES=max(tile.rows * tile.columns // tile.threads // piece, 1),
-                     LARGE=geometry.large(kind.rows + tile.rows, out, counts, packed))
+    constants = dict(
+        ROWS=tile.rows,
+        COLUMNS=tile.columns,
+        INNER=tile.inner,
+        STAGES=tile.stages,
+        MODE=kind.mode,
+        PARTS=kind.parts,
+        KERNEL_WIDTH=kind.width,
+        RUN=kind.run if kind.mode == RUNS else 0,
+        PIXEL=kind.group_inputs if kind.mode == RUNS else 0,
+        PADDED=kind.padded,
+        CHUNKED=chunks > 1,
+        EVEN_COLUMNS=kind.columns % tile.columns == 0,
+        EVEN_INNER=kind.run % tile.inner == 0 or (kind.mode == RUNS and counts.dtype == torch.uint8),
+        PIECES=max(tile.rows * tile.columns // tile.threads // piece, 1),
+        LARGE=geometry.large(kind.rows + tile.rows, out, counts, packed),
+    )
     return kind.groups * row_tiles * column_tiles, arguments, constants, derived
 
 
@@ -220,19 +337,40 @@ def _largest_sum(weight, timesteps):
         return None
     terms = weight[0].numel()
     if terms * timesteps * 128 >= 2**31:
-        raise ValueError(f"weight: expected at most {(2**24 - 1) // timesteps} int8 weights an output with counts up to "
-                         f"{timesteps}, for a sum that int32 holds, got {terms}")
+        raise ValueError(
+            f"weight: expected at most {(2**24 - 1) // timesteps} int8 weights an output with counts up to "
+            f"{timesteps}, for a sum that int32 holds, got {terms}"
+        )
     return terms * timesteps * 128
 
 
-def plan(out, counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
-         timesteps, line=None, reach=0, tile=None, wide=None):
+def plan(
+    out,
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    stride,
+    padding,
+    dilation,
+    groups,
+    repeat,
+    timesteps,
+    line=None,
+    reach=0,
+    tile=None,
+    wide=None,
+):
     """The launch that fills `out` [N, O, H', W'], not empty, from counts [N, C, H, W] and weight [O, C / groups, R, S], or
     [O, C] of one pixel, int8 or of half precision. counts, residual and out have their channels last in memory; tables are
     contiguous. tile: the Tile, and wide: whether int32 may not hold the sums, where they are not to be found here.
     """
-    behind, behind_constants, derived = epilogue.plan(out, bias, levels, line, reach, scale, residual, residual_scale, repeat,
-                                                      _largest_sum(weight, timesteps), wide)
+    behind, behind_constants, derived = epilogue.plan(
+        out, bias, levels, line, reach, scale, residual, residual_scale, repeat, _largest_sum(weight, timesteps), wide
+    )
     behind |= geometry.arguments(out, counts, stride, padding, dilation)
     if is_direct(weight, groups):
         return direct.plan(out, counts, weight, groups, behind, behind_constants, derived)
@@ -242,8 +380,17 @@ def plan(out, counts, weight, bias, levels, scale, residual, residual_scale, str
     programs, arguments, constants, packed = _product(out, counts, weight, kind, tile, timesteps, computed)
     # So that two programs of 256 threads share a multiprocessor; searches of tables take more.
     limited = tile.threads == 256 and computed and not behind_constants["WIDE"]
-    return Launch(product_kernel, programs, behind | arguments, behind_constants | constants, tile.threads, tile.stages,
-                  derived | packed, dict(STAGES=tiles.AMD_STAGES), {90: 128} if limited else {})
+    return Launch(
+        product_kernel,
+        programs,
+        behind | arguments,
+        behind_constants | constants,
+        tile.threads,
+        tile.stages,
+        derived | packed,
+        dict(STAGES=tiles.AMD_STAGES),
+        {90: 128} if limited else {},
+    )
 
 
 def _plan_tuned(*, timed, **arguments):
@@ -253,19 +400,42 @@ def _plan_tuned(*, timed, **arguments):
     tile = None
     if timed is not None and not is_direct(weight, arguments["groups"]):
         kind = Kind(out, counts, weight, *geometry_of)
-        tile = tuning.choose(tuning.choices(out.device), kind.name(), kind.candidates(),
-                             lambda tile: plan(**arguments, tile=tile), tuning.timer())
+        tile = tuning.choose(
+            tuning.choices(out.device),
+            kind.name(),
+            kind.candidates(),
+            lambda tile: plan(**arguments, tile=tile),
+            tuning.timer(),
+        )
     return plan(**arguments, tile=tile)
 
 
 def _run(tensors, **facts):
-    weight, bias, residual, residual_scale = (tensors[name] for name in ("weight", "bias", "residual", "residual_scale"))
+    weight, bias, residual, residual_scale = (
+        tensors[name] for name in ("weight", "bias", "residual", "residual_scale")
+    )
     wide = epilogue.is_wide(_largest_sum(weight, facts["timesteps"]), bias, residual, residual_scale)
     run(_plan_tuned, tensors, **facts, wide=wide, timed=tuning.state(weight.device))
 
 
-def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
-                timesteps, line=None, reach=0, counts_dtype=None):
+def conv2d_fire(
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    stride,
+    padding,
+    dilation,
+    groups,
+    repeat,
+    timesteps,
+    line=None,
+    reach=0,
+    counts_dtype=None,
+):
     """Input [N, C, H, W] -> counts, rates or currents [N, O, H', W'] of neurons behind a convolution, channels last.
 
     counts: uint8 up to `timesteps`, or of the dtype of weight [O, C / groups, R, S] float32, float16 or bfloat16; int8 weights
@@ -273,34 +443,101 @@ def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, s
     counts_dtype: of counts that come out. ValueError: sums over int8 weights that int32 may not hold.
     """
     if weight.dtype == torch.float32:
-        return library.conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation,
-                                   groups, repeat, line, reach)
+        return library.conv2d_fire(
+            counts,
+            weight,
+            bias,
+            levels,
+            scale,
+            residual,
+            residual_scale,
+            stride,
+            padding,
+            dilation,
+            groups,
+            repeat,
+            line,
+            reach,
+        )
     sizes = convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
-    out = torch.empty((counts.shape[0], weight.shape[0], *sizes), device=counts.device, memory_format=torch.channels_last,
-                      dtype=fused_dtype(weight, levels, scale, counts_dtype))
+    out = torch.empty(
+        (counts.shape[0], weight.shape[0], *sizes),
+        device=counts.device,
+        memory_format=torch.channels_last,
+        dtype=fused_dtype(weight, levels, scale, counts_dtype),
+    )
     if out.numel():
         residual = None if residual is None else geometry.channels_last(residual)
         counts, weight = _aligned(counts, weight, groups)
         bias, levels, scale, residual_scale, line = contiguous(bias, levels, scale, residual_scale, line)
-        _run(dict(out=out, counts=geometry.channels_last(counts), weight=weight, bias=bias, levels=levels, scale=scale,
-                  residual=residual, residual_scale=residual_scale, line=line), stride=tuple(stride), padding=tuple(padding),
-             dilation=tuple(dilation), groups=groups, repeat=repeat, timesteps=timesteps, reach=reach)
+        _run(
+            dict(
+                out=out,
+                counts=geometry.channels_last(counts),
+                weight=weight,
+                bias=bias,
+                levels=levels,
+                scale=scale,
+                residual=residual,
+                residual_scale=residual_scale,
+                line=line,
+            ),
+            stride=tuple(stride),
+            padding=tuple(padding),
+            dilation=tuple(dilation),
+            groups=groups,
+            repeat=repeat,
+            timesteps=timesteps,
+            reach=reach,
+        )
     return out
 
 
-def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line=None, reach=0,
-                counts_dtype=None):
+def linear_fire(
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    repeat,
+    timesteps,
+    line=None,
+    reach=0,
+    counts_dtype=None,
+):
     """Input [..., K] -> counts, rates or currents [..., O] of neurons behind a linear layer; weight [O, K], else as
     conv2d_fire."""
     if weight.dtype == torch.float32:
         return library.linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, repeat, line, reach)
-    out = counts.new_empty((*counts.shape[:-1], weight.shape[0]), dtype=fused_dtype(weight, levels, scale, counts_dtype))
+    out = counts.new_empty(
+        (*counts.shape[:-1], weight.shape[0]), dtype=fused_dtype(weight, levels, scale, counts_dtype)
+    )
     if out.numel():
-        counts, residual, bias, levels, scale, residual_scale, line = contiguous(counts, residual, bias, levels, scale,
-                                                                                 residual_scale, line)
+        counts, residual, bias, levels, scale, residual_scale, line = contiguous(
+            counts, residual, bias, levels, scale, residual_scale, line
+        )
         rows = out.numel() // out.shape[-1]
         pixels = [None if x is None else x.view(rows, x.shape[-1], 1, 1) for x in (out, counts, residual)]
-        _run(dict(out=pixels[0], counts=pixels[1], weight=weight, bias=bias, levels=levels, scale=scale, residual=pixels[2],
-                  residual_scale=residual_scale, line=line), stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1,
-             repeat=repeat, timesteps=timesteps, reach=reach)
+        _run(
+            dict(
+                out=pixels[0],
+                counts=pixels[1],
+                weight=weight,
+                bias=bias,
+                levels=levels,
+                scale=scale,
+                residual=pixels[2],
+                residual_scale=residual_scale,
+                line=line,
+            ),
+            stride=(1, 1),
+            padding=(0, 0),
+            dilation=(1, 1),
+            groups=1,
+            repeat=repeat,
+            timesteps=timesteps,
+            reach=reach,
+        )
     return out

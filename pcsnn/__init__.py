@@ -12,6 +12,22 @@ from pcsnn.tensors.memo import forget
 
 __version__ = "0.1.0"
 __all__ = [
-    "SpikingNetwork", "analysis", "backend_info", "baselines", "convert", "distributed", "exchange", "forget",
-    "functional", "load", "models", "nn", "optimize", "record", "save", "set_timesteps", "tune", "use_backend",
+    "SpikingNetwork",
+    "analysis",
+    "backend_info",
+    "baselines",
+    "convert",
+    "distributed",
+    "exchange",
+    "forget",
+    "functional",
+    "load",
+    "models",
+    "nn",
+    "optimize",
+    "record",
+    "save",
+    "set_timesteps",
+    "tune",
+    "use_backend",
 ]

@@ -15,5 +15,17 @@ from pcsnn.operators.rates import fire_counts, fire_rates
 from pcsnn.operators.spikes import expand_spikes, fire_spikes
 from pcsnn.operators.synapses import conv2d_fire, linear_fire
 
-__all__ = ["conv2d_fire", "expand_spikes", "fire_counts", "fire_rates", "fire_spikes", "levels", "linear_fire", "max_pool2d",
-           "signed_levels", "spiking_attention", "sum_pool2d", "whole_levels"]
+__all__ = [
+    "conv2d_fire",
+    "expand_spikes",
+    "fire_counts",
+    "fire_rates",
+    "fire_spikes",
+    "levels",
+    "linear_fire",
+    "max_pool2d",
+    "signed_levels",
+    "spiking_attention",
+    "sum_pool2d",
+    "whole_levels",
+]

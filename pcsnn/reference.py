@@ -88,11 +88,15 @@ def _fused(product, counts, weight, bias, levels, scale, residual, residual_scal
     return current.clamp(-(2**31), 2**31 - 1).to(torch.int32) if whole else current.to(weight.dtype)
 
 
-def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat):
+def conv2d_fire(
+    counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat
+):
     """Input [N, C, H, W] -> counts, rates or currents [N, O, H', W'] of neurons behind a convolution (10), (11)."""
+
     def product(x, w, b):  # torch misreads, or dies of, some strides of channels-last tensors
         x, w = (laid_out(value, torch.contiguous_format) for value in (x, w))
         return torch.nn.functional.conv2d(x, w, b, stride, padding, dilation, groups)
+
     return _fused(product, counts, weight, bias, levels, scale, residual, residual_scale, repeat)
 
 
@@ -106,11 +110,18 @@ def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, r
 
 def _windows(counts, kernel, stride, padding, dilation, sizes):
     """[taps, N, C, *sizes]; beyond the borders there is no spike."""
-    shape = [(size - 1) * step + spread * (taps - 1) + 1 for size, step, spread, taps in zip(sizes, stride, dilation, kernel)]
+    shape = [
+        (size - 1) * step + spread * (taps - 1) + 1 for size, step, spread, taps in zip(sizes, stride, dilation, kernel)
+    ]
     ends = [max(0, needed - length - pad) for needed, length, pad in zip(shape, counts.shape[2:], padding)]
     padded = torch.nn.functional.pad(counts, (padding[1], ends[1], padding[0], ends[0]))
-    windows = [padded[:, :, y * dilation[0]:, x * dilation[1]:][:, :, ::stride[0], ::stride[1]][:, :, :sizes[0], :sizes[1]]
-               for y in range(kernel[0]) for x in range(kernel[1])]
+    windows = [
+        padded[:, :, y * dilation[0] :, x * dilation[1] :][:, :, :: stride[0], :: stride[1]][
+            :, :, : sizes[0], : sizes[1]
+        ]
+        for y in range(kernel[0])
+        for x in range(kernel[1])
+    ]
     return torch.stack(windows)
 
 
@@ -157,7 +168,9 @@ def spiking_attention(query, key, value, levels, scale, heads, causal, repeat):
 def step_by_step(query, key, value, levels, scale, heads, causal):
     """O(T): currents [T, N, ...] -> [T, N, M, H * E]; K and V averaged first, then one attention a step."""
     key, value = time_average(key), time_average(value)
-    return torch.stack([attention_products(step, key, value, heads, causal) for step in query_spikes(query, levels, scale).unbind(0)])
+    return torch.stack(
+        [attention_products(step, key, value, heads, causal) for step in query_spikes(query, levels, scale).unbind(0)]
+    )
 
 
 def every_pair_of_steps(query, key, value, levels, scale, heads, causal):

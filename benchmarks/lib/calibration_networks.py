@@ -35,9 +35,14 @@ def cifar_resnet20(args):
     network.load_state_dict(safetensors.torch.load_file(path))
     calibration, _ = data.cifar10("calibration", args.cifar)
     images, labels = data.cifar10("test", args.cifar)
-    return Case("cifar-resnet20", "CIFAR ResNet-20, ReLU", network.eval(),
-                data.normalise(calibration[:args.calibration_images], data.CIFAR10),
-                data.normalise(images[:args.images], data.CIFAR10), labels[:args.images])
+    return Case(
+        "cifar-resnet20",
+        "CIFAR ResNet-20, ReLU",
+        network.eval(),
+        data.normalise(calibration[: args.calibration_images], data.CIFAR10),
+        data.normalise(images[: args.images], data.CIFAR10),
+        labels[: args.images],
+    )
 
 
 def _fashion_mnist(name, label, args):
@@ -49,8 +54,14 @@ def _fashion_mnist(name, label, args):
         raise Missing(f"no checkpoint {path.name}: train it with train.py --model {name} --activation relu")
     network, _ = networks.load(path)
     images, labels = data.fashion_mnist("t10k")
-    return Case(name, label, network, data.normalise(calibration[:args.calibration_images], data.FASHION_MNIST),
-                data.normalise(images[:args.images], data.FASHION_MNIST), labels[:args.images])
+    return Case(
+        name,
+        label,
+        network,
+        data.normalise(calibration[: args.calibration_images], data.FASHION_MNIST),
+        data.normalise(images[: args.images], data.FASHION_MNIST),
+        labels[: args.images],
+    )
 
 
 def vgg(args):
@@ -67,8 +78,14 @@ def mnist(args):
         calibration, images, labels = digits.digits()
     except ImportError as error:
         raise Missing(str(error)) from None
-    return Case("mnist", "ccexam's MNIST network on scikit-learn's digits", network,
-                calibration[:args.calibration_images], images[:args.images], labels[:args.images])
+    return Case(
+        "mnist",
+        "ccexam's MNIST network on scikit-learn's digits",
+        network,
+        calibration[: args.calibration_images],
+        images[: args.images],
+        labels[: args.images],
+    )
 
 
 CASES = {"cifar-resnet20": cifar_resnet20, "vgg": vgg, "mobilenet": mobilenet, "mnist": mnist}

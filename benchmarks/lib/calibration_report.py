@@ -3,15 +3,29 @@
 import statistics
 
 LABELS = {  # of methods that are not called by their name
-    "float": "float network", "snnc": "SNNC, light pipeline", "snnc-half": "SNNC, from theta / 2",
-    "spikingjelly": "SpikingJelly, default", "spikingjelly-half": "SpikingJelly, channels, half",
+    "float": "float network",
+    "snnc": "SNNC, light pipeline",
+    "snnc-half": "SNNC, from theta / 2",
+    "spikingjelly": "SpikingJelly, default",
+    "spikingjelly-half": "SpikingJelly, channels, half",
 }
 BLOCKS = {  # key of a row: title, factor, format
-    "accuracy": ("Accuracy, %", 100, "{:.2f}"), "drop": ("Drop against the float network, points", 1, "{:.2f}"),
-    "same": ("Same class as the float network, %", 100, "{:.2f}"), "seconds": ("Calibration, seconds", 1, "{:.1f}"),
+    "accuracy": ("Accuracy, %", 100, "{:.2f}"),
+    "drop": ("Drop against the float network, points", 1, "{:.2f}"),
+    "same": ("Same class as the float network, %", 100, "{:.2f}"),
+    "seconds": ("Calibration, seconds", 1, "{:.1f}"),
 }
-STYLES = {"max": "#999999", "paper": "#8c6d31", "quick": "#6fa8dc", "light": "#1f4fb4", "advanced": "#0b1f5c",
-          "snnc": "#d62728", "snnc-half": "#ff9896", "spikingjelly": "#98df8a", "spikingjelly-half": "#2ca02c"}
+STYLES = {
+    "max": "#999999",
+    "paper": "#8c6d31",
+    "quick": "#6fa8dc",
+    "light": "#1f4fb4",
+    "advanced": "#0b1f5c",
+    "snnc": "#d62728",
+    "snnc-half": "#ff9896",
+    "spikingjelly": "#98df8a",
+    "spikingjelly-half": "#2ca02c",
+}
 
 
 def label(method):
@@ -29,8 +43,12 @@ def by_method(rows):
 
 def _aligned(cells):
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    return ["  ".join(text.ljust(width) if i == 0 else text.rjust(width)
-                      for i, (text, width) in enumerate(zip(row, widths))).rstrip() for row in cells]
+    return [
+        "  ".join(
+            text.ljust(width) if i == 0 else text.rjust(width) for i, (text, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in cells
+    ]
 
 
 def block(measured, key, how, timesteps):
@@ -62,8 +80,10 @@ def lines(name, rows, timesteps):
     source = next((row for row in rows if row["method"] == "float" and "why" not in row), None)
     found = [name]
     if source:
-        found[0] += (f": float network {100 * source['accuracy']:.2f} % on {source['images']} test images, "
-                     f"{source['calibration_images']} images to calibrate")
+        found[0] += (
+            f": float network {100 * source['accuracy']:.2f} % on {source['images']} test images, "
+            f"{source['calibration_images']} images to calibrate"
+        )
     measured = by_method(rows)
     if measured:
         for key, how in BLOCKS.items():
@@ -96,8 +116,9 @@ def plot(cases, rows, path):
         column[0].set_title(cases[name], fontsize=10)
         for axes, key in zip(column, ("accuracy", "same")):
             for method, columns in methods.items():
-                points = sorted((steps, 100 * statistics.fmean(row[key] for row in some))
-                                for steps, some in columns.items())
+                points = sorted(
+                    (steps, 100 * statistics.fmean(row[key] for row in some)) for steps, some in columns.items()
+                )
                 axes.plot(*zip(*points), marker="o", markersize=4, color=STYLES.get(method), label=label(method))
             ticks = sorted({steps for columns in methods.values() for steps in columns})
             axes.set_xscale("log", base=2)

@@ -48,8 +48,9 @@ class Results:
 
     def drop(self, network, method):
         """Forget the rows of a method that say why it has none."""
-        self.rows = [row for row in self.rows
-                     if "why" not in row or (row["network"], row["method"]) != (network, method)]
+        self.rows = [
+            row for row in self.rows if "why" not in row or (row["network"], row["method"]) != (network, method)
+        ]
 
 
 def _key(row):

@@ -67,8 +67,10 @@ def same_counts(network, snn, images):
     counts, output = layer_counts(network, images)
     expected, other = layer_counts(snn, images)
     wrong = sum((counts[name] != expected[name]).sum().item() for name in expected)
-    return Verdict(counts.keys() == expected.keys() and wrong == 0 and difference(output, other) <= ROUNDING,
-                   f"{wrong} of {sum(part.numel() for part in expected.values())} counts differ from the network unfused")
+    return Verdict(
+        counts.keys() == expected.keys() and wrong == 0 and difference(output, other) <= ROUNDING,
+        f"{wrong} of {sum(part.numel() for part in expected.values())} counts differ from the network unfused",
+    )
 
 
 class _Calls(TorchDispatchMode):
@@ -108,20 +110,27 @@ def packed_layer_by_layer(packed, snn, images):
             fired = (output.unflatten(0, (steps, -1)) != 0).sum(0)
             wrong += (fired != counts[name]).sum().item()
             neurons += fired.numel()
-            return pcsnn.functional.expand_spikes(counts[name], steps, dtype=output.dtype,
-                                                  amplitude=neuron.amplitude).flatten(0, 1)
+            return pcsnn.functional.expand_spikes(
+                counts[name], steps, dtype=output.dtype, amplitude=neuron.amplitude
+            ).flatten(0, 1)
+
         return hook
 
-    hooks = [module.register_forward_hook(compare(name)) for name, module in packed.network.named_modules()
-             if isinstance(module, PackedNeuron)]
+    hooks = [
+        module.register_forward_hook(compare(name))
+        for name, module in packed.network.named_modules()
+        if isinstance(module, PackedNeuron)
+    ]
     if len(hooks) != len(counts):
         return Verdict(False, f"{len(hooks)} packed layers, {len(counts)} in pcsnn")
     output = packed(images)
     for hook in hooks:
         hook.remove()
     apart = difference(output, expected)
-    return Verdict(wrong <= TIES * neurons and apart <= ROUNDING,
-                   f"{wrong} of {neurons} counts differ layer by layer, outputs {apart:.0e}")
+    return Verdict(
+        wrong <= TIES * neurons and apart <= ROUNDING,
+        f"{wrong} of {neurons} counts differ layer by layer, outputs {apart:.0e}",
+    )
 
 
 def serial_first_layer(serial, snn, images):
@@ -147,5 +156,7 @@ def serial_first_layer(serial, snn, images):
     for hook in hooks:
         hook.remove()
     wrong = (fired != due).sum().item()
-    return Verdict(wrong <= TIES * due.numel() and bool(output.isfinite().all()),
-                   f"{agreement(output, expected)} as pcsnn; {wrong} of {due.numel()} counts wrong in the first layer")
+    return Verdict(
+        wrong <= TIES * due.numel() and bool(output.isfinite().all()),
+        f"{agreement(output, expected)} as pcsnn; {wrong} of {due.numel()} counts wrong in the first layer",
+    )

@@ -107,8 +107,10 @@ def _counts_check(network, load, snn):
     with pcsnn.use_backend("reference"):
         expected = network(image)
     verdict = checks.same_bits(network(image), expected, "the reference")
-    verdict.words += (f"; {checks.agreement(network(load.images), snn(load.images))} as float weights; "
-                      f"{checks.operators(network, image)}")
+    verdict.words += (
+        f"; {checks.agreement(network(load.images), snn(load.images))} as float weights; "
+        f"{checks.operators(network, image)}"
+    )
     return verdict
 
 
@@ -160,8 +162,10 @@ def _spikingjelly(load, snn, step_mode):
 
 def _spikingjelly_check(network, load, snn):
     output = network(load.images)
-    return checks.Verdict(bool(output.isfinite().all()),
-                          f"{checks.agreement(output, snn(load.images))} as pcsnn; its own thresholds, no half shift")
+    return checks.Verdict(
+        bool(output.isfinite().all()),
+        f"{checks.agreement(output, snn(load.images))} as pcsnn; its own thresholds, no half shift",
+    )
 
 
 def spikingjelly_version():
@@ -174,20 +178,35 @@ def spikingjelly_version():
 
 FORMS = {
     "relu": Form("ReLU network", _relu, _relu_check, timesteps=False),
-    "relu-compiled": Form("ReLU network, torch.compile", _relu_compiled, _relu_compiled_check, timesteps=False,
-                          warms=True),
+    "relu-compiled": Form(
+        "ReLU network, torch.compile", _relu_compiled, _relu_compiled_check, timesteps=False, warms=True
+    ),
     "qcfs": Form("QCFS network as trained", _qcfs, _qcfs_check, timesteps=False),
     "serial": Form("serial IF", _serial, _serial_check, every_step=True),
     "packed": Form("packed, the paper's form", _packed, _packed_check, every_step=True),
     "pcsnn": Form("pcsnn, collapsed", _collapsed, _collapsed_check),
     "pcsnn-compiled": Form("pcsnn, torch.compile", _collapsed_compiled, _collapsed_compiled_check, warms=True),
     "float32": Form("pcsnn.optimize, float32", functools.partial(_optimised, weights="float32"), _float32_check),
-    "bfloat16": Form("pcsnn.optimize, bfloat16", functools.partial(_optimised, weights="bfloat16"), _counts_check, warms=True),
+    "bfloat16": Form(
+        "pcsnn.optimize, bfloat16", functools.partial(_optimised, weights="bfloat16"), _counts_check, warms=True
+    ),
     "int8": Form("pcsnn.optimize, int8", functools.partial(_optimised, weights="int8"), _counts_check, warms=True),
-    "int8-all": Form("pcsnn.optimize, int8, first and last too", functools.partial(_optimised, weights="int8", first_last=True),
-                     _counts_check, warms=True),
-    "spikingjelly": Form("SpikingJelly, single-step", functools.partial(_spikingjelly, step_mode="s"),
-                         _spikingjelly_check, every_step=True),
-    "spikingjelly-multi": Form("SpikingJelly, multi-step", functools.partial(_spikingjelly, step_mode="m"),
-                               _spikingjelly_check, every_step=True),
+    "int8-all": Form(
+        "pcsnn.optimize, int8, first and last too",
+        functools.partial(_optimised, weights="int8", first_last=True),
+        _counts_check,
+        warms=True,
+    ),
+    "spikingjelly": Form(
+        "SpikingJelly, single-step",
+        functools.partial(_spikingjelly, step_mode="s"),
+        _spikingjelly_check,
+        every_step=True,
+    ),
+    "spikingjelly-multi": Form(
+        "SpikingJelly, multi-step",
+        functools.partial(_spikingjelly, step_mode="m"),
+        _spikingjelly_check,
+        every_step=True,
+    ),
 }

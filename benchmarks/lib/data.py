@@ -34,8 +34,10 @@ def fashion_mnist(split, folder=SHIPPED_FASHION_MNIST):
     files = [pathlib.Path(folder) / f"{split}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")]
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
-        raise FileNotFoundError(f"FashionMNIST: no {' and no '.join(missing)}. Download these files from "
-                                "https://github.com/zalandoresearch/fashion-mnist (data/fashion) into that folder.")
+        raise FileNotFoundError(
+            f"FashionMNIST: no {' and no '.join(missing)}. Download these files from "
+            "https://github.com/zalandoresearch/fashion-mnist (data/fashion) into that folder."
+        )
     images, labels = (torch.from_numpy(_idx(file).copy()) for file in files)
     return images.unsqueeze(1), labels.long()
 
@@ -44,8 +46,9 @@ def cifar10(name, folder):
     """Images, uint8 [N, 3, 32, 32], and labels, int64 [N], of `folder`/`name`.npz (images [N, 32, 32, 3], labels)."""
     path = pathlib.Path(folder) / f"{name}.npz"
     if not path.is_file():
-        raise FileNotFoundError(f"CIFAR-10: no {path}. Expected an npz file with `images`, uint8 [N, 32, 32, 3], and "
-                                "`labels`, uint8 [N].")
+        raise FileNotFoundError(
+            f"CIFAR-10: no {path}. Expected an npz file with `images`, uint8 [N, 32, 32, 3], and `labels`, uint8 [N]."
+        )
     with numpy.load(path) as arrays:
         images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
     return images.permute(0, 3, 1, 2).contiguous(), labels.long()

@@ -56,6 +56,7 @@ def bursts(calls, setting, rounds=9):
         def run():
             for _ in range(times):
                 call()
+
         return run
 
     repeats = {name: repeated(call) for name, call in calls.items()}

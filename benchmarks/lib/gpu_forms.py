@@ -13,7 +13,7 @@ from pcsnn import baselines
 
 LARGEST = 256
 EXAMPLES = 8  # images that optimise sets ranges by
-SAMPLE = 2    # images of a batch that the CPU computes too
+SAMPLE = 2  # images of a batch that the CPU computes too
 # relative difference of outputs from float32's; 34 layers in bfloat16 are 0.04 apart, and tf32 has three bits more
 ROUNDING = {"float32": checks.ROUNDING, "tf32": 2e-2, "bfloat16": 0.1}
 FLIPS = 1e-3  # share of counts that sums in another order, rounded to bfloat16, may decide otherwise
@@ -31,6 +31,7 @@ def alike(network, images, flips):
         def hook(module, arguments):
             with pcsnn.use_backend("reference"):  # on copies: neurons may write over their current
                 expected[name] = module.forward(*(None if value is None else value.clone() for value in arguments))
+
         return hook
 
     def after(name):
@@ -47,6 +48,7 @@ def alike(network, images, flips):
                 bad.update({name} if checks.difference(output.float(), due.float()) > ROUNDING["bfloat16"] else ())
             else:
                 wrong, values = wrong + (output != due).sum().item(), values + due.numel()
+
         return hook
 
     hooks = []
@@ -60,9 +62,11 @@ def alike(network, images, flips):
     finally:
         for hook in hooks:
             hook.remove()
-    return checks.Verdict(bool(values) and not bad and wrong <= flips * values,
-                          f"{wrong} of {values} differ from the reference layer by layer"
-                          f"{', too far in ' + ', '.join(sorted(bad)) if bad else ''}")
+    return checks.Verdict(
+        bool(values) and not bad and wrong <= flips * values,
+        f"{wrong} of {values} differ from the reference layer by layer"
+        f"{', too far in ' + ', '.join(sorted(bad)) if bad else ''}",
+    )
 
 
 def near(output, expected, dtype):
@@ -101,20 +105,24 @@ class Forms:
 
     def optimised(self, weights, first_last=False):
         """(on the CPU, on the device): optimised there, moved here."""
+
         def make():
             host = pcsnn.optimize(self.host, weights, example_inputs=self.load.images[:EXAMPLES], first_last=first_last)
             return host, copy.deepcopy(host).to(self.setting.device)
+
         return self._once(("optimised", weights, first_last), make)
 
 
 def tf32(call):
     """The same call with convolutions in tf32."""
+
     def run():
         torch.backends.cudnn.allow_tf32 = True
         try:
             return call()
         finally:
             torch.backends.cudnn.allow_tf32 = False
+
     return run
 
 
@@ -135,8 +143,12 @@ def _relu(forms, batch, dtype):
 
 def _compiled(forms, batch):
     """torch.compile of the bfloat16 ReLU network; in a dry run its graph alone, without code."""
-    network = torch.compile(copy.deepcopy(forms.relu).bfloat16(), fullgraph=True, dynamic=False,
-                            backend=forms.setting.small("inductor", "eager"))
+    network = torch.compile(
+        copy.deepcopy(forms.relu).bfloat16(),
+        fullgraph=True,
+        dynamic=False,
+        backend=forms.setting.small("inductor", "eager"),
+    )
     images = forms.images(batch, torch.bfloat16)
     verdict = near(network(images), forms.outputs(batch), "bfloat16")
     return (lambda: network(images)), checks.Verdict(verdict.right, f"torch.compile {verdict.words}")
@@ -179,13 +191,15 @@ def as_on_cpu(network, images, host, host_images, sample):
     if not heads:
         verdict = checks.same_bits(output, expected, "the CPU's")
         return checks.Verdict(wrong == 0 and verdict.right, f"{words}; outputs {verdict.words}")
-    head, = heads
+    (head,) = heads
     averaged = next(reversed(due.values()))[0, 0].numel()
     most = _head_rounding(head, read[0], averaged)
     apart = ((output.double() - expected.double()).abs() / most).max().item()  # NaN is not right either
-    return checks.Verdict(wrong == 0 and apart <= 1,
-                          f"{words}; outputs {checks.difference(output, expected):.0e} apart, "
-                          f"{apart:.1g} of what float32 may make of the head")
+    return checks.Verdict(
+        wrong == 0 and apart <= 1,
+        f"{words}; outputs {checks.difference(output, expected):.0e} apart, "
+        f"{apart:.1g} of what float32 may make of the head",
+    )
 
 
 def _head_rounding(head, values, averaged):

@@ -25,11 +25,15 @@ def _operators():
         yield f"fire_counts {dtype}, per channel, NHWC", Goal(target, (0.54,) if full else ())
         yield f"fire_rates {dtype}, per channel, NHWC", Goal(0.90, (0.31,) if full else (0.22, 0.37))
         for residual in ("uint8", dtype):
-            yield (f"fire_rates {dtype}, per channel, NHWC, residual {residual}",
-                   Goal(0.90, ((0.32,) if full else (0.22, 0.37)) if residual == "uint8" else ()))
+            yield (
+                f"fire_rates {dtype}, per channel, NHWC, residual {residual}",
+                Goal(0.90, ((0.32,) if full else (0.22, 0.37)) if residual == "uint8" else ()),
+            )
         for timesteps, reach in ((8, 0.80), (16, 0.80), (32, 0.60)):
-            yield (f"fire_counts {dtype}, per channel, uneven levels, NHWC, T = {timesteps}",
-                   Goal(reach, (0.33,) if full and timesteps == 32 else ()))
+            yield (
+                f"fire_counts {dtype}, per channel, uneven levels, NHWC, T = {timesteps}",
+                Goal(reach, (0.33,) if full and timesteps == 32 else ()),
+            )
     for dtype in ("float32", "float16", "bfloat16"):
         for out in ("uint8", dtype):
             yield f"fire_spikes {dtype} to {out}", Goal(0.90, () if dtype == "float16" else (0.83, 0.98))

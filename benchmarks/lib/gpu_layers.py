@@ -23,7 +23,7 @@ def _synapse(setting, outputs, inputs, *kernel):
     """int8 weights, and evenly spaced levels about 0 as far apart as their sums spread."""
     weight = setting.integers(-127, 128, outputs, inputs, *kernel, dtype=torch.int8)
     weight = _channels_last(weight) if kernel else weight
-    unit = int(80 * weight[0].numel()**0.5)
+    unit = int(80 * weight[0].numel() ** 0.5)
     levels = (torch.arange(TIMESTEPS, device=setting.device) - TIMESTEPS // 2).expand(outputs, TIMESTEPS).int() * unit
     return weight, levels.contiguous()
 
@@ -38,8 +38,9 @@ def _convolution(setting, channels, size, batch):
     values, kernel = counts.bfloat16(), weight.bfloat16()
 
     def layer(counts, residual):
-        return functional.conv2d_fire(counts, weight, levels, residual=residual, residual_scale=worth, padding=1,
-                                      timesteps=TIMESTEPS)
+        return functional.conv2d_fire(
+            counts, weight, levels, residual=residual, residual_scale=worth, padding=1, timesteps=TIMESTEPS
+        )
 
     def theirs():
         return F.conv2d(values, kernel, padding=1)
@@ -50,8 +51,10 @@ def _convolution(setting, channels, size, batch):
     calls, launches = {OURS: lambda: layer(counts, residual), OTHER: theirs}, 1
     if batch == 1:  # several in one graph: one alone is shorter than its launch
         launches = LAUNCHES
-        calls = {name: gpu_clock.captured(lambda call=call: [call() for _ in range(launches)][-1], setting)
-                 for name, call in calls.items()}
+        calls = {
+            name: gpu_clock.captured(lambda call=call: [call() for _ in range(launches)][-1], setting)
+            for name, call in calls.items()
+        }
         if not torch.equal(calls[OURS](), found):
             verdict = checks.Verdict(False, "replayed counts are not those of a call")
 
@@ -59,8 +62,10 @@ def _convolution(setting, channels, size, batch):
         return launches * operations / timing.median(seconds[name]) / 1e12
 
     def beside(seconds):
-        return (f"{timing.median(seconds[OURS]) / launches * 1e6:.1f} us; cuDNN's bfloat16 convolution alone "
-                f"{speed(seconds, OTHER):.0f} TFLOP/s")
+        return (
+            f"{timing.median(seconds[OURS]) / launches * 1e6:.1f} us; cuDNN's bfloat16 convolution alone "
+            f"{speed(seconds, OTHER):.0f} TFLOP/s"
+        )
 
     return Prepared(verdict, calls, speed, beside)
 
@@ -68,8 +73,12 @@ def _convolution(setting, channels, size, batch):
 def _bounded(call, verdict, moved, operations, dtype, setting):
     """A share of the bound: least time of the bytes or of the operations, whichever is longer, over the time taken."""
     other, share, words = gpu_limits.beside(moved, operations, dtype, setting)
-    return Prepared(verdict, {OURS: call, OTHER: other}, lambda seconds: share * faster(seconds),
-                    lambda seconds: f"bound by {words}; {timing.median(seconds[OURS]) * 1e6:.0f} us")
+    return Prepared(
+        verdict,
+        {OURS: call, OTHER: other},
+        lambda seconds: share * faster(seconds),
+        lambda seconds: f"bound by {words}; {timing.median(seconds[OURS]) * 1e6:.0f} us",
+    )
 
 
 def _fused(setting, inputs, outputs, size, kernel, stride=1, padding=0, groups=1, batch=BATCH):
@@ -81,8 +90,9 @@ def _fused(setting, inputs, outputs, size, kernel, stride=1, padding=0, groups=1
     weight, levels = _synapse(setting, outputs, inputs // groups, kernel, kernel)
 
     def layer(counts):
-        return functional.conv2d_fire(counts, weight, levels, stride=stride, padding=padding, groups=groups,
-                                      timesteps=TIMESTEPS)
+        return functional.conv2d_fire(
+            counts, weight, levels, stride=stride, padding=padding, groups=groups, timesteps=TIMESTEPS
+        )
 
     found = layer(counts)
     verdict = same_in_parts(found, lambda part: reference(layer, counts[part]), PARTS)
@@ -136,14 +146,21 @@ def _attention(setting, heads=12, width=64, tokens=1024, batch=32):
 
 def rows(setting, models):
     """Convolutions of ResNet-34 by stage, and one of each other kind of layer."""
-    made = [Row(f"int8 3x3, {channels} channels, {size}x{size}, batch {batch}", "TOP/s",
-                lambda s, c=channels, p=size, b=batch: _convolution(s, c, p, b))
-            for batch in (BATCH, 1) for channels, size in STAGES]
+    made = [
+        Row(
+            f"int8 3x3, {channels} channels, {size}x{size}, batch {batch}",
+            "TOP/s",
+            lambda s, c=channels, p=size, b=batch: _convolution(s, c, p, b),
+        )
+        for batch in (BATCH, 1)
+        for channels, size in STAGES
+    ]
     others = {
         "int8 1x1, 1024 to 256 channels, 14x14, batch 256": lambda s: _fused(s, 1024, 256, 14, 1),
         "int8 7x7 stem, 3 to 64 channels, 230x230, batch 256": lambda s: _fused(s, 3, 64, 230, 7, stride=2),
-        "int8 depthwise 3x3, 192 channels, 56x56, batch 256":
-            lambda s: _fused(s, 192, 192, 56, 3, padding=1, groups=192),
+        "int8 depthwise 3x3, 192 channels, 56x56, batch 256": lambda s: _fused(
+            s, 192, 192, 56, 3, padding=1, groups=192
+        ),
         "int8 linear, 8192 rows, 4096 to 4096": _linear,
         "max_pool2d 3x3, 64 channels, 112x112, batch 256": lambda s: _pool(s, functional.max_pool2d, 3, 2, 1),
         "sum_pool2d 2x2, 64 channels, 112x112, batch 256": lambda s: _pool(s, functional.sum_pool2d, 2, 2),

@@ -24,30 +24,41 @@ def product(setting, dtype):
     """(call, operations) of a product of two large matrices, bfloat16 or int8."""
     left, right = _operands(setting, dtype)
     call = (lambda: torch._int_mm(left, right)) if dtype == torch.int8 else (lambda: left @ right)
-    return call, 2 * len(left)**3
+    return call, 2 * len(left) ** 3
 
 
 def _copy(setting):
     moved = setting.small(BYTES, 2**12)
     source = setting.integers(0, 256, moved // 2)
     call = functools.partial(torch.empty_like(source).copy_, source)
-    return Prepared(checks.same_bits(call(), source, "its source"), {OURS: call},
-                    lambda seconds: moved / timing.median(seconds[OURS]) / 1e9)
+    return Prepared(
+        checks.same_bits(call(), source, "its source"),
+        {OURS: call},
+        lambda seconds: moved / timing.median(seconds[OURS]) / 1e9,
+    )
 
 
 def _product(setting, dtype):
     call, operations = product(setting, dtype)
     left, right = _operands(setting, dtype)
     few, expected = call()[:8].double(), left[:8].double() @ right.double()
-    verdict = checks.same_bits(few, expected, "float64") if dtype == torch.int8 else checks.Verdict(
-        checks.difference(few, expected) < 2**-8, f"{checks.difference(few, expected):.0e} from float64")
+    verdict = (
+        checks.same_bits(few, expected, "float64")
+        if dtype == torch.int8
+        else checks.Verdict(
+            checks.difference(few, expected) < 2**-8, f"{checks.difference(few, expected):.0e} from float64"
+        )
+    )
     return Prepared(verdict, {OURS: call}, lambda seconds: operations / timing.median(seconds[OURS]) / 1e12)
 
 
 def rows(setting, models):
     """The three limits."""
-    return [Row("copy", "GB/s", _copy), Row("bfloat16 product", "TFLOP/s", lambda s: _product(s, torch.bfloat16)),
-            Row("int8 product", "TOP/s", lambda s: _product(s, torch.int8))]
+    return [
+        Row("copy", "GB/s", _copy),
+        Row("bfloat16 product", "TFLOP/s", lambda s: _product(s, torch.bfloat16)),
+        Row("int8 product", "TOP/s", lambda s: _product(s, torch.int8)),
+    ]
 
 
 @functools.cache

@@ -43,6 +43,7 @@ def _scale(setting):
 def _beside_copy(call, verdict, moved, setting):
     def bandwidth(seconds):
         return f"{moved / timing.median(seconds[OURS]) / 1e9:.0f} GB/s"
+
     return Prepared(verdict, {OURS: call, OTHER: copy_of(moved, setting)}, faster, bandwidth)
 
 
@@ -131,12 +132,14 @@ def _spikingjelly(setting):
         potential = potential + step
         due.append((potential >= 1.0).float())
         potential = potential - due[-1]
+
     def expected(part):
         return reference(functional.fire_spikes, current[:, part], table, torch.float32)
 
     theirs = checks.same_bits(multi_step(), torch.stack(due), "serial IF")
-    verdict = all_right(same_in_parts(call(), expected, PARTS, dim=1),
-                        checks.Verdict(theirs.right, f"IFNode {theirs.words}"))
+    verdict = all_right(
+        same_in_parts(call(), expected, PARTS, dim=1), checks.Verdict(theirs.right, f"IFNode {theirs.words}")
+    )
     return Prepared(verdict, {OURS: call, OTHER: multi_step}, faster)
 
 
@@ -144,9 +147,12 @@ def _call(setting, name):
     """One operator on few neurons, beside torch.relu."""
     current, table, scale = setting.randn(FEW), _levels(setting, per_channel=False), _scale(setting)[0]
     trains = setting.randn(TIMESTEPS, FEW)
-    calls = {"torch.relu": lambda: torch.relu(current), "fire_counts": lambda: functional.fire_counts(current, table),
-             "fire_rates": lambda: functional.fire_rates(current, table, scale),
-             "fire_spikes": lambda: functional.fire_spikes(trains, table)}
+    calls = {
+        "torch.relu": lambda: torch.relu(current),
+        "fire_counts": lambda: functional.fire_counts(current, table),
+        "fire_rates": lambda: functional.fire_rates(current, table, scale),
+        "fire_spikes": lambda: functional.fire_spikes(trains, table),
+    }
     expected = current.clamp(min=0) if name == "torch.relu" else reference(calls[name])
     verdict = checks.same_bits(calls[name](), expected, "clamp" if name == "torch.relu" else "the reference")
     chosen = {OURS: calls[name]} if name == "torch.relu" else {OURS: calls[name], "torch.relu": calls["torch.relu"]}
@@ -164,16 +170,20 @@ def _relu_beside(seconds):
 def _layer(setting):
     """3x3 convolutions with int8 weights on 4,096 neurons each, called one after the other: the time of one."""
     torch.manual_seed(0)
-    layers = [part for _ in range(setting.small(CHAIN, 3))
-              for part in (torch.nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), torch.nn.ReLU())]
+    layers = [
+        part
+        for _ in range(setting.small(CHAIN, 3))
+        for part in (torch.nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), torch.nn.ReLU())
+    ]
     images = torch.randn(1, CHANNELS, 8, 8)
     network = torch.nn.Sequential(*layers).eval()
     snn = pcsnn.convert(network, TIMESTEPS, calibration=images, method="max", progress=False)
     host = pcsnn.optimize(snn, "int8", example_inputs=images)
     on_device = copy.deepcopy(host).to(setting.device)
-    chain, due = ([module for _, module in optimised.neurons()
-                   if getattr(module, "counted", False) and module.emits == "counts"]
-                  for optimised in (on_device, host))
+    chain, due = (
+        [module for _, module in optimised.neurons() if getattr(module, "counted", False) and module.emits == "counts"]
+        for optimised in (on_device, host)
+    )
     first, few = setting.integers(0, TIMESTEPS + 1, *images.shape), setting.randn(FEW)
 
     def call(modules=chain, counts=first):
@@ -182,8 +192,13 @@ def _layer(setting):
         return counts
 
     verdict = checks.same_bits(call().cpu(), call(due, first.cpu()), f"the CPU's, {len(chain)} layers")
-    return Prepared(verdict, {OURS: call, "torch.relu": lambda: torch.relu(few)},
-                    lambda seconds: _microseconds(seconds) / len(chain), _relu_beside, burst=True)
+    return Prepared(
+        verdict,
+        {OURS: call, "torch.relu": lambda: torch.relu(few)},
+        lambda seconds: _microseconds(seconds) / len(chain),
+        _relu_beside,
+        burst=True,
+    )
 
 
 def rows(setting, models):
@@ -200,11 +215,15 @@ def rows(setting, models):
         add(f"fire_counts {name}, per channel, NHWC", lambda s, d=dtype: _counts(s, d, True))
         add(f"fire_rates {name}, per channel, NHWC", lambda s, d=dtype: _rates(s, d, None))
         for residual in ("uint8", name):
-            add(f"fire_rates {name}, per channel, NHWC, residual {residual}",
-                lambda s, d=dtype, r=residual: _rates(s, d, r))
+            add(
+                f"fire_rates {name}, per channel, NHWC, residual {residual}",
+                lambda s, d=dtype, r=residual: _rates(s, d, r),
+            )
         for timesteps in (8, 16, 32):
-            add(f"fire_counts {name}, per channel, uneven levels, NHWC, T = {timesteps}",
-                lambda s, d=dtype, t=timesteps: _counts(s, d, True, timesteps=t, uneven=True))
+            add(
+                f"fire_counts {name}, per channel, uneven levels, NHWC, T = {timesteps}",
+                lambda s, d=dtype, t=timesteps: _counts(s, d, True, timesteps=t, uneven=True),
+            )
     for name, dtype in FLOATS.items():
         for out in ("uint8", name):
             add(f"fire_spikes {name} to {out}", lambda s, d=dtype, o=SPIKES[out]: _spikes(s, d, o))

@@ -35,14 +35,23 @@ def measure(model, name, setting):
     if not verdict.right:
         return None
     kernels = sorted(_kernels(call, setting).items(), key=lambda item: -item[1][1])
-    return {"model": model, "form": name, "batch": batch, "milliseconds": sum(each[1] for _, each in kernels),
-            "launches": sum(each[0] for _, each in kernels),
-            "kernels": [{"name": kernel, "launches": each[0], "milliseconds": each[1]} for kernel, each in kernels]}
+    return {
+        "model": model,
+        "form": name,
+        "batch": batch,
+        "milliseconds": sum(each[1] for _, each in kernels),
+        "launches": sum(each[0] for _, each in kernels),
+        "kernels": [{"name": kernel, "launches": each[0], "milliseconds": each[1]} for kernel, each in kernels],
+    }
 
 
 def lines(found):
     """A profile in words: the total, and the kernels that take longest."""
-    return [f"  {found['model']} {found['form']}, batch {found['batch']}: {found['milliseconds']:.2f} ms in "
-            f"{found['launches']} launches",
-            *(f"    {kernel['milliseconds']:8.3f} ms {kernel['launches']:4} x {kernel['name'][:90]}"
-              for kernel in found["kernels"][:LONGEST])]
+    return [
+        f"  {found['model']} {found['form']}, batch {found['batch']}: {found['milliseconds']:.2f} ms in "
+        f"{found['launches']} launches",
+        *(
+            f"    {kernel['milliseconds']:8.3f} ms {kernel['launches']:4} x {kernel['name'][:90]}"
+            for kernel in found["kernels"][:LONGEST]
+        ),
+    ]

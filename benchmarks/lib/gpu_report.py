@@ -36,8 +36,10 @@ def line(row):
     if row["value"] is None:
         return f"  {row['what']:{WIDTH - 2}} {'-':>9} {'WRONG: ' if row['right'] is False else ''}{row['remark']}"
     target = "" if row["target"] is None else f"{'<=' if row['less'] else '>='} {number(row['target'])}"
-    return (f"  {row['what']:{WIDTH - 2}} {number(row['value']):>9} {row['unit']:14} {target:>9} {before(row):>12} "
-            f"{reached(row):7}{row['remark']}")
+    return (
+        f"  {row['what']:{WIDTH - 2}} {number(row['value']):>9} {row['unit']:14} {target:>9} {before(row):>12} "
+        f"{reached(row):7}{row['remark']}"
+    )
 
 
 def summary(sections, left_out):
@@ -53,13 +55,17 @@ def summary(sections, left_out):
 
 def drawn(sections):
     """Rows that a picture can show: {section: [(what, value over target, the same before)]}, 1 being the target."""
+
     def score(row, value):
         return row["target"] / value if row["less"] else value / row["target"]
 
     found = {}
     for section, rows in sections.items():
-        shown = [(row["what"], score(row, row["value"]), [score(row, value) for value in row["before"] if value])
-                 for row in rows if row["value"] and row["target"]]
+        shown = [
+            (row["what"], score(row, row["value"]), [score(row, value) for value in row["before"] if value])
+            for row in rows
+            if row["value"] and row["target"]
+        ]
         if shown:
             found[section] = shown
     return found
@@ -68,17 +74,25 @@ def drawn(sections):
 def draw(sections, title, path):
     """Write a PNG: each row's value as a share of its target, and what it was at 877ccf2. Needs matplotlib."""
     import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     shown = drawn(sections)
     heights = [len(rows) + 1 for rows in shown.values()]
-    figure, grid = plt.subplots(len(shown), 1, figsize=(11, 0.27 * sum(heights) + 1.2), squeeze=False,
-                                layout="constrained", gridspec_kw={"height_ratios": heights})
+    figure, grid = plt.subplots(
+        len(shown),
+        1,
+        figsize=(11, 0.27 * sum(heights) + 1.2),
+        squeeze=False,
+        layout="constrained",
+        gridspec_kw={"height_ratios": heights},
+    )
     for axes, (section, rows) in zip(grid[:, 0], shown.items()):
         names, values, earlier = zip(*rows)
-        axes.barh(range(len(rows)), values, color=["#1f4fb4" if value >= 1 else "#e08214" for value in values],
-                  height=0.65)
+        axes.barh(
+            range(len(rows)), values, color=["#1f4fb4" if value >= 1 else "#e08214" for value in values], height=0.65
+        )
         for place, was in enumerate(earlier):
             axes.plot(was, [place] * len(was), color="#333333", marker="|", markersize=10, linewidth=2)
         axes.axvline(1, color="#555555", linewidth=1)

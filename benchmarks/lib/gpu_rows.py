@@ -74,11 +74,14 @@ def same_in_parts(found, expected_of, parts, dim=0):
         expected = expected_of(slice(start, start + length))
         part = found.narrow(dim, start, length)
         if part.shape != expected.shape or part.dtype != expected.dtype:
-            return checks.Verdict(False, f"{part.dtype} {tuple(part.shape)}, "
-                                  f"must be {expected.dtype} {tuple(expected.shape)}")
+            return checks.Verdict(
+                False, f"{part.dtype} {tuple(part.shape)}, must be {expected.dtype} {tuple(expected.shape)}"
+            )
         wrong += (part != expected).sum().item()  # NaN, which no row makes, would count as wrong
-    return checks.Verdict(wrong == 0, "bit-equal to the reference" if wrong == 0 else
-                          f"{wrong} of {found.numel()} values differ from the reference")
+    return checks.Verdict(
+        wrong == 0,
+        "bit-equal to the reference" if wrong == 0 else f"{wrong} of {found.numel()} values differ from the reference",
+    )
 
 
 def all_right(*verdicts):
@@ -91,8 +94,16 @@ def all_right(*verdicts):
 def measure(row, setting):
     """A row's result, a dict for JSON; no value where it is wrong (right False) or cannot run here (right None)."""
     goal = gpu_goals.GOALS.get(row.what, gpu_goals.Goal())
-    found = {"what": row.what, "unit": row.unit, "less": row.less, "target": goal.target, "before": list(goal.before),
-             "value": None, "met": None, "milliseconds": {}}
+    found = {
+        "what": row.what,
+        "unit": row.unit,
+        "less": row.less,
+        "target": goal.target,
+        "before": list(goal.before),
+        "value": None,
+        "met": None,
+        "milliseconds": {},
+    }
     with _reported(found):
         prepared = row.build(setting)
         verdict = prepared.verdict
@@ -119,5 +130,9 @@ def _reported(found):
         found.update(right=None, remark=f"not run: {reason}")
     except Exception as error:  # whatever it says is shown, and the exit status tells
         message = str(error).strip().partition("\n")[0]
-        found.update(right=False, value=None, remark=f"failed: {type(error).__name__}: {message}",
-                     traceback=traceback.format_exc())
+        found.update(
+            right=False,
+            value=None,
+            remark=f"failed: {type(error).__name__}: {message}",
+            traceback=traceback.format_exc(),
+        )

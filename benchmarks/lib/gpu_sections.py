@@ -2,8 +2,13 @@
 
 from lib import gpu_agreement, gpu_layers, gpu_limits, gpu_networks, gpu_operators
 
-ROWS = {"limits": gpu_limits.rows, "agreement": gpu_agreement.rows, "operators": gpu_operators.rows,
-        "layers": gpu_layers.rows, "networks": gpu_networks.rows}
+ROWS = {
+    "limits": gpu_limits.rows,
+    "agreement": gpu_agreement.rows,
+    "operators": gpu_operators.rows,
+    "layers": gpu_layers.rows,
+    "networks": gpu_networks.rows,
+}
 PROFILE = "profile"
 NAMES = [*ROWS, PROFILE]
 

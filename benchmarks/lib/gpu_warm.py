@@ -35,8 +35,12 @@ def _build(task):
 
 def warm(names, setting, models, processes, seconds):
     """Build the rows of sections `names`; what went wrong, in lines. After `seconds` it stops, wherever it is."""
-    tasks = [(section, row.what, setting, models) for section in FIRST if section in names
-             for row in gpu_sections.ROWS[section](setting, models)]
+    tasks = [
+        (section, row.what, setting, models)
+        for section in FIRST
+        if section in names
+        for row in gpu_sections.ROWS[section](setting, models)
+    ]
     problems, ends = [], time.monotonic() + seconds
     with multiprocessing.get_context("spawn").Pool(min(processes, max(len(tasks), 1)), _threads) as pool:
         results = pool.imap_unordered(_build, tasks)

@@ -10,8 +10,12 @@ import pcsnn
 from lib import data
 from pcsnn import models
 
-FASHION_MNIST = {"resnet20": models.cifar_resnet20, "vgg": models.vgg_small, "mobilenet": models.mobilenet_small,
-                 "transformer": models.linear_transformer_small}
+FASHION_MNIST = {
+    "resnet20": models.cifar_resnet20,
+    "vgg": models.vgg_small,
+    "mobilenet": models.mobilenet_small,
+    "transformer": models.linear_transformer_small,
+}
 SIGNED = {"leaky_relu": lambda: nn.LeakyReLU(0.1), "silu": nn.SiLU}  # activations that go below zero
 QCFS, RELU = ("resnet20", "vgg", "transformer"), ("vgg", "mobilenet")  # the shipped checkpoints with either activation
 THRESHOLD = 4.0  # initial: batch norm gives currents of deviation 1, and L = 8 then puts levels 0.5 apart
@@ -28,14 +32,20 @@ def build(name, levels, activation="relu"):
 
 
 def checkpoint_path(name, activation="qcfs"):
-    return data.HERE / "checkpoints" / f"{name}{'' if activation == 'qcfs' else f'-{activation}'}-fashion-mnist.safetensors"
+    return (
+        data.HERE
+        / "checkpoints"
+        / f"{name}{'' if activation == 'qcfs' else f'-{activation}'}-fashion-mnist.safetensors"
+    )
 
 
 def load(path):
     """A checkpoint that train.py wrote -> the network in evaluation mode, and its metadata with numbers."""
     with safetensors.safe_open(path, "pt") as file:
-        metadata = {name: value if name in ("model", "data", "activation") else json.loads(value)
-                    for name, value in file.metadata().items()}
+        metadata = {
+            name: value if name in ("model", "data", "activation") else json.loads(value)
+            for name, value in file.metadata().items()
+        }
     network = build(metadata["model"], metadata["levels"], metadata.get("activation", "relu"))
     network.load_state_dict(safetensors.torch.load_file(path))
     return network.eval(), metadata

@@ -6,12 +6,19 @@ import numpy
 from lib.calibration_report import block, by_method
 
 BLOCKS = {  # key of a row: title, factor, format
-    "pixel_accuracy": ("Pixel accuracy, %", 100, "{:.2f}"), "miou": ("mIoU, %", 100, "{:.2f}"),
-    "lost_accuracy": ("Pixel accuracy lost, points", 100, "{:.2f}"), "lost_miou": ("mIoU lost, points", 100, "{:.2f}"),
-    "same": ("Same class as the float network, % of pixels", 100, "{:.2f}"), "seconds": ("Calibration, seconds", 1, "{:.0f}"),
+    "pixel_accuracy": ("Pixel accuracy, %", 100, "{:.2f}"),
+    "miou": ("mIoU, %", 100, "{:.2f}"),
+    "lost_accuracy": ("Pixel accuracy lost, points", 100, "{:.2f}"),
+    "lost_miou": ("mIoU lost, points", 100, "{:.2f}"),
+    "same": ("Same class as the float network, % of pixels", 100, "{:.2f}"),
+    "seconds": ("Calibration, seconds", 1, "{:.0f}"),
 }
-TIMES = {"float": ("Float network", 1000), "pcsnn": ("pcsnn", 1000), "serial": ("Serial IF", 1000),
-         "speedup": ("Serial IF / pcsnn", 1)}  # key of a row: title, factor
+TIMES = {
+    "float": ("Float network", 1000),
+    "pcsnn": ("pcsnn", 1000),
+    "serial": ("Serial IF", 1000),
+    "speedup": ("Serial IF / pcsnn", 1),
+}  # key of a row: title, factor
 PAPER = "The paper loses 1.7 to 1.8 points of pixel accuracy and 4.1 to 5.2 of mIoU at T = 8, 0.2 to 0.3 and 0.6 to 0.7 at T = 32."
 TIMED = "time"  # the method of a row that has times
 
@@ -19,16 +26,20 @@ TIMED = "time"  # the method of a row that has times
 def lines(name, rows, timesteps):
     """The report on one network, as lines of text."""
     source = next(row for row in rows if row["method"] == "float")
-    found = [f"{name}: float network, pixel accuracy {100 * source['pixel_accuracy']:.2f} %, mIoU "
-             f"{100 * source['miou']:.2f} % on {source['images']} images; {source['calibration_images']} images to calibrate",
-             "  ".join(f"{kind} {100 * share:.0f}" for kind, share in source["classes"].items())]
+    found = [
+        f"{name}: float network, pixel accuracy {100 * source['pixel_accuracy']:.2f} %, mIoU "
+        f"{100 * source['miou']:.2f} % on {source['images']} images; {source['calibration_images']} images to calibrate",
+        "  ".join(f"{kind} {100 * share:.0f}" for kind, share in source["classes"].items()),
+    ]
     quality = by_method([row for row in rows if row["method"] != TIMED])
     for key, how in BLOCKS.items():
         found += ["", *block(quality, key, how, timesteps)] if quality else []
     timed = by_method([row for row in rows if row["method"] == TIMED])
     if timed:
-        shown = {title: {steps: [{"value": row[key] * factor} for row in some] for steps, some in timed[TIMED].items()}
-                 for key, (title, factor) in TIMES.items()}
+        shown = {
+            title: {steps: [{"value": row[key] * factor} for row in some] for steps, some in timed[TIMED].items()}
+            for key, (title, factor) in TIMES.items()
+        }
         found += ["", *block(shown, "value", ("Time per image, ms (medians)", 1, "{:.1f}"), timesteps)]
         found += [f"T = {steps}: {row['checked']}" for steps, some in timed[TIMED].items() for row in some]
     return [*found, "", PAPER]
@@ -54,8 +65,9 @@ def plot(title, images, predictions, maps, path):
 
     first = 0 if images is None else 1
     columns, scenes = first + len(predictions), len(next(iter(predictions.values())))
-    figure, grid = plt.subplots(scenes + 1, columns, figsize=(2.6 * columns, 1.85 * (scenes + 1) + 1), layout="constrained",
-                                squeeze=False)
+    figure, grid = plt.subplots(
+        scenes + 1, columns, figsize=(2.6 * columns, 1.85 * (scenes + 1) + 1), layout="constrained", squeeze=False
+    )
     for axes in grid.flat:
         axes.set_axis_off()
     if images is not None:
@@ -71,8 +83,10 @@ def plot(title, images, predictions, maps, path):
         drawn = axes.imshow(rate.numpy(), cmap="magma", vmin=0, vmax=1)
     grid[-1, 0].set_title(heading, fontsize=9, loc="left")
     figure.colorbar(drawn, ax=grid[-1].tolist(), shrink=0.8, label="spikes / T")
-    legend = [Patch(color=[part / 255 for part in colour], label=kind)
-              for kind, colour in zip((*camvid.CLASSES, "void"), camvid.COLOURS)]
+    legend = [
+        Patch(color=[part / 255 for part in colour], label=kind)
+        for kind, colour in zip((*camvid.CLASSES, "void"), camvid.COLOURS)
+    ]
     figure.legend(handles=legend, loc="outside lower center", ncols=len(legend) // 2, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)

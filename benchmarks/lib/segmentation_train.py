@@ -48,7 +48,7 @@ def augment(images, labels, crop, generator):
 
 def class_weights(labels):
     """Weights of the classes in the loss, larger for rare ones, [11]. Source: ENet, arXiv 1606.02147."""
-    counts = torch.bincount(labels.flatten(), minlength=camvid.VOID + 1)[:camvid.VOID].double()
+    counts = torch.bincount(labels.flatten(), minlength=camvid.VOID + 1)[: camvid.VOID].double()
     weights = 1 / torch.log(1.1 + counts / counts.sum())
     return (weights / weights.mean()).float()
 
@@ -64,7 +64,9 @@ def _batches(images, labels, settings, epoch):
 
 
 def _loss(outputs, classes, weights):
-    losses = {name: F.cross_entropy(logits, classes, weights, ignore_index=camvid.VOID) for name, logits in outputs.items()}
+    losses = {
+        name: F.cross_entropy(logits, classes, weights, ignore_index=camvid.VOID) for name, logits in outputs.items()
+    }
     return losses["out"] + AUXILIARY * losses["aux"]
 
 
@@ -84,8 +86,13 @@ def train(name, folder, path, settings, progress_interval=0.1):
     state = TrainingState(path, described, model, optimizer, schedule)
     state.read()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=settings["epochs"] * steps, initial=state.done * steps, unit="step", desc=name,
-              mininterval=progress_interval) as progress:
+    with tqdm(
+        total=settings["epochs"] * steps,
+        initial=state.done * steps,
+        unit="step",
+        desc=name,
+        mininterval=progress_interval,
+    ) as progress:
         for epoch in range(state.done, settings["epochs"]):
             model.train()
             for x, classes in _batches(images, labels, settings, epoch):
@@ -106,7 +113,9 @@ def train(name, folder, path, settings, progress_interval=0.1):
     found = evaluate(predict(model, test_images, settings["batch"], name), test_labels)
     described |= {"data": "CamVid", "pixel_accuracy": found.pixel_accuracy, "miou": found.miou}
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
-    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items() if not key.startswith("aux_classifier")}
+    tensors = {
+        key: tensor.contiguous() for key, tensor in model.state_dict().items() if not key.startswith("aux_classifier")
+    }
     replace_file(path, lambda path: safetensors.torch.save_file(tensors, path, metadata))
     state.path.unlink()
     print(f"{path}: pixel accuracy {found.pixel_accuracy:.4f}, mIoU {found.miou:.4f} on {len(test_images)} val images")
@@ -115,7 +124,9 @@ def train(name, folder, path, settings, progress_interval=0.1):
 def load(path):
     """A file that `train` wrote -> the network without auxiliary classifier, in evaluation mode, and its metadata."""
     with safetensors.safe_open(path, "pt") as file:
-        metadata = {key: value if key in ("model", "data") else json.loads(value) for key, value in file.metadata().items()}
+        metadata = {
+            key: value if key in ("model", "data") else json.loads(value) for key, value in file.metadata().items()
+        }
     network = MODELS[metadata["model"]]()
     network.load_state_dict(safetensors.torch.load_file(path))
     return network.eval(), metadata

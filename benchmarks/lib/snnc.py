@@ -125,6 +125,7 @@ def grid_thresholds(float_network, timesteps, images, progress):
     def watch(name):
         def hook(module, arguments, output):
             found[name] = found.get(name, 0) + _histogram(output, module.maximum)
+
         return hook
 
     layers = {name: module for name, module in float_network.named_modules() if isinstance(module, FloatActivation)}
@@ -133,8 +134,10 @@ def grid_thresholds(float_network, timesteps, images, progress):
         float_network(part)
     for hook in hooks:
         hook.remove()
-    return {name: module.maximum * best_fractions(found[name], timesteps).view(module.maximum.shape).float()
-            for name, module in layers.items()}
+    return {
+        name: module.maximum * best_fractions(found[name], timesteps).view(module.maximum.shape).float()
+        for name, module in layers.items()
+    }
 
 
 def _until(network, name):

@@ -6,10 +6,15 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 STYLES = {  # form: colour, marker, line
-    "relu": ("#555555", "s", "--"), "relu-compiled": ("#9a9a9a", "s", ":"), "qcfs": ("#8c6d31", "D", "--"),
-    "serial": ("#d62728", "o", "-"), "packed": ("#ff7f0e", "^", "-"),
-    "pcsnn": ("#1f4fb4", "o", "-"), "pcsnn-compiled": ("#6fa8dc", "o", ":"),
-    "spikingjelly": ("#2ca02c", "v", "-"), "spikingjelly-multi": ("#98df8a", "v", "-"),
+    "relu": ("#555555", "s", "--"),
+    "relu-compiled": ("#9a9a9a", "s", ":"),
+    "qcfs": ("#8c6d31", "D", "--"),
+    "serial": ("#d62728", "o", "-"),
+    "packed": ("#ff7f0e", "^", "-"),
+    "pcsnn": ("#1f4fb4", "o", "-"),
+    "pcsnn-compiled": ("#6fa8dc", "o", ":"),
+    "spikingjelly": ("#2ca02c", "v", "-"),
+    "spikingjelly-multi": ("#98df8a", "v", "-"),
 }
 MEBI = 2**20
 
@@ -21,9 +26,16 @@ def _lines(axes, rows, value):
         points = sorted((row["timesteps"], row[value]) for row in rows if row["form"] == form and row.get(value))
         if points:
             strong = form == "pcsnn"
-            axes.plot(*zip(*points), color=colour, marker=marker, linestyle=line, linewidth=2.6 if strong else 1.6,
-                      markersize=6 if strong else 4.5, zorder=3 if strong else 2,
-                      label=next(row["label"] for row in rows if row["form"] == form))
+            axes.plot(
+                *zip(*points),
+                color=colour,
+                marker=marker,
+                linestyle=line,
+                linewidth=2.6 if strong else 1.6,
+                markersize=6 if strong else 4.5,
+                zorder=3 if strong else 2,
+                label=next(row["label"] for row in rows if row["form"] == form),
+            )
             drawn = True
     return drawn
 
@@ -53,8 +65,9 @@ def draw(rows, memory, title, note, path):
     batches = sorted({row["batch"] for row in rows})
     memory = [{**row, "mebibytes": row["bytes"] / MEBI} for row in memory]
     columns = 3 if memory else 2
-    figure, grid = plt.subplots(len(batches), columns, figsize=(4.9 * columns, 3.9 * len(batches) + 1.4), squeeze=False,
-                                layout="constrained")
+    figure, grid = plt.subplots(
+        len(batches), columns, figsize=(4.9 * columns, 3.9 * len(batches) + 1.4), squeeze=False, layout="constrained"
+    )
     for line, batch in zip(grid, batches):
         some = [row for row in rows if row["batch"] == batch]
         ticks = sorted({row["timesteps"] for row in some})
@@ -74,8 +87,9 @@ def draw(rows, memory, title, note, path):
         else:
             line[2].set_axis_off()
     handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False,
-                  fontsize=9)
+    figure.legend(
+        handles.values(), handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=9
+    )
     figure.suptitle(f"{title}\n", fontsize=13)
     figure.text(0.5, 0.955 if len(batches) > 1 else 0.935, note, ha="center", fontsize=8.5, color="#444444")
     figure.savefig(path, dpi=130)

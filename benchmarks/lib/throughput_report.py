@@ -1,10 +1,16 @@
 """What throughput.py prints: tables of time and memory, and the figures to reach."""
 
-MEANING = ("pcsnn, collapsed: the quantized network evaluated through spike counts, one synaptic operation per layer "
-           "whatever T. packed: the paper's form, every synapse T times. serial IF: T passes.")
+MEANING = (
+    "pcsnn, collapsed: the quantized network evaluated through spike counts, one synaptic operation per layer "
+    "whatever T. packed: the paper's form, every synapse T times. serial IF: T passes."
+)
 MODEL, IMAGE_SIZE, BATCH, TIMESTEPS = "resnet34", 224, 8, 32  # the setting of the figures to reach
 INT8_THAN_SERIAL, INT8_MEMORY = 100, 0.4
-OPTIMISED = (("int8", BATCH, 2.5), ("int8", 1, 2.0), ("bfloat16", BATCH, 1.4))  # form, batch, times as fast as the ReLU network
+OPTIMISED = (
+    ("int8", BATCH, 2.5),
+    ("int8", 1, 2.0),
+    ("bfloat16", BATCH, 1.4),
+)  # form, batch, times as fast as the ReLU network
 FASTER_THAN_SERIAL, TIME_OF_RELU, MEMORY_OF_RELU, MEMORY_TIMESTEPS = 32, 1.05, 1.1, 64
 MEBI = 2**20
 
@@ -12,8 +18,12 @@ MEBI = 2**20
 def table(cells, left):
     """Lines of text: a header and rows of strings; columns in `left` are left-aligned."""
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    return ["  ".join(text.ljust(width) if i in left else text.rjust(width)
-                      for i, (text, width) in enumerate(zip(row, widths))).rstrip() for row in cells]
+    return [
+        "  ".join(
+            text.ljust(width) if i in left else text.rjust(width) for i, (text, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in cells
+    ]
 
 
 def remark(row):
@@ -30,8 +40,16 @@ def time_table(rows):
             continue
         speedup = f"{row['speedup']:.1f}x" if row["speedup"] else ""
         of_network = f"{row['of_network']:.3f}" if row["of_network"] else ""
-        cells.append([*setting, f"{row['milliseconds']:.4g}", f"{row['batch'] / row['seconds']:.4g}", speedup,
-                      of_network, row["remark"]])
+        cells.append(
+            [
+                *setting,
+                f"{row['milliseconds']:.4g}",
+                f"{row['batch'] / row['seconds']:.4g}",
+                speedup,
+                of_network,
+                row["remark"],
+            ]
+        )
     return table(cells, (0, 7))
 
 
@@ -61,39 +79,74 @@ def figures(result):
     own = at.get("pcsnn", {})
     found = []
     if own.get("speedup"):
-        found.append((f"against serial IF, T = {TIMESTEPS}: {own['speedup']:.1f} times faster",
-                      f"{FASTER_THAN_SERIAL} times", own["speedup"] >= FASTER_THAN_SERIAL))
+        found.append(
+            (
+                f"against serial IF, T = {TIMESTEPS}: {own['speedup']:.1f} times faster",
+                f"{FASTER_THAN_SERIAL} times",
+                own["speedup"] >= FASTER_THAN_SERIAL,
+            )
+        )
     if own.get("of_network"):
-        found.append((f"against the ReLU network itself: {own['of_network']:.3f} of its time",
-                      f"at most {TIME_OF_RELU}", own["of_network"] <= TIME_OF_RELU))
+        found.append(
+            (
+                f"against the ReLU network itself: {own['of_network']:.3f} of its time",
+                f"at most {TIME_OF_RELU}",
+                own["of_network"] <= TIME_OF_RELU,
+            )
+        )
     if taken.get("pcsnn") and taken.get("relu"):
         share = taken["pcsnn"] / taken["relu"]
-        found.append((f"peak memory of a forward, T = {MEMORY_TIMESTEPS}: {share:.3f} of the ReLU network's",
-                      f"at most {MEMORY_OF_RELU}", share <= MEMORY_OF_RELU))
+        found.append(
+            (
+                f"peak memory of a forward, T = {MEMORY_TIMESTEPS}: {share:.3f} of the ReLU network's",
+                f"at most {MEMORY_OF_RELU}",
+                share <= MEMORY_OF_RELU,
+            )
+        )
     found += _optimised(result, tensors)
     return [f"  {'reached' if reached else 'MISSED '}  {what} (to reach: {goal})" for what, goal, reached in found]
 
 
 def _optimised(result, tensors):
     """Of pcsnn.optimize: (what, goal, whether it is reached)."""
-    at = {(row["form"], row["batch"]): row for row in result["rows"] if row["timesteps"] == TIMESTEPS and row["of_network"]}
+    at = {
+        (row["form"], row["batch"]): row
+        for row in result["rows"]
+        if row["timesteps"] == TIMESTEPS and row["of_network"]
+    }
     found = []
     int8 = at.get(("int8", BATCH), {})
     if int8.get("speedup"):
-        found.append((f"int8 against serial IF: {int8['speedup']:.1f} times faster", f"{INT8_THAN_SERIAL} times",
-                      int8["speedup"] >= INT8_THAN_SERIAL))
+        found.append(
+            (
+                f"int8 against serial IF: {int8['speedup']:.1f} times faster",
+                f"{INT8_THAN_SERIAL} times",
+                int8["speedup"] >= INT8_THAN_SERIAL,
+            )
+        )
     for form, batch, goal in OPTIMISED:
         if (form, batch) in at:
             float32 = min(at[name, batch]["of_network"] for name in ("relu", "relu-compiled") if (name, batch) in at)
             faster = float32 / at[form, batch]["of_network"]
-            found.append((f"{form} against the faster float32 ReLU network, batch {batch}: {faster:.2f} times faster",
-                          f"{goal} times", faster >= goal))
+            found.append(
+                (
+                    f"{form} against the faster float32 ReLU network, batch {batch}: {faster:.2f} times faster",
+                    f"{goal} times",
+                    faster >= goal,
+                )
+            )
     if ("float32", BATCH) in at and ("pcsnn", BATCH) in at:
         share = at["float32", BATCH]["of_network"] / at["pcsnn", BATCH]["of_network"]
         found.append((f"float32 against the network unfused: {share:.3f} of its time", "at most 1", share <= 1))
     if tensors.get("int8") and tensors.get("relu"):
         share = tensors["int8"] / tensors["relu"]
-        found.append((f"peak activation memory of int8 (tensors): {share:.3f} of the ReLU network's", f"at most {INT8_MEMORY}", share <= INT8_MEMORY))
+        found.append(
+            (
+                f"peak activation memory of int8 (tensors): {share:.3f} of the ReLU network's",
+                f"at most {INT8_MEMORY}",
+                share <= INT8_MEMORY,
+            )
+        )
     return found
 
 
@@ -101,15 +154,24 @@ def comparison(results):
     """A table of all networks: times relative to the float32 ReLU network, and over serial IF, of each form."""
     labels = list(dict.fromkeys(row["label"] for result in results for row in result["rows"] if row["form"] != "relu"))
     lines = []
-    for key, words, format in (("of_network", "time relative to the ReLU network", "{:.3f}"),
-                               ("speedup", "times faster than serial IF", "{:.1f}")):
+    for key, words, format in (
+        ("of_network", "time relative to the ReLU network", "{:.3f}"),
+        ("speedup", "times faster than serial IF", "{:.1f}"),
+    ):
         cells = [[words, "batch", "T", *labels]]
         for result in results:
             settings = list(dict.fromkeys((row["batch"], row["timesteps"]) for row in result["rows"]))
             for setting in settings:
-                found = {row["label"]: row[key] for row in result["rows"] if (row["batch"], row["timesteps"]) == setting}
-                cells.append([result["options"]["model"], *map(str, setting),
-                              *(format.format(found[label]) if found.get(label) else "-" for label in labels)])
+                found = {
+                    row["label"]: row[key] for row in result["rows"] if (row["batch"], row["timesteps"]) == setting
+                }
+                cells.append(
+                    [
+                        result["options"]["model"],
+                        *map(str, setting),
+                        *(format.format(found[label]) if found.get(label) else "-" for label in labels),
+                    ]
+                )
         if any(cell != "-" for row in cells[1:] for cell in row[3:]):
             lines += [*table(cells, (0,)), ""]
     return lines

@@ -68,18 +68,28 @@ def circumstances(device="cpu"):
     """What a result file must say of the machine, the software and the day: a dict for JSON."""
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "processor": processor(), "cores": os.cpu_count(), "system": platform.platform(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
         "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(), "load": load(), "commit": _commit(), "python": platform.python_version(),
-        "torch": torch.__version__, "pcsnn": pcsnn.__version__, "backend": pcsnn.backend_info(),
+        "threads": torch.get_num_threads(),
+        "load": load(),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pcsnn": pcsnn.__version__,
+        "backend": pcsnn.backend_info(),
     }
 
 
 def _commit():
     """The commit of this checkout, with "+" where files differ from it; None outside of one."""
+
     def git(*arguments):
-        return subprocess.run(["git", *arguments], cwd=pathlib.Path(__file__).parent, capture_output=True, text=True,
-                              check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):

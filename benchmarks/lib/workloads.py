@@ -12,10 +12,14 @@ from lib import data, networks
 from pcsnn import models
 
 # name -> (constructor, channels of an image, its usual size)
-RANDOM = {name: (getattr(models, name), *image) for names, image in (
-    (("resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg16_bn", "mobilenet_v2"), (3, 224)),
-    (("cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56"), (3, 32)),
-) for name in names}
+RANDOM = {
+    name: (getattr(models, name), *image)
+    for names, image in (
+        (("resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg16_bn", "mobilenet_v2"), (3, 224)),
+        (("cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56"), (3, 32)),
+    )
+    for name in names
+}
 SHIPPED = {f"{name}-fashion-mnist": name for name in networks.QCFS}
 NAMES = [*SHIPPED, *RANDOM]
 CALIBRATION = 4  # random images that settle batch norm and thresholds of a random network; times do not depend on them
@@ -42,8 +46,11 @@ class Workload:
 
     def convert(self, timesteps):
         """The spiking network, batch norm folded as in `relu_network`, thresholds learned or recorded maxima."""
-        return in_layout(pcsnn.convert(self.network, timesteps, calibration=self.calibration, method="max", fold=True,
-                                       progress=False))
+        return in_layout(
+            pcsnn.convert(
+                self.network, timesteps, calibration=self.calibration, method="max", fold=True, progress=False
+            )
+        )
 
 
 def in_layout(module):
@@ -82,7 +89,7 @@ def _shipped(name, batch, image_size):
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}: train it with train.py")
     network, _ = networks.load(path)
-    images = data.normalise(data.fashion_mnist("t10k")[0][:batch + SHIPPED_CALIBRATION], data.FASHION_MNIST)
+    images = data.normalise(data.fashion_mnist("t10k")[0][: batch + SHIPPED_CALIBRATION], data.FASHION_MNIST)
     return network, images[:batch], images[batch:]
 
 

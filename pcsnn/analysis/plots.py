@@ -62,11 +62,17 @@ def draw_layer_errors(errors, path=None):
     finish(causes, "Where the error of the rates comes from", "relative RMS")
     for field, colour, shift in (("dead", FLOAT, -0.2), ("saturated", WRONG, 0.2)):
         label = "dead channels" if field == "dead" else "saturated outputs"
-        shares.bar([place + shift for place in places], [100 * getattr(row, field) for row in rows], 0.4, color=colour,
-                   label=label)
+        shares.bar(
+            [place + shift for place in places],
+            [100 * getattr(row, field) for row in rows],
+            0.4,
+            color=colour,
+            label=label,
+        )
     finish(shares, "Channels that never fire, outputs at count T", "%")
-    shares.set_xticks(list(places), [short(row.name) for row in rows], rotation=90 if len(rows) > 6 else 0, fontsize=8,
-                      **PLAIN)
+    shares.set_xticks(
+        list(places), [short(row.name) for row in rows], rotation=90 if len(rows) > 6 else 0, fontsize=8, **PLAIN
+    )
     figure.suptitle(f"{errors.method}, T = {errors.timesteps}", fontsize=13)
     return save(figure, path)
 
@@ -79,8 +85,9 @@ def draw_sweep(result, path=None):
     share, error, spikes = figure.subplots(1, 3)
     if result.float_accuracy is not None:
         share.axhline(100 * result.float_accuracy, color=FLOAT, linestyle="--", label="float accuracy")
-        share.plot(steps, [100 * row.accuracy for row in rows], color=RIGHT, marker="o", linewidth=2.6,
-                   label="accuracy")
+        share.plot(
+            steps, [100 * row.accuracy for row in rows], color=RIGHT, marker="o", linewidth=2.6, label="accuracy"
+        )
     share.plot(steps, [100 * row.fidelity for row in rows], color="#2ca02c", marker="v", label="fidelity")
     error.plot(steps, [row.logit_error for row in rows], color=WRONG, marker="o")
     spikes.plot(steps, [row.spikes_per_neuron for row in rows], color=RIGHT, marker="o")

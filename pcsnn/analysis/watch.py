@@ -22,6 +22,7 @@ def watch(hooks):
         def run(module, arguments):
             if module is watched and entry in _watches.get():
                 hook(module, arguments)
+
         return run
 
     with contextlib.ExitStack() as stack:

@@ -80,6 +80,7 @@ class PackedNetwork(Evaluated):
     @torch.no_grad()
     def forward(self, *inputs, **named_inputs):
         """The inputs of the source network, batch first, to the average of its outputs over T."""
+
         def repeat(value):
             return value.repeat(self.timesteps, *[1] * (value.dim() - 1)) if isinstance(value, torch.Tensor) else value
 

@@ -21,8 +21,10 @@ def with_neurons(snn, make, average=TimeAverage):
     check_unfused(snn)
     analog = [row.name for row in snn.report.rows if row.kind == "analog"]
     if analog:
-        raise ValueError(f"snn: {', '.join(analog)} {'is' if len(analog) == 1 else 'are'} analog, applied to averages over "
-                         "time: this network has no form that runs step by step")
+        raise ValueError(
+            f"snn: {', '.join(analog)} {'is' if len(analog) == 1 else 'are'} analog, applied to averages over "
+            "time: this network has no form that runs step by step"
+        )
     network = snn.network
     made = {name: make(neuron) for name, neuron in snn.neurons()}
     made |= {name: average() for name, module in network.named_modules() if isinstance(module, TimeAverage)}

@@ -83,8 +83,10 @@ class SerialIF(FullPrecisionBuffers):
 
 def _serial_neuron(neuron):
     if isinstance(neuron, SignedNeuron):
-        raise ValueError(f"snn: a neuron in place of {neuron.kind} has spikes of two signs, which serial IF neurons have not; "
-                         "pcsnn.baselines.packed runs it step by step")
+        raise ValueError(
+            f"snn: a neuron in place of {neuron.kind} has spikes of two signs, which serial IF neurons have not; "
+            "pcsnn.baselines.packed runs it step by step"
+        )
     return SerialIF(neuron.threshold, neuron.offset, neuron.spike, neuron.shift)
 
 

@@ -6,8 +6,14 @@ from pcsnn.calibration.layerwise import advanced, light, quick
 from pcsnn.calibration.maxima import from_bounds, recorded_maxima
 from pcsnn.calibration.moving_average import paper
 
-METHODS = {"none": from_bounds, "max": recorded_maxima, "paper": paper, "quick": quick, "light": light,
-           "advanced": advanced}
+METHODS = {
+    "none": from_bounds,
+    "max": recorded_maxima,
+    "paper": paper,
+    "quick": quick,
+    "light": light,
+    "advanced": advanced,
+}
 NEEDS_DATA = set(METHODS) - {"none"}
 DEPENDS_ON_TIMESTEPS = set(METHODS) - {"none", "max"}
 

@@ -31,9 +31,11 @@ def _outputs(network, batch):
     for node in network.graph.nodes:
         found = _dimensions(node, run, modules)
         if found and found[0] == found[1]:
-            raise ValueError(f"layer {node.target if node.op == 'call_module' else node.name} takes it as one input without a batch; "
-                             "expected [N, ...]: image[None] makes a batch of one image, torch.stack one of several, and a "
-                             "DataLoader batches of a dataset")
+            raise ValueError(
+                f"layer {node.target if node.op == 'call_module' else node.name} takes it as one input without a batch; "
+                "expected [N, ...]: image[None] makes a batch of one image, torch.stack one of several, and a "
+                "DataLoader batches of a dataset"
+            )
         run.step(node)
         run.drop(node)
         if node.op == "output":

@@ -48,7 +48,9 @@ def _direct(network):
     """
     modules = dict(network.named_modules())
     made = {}
-    for place, source in enumerate(tree_leaves(next(node for node in network.graph.nodes if node.op == "output").args[0])):
+    for place, source in enumerate(
+        tree_leaves(next(node for node in network.graph.nodes if node.op == "output").args[0])
+    ):
         kinds = _WITH_BIAS
         while _interpolates(source, modules):
             source, kinds = source.args[0], taxonomy.CONVOLUTIONS
@@ -85,8 +87,11 @@ def _fit_layers(network, places, groups, timesteps, progress, limit, whole):
 
     peak = max(footprint(network, group if whole else rows(group, slice(1)))[0] for group in groups)
     share = min(1.0, MEMORY / (peak * sum(map(count, groups))))
-    some = (groups[:max(1, int(len(groups) * share))] if whole
-            else [rows(group, slice(max(1, int(count(group) * share)))) for group in groups])
+    some = (
+        groups[: max(1, int(len(groups) * share))]
+        if whole
+        else [rows(group, slice(max(1, int(count(group) * share)))) for group in groups]
+    )
     outputs = lockstep(network, mini_batches(dealt(some), None if whole else CHUNK), choose, progress)
     for place, module in _direct(network).items():
         channel = -1 if isinstance(module, torch.nn.Linear) else 1
@@ -111,8 +116,20 @@ def _calibrate(network, places, batches, timesteps, progress, seed, steps, weigh
         _with_biases(outputs)
         settings = _fit_layers(network, places, groups, timesteps, progress, limit, batches.whole)
         if refined:
-            refine.refine(teacher, network, places, settings, groups, timesteps, steps=steps, weights=weights,
-                          outputs=outputs, seed=seed, progress=progress, whole=batches.whole)
+            refine.refine(
+                teacher,
+                network,
+                places,
+                settings,
+                groups,
+                timesteps,
+                steps=steps,
+                weights=weights,
+                outputs=outputs,
+                seed=seed,
+                progress=progress,
+                whole=batches.whole,
+            )
     return settings
 
 

@@ -15,7 +15,9 @@ from pcsnn.calibration.places import Settings
 from pcsnn.distributed import collectives
 
 BINS = 1024
-THRESHOLDS = torch.logspace(math.log10(0.08), math.log10(1.25), 48, dtype=torch.float64, device="cpu")  # of the largest activation
+THRESHOLDS = torch.logspace(
+    math.log10(0.08), math.log10(1.25), 48, dtype=torch.float64, device="cpu"
+)  # of the largest activation
 SHIFTS = torch.linspace(-0.5, 0.5, 11, dtype=torch.float64, device="cpu")  # in units of theta / T
 BENT = 16  # up to this T the levels may be unevenly spaced; beyond, it wins nothing and costs time
 ROUNDS = 30  # of levels and amplitude in turn
@@ -28,7 +30,8 @@ class Histogram:
     def __init__(self, place, currents, activations):
         self.largest, highest = (
             collectives.highest(torch.stack([place.rows(part).amax(1) for part in parts]).amax(0).double())
-            for parts in (activations, currents))
+            for parts in (activations, currents)
+        )
         self.alive = (self.largest > 0) & (highest > 0)
         top = torch.maximum(self.largest, highest).clamp_min(1e-30)
         self.low, self.width = -top / 2, top * 1.5 / BINS
@@ -37,11 +40,14 @@ class Histogram:
         first = torch.arange(channels, device=top.device).unsqueeze(1) * BINS
         for z, a in zip(currents, activations):
             z, a = place.rows(z).double(), place.rows(a).double()
-            entry = (((z - self.low[:, None]) / self.width[:, None]).floor_().clamp_(0, BINS - 1).long() + first).flatten()
+            entry = (
+                ((z - self.low[:, None]) / self.width[:, None]).floor_().clamp_(0, BINS - 1).long() + first
+            ).flatten()
             count += torch.bincount(entry, minlength=len(count))
             sums += torch.bincount(entry, a.flatten(), len(count))
-        self.count, self.sums = (self._at_least(collectives.summed(values).view(channels, BINS))
-                                 for values in (count, sums))
+        self.count, self.sums = (
+            self._at_least(collectives.summed(values).view(channels, BINS)) for values in (count, sums)
+        )
 
     def part(self, rows):
         """The same of some channels, a slice."""
@@ -61,8 +67,10 @@ class Histogram:
         place = ((levels.flatten(1) - self.low[:, None]) / self.width[:, None]).clamp(0, BINS)
         left = place.floor().long().clamp(max=BINS - 1)
         share = place - left
-        return [(values.gather(1, left) * (1 - share) + values.gather(1, left + 1) * share).view(shape)
-                for values in (self.count, self.sums)]
+        return [
+            (values.gather(1, left) * (1 - share) + values.gather(1, left + 1) * share).view(shape)
+            for values in (self.count, self.sums)
+        ]
 
 
 def _steps(timesteps, device):
@@ -80,8 +88,10 @@ def _even(histogram, timesteps):
             number, sums = histogram.above(levels)
             product, square = sums.sum(-1), ((2 * steps - 1) * number).sum(-1).clamp_min(1e-12)
             gain, chosen = (product.square() / square).max(1)
-            picked = [value.gather(1, chosen[:, None])[:, 0] for value in (theta, shift * theta / timesteps,
-                                                                           timesteps * product / square)]
+            picked = [
+                value.gather(1, chosen[:, None])[:, 0]
+                for value in (theta, shift * theta / timesteps, timesteps * product / square)
+            ]
             found = [gain, *picked]
             best = found if best is None else [torch.where(gain > best[0], new, old) for new, old in zip(found, best)]
     return best[1:]
@@ -94,8 +104,13 @@ def _bent(histogram, amplitude, timesteps):
     """
     steps = _steps(timesteps, amplitude.device)
     for _ in range(ROUNDS):
-        edges = torch.stack([(histogram.sums - (k - 0.5) * (amplitude / timesteps)[:, None] * histogram.count).argmax(1)
-                             for k in steps.tolist()], 1)
+        edges = torch.stack(
+            [
+                (histogram.sums - (k - 0.5) * (amplitude / timesteps)[:, None] * histogram.count).argmax(1)
+                for k in steps.tolist()
+            ],
+            1,
+        )
         number, sums = histogram.count.gather(1, edges), histogram.sums.gather(1, edges)
         amplitude = timesteps * sums.sum(1) / ((2 * steps - 1) * number).sum(1).clamp_min(1e-12)
     return histogram.low[:, None] + histogram.width[:, None] * edges, amplitude
@@ -118,10 +133,12 @@ def fit(place, currents, activations, timesteps, *, bend=True):
     """
     histogram = Histogram(place, currents, activations)
     theta, psi, amplitude, bent = collectives.divided(
-        len(histogram.low), lambda rows: _best(histogram.part(rows), timesteps, bend))
+        len(histogram.low), lambda rows: _best(histogram.part(rows), timesteps, bend)
+    )
     alive = histogram.alive & (amplitude > 0)
-    theta, psi, amplitude = (torch.where(alive, value, rest)
-                             for value, rest in ((theta, torch.inf), (psi, 0.0), (amplitude, 0.0)))
+    theta, psi, amplitude = (
+        torch.where(alive, value, rest) for value, rest in ((theta, torch.inf), (psi, 0.0), (amplitude, 0.0))
+    )
     if bent is not None:
         bent = torch.where(alive[:, None], bent, 0.0)
     values = theta, psi, amplitude, bent

@@ -73,5 +73,8 @@ def lockstep(network, batches, choose, progress):
 
 def per_input(value):
     """The floating tensors [N, C, ...] among the outputs of a network."""
-    return [part for part in tree_flatten(value)[0]
-            if isinstance(part, torch.Tensor) and part.is_floating_point() and part.dim() > 1]
+    return [
+        part
+        for part in tree_flatten(value)[0]
+        if isinstance(part, torch.Tensor) and part.is_floating_point() and part.dim() > 1
+    ]

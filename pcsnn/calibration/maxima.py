@@ -14,8 +14,10 @@ def from_bounds(network, places, batches, timesteps, progress, seed):
     """Method "none": QCFS keeps its learned threshold, clipped ReLU takes its bound; ReLU has none (ValueError)."""
     without = [place.name for place in places if place.bound is None]
     if without:
-        raise ValueError(f"method: 'none' needs activations with a bound, and {', '.join(without)} "
-                         f"{'has' if len(without) == 1 else 'have'} none; give calibration= and another method")
+        raise ValueError(
+            f"method: 'none' needs activations with a bound, and {', '.join(without)} "
+            f"{'has' if len(without) == 1 else 'have'} none; give calibration= and another method"
+        )
     return {place.name: place.own() for place in places}
 
 
@@ -33,11 +35,16 @@ def recorded_maxima(network, places, batches, timesteps, progress, seed):
             highest = place.reduce(output, torch.amax)
             known = maxima.get(place.name)
             maxima[place.name] = highest if known is None else torch.maximum(known, highest)
+
         return hook
 
     if recorded:
-        hooks = [network.get_submodule(place.name).register_forward_hook(
-            signed.record_range(place, ranges) if place.signed else record(place)) for place in recorded]
+        hooks = [
+            network.get_submodule(place.name).register_forward_hook(
+                signed.record_range(place, ranges) if place.signed else record(place)
+            )
+            for place in recorded
+        ]
         try:
             run_through(network, batches, "recording maxima", progress)
         finally:

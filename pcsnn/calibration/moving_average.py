@@ -16,8 +16,10 @@ MOMENTUM = 0.99
 
 def _clip(module, theta):
     """Make an activation module saturate at theta, as the teacher's ReLU does."""
+
     def hook(module, arguments, output):
         return torch.minimum(output, per_channel(theta, output.dim()))
+
     return module.register_forward_hook(hook)
 
 
@@ -48,8 +50,10 @@ def paper(network, places, batches, timesteps, progress, seed):
     """
     below = [place.name for place in places if place.signed]
     if below:
-        raise ValueError("method: 'paper' is defined for activations that do not go below zero, "
-                         f"got signed ones at {', '.join(below)}; use max, quick, light or advanced")
+        raise ValueError(
+            "method: 'paper' is defined for activations that do not go below zero, "
+            f"got signed ones at {', '.join(below)}; use max, quick, light or advanced"
+        )
     settings = recorded_maxima(network, places, batches, timesteps, progress, seed)
     with widened(network):
         _move(network, places, settings, batches, timesteps, progress)

@@ -94,11 +94,19 @@ class Settings:
     shift: float = 0.5
 
     def neuron(self, place, timesteps):
-        return CollapsedNeuron(self.threshold, timesteps, offset=self.offset, amplitude=self.amplitude, bend=self.bend, shift=self.shift,
-                               quantization_levels=place.quantization_levels if self.staircase else None)
+        return CollapsedNeuron(
+            self.threshold,
+            timesteps,
+            offset=self.offset,
+            amplitude=self.amplitude,
+            bend=self.bend,
+            shift=self.shift,
+            quantization_levels=place.quantization_levels if self.staircase else None,
+        )
 
 
 def on_host(settings):
     """The same settings of a place, of whatever kind, with their tensors on the host."""
-    return type(settings)(**{key: value.cpu() if isinstance(value, torch.Tensor) else value
-                             for key, value in vars(settings).items()})
+    return type(settings)(
+        **{key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in vars(settings).items()}
+    )

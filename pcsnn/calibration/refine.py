@@ -19,7 +19,9 @@ from pcsnn.distributed import collectives
 from pcsnn.graph import taxonomy
 from pcsnn.nn.staircase import staircase
 
-RATE = 3e-3  # of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to the outputs
+RATE = (
+    3e-3  # of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to the outputs
+)
 WEIGHT_RATE = 2e-3  # relative to the weights of an output channel
 TEMPERATURE = 2.0
 LAYERS = 10.0  # weight of the mean error of the layers beside the divergence of the outputs
@@ -40,7 +42,11 @@ class Staircase(nn.Module):
     def __init__(self, settings, timesteps, device):
         super().__init__()
         theta = torch.as_tensor(settings.threshold, dtype=torch.float32, device=device)
-        amplitude = theta if settings.amplitude is None else torch.as_tensor(settings.amplitude, dtype=theta.dtype, device=device)
+        amplitude = (
+            theta
+            if settings.amplitude is None
+            else torch.as_tensor(settings.amplitude, dtype=theta.dtype, device=device)
+        )
         shape = torch.broadcast_shapes(theta.shape, amplitude.shape)
         theta, amplitude = theta.expand(shape), amplitude.expand(shape)
         self.silent = (theta == torch.inf) | (amplitude <= 0)
@@ -71,8 +77,13 @@ class Staircase(nn.Module):
     def settings(self):
         theta, psi, amplitude = (value.double() for value in self._values())
         bend = None if self.bend is None else self.bend.detach().double() / self.timesteps
-        return Settings(theta.masked_fill(self.silent, torch.inf), psi.masked_fill(self.silent, 0.0),
-                        amplitude.masked_fill(self.silent, 0.0), bend, staircase=False)
+        return Settings(
+            theta.masked_fill(self.silent, torch.inf),
+            psi.masked_fill(self.silent, 0.0),
+            amplitude.masked_fill(self.silent, 0.0),
+            bend,
+            staircase=False,
+        )
 
 
 class _Relative(nn.Module):
@@ -97,8 +108,10 @@ def _free_weights(network):
     for name, module in network.named_modules():
         if isinstance(module, (nn.Linear, *taxonomy.CONVOLUTIONS)):
             if not isinstance(module._parameters.get("weight"), nn.Parameter):
-                raise ValueError(f"model: method 'advanced' changes weights, and that of {name} is computed from other tensors; make "
-                                 "it a parameter (remove_parametrizations, remove_weight_norm, prune.remove) or use 'light'")
+                raise ValueError(
+                    f"model: method 'advanced' changes weights, and that of {name} is computed from other tensors; make "
+                    "it a parameter (remove_parametrizations, remove_weight_norm, prune.remove) or use 'light'"
+                )
             channel = 1 if isinstance(module, taxonomy.TRANSPOSED_CONVOLUTIONS) and module.groups == 1 else 0
             parametrize.register_parametrization(module, "weight", _Relative(module.weight, channel))
             changes.append(module.parametrizations["weight"].original.requires_grad_(True))
@@ -142,7 +155,9 @@ def _mean_squares(values, share, device):
 
 def _divergence(learnt, taught):
     """Kullback-Leibler divergence over dimension 1, the classes, at a temperature; mean over all else."""
-    learnt, taught = ((value.float().transpose(1, -1).flatten(0, -2) / TEMPERATURE).log_softmax(1) for value in (learnt, taught))
+    learnt, taught = (
+        (value.float().transpose(1, -1).flatten(0, -2) / TEMPERATURE).log_softmax(1) for value in (learnt, taught)
+    )
     return TEMPERATURE**2 * F.kl_div(learnt, taught, reduction="batchmean", log_target=True)
 
 
@@ -163,8 +178,9 @@ def _varied(batch, generator):
             down, right = (length // 8 for length in part.shape[2:])
             first = [int(place * (2 * margin + 1)) for place, margin in zip(places, (down, right))]
             padded = F.pad(part, (right, right, down, down), mode="reflect")
-            part = padded[:, :, first[0]:first[0] + part.shape[2], first[1]:first[1] + part.shape[3]]
+            part = padded[:, :, first[0] : first[0] + part.shape[2], first[1] : first[1] + part.shape[3]]
         return part
+
     return tree_map(vary, batch)
 
 
@@ -172,8 +188,14 @@ def _mixed(batch, generator):
     """Each input blended with another, which keeps half to all of it: more data still, labelled by the float network."""
     order = torch.randperm(count(batch), generator=generator, device="cpu")
     share = 0.5 + 0.5 * _uniform(generator, len(order))
-    return tree_map(lambda part: part.lerp(part[order.to(part.device)], (1 - share).to(part).view(-1, *[1] * (part.dim() - 1)))
-                    if part.is_floating_point() else part, batch)
+    return tree_map(
+        lambda part: (
+            part.lerp(part[order.to(part.device)], (1 - share).to(part).view(-1, *[1] * (part.dim() - 1)))
+            if part.is_floating_point()
+            else part
+        ),
+        batch,
+    )
 
 
 def refine(teacher, network, places, settings, groups, timesteps, *, steps, weights, outputs, seed, progress, whole):
@@ -185,14 +207,19 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     device = tree_leaves(groups[0])[0].device
-    staircases = {place.name: StraightThrough(settings[place.name], place, timesteps, device) if place.signed
-                  else Staircase(settings[place.name], timesteps, device) for place in places
-                  if not place.lossless(timesteps)}  # a lossless QCFS is its neuron, and has a gradient
+    staircases = {
+        place.name: StraightThrough(settings[place.name], place, timesteps, device)
+        if place.signed
+        else Staircase(settings[place.name], timesteps, device)
+        for place in places
+        if not place.lossless(timesteps)
+    }  # a lossless QCFS is its neuron, and has a gradient
     student = _student(network, staircases)
     taught = {}
     for name in staircases:
         teacher.get_submodule(name).register_forward_hook(
-            lambda module, arguments, output, name=name: taught.__setitem__(name, output))
+            lambda module, arguments, output, name=name: taught.__setitem__(name, output)
+        )
     scale, dense = _outputs(teacher, groups[0] if whole else rows(groups[0], slice(BATCH)))
     levels = [parameter for module in staircases.values() for parameter in module.parameters()]
     biases = [module.bias.requires_grad_(True) for module in outputs]
@@ -200,15 +227,19 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
     parameters = [*levels, *biases, *changes]
     if not parameters:  # signed neurons, and none of their outputs meets a synapse
         return
-    optimiser = torch.optim.Adam([{"params": levels, "lr": RATE}, {"params": biases, "lr": RATE * scale},
-                                  {"params": changes, "lr": WEIGHT_RATE}])
+    optimiser = torch.optim.Adam(
+        [{"params": levels, "lr": RATE}, {"params": biases, "lr": RATE * scale}, {"params": changes, "lr": WEIGHT_RATE}]
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     total = max(footprint(teacher, group if whole else rows(group, slice(1)))[1] for group in groups)
     size = None if whole else int(min(DENSE_BATCH if dense else BATCH, max(8, MEMORY / (3 * total))))
     batches = shuffled(groups, size, generator)
     averages = None
-    with (torch.inference_mode(False), torch.enable_grad(),  # data read before may have left a mode switched on
-          show_steps(range(steps), "refining", progress) as bar):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),  # data read before may have left a mode switched on
+        show_steps(range(steps), "refining", progress) as bar,
+    ):
         for step in bar:
             batch = next(batches) if whole else _varied(next(batches), generator)
             if weights and not whole and _uniform(generator) < MIXED:
@@ -220,8 +251,10 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
             optimiser.zero_grad()
             if share:
                 found = per_input(student(*batch))
-                errors = [(module.out - taught[name]).square().mean() / square.clamp_min(1e-12)
-                          for (name, module), square in zip(staircases.items(), squares)]
+                errors = [
+                    (module.out - taught[name]).square().mean() / square.clamp_min(1e-12)
+                    for (name, module), square in zip(staircases.items(), squares)
+                ]
                 loss = sum(_divergence(*pair) for pair in zip(found, expected)) + LAYERS * torch.stack(errors).mean()
                 (loss * share).backward()
             collectives.sum_gradients(parameters)
@@ -229,8 +262,11 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
             schedule.step()
             if step + 1 >= steps / 2:
                 now = [parameter.detach() for parameter in parameters]
-                averages = ([value.clone() for value in now] if averages is None
-                            else [old.lerp_(new, 1 - AVERAGE) for old, new in zip(averages, now)])
+                averages = (
+                    [value.clone() for value in now]
+                    if averages is None
+                    else [old.lerp_(new, 1 - AVERAGE) for old, new in zip(averages, now)]
+                )
     with torch.no_grad():
         for parameter, average in zip(parameters, averages):
             parameter.copy_(average)

@@ -46,9 +46,11 @@ def covering(kind, slope, timesteps, lowest, highest):
 
 def record_range(place, seen):
     """A forward hook that keeps the lowest and highest current of a layer in seen[place.name]."""
+
     def hook(module, arguments, output):
         low, high = seen.get(place.name, (torch.inf, -torch.inf))
         seen[place.name] = min(low, arguments[0].min().item()), max(high, arguments[0].max().item())
+
     return hook
 
 
@@ -72,8 +74,9 @@ def fit(place, currents, activations, timesteps):
     that start at the lowest current, at the activation's least value, or at zero. Several processes: errors are added up.
     """
     kind, slope = place.signed
-    highest, lowest = _ends(*(reduce(torch.stack([reduce(part) for part in currents])).item()
-                              for reduce in (torch.max, torch.min)))
+    highest, lowest = _ends(
+        *(reduce(torch.stack([reduce(part) for part in currents])).item() for reduce in (torch.max, torch.min))
+    )
     share = max(1, int(ELEMENTS / len(currents) / currents[0][0].numel()))
     z = torch.cat([part[:share] for part in currents]).float()
     a = torch.cat([part[:share] for part in activations]).float()

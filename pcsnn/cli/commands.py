@@ -14,14 +14,23 @@ COMMANDS = {"convert": convert, "sweep": sweep, "report": report, "info": info}
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(prog="pcsnn", description="Parallel spiking inference for PyTorch.", epilog=(
-        "pcsnn COMMAND --help explains each command, with examples. Exit codes: 0 done, 1 failed, 2 wrong usage."))
+    parser = argparse.ArgumentParser(
+        prog="pcsnn",
+        description="Parallel spiking inference for PyTorch.",
+        epilog=(
+            "pcsnn COMMAND --help explains each command, with examples. Exit codes: 0 done, 1 failed, 2 wrong usage."
+        ),
+    )
     parser.add_argument("--version", action="version", version=f"pcsnn {pcsnn.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
-        command = commands.add_parser(name, help=module.SUMMARY, description=textwrap.fill(module.DESCRIPTION, 100),
-                                      epilog=f"examples:\n{module.EXAMPLES}",
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=textwrap.fill(module.DESCRIPTION, 100),
+            epilog=f"examples:\n{module.EXAMPLES}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         module.add_options(command)
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         command.set_defaults(run=module.run, parser=command)

@@ -10,8 +10,10 @@ from pcsnn.cli import files, options
 from pcsnn.cli.loading import check_fits, first_images, load_data, set_up
 
 SUMMARY = "convert a trained network and write it to a file"
-DESCRIPTION = ("Converts a trained network into a spiking one for T time-steps, prints what became of each layer, and "
-               "writes the network to a file that pcsnn.load reads without the network's class.")
+DESCRIPTION = (
+    "Converts a trained network into a spiking one for T time-steps, prints what became of each layer, and "
+    "writes the network to a file that pcsnn.load reads without the network's class."
+)
 EXAMPLES = """\
   pcsnn convert cifar_resnet20 --levels 8 --weights resnet20.safetensors --timesteps 8 --output snn.safetensors
       QCFS activations with L = T: lossless, needs no data
@@ -28,11 +30,15 @@ def add_options(parser):
     options.add_data(parser, calibration=False)
     options.add_conversion(parser)
     options.add_timesteps(parser)
-    parser.add_argument("--optimize", choices=options.OPTIMIZE, default="none",
-                        help="fuse each synapse with its neurons, with these weights, see pcsnn.optimize (default: "
-                             "%(default)s)")
-    parser.add_argument("--output", type=pathlib.Path, metavar="FILE",
-                        help="safetensors file to write (default: only the report)")
+    parser.add_argument(
+        "--optimize",
+        choices=options.OPTIMIZE,
+        default="none",
+        help="fuse each synapse with its neurons, with these weights, see pcsnn.optimize (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--output", type=pathlib.Path, metavar="FILE", help="safetensors file to write (default: only the report)"
+    )
     options.add_machine(parser)
 
 
@@ -55,8 +61,15 @@ def run(args):
 
 def convert(network, timesteps, calibration, args):
     """pcsnn.convert with the options of a command line."""
-    return pcsnn.convert(network, timesteps, calibration=calibration, method=args.method, strict=args.strict,
-                         progress=not args.quiet, seed=args.seed)
+    return pcsnn.convert(
+        network,
+        timesteps,
+        calibration=calibration,
+        method=args.method,
+        strict=args.strict,
+        progress=not args.quiet,
+        seed=args.seed,
+    )
 
 
 def relative_report(report):

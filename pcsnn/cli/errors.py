@@ -3,9 +3,19 @@
 import re
 
 # What the library calls its arguments, and what the user wrote.
-_OPTIONS = {"model": "MODEL", "net": "MODEL", "snn": "MODEL", "timesteps": "--timesteps", "method": "--method",
-            "seed": "--seed", "data": "--data", "calibration": "--calibration", "weights": "--optimize",
-            "example_inputs": "--data", "path": "--output"}
+_OPTIONS = {
+    "model": "MODEL",
+    "net": "MODEL",
+    "snn": "MODEL",
+    "timesteps": "--timesteps",
+    "method": "--method",
+    "seed": "--seed",
+    "data": "--data",
+    "calibration": "--calibration",
+    "weights": "--optimize",
+    "example_inputs": "--data",
+    "path": "--output",
+}
 
 
 class UsageError(Exception):

@@ -69,8 +69,9 @@ def _check_kind(output, command):
     if command in written and output.stat().st_size:
         what, is_one = written[command]
         if not is_one(output):
-            raise UsageError(f"--output: {output} is there, and is no {what} that could be written anew; name another "
-                             "file")
+            raise UsageError(
+                f"--output: {output} is there, and is no {what} that could be written anew; name another file"
+            )
 
 
 def _is_network(path):

@@ -27,8 +27,10 @@ def note(words):
 
 def table(cells):
     """`cells` as in pcsnn.network.text_table: rows of strings, the first of them the heading."""
-    heading, *rows = ["".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in row)
-                      for kind, row in zip(["th"] + ["td"] * (len(cells) - 1), cells)]
+    heading, *rows = [
+        "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in row)
+        for kind, row in zip(["th"] + ["td"] * (len(cells) - 1), cells)
+    ]
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{heading}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
@@ -44,8 +46,12 @@ def picture(figure, words):
 def page(title, sections):
     """The whole page of (name, heading, body in HTML) sections."""
     links = "".join(f'<a href="#{name}">{html.escape(heading)}</a> ' for name, heading, _ in sections)
-    bodies = "\n".join(f'<section id="{name}">\n<h2>{html.escape(heading)}</h2>\n{body}\n</section>'
-                       for name, heading, body in sections)
-    return (f'{PAGE}<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
-            f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>\n<nav>{links}</nav>\n"
-            f"{bodies}\n</body>\n</html>\n")
+    bodies = "\n".join(
+        f'<section id="{name}">\n<h2>{html.escape(heading)}</h2>\n{body}\n</section>'
+        for name, heading, body in sections
+    )
+    return (
+        f'{PAGE}<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>\n<nav>{links}</nav>\n"
+        f"{bodies}\n</body>\n</html>\n"
+    )

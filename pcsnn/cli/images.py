@@ -63,8 +63,9 @@ def _pillow(option):
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError(f"{option}: reading image files needs Pillow, the extra [images]: pip install pillow") \
-            from error
+        raise ImportError(
+            f"{option}: reading image files needs Pillow, the extra [images]: pip install pillow"
+        ) from error
     return Image
 
 
@@ -79,20 +80,24 @@ class Arrays:
         self.path, self.option = path, option
         images, self.labels = _read_arrays(path, option)
         if images.dim() < 2 or not len(images):
-            raise ValueError(f"{option}: expected images [N, ...] with N > 0 in {path}, got shape "
-                             f"{tuple(images.shape)}")
+            raise ValueError(
+                f"{option}: expected images [N, ...] with N > 0 in {path}, got shape {tuple(images.shape)}"
+            )
         if images.dtype == torch.uint8:
             images = _channels_first(images, path, option)
         elif not images.is_floating_point():
-            raise ValueError(f"{option}: expected images of dtype uint8 or floating point in {path}, got "
-                             f"{images.dtype}")
+            raise ValueError(
+                f"{option}: expected images of dtype uint8 or floating point in {path}, got {images.dtype}"
+            )
         self.images = images
         if self.labels is not None:
             whole = not self.labels.is_floating_point() and not self.labels.is_complex()
             if not whole or self.labels.shape[:1] != images.shape[:1]:
-                raise ValueError(f"{option}: expected labels in whole numbers, one for each of {len(images)} images, "
-                                 f"in {path}, got {self.labels.dtype} {tuple(self.labels.shape)}; a regression is "
-                                 "measured without labels, by the error of its outputs")
+                raise ValueError(
+                    f"{option}: expected labels in whole numbers, one for each of {len(images)} images, "
+                    f"in {path}, got {self.labels.dtype} {tuple(self.labels.shape)}; a regression is "
+                    "measured without labels, by the error of its outputs"
+                )
             self.labels = self.labels.long()
 
     def __len__(self):
@@ -130,8 +135,9 @@ def _read_npz(path):
                 continue
             entry, most = archive.getinfo(f"{key}.npy"), available_memory()
             if entry.file_size > most:
-                raise ValueError(f"{key} takes {entry.file_size / 2**30:.1f} GiB, and {most / 2**30:.1f} GiB of memory "
-                                 "are free")
+                raise ValueError(
+                    f"{key} takes {entry.file_size / 2**30:.1f} GiB, and {most / 2**30:.1f} GiB of memory are free"
+                )
             with archive.open(entry) as member:
                 found[key] = torch.from_numpy(numpy.lib.format.read_array(member, allow_pickle=False))
                 if member.read(1):  # and the checksum is compared at the end
@@ -152,8 +158,10 @@ def _channels_first(images, path, option):
         return images
     if images.dim() == 4 and images.shape[3] in (1, 3):
         return images.permute(0, 3, 1, 2)
-    raise ValueError(f"{option}: expected uint8 images [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels in "
-                     f"{path}, got shape {tuple(images.shape)}")
+    raise ValueError(
+        f"{option}: expected uint8 images [N, C, H, W], [N, H, W, C] or [N, H, W] with 1 or 3 channels in "
+        f"{path}, got shape {tuple(images.shape)}"
+    )
 
 
 def open_images(path, option, channels):
@@ -187,8 +195,9 @@ class Preparation:
     def __call__(self, image, name):
         image = image.float() / 255 if image.dtype == torch.uint8 else image.float()
         if (self.resize or self.crop or self.mean is not None or self.std is not None) and image.dim() != 3:
-            raise ValueError(f"--resize, --crop, --mean, --std: expected images [C, H, W], got {name} "
-                             f"{tuple(image.shape)}")
+            raise ValueError(
+                f"--resize, --crop, --mean, --std: expected images [C, H, W], got {name} {tuple(image.shape)}"
+            )
         if self.resize:
             image = F.interpolate(image[None], self._target(image, name), mode="bilinear", antialias=True)[0]
         if self.crop:
@@ -205,17 +214,20 @@ class Preparation:
         shorter = min(image.shape[1:])
         height, width = (max(self.resize * side // shorter, self.resize) for side in image.shape[1:])
         if height * width > MOST_PIXELS:
-            raise ValueError(f"--resize: expected images that come to at most {MOST_PIXELS:,} pixels, got {name}, which "
-                             f"would become {height}x{width}")
+            raise ValueError(
+                f"--resize: expected images that come to at most {MOST_PIXELS:,} pixels, got {name}, which "
+                f"would become {height}x{width}"
+            )
         return height, width
 
     def _middle(self, image, name):
         (height, width), (rows, columns) = self.crop, image.shape[1:]
         if height > rows or width > columns:
-            raise ValueError(f"--crop: expected at most the size of the images, got {height}x{width} for {name}, "
-                             f"{rows}x{columns}")
+            raise ValueError(
+                f"--crop: expected at most the size of the images, got {height}x{width} for {name}, {rows}x{columns}"
+            )
         top, left = (rows - height) // 2, (columns - width) // 2
-        return image[:, top:top + height, left:left + width]
+        return image[:, top : top + height, left : left + width]
 
 
 def _per_channel(option, values, image):
@@ -240,7 +252,9 @@ class Prepared(torch.utils.data.Dataset):
         image = self.prepare(self.source.image(place), self.source.name(place))
         self._shape = self._shape or image.shape
         if image.shape != self._shape:
-            raise ValueError(f"{self.source.option}: expected images of one size, got {tuple(image.shape)} in "
-                             f"{self.source.name(place)} after {tuple(self._shape)}; --resize and --crop make them "
-                             "equal")
+            raise ValueError(
+                f"{self.source.option}: expected images of one size, got {tuple(image.shape)} in "
+                f"{self.source.name(place)} after {tuple(self._shape)}; --resize and --crop make them "
+                "equal"
+            )
         return image if self.source.labels is None else (image, self.source.labels[place])

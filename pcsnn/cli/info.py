@@ -7,8 +7,9 @@ from pcsnn.cli.machine import PACKAGES, machine, packages
 from pcsnn.network.text_table import table
 
 SUMMARY = "show backends, versions, what is built and why not, the machine"
-DESCRIPTION = ("Shows which backend serves which device, what is built and why not, versions of packages, and the "
-               "machine.")
+DESCRIPTION = (
+    "Shows which backend serves which device, what is built and why not, versions of packages, and the machine."
+)
 EXAMPLES = """\
   pcsnn info
   pcsnn info --json > machine.json"""
@@ -27,8 +28,9 @@ def in_words(found):
     backends = dict(found["backends"])
     threads = backends.pop("threads")
     del backends["torch"]  # stands among the packages
-    versions = [(name, version or f"not installed, needed by: {PACKAGES[name]}")
-                for name, version in found["packages"].items()]
+    versions = [
+        (name, version or f"not installed, needed by: {PACKAGES[name]}") for name, version in found["packages"].items()
+    ]
     facts = {**found["machine"], "gpus": ", ".join(found["machine"]["gpus"]) or "none", "threads": threads}
     sections = (
         [("backend", "state"), *((name, str(state or "no")) for name, state in backends.items())],

@@ -40,8 +40,16 @@ def open_data(args, network):
 
 def data_settings(args, loader, source):
     """What tells these data from others: a dict for JSON."""
-    return {"content": source.fingerprint(), "images": len(loader.dataset), "seed": args.seed,
-            "channels": args.channels, "resize": args.resize, "crop": args.crop, "mean": args.mean, "std": args.std}
+    return {
+        "content": source.fingerprint(),
+        "images": len(loader.dataset),
+        "seed": args.seed,
+        "channels": args.channels,
+        "resize": args.resize,
+        "crop": args.crop,
+        "mean": args.mean,
+        "std": args.std,
+    }
 
 
 def first_images(loader, count, device):
@@ -76,5 +84,7 @@ def check_decisions(images, output, loader, option, args):
         raise ValueError(f"MODEL: {error}") from error
     labels, classes = loader.dataset.source.labels, 2 if is_one_logit(logits) else logits.shape[1]
     if labels is not None and (labels.min() < 0 or labels.max() >= classes):
-        raise ValueError(f"{option}: expected labels 0..{classes - 1} for {args.model}, whose outputs are "
-                         f"{tuple(logits.shape)}, got {int(labels.min())}..{int(labels.max())}")
+        raise ValueError(
+            f"{option}: expected labels 0..{classes - 1} for {args.model}, whose outputs are "
+            f"{tuple(logits.shape)}, got {int(labels.min())}..{int(labels.max())}"
+        )

@@ -11,8 +11,15 @@ import torch
 import pcsnn
 
 # package: what needs it, for those that pcsnn runs without
-PACKAGES = {"torch": "", "triton": "GPU kernels", "numpy": "", "safetensors": "", "tqdm": "",
-            "matplotlib": "plots, pcsnn report", "pillow": "folders of images"}
+PACKAGES = {
+    "torch": "",
+    "triton": "GPU kernels",
+    "numpy": "",
+    "safetensors": "",
+    "tqdm": "",
+    "matplotlib": "plots, pcsnn report",
+    "pillow": "folders of images",
+}
 
 
 def processor():
@@ -37,8 +44,12 @@ def packages():
 
 def machine():
     """Processor, cores, memory, GPUs and system: a dict for JSON."""
-    found = {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(),
-             "python": platform.python_version()}
+    found = {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
     found["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]

@@ -42,8 +42,9 @@ def _constructor(args):
         return _imported(args.model)
     if args.model not in models.__all__:
         close = difflib.get_close_matches(args.model, models.__all__, 3) or models.__all__
-        raise UsageError(f"MODEL: expected module:function, or one of pcsnn.models such as {', '.join(close)}, got "
-                         f"{args.model!r}")
+        raise UsageError(
+            f"MODEL: expected module:function, or one of pcsnn.models such as {', '.join(close)}, got {args.model!r}"
+        )
     return getattr(models, args.model)
 
 
@@ -94,12 +95,15 @@ def _load(network, args):
     except ValueError as error:
         if not isinstance(error.__cause__, safetensors.SafetensorError):
             raise
-        raise ValueError(f"--weights: {path} is not a safetensors file ({reason(error.__cause__)}); "
-                         "safetensors.torch.save_file(state, path) writes one, of the state dict of a network or of what "
-                         "torch.load(file, weights_only=True) gives") from error
+        raise ValueError(
+            f"--weights: {path} is not a safetensors file ({reason(error.__cause__)}); "
+            "safetensors.torch.save_file(state, path) writes one, of the state dict of a network or of what "
+            "torch.load(file, weights_only=True) gives"
+        ) from error
     if "pcsnn" in metadata:
-        raise ValueError(f"--weights: {path} is a network that was converted already; expected the weights it was "
-                         "made from")
+        raise ValueError(
+            f"--weights: {path} is a network that was converted already; expected the weights it was made from"
+        )
     trained = _levels(metadata)
     if trained is not None and args.levels is not None and trained != args.levels:
         raise ValueError(f"--levels: {path} says it was trained with {trained}, got {args.levels}")

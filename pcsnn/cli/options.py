@@ -54,12 +54,13 @@ def _integer(text, low, high):
 
 
 def size(text):
-    """"224" -> 224, the shorter side; "200x300" -> (200, 300), height and width."""
+    """ "224" -> 224, the shorter side; "200x300" -> (200, 300), height and width."""
     numbers = text.lower().split("x")
     fits = all(_SIDE.fullmatch(number) and 0 < int(number) <= MOST_SIDE for number in numbers)
     if len(numbers) > 2 or not fits:
-        raise argparse.ArgumentTypeError("expected pixels, as 224 or 200x300 (height x width), each side at most "
-                                         f"{MOST_SIDE}, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected pixels, as 224 or 200x300 (height x width), each side at most {MOST_SIDE}, got {text!r}"
+        )
     return int(numbers[0]) if len(numbers) == 1 else tuple(map(int, numbers))
 
 
@@ -67,8 +68,9 @@ def json_object(text):
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise argparse.ArgumentTypeError(f"expected a JSON object like '{{\"num_classes\": 10}}', got {text!r} "
-                                         f"({error})") from None
+        raise argparse.ArgumentTypeError(
+            f"expected a JSON object like '{{\"num_classes\": 10}}', got {text!r} ({error})"
+        ) from None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"expected a JSON object like '{{\"num_classes\": 10}}', got {text!r}")
     return value
@@ -81,56 +83,104 @@ def device(text):
         torch.empty(1, device=value).item()  # of the meta device nothing can be read
     except (RuntimeError, AssertionError) as error:  # torch raises either, by device
         reason = str(error).strip().splitlines()[0]
-        raise argparse.ArgumentTypeError(f"expected a device like cpu or cuda:0 that is there, got {text!r} "
-                                         f"({reason})") from None
+        raise argparse.ArgumentTypeError(
+            f"expected a device like cpu or cuda:0 that is there, got {text!r} ({reason})"
+        ) from None
     return value
 
 
 def add_model(parser):
     group = parser.add_argument_group("the network")
-    group.add_argument("model", metavar="MODEL",
-                       help="a constructor of pcsnn.models, e.g. cifar_resnet20, or module:function, importable from "
-                            "here, that returns the trained network")
-    group.add_argument("--model-args", type=json_object, default={}, metavar="JSON",
-                       help="arguments of that function, e.g. '{\"num_classes\": 10}'")
+    group.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a constructor of pcsnn.models, e.g. cifar_resnet20, or module:function, importable from "
+        "here, that returns the trained network",
+    )
+    group.add_argument(
+        "--model-args",
+        type=json_object,
+        default={},
+        metavar="JSON",
+        help="arguments of that function, e.g. '{\"num_classes\": 10}'",
+    )
     group.add_argument("--weights", type=pathlib.Path, metavar="FILE", help="its state dict, safetensors")
-    group.add_argument("--levels", type=timesteps, metavar="L",
-                       help="QCFS activations with L levels in a network of pcsnn.models (default: the network's own, "
-                            "ReLU or ReLU6)")
+    group.add_argument(
+        "--levels",
+        type=timesteps,
+        metavar="L",
+        help="QCFS activations with L levels in a network of pcsnn.models (default: the network's own, ReLU or ReLU6)",
+    )
 
 
 def add_data(parser, calibration):
     """`calibration`: whether data for calibration is an option of its own, beside the data to evaluate."""
     group = parser.add_argument_group("the data")
-    group.add_argument("--data", type=pathlib.Path, metavar="PATH", required=calibration, help=(
-        "a folder of images, CLASS/IMAGE.png or without classes, or a .npz or .safetensors file with the arrays "
-        "images and labels" + ("" if calibration else "; calibrates the network, labels are ignored")))
+    group.add_argument(
+        "--data",
+        type=pathlib.Path,
+        metavar="PATH",
+        required=calibration,
+        help=(
+            "a folder of images, CLASS/IMAGE.png or without classes, or a .npz or .safetensors file with the arrays "
+            "images and labels" + ("" if calibration else "; calibrates the network, labels are ignored")
+        ),
+    )
     if calibration:
-        group.add_argument("--calibration", type=pathlib.Path, metavar="PATH",
-                           help="data to calibrate on (default: --data, so that figures are those of data seen)")
-    group.add_argument("--images", type=positive, metavar="N", default=None if calibration else 1024,
-                       help=f"take so many images, drawn by --seed (default: {'all' if calibration else 1024})")
+        group.add_argument(
+            "--calibration",
+            type=pathlib.Path,
+            metavar="PATH",
+            help="data to calibrate on (default: --data, so that figures are those of data seen)",
+        )
+    group.add_argument(
+        "--images",
+        type=positive,
+        metavar="N",
+        default=None if calibration else 1024,
+        help=f"take so many images, drawn by --seed (default: {'all' if calibration else 1024})",
+    )
     if calibration:
-        group.add_argument("--calibration-images", type=positive, metavar="N", default=1024,
-                           help="the same for --calibration (default: %(default)s)")
-    group.add_argument("--channels", type=int, choices=(1, 3), default=3,
-                       help="read image files as grey (1) or colour (3, the default)")
+        group.add_argument(
+            "--calibration-images",
+            type=positive,
+            metavar="N",
+            default=1024,
+            help="the same for --calibration (default: %(default)s)",
+        )
+    group.add_argument(
+        "--channels",
+        type=int,
+        choices=(1, 3),
+        default=3,
+        help="read image files as grey (1) or colour (3, the default)",
+    )
     group.add_argument("--resize", type=size, metavar="SIZE", help="224: the shorter side; 200x300: height and width")
-    group.add_argument("--crop", type=size, metavar="SIZE",
-                       help="the middle part, after --resize: 224, or height x width")
-    group.add_argument("--mean", type=finite, nargs="+", metavar="M",
-                       help="subtracted from each channel, of values 0..1")
+    group.add_argument(
+        "--crop", type=size, metavar="SIZE", help="the middle part, after --resize: 224, or height x width"
+    )
+    group.add_argument(
+        "--mean", type=finite, nargs="+", metavar="M", help="subtracted from each channel, of values 0..1"
+    )
     group.add_argument("--std", type=finite, nargs="+", metavar="S", help="by which each channel is divided then")
     group.add_argument("--batch", type=positive, default=32, help="images a batch (default: %(default)s)")
 
 
 def add_conversion(parser):
     group = parser.add_argument_group("the conversion")
-    group.add_argument("--method", choices=("auto", *METHODS), default="auto",
-                       help="see pcsnn.convert (default: %(default)s: none where every activation is a QCFS whose L "
-                            "divides T, else light)")
-    group.add_argument("--no-strict", dest="strict", action="store_false",
-                       help="keep operations that cannot spike analog instead of refusing the network")
+    group.add_argument(
+        "--method",
+        choices=("auto", *METHODS),
+        default="auto",
+        help="see pcsnn.convert (default: %(default)s: none where every activation is a QCFS whose L "
+        "divides T, else light)",
+    )
+    group.add_argument(
+        "--no-strict",
+        dest="strict",
+        action="store_false",
+        help="keep operations that cannot spike analog instead of refusing the network",
+    )
     group.add_argument("--seed", type=natural, default=0, help="of everything drawn at random (default: %(default)s)")
 
 

@@ -19,7 +19,9 @@ def decode(pillow, path, mode):
     """
     with pillow.open(path, formats=FORMATS) as image:
         if image.mode not in _BYTES:
-            raise ValueError(f"expected pixels of 8 bits, got {image.format} of mode {image.mode}, whose range the file does not tell: "
-                             "scale its pixels to bytes, or give a .npz or .safetensors file of floats")
+            raise ValueError(
+                f"expected pixels of 8 bits, got {image.format} of mode {image.mode}, whose range the file does not tell: "
+                "scale its pixels to bytes, or give a .npz or .safetensors file of floats"
+            )
         pixels = numpy.array(image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], -1)

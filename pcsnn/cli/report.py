@@ -15,9 +15,11 @@ from pcsnn.cli.sweep import add_measuring, analog_operations, describe
 from pcsnn.cli.timing import time_forms
 
 SUMMARY = "one HTML page about a conversion, with pictures inside"
-DESCRIPTION = ("Converts a network at one T and writes one HTML file that opens without a network: conversion report, "
-               "accuracy, error of each layer, firing rates, spike rasters, operations and energy, speed, and a sweep "
-               "if there is one.")
+DESCRIPTION = (
+    "Converts a network at one T and writes one HTML file that opens without a network: conversion report, "
+    "accuracy, error of each layer, firing rates, spike rasters, operations and energy, speed, and a sweep "
+    "if there is one."
+)
 EXAMPLES = """\
   pcsnn report vgg_small --weights vgg.safetensors --data test.npz --mean 0.286 --std 0.353 --calibration train.npz \\
       --timesteps 8 --output report.html
@@ -31,15 +33,22 @@ def add_options(parser):
     options.add_data(parser, calibration=True)
     options.add_conversion(parser)
     options.add_timesteps(parser)
-    parser.add_argument("--sweep", type=pathlib.Path, metavar="FILE",
-                        help="what pcsnn sweep wrote for the same network and method")
+    parser.add_argument(
+        "--sweep", type=pathlib.Path, metavar="FILE", help="what pcsnn sweep wrote for the same network and method"
+    )
     add_measuring(parser)
-    parser.add_argument("--record-images", type=options.positive, default=64,
-                        help="record the spikes of so many images (default: %(default)s)")
-    parser.add_argument("--layers", nargs="+", metavar="LAYER",
-                        help="layers to show rasters of (default: first, middle, last)")
-    parser.add_argument("--neurons", type=options.positive, default=64,
-                        help="neurons of a raster (default: %(default)s)")
+    parser.add_argument(
+        "--record-images",
+        type=options.positive,
+        default=64,
+        help="record the spikes of so many images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--layers", nargs="+", metavar="LAYER", help="layers to show rasters of (default: first, middle, last)"
+    )
+    parser.add_argument(
+        "--neurons", type=options.positive, default=64, help="neurons of a raster (default: %(default)s)"
+    )
     parser.add_argument("--output", type=pathlib.Path, metavar="FILE", required=True, help="HTML file to write")
     options.add_machine(parser)
 
@@ -70,10 +79,14 @@ def run(args):
         counted = analysis.count_operations(snn, few, progress=progress)
         batch = first_images(data, args.time_batch, args.device)
         timed = time_forms(network, snn, batch, args.rounds, progress)
-        pages += [("operations", "Operations and energy", parts.operations(counted)),
-                  ("speed", "Speed", parts.speed(timed))]
-    pages += [("sweep", "Sweep over T", parts.sweep(swept, args)),
-              ("machine", "Machine", parts.machine(machine(), packages()))]
+        pages += [
+            ("operations", "Operations and energy", parts.operations(counted)),
+            ("speed", "Speed", parts.speed(timed)),
+        ]
+    pages += [
+        ("sweep", "Sweep over T", parts.sweep(swept, args)),
+        ("machine", "Machine", parts.machine(machine(), packages())),
+    ]
     files.write(args.output, html.page(f"{args.model}, T = {args.timesteps}", pages))
     print(f"wrote {args.output}, {args.output.stat().st_size / 2**20:.2f} MiB")
 
@@ -93,8 +106,17 @@ def _read_sweep(path, network):
 def _convert(network, data, calibration, args):
     """(row of a sweep at this T, accuracy of the float network, the spiking network)."""
     found = []
-    result = analysis.sweep(network, data, [args.timesteps], args.method, calibration, not args.quiet,
-                            strict=args.strict, seed=args.seed, after_each=lambda _, snn: found.append(snn))
+    result = analysis.sweep(
+        network,
+        data,
+        [args.timesteps],
+        args.method,
+        calibration,
+        not args.quiet,
+        strict=args.strict,
+        seed=args.seed,
+        after_each=lambda _, snn: found.append(snn),
+    )
     return result.rows[0], result.float_accuracy, found[0]
 
 

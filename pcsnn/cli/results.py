@@ -41,7 +41,7 @@ def read(path, option="--output"):
     if size > MOST_BYTES:
         raise ValueError(f"{place}: expected results of pcsnn sweep, at most {MOST_BYTES:,} bytes, got {size:,}")
     content = path.read_bytes()
-    whole = content[:content.rfind(b"\n") + 1]
+    whole = content[: content.rfind(b"\n") + 1]
     lines = whole.splitlines()
     header = _parse(place, 1, lines[0]) if lines else None
     header = header if isinstance(header, dict) else {}
@@ -53,8 +53,9 @@ def read(path, option="--output"):
         if not isinstance(timesteps, int) or isinstance(timesteps, bool):
             raise ValueError(f"{place}: line {number} is no result of pcsnn sweep: it has no timesteps")
         if known.setdefault(timesteps, number) != number:
-            raise ValueError(f"{place}: lines {known[timesteps]} and {number} are both of T = {timesteps}; delete one of "
-                             "them")
+            raise ValueError(
+                f"{place}: lines {known[timesteps]} and {number} are both of T = {timesteps}; delete one of them"
+            )
     return header["settings"], rows, len(whole)
 
 
@@ -99,10 +100,12 @@ class Results:
         here, there = _flat(settings), _flat(theirs)
         different = [name for name in {**here, **there} if here.get(name) != there.get(name)]
         if different:
-            told = "\n".join(f"  {name}: {_shown(there.get(name))} there, {_shown(here.get(name))} now"
-                             for name in different)
-            raise ValueError(f"--output: {path} holds results of other settings; name another file, or delete this "
-                             f"one:\n{told}")
+            told = "\n".join(
+                f"  {name}: {_shown(there.get(name))} there, {_shown(here.get(name))} now" for name in different
+            )
+            raise ValueError(
+                f"--output: {path} holds results of other settings; name another file, or delete this one:\n{told}"
+            )
         self.cut = whole < path.stat().st_size
         if self.cut:
             os.truncate(path, whole)
@@ -123,7 +126,7 @@ class Results:
         with writing(self.path):
             try:
                 while line:
-                    line = line[os.write(self._file, line):]
+                    line = line[os.write(self._file, line) :]
                 os.fsync(self._file)
             except OSError:
                 os.truncate(self._file, before)
@@ -147,8 +150,9 @@ def _lock(file, path):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             why = None
         except BlockingIOError as error:
-            raise ValueError(f"--output: another sweep writes into {path} now; name another file, or wait for its "
-                             "end") from error
+            raise ValueError(
+                f"--output: another sweep writes into {path} now; name another file, or wait for its end"
+            ) from error
         except OSError as error:  # some file systems have none
             why = error.strerror
     if why:

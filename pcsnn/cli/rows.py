@@ -12,10 +12,24 @@ _TIME = {"milliseconds": dict.fromkeys(FORMS, _NUMBER), "speed_up": _NUMBER, "ro
 _COUNTS = dict.fromkeys(EXECUTIONS, dict.fromkeys([field.name for field in dataclasses.fields(Count)], _NUMBER))
 _JOULES = [*(field.name for field in dataclasses.fields(Energy)), "total"]
 _ENERGY = dict.fromkeys(EXECUTIONS, dict.fromkeys(_JOULES, _NUMBER))
-_OPERATIONS = {"timesteps": int, "images": int, "uncounted": [str], "energy": _ENERGY,
-               "layers": [{"name": str, "kind": str, "detail": str, "once": bool, "counts": _COUNTS}]}
-_ROW = {"timesteps": int, "accuracy": (_NUMBER,), "fidelity": _NUMBER, "logit_error": _NUMBER,
-        "spikes_per_neuron": _NUMBER, "method": str, "float_accuracy": (_NUMBER,), "time": (_TIME,), "operations": (_OPERATIONS,)}
+_OPERATIONS = {
+    "timesteps": int,
+    "images": int,
+    "uncounted": [str],
+    "energy": _ENERGY,
+    "layers": [{"name": str, "kind": str, "detail": str, "once": bool, "counts": _COUNTS}],
+}
+_ROW = {
+    "timesteps": int,
+    "accuracy": (_NUMBER,),
+    "fidelity": _NUMBER,
+    "logit_error": _NUMBER,
+    "spikes_per_neuron": _NUMBER,
+    "method": str,
+    "float_accuracy": (_NUMBER,),
+    "time": (_TIME,),
+    "operations": (_OPERATIONS,),
+}
 _LARGEST = 2**63  # of whole numbers, which JSON does not bound
 
 
@@ -36,8 +50,10 @@ def _misfit(value, form, name):
     if isinstance(form, dict):
         if not isinstance(value, dict):
             return f"{name.rstrip('.')} is a {type(value).__name__}"
-        problems = (f"{name}{key} is missing" if key not in value else _misfit(value[key], part, f"{name}{key}.")
-                    for key, part in form.items())
+        problems = (
+            f"{name}{key} is missing" if key not in value else _misfit(value[key], part, f"{name}{key}.")
+            for key, part in form.items()
+        )
     elif isinstance(form, list):
         if not isinstance(value, list):
             return f"{name.rstrip('.')} is a {type(value).__name__}"

@@ -20,10 +20,12 @@ from pcsnn.conversion.classify import classify
 from pcsnn.network.text_table import table
 
 SUMMARY = "accuracy, fidelity, time, operations and energy at several T"
-DESCRIPTION = ("Converts a network at each T and measures it beside the float network: accuracy and fidelity over all "
-               "data, time beside serial integrate-and-fire, operations and energy from the spikes really fired. Each "
-               "T is a line of a JSON-lines file; started again with the same settings, a stopped run goes on behind "
-               "the last one.")
+DESCRIPTION = (
+    "Converts a network at each T and measures it beside the float network: accuracy and fidelity over all "
+    "data, time beside serial integrate-and-fire, operations and energy from the spikes really fired. Each "
+    "T is a line of a JSON-lines file; started again with the same settings, a stopped run goes on behind "
+    "the last one."
+)
 EXAMPLES = """\
   pcsnn sweep vgg_small --weights vgg.safetensors --data test.npz --mean 0.286 --std 0.353 --calibration train.npz \\
       --timesteps 4 8 16 32 --output sweep.jsonl
@@ -36,22 +38,35 @@ def add_options(parser):
     options.add_model(parser)
     options.add_data(parser, calibration=True)
     options.add_conversion(parser)
-    parser.add_argument("--timesteps", type=options.timesteps, nargs="+", metavar="T", default=[4, 8, 16, 32],
-                        help="the T to try (default: 4 8 16 32)")
+    parser.add_argument(
+        "--timesteps",
+        type=options.timesteps,
+        nargs="+",
+        metavar="T",
+        default=[4, 8, 16, 32],
+        help="the T to try (default: 4 8 16 32)",
+    )
     parser.add_argument("--skip", nargs="+", choices=("time", "operations"), default=[], help="what not to measure")
     add_measuring(parser)
-    parser.add_argument("--output", type=pathlib.Path, metavar="FILE", required=True,
-                        help="JSON-lines file to write, or to go on with")
+    parser.add_argument(
+        "--output", type=pathlib.Path, metavar="FILE", required=True, help="JSON-lines file to write, or to go on with"
+    )
     options.add_machine(parser)
 
 
 def add_measuring(parser):
-    parser.add_argument("--rounds", type=options.positive, default=5,
-                        help="how often each form is timed (default: %(default)s)")
-    parser.add_argument("--time-batch", type=options.positive, default=8,
-                        help="images a timed batch (default: %(default)s)")
-    parser.add_argument("--operation-images", type=options.positive, default=32,
-                        help="count the operations of so many images (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=options.positive, default=5, help="how often each form is timed (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--time-batch", type=options.positive, default=8, help="images a timed batch (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--operation-images",
+        type=options.positive,
+        default=32,
+        help="count the operations of so many images (default: %(default)s)",
+    )
 
 
 def run(args):
@@ -59,12 +74,16 @@ def run(args):
     data, calibration, settings = open_data(args, network)
     analog = analog_operations(network)
     if analog and not args.strict and {"time", "operations"} - set(args.skip):
-        raise UsageError(f"--skip: expected time operations beside --no-strict: {analog[0].name} stays analog, and "
-                         "serial integrate-and-fire, which both compare with, has nothing for it")
+        raise UsageError(
+            f"--skip: expected time operations beside --no-strict: {analog[0].name} stays analog, and "
+            "serial integrate-and-fire, which both compare with, has nothing for it"
+        )
     timing = {"rounds": args.rounds, "batch": args.time_batch, **timed_on(args.device)}
     settings |= describe(args, network) | {
-        "skip": sorted(set(args.skip)), "time": None if "time" in args.skip else timing,
-        "operation_images": None if "operations" in args.skip else args.operation_images}
+        "skip": sorted(set(args.skip)),
+        "time": None if "time" in args.skip else timing,
+        "operation_images": None if "operations" in args.skip else args.operation_images,
+    }
     wanted = dict.fromkeys(args.timesteps)
     with contextlib.closing(Results(args.output, settings)) as results:
         check_rows(args.output, results.rows, "--output")
@@ -72,15 +91,31 @@ def run(args):
         _announce(results, wanted, missing, args)
         if missing:
             measure = _Measure(network, data, results, args)
-            analysis.sweep(network, data, missing, args.method, calibration, not args.quiet, after_each=measure,
-                           strict=args.strict, seed=args.seed)
+            analysis.sweep(
+                network,
+                data,
+                missing,
+                args.method,
+                calibration,
+                not args.quiet,
+                after_each=measure,
+                strict=args.strict,
+                seed=args.seed,
+            )
         print(in_words([row for row in results.rows if row["timesteps"] in wanted]))
 
 
 def describe(args, network):
     """What tells this network and its conversion from others: a dict for JSON."""
-    return {"model": args.model, "model_args": args.model_args, "levels": args.levels, "state": fingerprint(network),
-            "method": args.method, "strict": args.strict, "seed": args.seed}
+    return {
+        "model": args.model,
+        "model_args": args.model_args,
+        "levels": args.levels,
+        "state": fingerprint(network),
+        "method": args.method,
+        "strict": args.strict,
+        "seed": args.seed,
+    }
 
 
 def analog_operations(network):
@@ -95,8 +130,10 @@ def _announce(results, wanted, missing, args):
         had = ", ".join(str(value) for value in wanted if value not in missing)
         print(f"{args.output}: goes on; there already: T = {had}", file=sys.stderr)
     if args.calibration is None and args.method != "none":
-        print("pcsnn: note: no --calibration, so what needs it is calibrated on --data: figures of data seen",
-              file=sys.stderr)
+        print(
+            "pcsnn: note: no --calibration, so what needs it is calibrated on --data: figures of data seen",
+            file=sys.stderr,
+        )
 
 
 class _Measure:
@@ -121,8 +158,19 @@ class _Measure:
 def cells_of(rows):
     """The table of rows of results, as cells of text: the heading first."""
     rows = sorted(rows, key=lambda row: row["timesteps"])
-    cells = [("T", "accuracy", "fidelity", "logit error", "spikes per neuron", "method",
-              *(f"{form}, ms" for form in FORMS), "speed-up", *(f"{name}, uJ" for name in analysis.EXECUTIONS))]
+    cells = [
+        (
+            "T",
+            "accuracy",
+            "fidelity",
+            "logit error",
+            "spikes per neuron",
+            "method",
+            *(f"{form}, ms" for form in FORMS),
+            "speed-up",
+            *(f"{name}, uJ" for name in analysis.EXECUTIONS),
+        )
+    ]
     for row in rows:
         times, energy = ["-"] * (len(FORMS) + 1), ["-"] * len(analysis.EXECUTIONS)
         if row["time"]:
@@ -130,8 +178,18 @@ def cells_of(rows):
         if row["operations"]:
             spent = row["operations"]["energy"]
             energy = [f"{1e6 * spent[name]['total']:.2f}" for name in analysis.EXECUTIONS]
-        cells.append((str(row["timesteps"]), percent(row["accuracy"]), percent(row["fidelity"]),
-                      f"{row['logit_error']:.4f}", f"{row['spikes_per_neuron']:.3f}", row["method"], *times, *energy))
+        cells.append(
+            (
+                str(row["timesteps"]),
+                percent(row["accuracy"]),
+                percent(row["fidelity"]),
+                f"{row['logit_error']:.4f}",
+                f"{row['spikes_per_neuron']:.3f}",
+                row["method"],
+                *times,
+                *energy,
+            )
+        )
     return cells
 
 
@@ -144,12 +202,16 @@ def footer_of(rows):
     lines = [f"float accuracy {percent(rows[0]['float_accuracy'])}; times and energies per image"]
     timed = next((row["time"] for row in rows if row["time"]), None)
     if timed:
-        lines.append(f"ms: medians of {timed['rounds']} rounds in turns, batches of {timed['batch']}; spiking is the "
-                     "collapsed form, one synaptic operation a layer for all T; speed-up over serial "
-                     "integrate-and-fire")
+        lines.append(
+            f"ms: medians of {timed['rounds']} rounds in turns, batches of {timed['batch']}; spiking is the "
+            "collapsed form, one synaptic operation a layer for all T; speed-up over serial "
+            "integrate-and-fire"
+        )
     if any(row["operations"] for row in rows):
-        lines.append(f"uJ, energy: 45 nm, {1e12 * MAC:.1f} pJ a multiply-accumulate, {1e12 * ACCUMULATE:.1f} pJ an "
-                     "accumulate, first layer and synapses")
+        lines.append(
+            f"uJ, energy: 45 nm, {1e12 * MAC:.1f} pJ a multiply-accumulate, {1e12 * ACCUMULATE:.1f} pJ an "
+            "accumulate, first layer and synapses"
+        )
     return lines
 
 

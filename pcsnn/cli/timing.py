@@ -50,5 +50,9 @@ def time_forms(net, snn, images, rounds, progress):
     calls = {"float": lambda: network(images), "serial": lambda: stepwise(images), "spiking": lambda: snn(images)}
     seconds = alternate(calls, rounds, images.device, progress)
     ratios = [slow / fast for slow, fast in zip(seconds["serial"], seconds["spiking"])]
-    return {"batch": len(images), "rounds": rounds, "speed_up": statistics.median(ratios),
-            "milliseconds": {name: 1000 * statistics.median(values) / len(images) for name, values in seconds.items()}}
+    return {
+        "batch": len(images),
+        "rounds": rounds,
+        "speed_up": statistics.median(ratios),
+        "milliseconds": {name: 1000 * statistics.median(values) / len(images) for name, values in seconds.items()},
+    }

@@ -11,8 +11,12 @@ from pcsnn.nn import TimeAverage
 
 def is_product(node):
     """Whether a node is a matrix product of two values of the network."""
-    return (node.op == "call_function" and node.target in taxonomy.MATRIX_PRODUCTS and len(node.args) == 2
-            and len(node.args) == sum(hasattr(factor, "meta") for factor in node.args))
+    return (
+        node.op == "call_function"
+        and node.target in taxonomy.MATRIX_PRODUCTS
+        and len(node.args) == 2
+        and len(node.args) == sum(hasattr(factor, "meta") for factor in node.args)
+    )
 
 
 def origin(node, changes):

@@ -49,8 +49,10 @@ def _drop_identities(network):
     for node in list(network.graph.nodes):
         dropped = node.op == "call_module" and isinstance(modules[node.target], taxonomy.DROPPED_MODULES)
         if node.op == "call_function" and node.target in taxonomy.DROPPED_FUNCTIONS:
-            dropped = (not argument(node, 2, "train" if node.target is torch.dropout else "training", True)
-                       or argument(node, 1, "p", 0.5) == 0)
+            dropped = (
+                not argument(node, 2, "train" if node.target is torch.dropout else "training", True)
+                or argument(node, 1, "p", 0.5) == 0
+            )
         dropped |= node.op == "call_method" and node.target == "requires_grad_"
         if dropped:
             replace(node, node.args[0])
@@ -78,7 +80,11 @@ def _form(function):
     if function in taxonomy.IN_PLACE_FUNCTIONS:
         return taxonomy.IN_PLACE_FUNCTIONS[function]
     if getattr(function, "__module__", None) == "_operator":
-        return getattr(operator, f"__{name[1:]}__", None) if name.startswith("i") and hasattr(operator, f"__{name}__") else None
+        return (
+            getattr(operator, f"__{name[1:]}__", None)
+            if name.startswith("i") and hasattr(operator, f"__{name}__")
+            else None
+        )
     if name.endswith("_") and not name.endswith("__"):
         return getattr(torch, name[:-1], None) or getattr(F, name[:-1], None)
     return None
@@ -120,13 +126,19 @@ def _sharing(node, modules):
     chain = [node]
     while _is_view(chain[-1], modules) and chain[-1].args and isinstance(chain[-1].args[0], fx.Node):
         chain.append(chain[-1].args[0])
-    part = {source: view.args[1] for view, source in zip(chain, chain[1:])
-            if taxonomy.name(source.target) in taxonomy.SPLITS and view.target is operator.getitem}
+    part = {
+        source: view.args[1]
+        for view, source in zip(chain, chain[1:])
+        if taxonomy.name(source.target) in taxonomy.SPLITS and view.target is operator.getitem
+    }
     waiting = [chain[-1]]
     while waiting:
         alias = waiting.pop()
-        readers = [user for user in alias.users if alias not in part or user.target is not operator.getitem
-                   or user.args[1] == part[alias]]
+        readers = [
+            user
+            for user in alias.users
+            if alias not in part or user.target is not operator.getitem or user.args[1] == part[alias]
+        ]
         waiting += [reader for reader in readers if _is_view(reader, modules)]
         if alias is not node:
             yield alias, readers
@@ -148,12 +160,16 @@ def _remove_in_place(network):
         if not isinstance(target, fx.Node) or _is_size(target):
             continue
         if _origin(target, modules).op == "get_attr":
-            raise ValueError(f"model: {node.meta['location'] or node.name} changes a parameter or buffer in forward; compute a new "
-                             "tensor instead")
+            raise ValueError(
+                f"model: {node.meta['location'] or node.name} changes a parameter or buffer in forward; compute a new "
+                "tensor instead"
+            )
         for alias, readers in _sharing(target, modules):
             if any(position[reader] > position[node] and not _is_size(reader) for reader in readers):
-                raise ValueError(f"model: {node.meta['location'] or node.name} overwrites memory that {alias.name} "
-                                 "shares and that is read later; use the out-of-place form there")
+                raise ValueError(
+                    f"model: {node.meta['location'] or node.name} overwrites memory that {alias.name} "
+                    "shares and that is read later; use the out-of-place form there"
+                )
         for user in list(target.users):
             if position[user] > position[node]:
                 user.replace_input_with(target, node)
@@ -165,8 +181,10 @@ def _remove_in_place(network):
             what = f"calls {node.target}_, which has no out-of-place form"
             if _assigns_part(node):
                 what = "assigns to a part of a tensor"
-            raise ValueError(f"model: {node.meta['location'] or node.name} {what}; write it with torch.where, torch.cat or "
-                             "masked_fill")
+            raise ValueError(
+                f"model: {node.meta['location'] or node.name} {what}; write it with torch.where, torch.cat or "
+                "masked_fill"
+            )
 
 
 def _is_kept(node):
@@ -208,6 +226,12 @@ def _pool_behind_activations(network):
         if not place.meta.get("activation") or not rises_only(network.get_submodule(place.target)):
             continue
         pool = place.args[0]
-        while (is_max_pool(pool, modules) and len(pool.users) == 1 and not pool.args[0].meta.get("activation")
-               and not (pool.target is torch.amax and isinstance(network.get_submodule(place.target), (ClippedReLU, nn.PReLU)))):
+        while (
+            is_max_pool(pool, modules)
+            and len(pool.users) == 1
+            and not pool.args[0].meta.get("activation")
+            and not (
+                pool.target is torch.amax and isinstance(network.get_submodule(place.target), (ClippedReLU, nn.PReLU))
+            )
+        ):
             pool = move_before(place, pool)

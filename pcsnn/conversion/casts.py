@@ -4,14 +4,28 @@ import torch
 from torch import fx
 
 _BY_NAME = {
-    "float": torch.float32, "double": torch.float64, "half": torch.float16, "bfloat16": torch.bfloat16,
-    "int": torch.int32, "long": torch.int64,
-    "short": torch.int16, "char": torch.int8, "byte": torch.uint8, "bool": torch.bool,
+    "float": torch.float32,
+    "double": torch.float64,
+    "half": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int": torch.int32,
+    "long": torch.int64,
+    "short": torch.int16,
+    "char": torch.int8,
+    "byte": torch.uint8,
+    "bool": torch.bool,
 }
 _TENSOR_TYPES = {
-    "Float": "float", "Double": "double", "Half": "half", "BFloat16": "bfloat16", "Int": "int", "Long": "long",
-    "Short": "short", "Char": "char",
-    "Byte": "byte", "Bool": "bool",
+    "Float": "float",
+    "Double": "double",
+    "Half": "half",
+    "BFloat16": "bfloat16",
+    "Int": "int",
+    "Long": "long",
+    "Short": "short",
+    "Char": "char",
+    "Byte": "byte",
+    "Bool": "bool",
 }
 
 
@@ -39,11 +53,16 @@ def rounding(node, network):
     dtype = _target(node)
     if dtype is None or dtype.is_complex:
         return None
-    own = min((value.dtype for value in (*network.parameters(), *network.buffers()) if value.is_floating_point()),
-              key=_precision, default=torch.float32)
+    own = min(
+        (value.dtype for value in (*network.parameters(), *network.buffers()) if value.is_floating_point()),
+        key=_precision,
+        default=torch.float32,
+    )
     if _precision(dtype) <= _precision(own):
         return None
-    return (f"{node.target} rounds to {str(dtype).removeprefix('torch.')} in a network of "
-            f"{str(own).removeprefix('torch.')}, and the average "
-            "of rounded values over time is not the rounded average; leave the cast out, or keep it analog with "
-            "strict=False")
+    return (
+        f"{node.target} rounds to {str(dtype).removeprefix('torch.')} in a network of "
+        f"{str(own).removeprefix('torch.')}, and the average "
+        "of rounded values over time is not the rounded average; leave the cast out, or keep it analog with "
+        "strict=False"
+    )

@@ -34,19 +34,39 @@ class Lost:
 
 
 _SAME_SHAPE = {
-    torch.clone, torch.detach, torch.neg, torch.negative, operator.neg, torch.masked_fill, torch.cumsum, torch.tril,
-    torch.triu, torch.flip,
-    operator.mul, torch.mul, torch.multiply, *taxonomy.ADDITIONS, *taxonomy.QUOTIENTS,
+    torch.clone,
+    torch.detach,
+    torch.neg,
+    torch.negative,
+    operator.neg,
+    torch.masked_fill,
+    torch.cumsum,
+    torch.tril,
+    torch.triu,
+    torch.flip,
+    operator.mul,
+    torch.mul,
+    torch.multiply,
+    *taxonomy.ADDITIONS,
+    *taxonomy.QUOTIENTS,
 }
-_SAME_RANK = (taxonomy.AVERAGE_POOL_FUNCTIONS | taxonomy.MAX_POOL_FUNCTIONS | taxonomy.INTERPOLATIONS
-              | {F.pad, torch.narrow, F.channel_shuffle, torch.channel_shuffle, F.pixel_unshuffle,
-                 torch.pixel_unshuffle}
-              ) - {torch.mean, torch.amax}
+_SAME_RANK = (
+    taxonomy.AVERAGE_POOL_FUNCTIONS
+    | taxonomy.MAX_POOL_FUNCTIONS
+    | taxonomy.INTERPOLATIONS
+    | {F.pad, torch.narrow, F.channel_shuffle, torch.channel_shuffle, F.pixel_unshuffle, torch.pixel_unshuffle}
+) - {torch.mean, torch.amax}
 _SAME_METHODS = taxonomy.CASTS | {"contiguous", "clone", "detach", "cpu", "cuda", "flip", "narrow"}
 _REDUCTIONS = {torch.mean, torch.sum, torch.amax}
 _SPLITS = {torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor_split"}
-_KEEPING_MODULES = (*taxonomy.POOL_MODULES, *taxonomy.PADDINGS, nn.Upsample, nn.ChannelShuffle, nn.PixelUnshuffle,
-                    taxonomy.ChannelScale)
+_KEEPING_MODULES = (
+    *taxonomy.POOL_MODULES,
+    *taxonomy.PADDINGS,
+    nn.Upsample,
+    nn.ChannelShuffle,
+    nn.PixelUnshuffle,
+    taxonomy.ChannelScale,
+)
 _FUNCTION_RANKS = {
     1: {F.conv1d, F.conv_transpose1d, torch.conv1d, torch.conv_transpose1d},
     2: {F.conv2d, F.conv_transpose2d, torch.conv2d, torch.conv_transpose2d},
@@ -93,7 +113,9 @@ def _layout(node, modules, known):
     if node.target in taxonomy.SYNAPSE_FUNCTIONS:
         rank = next((rank + 2 for rank, functions in _FUNCTION_RANKS.items() if node.target in functions), None)
         return Layout(rank, features=node.target is F.linear)
-    sources = [layout(source, modules, known) for source in node.all_input_nodes if source.meta["signal"] > Signal.CONSTANT]
+    sources = [
+        layout(source, modules, known) for source in node.all_input_nodes if source.meta["signal"] > Signal.CONSTANT
+    ]
     lost = next((source for source in sources if isinstance(source, Lost)), None)
     if lost or not sources:
         return lost or Lost(node)
@@ -110,8 +132,9 @@ def _of_module(node, modules, known):
         return Layout(2 + len(module.kernel_size))
     source = layout(node.args[0], modules, known)
     if isinstance(module, taxonomy.BATCH_NORMS):
-        return Layout({nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}.get(type(module)) if isinstance(source, Lost)
-                      else source.rank)
+        return Layout(
+            {nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}.get(type(module)) if isinstance(source, Lost) else source.rank
+        )
     if isinstance(source, Lost) or node.meta.get("activation") or isinstance(module, _KEEPING_MODULES):
         return source
     if isinstance(module, nn.Flatten):
@@ -198,8 +221,11 @@ def _flattened(source, start, end):
 def _indexed(node, source):
     of, index = node.args
     if isinstance(index, int):
-        return source if of.target in _SPLITS else (
-            Layout(source.rank and source.rank - 1) if of.target in (torch.unbind, "unbind") else None)
+        return (
+            source
+            if of.target in _SPLITS
+            else (Layout(source.rank and source.rank - 1) if of.target in (torch.unbind, "unbind") else None)
+        )
     parts = index if isinstance(index, tuple) else (index,)
     if source.features:
         whole = all(isinstance(part, slice) for part in parts[:2]) and None not in parts
@@ -208,9 +234,10 @@ def _indexed(node, source):
         place, used = parts.index(Ellipsis), sum(part is not None and part is not Ellipsis for part in parts)
         if source.rank is None or used > source.rank:
             return None
-        parts = (*parts[:place], *[slice(None)] * (source.rank - used), *parts[place + 1:])
+        parts = (*parts[:place], *[slice(None)] * (source.rank - used), *parts[place + 1 :])
     if not all(isinstance(part, slice) for part in parts[:2]) or not all(
-            part is None or isinstance(part, (slice, int)) for part in parts[2:]):
+        part is None or isinstance(part, (slice, int)) for part in parts[2:]
+    ):
         return None
     change = sum(part is None for part in parts) - sum(isinstance(part, int) for part in parts[2:])
     return Layout(None if source.rank is None else source.rank + change)

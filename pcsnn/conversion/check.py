@@ -92,13 +92,14 @@ class Trial:
 
     def __init__(self, model, network, inputs, name):
         self.model, self.inputs, self.kind = model, inputs, type(model).__name__
-        self.names = [node.target for node in network.graph.nodes if node.op == "placeholder"][:len(inputs)]
+        self.names = [node.target for node in network.graph.nodes if node.op == "placeholder"][: len(inputs)]
         reference = self._reference()
         try:
             self.expected = None if reference is None else self._run(reference, *self._arguments(reference))
         except Exception as error:
-            raise ValueError(f"{name}: the model does not run on the first inputs, tensors "
-                             f"{shapes(inputs)}: {error}") from error
+            raise ValueError(
+                f"{name}: the model does not run on the first inputs, tensors {shapes(inputs)}: {error}"
+            ) from error
 
     def _reference(self):
         """A copy of the model to run; None where what was traced has no time dimension and the model has."""
@@ -111,7 +112,7 @@ class Trial:
         """(positional arguments, named arguments) that give the reference what the network takes in order."""
         inputs = _cloned(self.inputs)
         names = list(inspect.signature(reference.forward).parameters)
-        if names[:len(inputs)] == self.names or any(name.startswith("*") for name in self.names):
+        if names[: len(inputs)] == self.names or any(name.startswith("*") for name in self.names):
             return inputs, {}
         return (), dict(zip(self.names, inputs))
 
@@ -173,8 +174,12 @@ class Trial:
         for node, values in recorder.found:
             count = calls[node.target] = calls.get(node.target, -1) + 1
             theirs = outputs.get(node.target, [])
-            moved = node.meta.get("activation") or node.meta.get("folded") or not theirs or isinstance(
-                network.get_submodule(node.target), taxonomy.MAX_POOL_MODULES)  # a pool now stands behind its activation
+            moved = (
+                node.meta.get("activation")
+                or node.meta.get("folded")
+                or not theirs
+                or isinstance(network.get_submodule(node.target), taxonomy.MAX_POOL_MODULES)
+            )  # a pool now stands behind its activation
             if values is not None and (
                 moved or count < len(theirs) and not _differ(theirs[count], values, folded, steps)
             ):
@@ -196,5 +201,6 @@ def _tolerance(expected, folded, steps):
 
 
 def _differ(expected, found, folded, steps):
-    return len(expected) != len(found) or any(_difference(one, other) > _tolerance(one, folded, steps)
-                                              for one, other in zip(expected, found))
+    return len(expected) != len(found) or any(
+        _difference(one, other) > _tolerance(one, folded, steps) for one, other in zip(expected, found)
+    )

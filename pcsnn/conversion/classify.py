@@ -81,8 +81,11 @@ class _Classifier:
     def _is_shape(self, node):
         if node.op == "call_method":
             return node.target in taxonomy.SHAPE_METHODS
-        return node.op == "call_function" and (node.target in taxonomy.SHAPE_FUNCTIONS or node.target is builtins.getattr
-                                               and node.args[1] in taxonomy.SHAPE_ATTRIBUTES)
+        return node.op == "call_function" and (
+            node.target in taxonomy.SHAPE_FUNCTIONS
+            or node.target is builtins.getattr
+            and node.args[1] in taxonomy.SHAPE_ATTRIBUTES
+        )
 
     def _module(self, node, name, highest):
         module = self.modules[node.target]
@@ -90,8 +93,11 @@ class _Classifier:
             return self._synapse(node, name, highest)
         if isinstance(module, taxonomy.SYNAPSE_MODULES):
             if isinstance(module, taxonomy.BATCH_NORMS) and module.running_mean is None:
-                return self._analog(node, "BatchNorm without running statistics divides by those of the batch; "
-                                          "train it with track_running_stats=True")
+                return self._analog(
+                    node,
+                    "BatchNorm without running statistics divides by those of the batch; "
+                    "train it with track_running_stats=True",
+                )
             folded = node.meta.get("folded")
             return self._synapse(node, f"{name}, {folded} folded in" if folded else name, highest)
         if is_max_pool(node, self.modules):
@@ -120,8 +126,11 @@ class _Classifier:
         if method in taxonomy.CASTS:
             rounds = rounding(node, self.network)
             return self._analog(node, rounds) if rounds else highest
-        if function in taxonomy.MOVING_FUNCTIONS or method in taxonomy.MOVING_METHODS or (
-                function is builtins.getattr and node.args[1] in taxonomy.MOVING_ATTRIBUTES):
+        if (
+            function in taxonomy.MOVING_FUNCTIONS
+            or method in taxonomy.MOVING_METHODS
+            or (function is builtins.getattr and node.args[1] in taxonomy.MOVING_ATTRIBUTES)
+        ):
             if function in taxonomy.JOINING_FUNCTIONS:
                 self._row(node, "exact", f"{name} of {len(node.all_input_nodes)}")
             return self._moving(highest, argument(node, 3, "value", 0) if function is F.pad else 0)
@@ -132,16 +141,23 @@ class _Classifier:
             return self._linear(node, name, highest)
         if function in taxonomy.PRODUCTS and _dynamic(node) == 1:
             return self._linear(node, f"{name} by a constant", highest)
-        if (function in taxonomy.QUOTIENTS and _is_constant(argument(node, 1, "other", None))
-                and argument(node, 2, "rounding_mode", None) is None):
+        if (
+            function in taxonomy.QUOTIENTS
+            and _is_constant(argument(node, 1, "other", None))
+            and argument(node, 2, "rounding_mode", None) is None
+        ):
             return self._linear(node, f"{name} by a constant", highest)
         if function is torch.masked_fill and argument(node, 2, "value", None) == 0 and _dynamic(node) == 1:
             return self._linear(node, f"{name} with 0", highest)
         if is_product(node) and _dynamic(node) == 2:
             return self._product(node, name, highest)
         if function in taxonomy.PRODUCTS and highest > Signal.CONSTANT:
-            return self._analog(node, node.meta.get("advice") or f"{name} of two activations: their product over time is not that of their averages; "
-                                      "train without the gate, or keep it analog with strict=False")
+            return self._analog(
+                node,
+                node.meta.get("advice")
+                or f"{name} of two activations: their product over time is not that of their averages; "
+                "train without the gate, or keep it analog with strict=False",
+            )
         return self._other(node, name, highest)
 
     def _of_inputs(self, node, name, function, method):
@@ -157,8 +173,12 @@ class _Classifier:
         if function in taxonomy.LOOKUP_FUNCTIONS:
             return self._synapse(node, name, Signal.CONSTANT)
         divided = function in taxonomy.QUOTIENTS and argument(node, 1, "other", None) not in self.data
-        if (divided or function in taxonomy.MOVING_FUNCTIONS | taxonomy.ADDITIONS | taxonomy.LINEAR_FUNCTIONS | taxonomy.INTERPOLATIONS
-                or method in taxonomy.MOVING_METHODS):
+        if (
+            divided
+            or function
+            in taxonomy.MOVING_FUNCTIONS | taxonomy.ADDITIONS | taxonomy.LINEAR_FUNCTIONS | taxonomy.INTERPOLATIONS
+            or method in taxonomy.MOVING_METHODS
+        ):
             return signal
         if function in taxonomy.PRODUCTS and (learned or len(self.data.intersection(node.all_input_nodes)) == 1):
             if learned:
@@ -185,7 +205,9 @@ class _Classifier:
         if not node.meta["averaged"]:  # one of them is constant over time
             return self._linear(node, f"{name} with averages over time", highest)
         origins = [origin(factor, lambda source: source.meta["signal"] > Signal.CONSTANT) for factor in node.args]
-        node.meta["factors"] = [name for source in origins for name in source.meta.get("factors", [_source_name(source)])]
+        node.meta["factors"] = [
+            name for source in origins for name in source.meta.get("factors", [_source_name(source)])
+        ]
         spiking, *averaged = node.meta["factors"]
         what = "linear attention" if len(averaged) == 2 else name
         signal = self._linear(node, f"{what}: {spiking} spiking, {' and '.join(averaged)} averaged over time", highest)
@@ -205,13 +227,19 @@ class _Classifier:
                 places, others = compared_by(node, self.modules)
                 unlike = self._unlike(places, others)
                 if unlike:
-                    return self._analog(node, f"{name} compares {unlike}, worth different values: the maximum of such trains is not "
-                                              "that of their rates; add or average them, or join them as channels")
+                    return self._analog(
+                        node,
+                        f"{name} compares {unlike}, worth different values: the maximum of such trains is not "
+                        "that of their rates; add or average them, or join them as channels",
+                    )
             what = "spike counts" if highest == Signal.TRAINS else "what is constant over time"
             self._row(node, "exact", f"{name} on {what}")
             return highest
-        return self._analog(node, f"{name} of a sum of spike trains is not the sum's maximum over time; put the activation "
-                                  "before it, or use average pooling")
+        return self._analog(
+            node,
+            f"{name} of a sum of spike trains is not the sum's maximum over time; put the activation "
+            "before it, or use average pooling",
+        )
 
     def _unlike(self, places, others):
         """What a maximum compares whose spikes differ in worth, in words; None where all are worth the same."""

@@ -23,16 +23,22 @@ def own(device):
     """Inside: no inference mode, no gradients, no autocast; the random state of torch is as before afterwards."""
     accelerators = [] if device.type in ("cpu", "meta") else [device]
     kind = device.type if accelerators else "cuda"
-    with torch.inference_mode(False), torch.no_grad(), without_autocast(device), \
-            torch.random.fork_rng(accelerators, device_type=kind):
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        without_autocast(device),
+        torch.random.fork_rng(accelerators, device_type=kind),
+    ):
         yield
 
 
 def in_own_context(function):
     """A function whose first argument is a module, in a context of its own on the module's device."""
+
     @functools.wraps(function)
     def inside(model, *arguments, **named):
         tensors = (*model.parameters(), *model.buffers()) if isinstance(model, torch.nn.Module) else ()
         with own(checks.device_of(*tensors)):
             return function(model, *arguments, **named)
+
     return inside

@@ -24,8 +24,20 @@ from pcsnn.tensors import checks
 
 
 @in_own_context
-def convert(model, timesteps, *, calibration=None, method="auto", strict=True, fold=None, signed=False,
-            progress=True, seed=0, example_inputs=None, check=True):
+def convert(
+    model,
+    timesteps,
+    *,
+    calibration=None,
+    method="auto",
+    strict=True,
+    fold=None,
+    signed=False,
+    progress=True,
+    seed=0,
+    example_inputs=None,
+    check=True,
+):
     """A spiking network from a trained one: a parallel neuron at every ReLU, clipped ReLU and QCFS activation.
 
     Networks of SpikingJelly with soft-reset IF nodes are read too, thresholds kept (pcsnn.exchange.read_spikingjelly).
@@ -103,8 +115,10 @@ def convert(model, timesteps, *, calibration=None, method="auto", strict=True, f
         method = "none" if lossless else "light"
     if method in NEEDS_DATA and batches is None:
         learned = [place.name for place in places if not place.lossless(timesteps)]
-        raise ValueError(f"calibration: expected data for method {method!r}, got None ({', '.join(learned[:3])}"
-                         f"{', ...' if len(learned) > 3 else ''} cannot be lossless at T = {timesteps})")
+        raise ValueError(
+            f"calibration: expected data for method {method!r}, got None ({', '.join(learned[:3])}"
+            f"{', ...' if len(learned) > 3 else ''} cannot be lossless at T = {timesteps})"
+        )
     trial = _trial(model, network, first, example_inputs, device) if check else None
     if fold or (fold is None and not (lossless and method == "none")):
         fold_batch_norms(network)
@@ -155,15 +169,20 @@ def _places(network, strict):
         raise ValueError(f"model: {len(problems)} operation{'s' if len(problems) > 1 else ''} cannot spike:\n{listed}")
     modules = dict(network.named_modules())
     mixed = mixed_by_max_pool(network)
-    uneven = [node.target for node in mixed if worth(modules[node.target]) is None and bound(modules[node.target]) is not None]
+    uneven = [
+        node.target for node in mixed if worth(modules[node.target]) is None and bound(modules[node.target]) is not None
+    ]
     if uneven:
-        raise ValueError(f"model: a max pool compares channels of {', '.join(uneven)} whose spikes are worth different values; "
-                         "expected one scale for all")
+        raise ValueError(
+            f"model: a max pool compares channels of {', '.join(uneven)} whose spikes are worth different values; "
+            "expected one scale for all"
+        )
     places = [_place(node, modules, mixed) for node in network.graph.nodes if node.meta.get("activation")]
     if not places:
-        raise ValueError("model: nothing was converted: it has no ReLU, clipped ReLU, QCFS or IF activation (signed=True takes "
-                         "others), only "
-                         + ", ".join(sorted({row.detail for row in rows}) or ["operations without activation"]))
+        raise ValueError(
+            "model: nothing was converted: it has no ReLU, clipped ReLU, QCFS or IF activation (signed=True takes "
+            "others), only " + ", ".join(sorted({row.detail for row in rows}) or ["operations without activation"])
+        )
     return places
 
 
@@ -182,6 +201,8 @@ def _check_maxima(network, neurons, rows, method, strict):
     for pool, names in unequal(network, neurons):
         text = f"{pool.name} compares spikes of several layers ({', '.join(names)}), worth different values after method {method!r}"
         if strict:
-            raise ValueError(f"model: {pool.meta['location'] or pool.name}: {text}; method 'none' leaves them what they have")
+            raise ValueError(
+                f"model: {pool.meta['location'] or pool.name}: {text}; method 'none' leaves them what they have"
+            )
         row = next(row for row in rows if row.name == (pool.target if pool.op == "call_module" else pool.name))
         row.kind, row.detail = "analog", text

@@ -10,17 +10,57 @@ from pcsnn.graph import taxonomy
 
 # by the name of a function, method or module
 HEADS = {
-    "softmax", "log_softmax", "softmin", "sigmoid", "logsigmoid", "log_sigmoid", "tanh", "softplus", "exp", "argmax",
-    "argmin", "topk", "sort",
-    "argsort", "max", "normalize", "hardsigmoid", "special_expit", "expit", "Softmax", "Softmax2d", "LogSoftmax",
-    "Softmin", "Sigmoid",
-    "LogSigmoid", "Tanh", "Softplus", "Hardsigmoid", "_softmax",
+    "softmax",
+    "log_softmax",
+    "softmin",
+    "sigmoid",
+    "logsigmoid",
+    "log_sigmoid",
+    "tanh",
+    "softplus",
+    "exp",
+    "argmax",
+    "argmin",
+    "topk",
+    "sort",
+    "argsort",
+    "max",
+    "normalize",
+    "hardsigmoid",
+    "special_expit",
+    "expit",
+    "Softmax",
+    "Softmax2d",
+    "LogSoftmax",
+    "Softmin",
+    "Sigmoid",
+    "LogSigmoid",
+    "Tanh",
+    "Softplus",
+    "Hardsigmoid",
+    "_softmax",
 }
-_PLAIN = (taxonomy.MOVING_FUNCTIONS | taxonomy.LINEAR_FUNCTIONS | taxonomy.ADDITIONS | taxonomy.QUOTIENTS | taxonomy.INTERPOLATIONS
-          | taxonomy.SCALINGS)
-_PLAIN_MODULES = (*taxonomy.LINEAR_MODULES, *taxonomy.MOVING_MODULES, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin,
-                  nn.Sigmoid, nn.LogSigmoid,
-                  nn.Tanh, nn.Softplus, nn.Hardsigmoid)
+_PLAIN = (
+    taxonomy.MOVING_FUNCTIONS
+    | taxonomy.LINEAR_FUNCTIONS
+    | taxonomy.ADDITIONS
+    | taxonomy.QUOTIENTS
+    | taxonomy.INTERPOLATIONS
+    | taxonomy.SCALINGS
+)
+_PLAIN_MODULES = (
+    *taxonomy.LINEAR_MODULES,
+    *taxonomy.MOVING_MODULES,
+    nn.Softmax,
+    nn.Softmax2d,
+    nn.LogSoftmax,
+    nn.Softmin,
+    nn.Sigmoid,
+    nn.LogSigmoid,
+    nn.Tanh,
+    nn.Softplus,
+    nn.Hardsigmoid,
+)
 
 
 def behind_all_neurons(network):
@@ -71,7 +111,11 @@ def _is_plain(node, modules):
     if node.op != "call_function":
         return False
     changing = [source for source in node.all_input_nodes if source.op != "get_attr"]
-    scales = node.target not in taxonomy.PRODUCTS | taxonomy.QUOTIENTS or len(changing) == 1 and not _twice(node, changing[0])
+    scales = (
+        node.target not in taxonomy.PRODUCTS | taxonomy.QUOTIENTS
+        or len(changing) == 1
+        and not _twice(node, changing[0])
+    )
     return (node.target in _PLAIN and scales) or taxonomy.name(node.target) in HEADS or node.target is getattr
 
 

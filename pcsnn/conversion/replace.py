@@ -27,7 +27,11 @@ def replace_activations(network, neurons):
 
 
 def _is_residual_sum(node):
-    return (node.op == "call_function" and node.target in SUMS and len(node.users) == 1 and not node.kwargs
-            and len(node.args) == 2
-            and all(isinstance(branch, torch.fx.Node) and branch.meta["signal"] > Signal.CONSTANT
-                    for branch in node.args))
+    return (
+        node.op == "call_function"
+        and node.target in SUMS
+        and len(node.users) == 1
+        and not node.kwargs
+        and len(node.args) == 2
+        and all(isinstance(branch, torch.fx.Node) and branch.meta["signal"] > Signal.CONSTANT for branch in node.args)
+    )

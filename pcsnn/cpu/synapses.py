@@ -91,7 +91,13 @@ def _blocks(weight):
 
 def _own_product(known, weight, options, timesteps):
     """(blocks, depth) for csrc/products.cpp, or None where oneDNN is faster or the only one that can."""
-    if weight.dim() != 4 or options[-1] != 1 or len(weight) % BLOCK or weight.shape[1] % (QUAD * DEPTHS[-1]) or not _narrow():
+    if (
+        weight.dim() != 4
+        or options[-1] != 1
+        or len(weight) % BLOCK
+        or weight.shape[1] % (QUAD * DEPTHS[-1])
+        or not _narrow()
+    ):
         return None
     depth = _depth(weight, timesteps)
     return None if depth is None else (known("blocks", lambda: _blocks(weight)), depth)
@@ -105,13 +111,24 @@ def _convolve(x, layer, dtype, timesteps, line=None, steps=None):
     own = known(("own product", options, timesteps), lambda: _own_product(known, weight, options, timesteps))
     if own is not None:
         blocks, depth = own
-        return torch.ops.pcsnn._products(x, blocks, *(line or (None, None)), len(weight), weight.shape[2:], stride, padding,
-                                         dilation, steps or 0, depth)
+        return torch.ops.pcsnn._products(
+            x,
+            blocks,
+            *(line or (None, None)),
+            len(weight),
+            weight.shape[2:],
+            stride,
+            padding,
+            dilation,
+            steps or 0,
+            depth,
+        )
     packed, ones, zeros = known(("packed", options), lambda: _pack(weight, options))
     factor, start = line or (ones, None)
     attribute, bounds = ("none", []) if steps is None else ("hardtanh", [0.0, float(steps)])
     return torch.ops.onednn.qconv2d_pointwise.default(
-        x, 1.0, 0, packed, factor, zeros, start, stride, padding, dilation, groups, 1.0, 0, dtype, attribute, bounds, "")
+        x, 1.0, 0, packed, factor, zeros, start, stride, padding, dilation, groups, 1.0, 0, dtype, attribute, bounds, ""
+    )
 
 
 def _pack(weight, options):
@@ -179,7 +196,7 @@ def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, time
             out = torch.empty((len(x), len(weight), *sizes), dtype=torch.uint8, memory_format=torch.channels_last)
             for i, (part, branch) in enumerate(zip(x.split(images), branches)):
                 found = _whole(part, layer, bias, levels, scale, branch, residual_scale, repeat, timesteps, line)
-                out[i * images:i * images + len(found)] = found
+                out[i * images : i * images + len(found)] = found
             return out
     current = _sums(x, layer, timesteps, single, total)
     added = 0 if bias is None else remembered(bias, "largest", lambda: int(bias.long().abs().amax()))
@@ -229,8 +246,10 @@ def _fired(current, levels, scale, residual, residual_scale, repeat, line, reach
 
 def _runs(dtype):
     """Whether oneDNN multiplies this dtype here; otherwise float32 gives the same, rounded once."""
-    supported = {torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
-                 torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported}
+    supported = {
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }
     return dtype == torch.float32 or supported[dtype]()
 
 
@@ -274,11 +293,43 @@ def _check(name):
     return getattr(torch.ops.pcsnn, f"_check_{name}").default
 
 
-def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
-                timesteps, line=None, reach=0, counts_dtype=None):
+def conv2d_fire(
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    stride,
+    padding,
+    dilation,
+    groups,
+    repeat,
+    timesteps,
+    line=None,
+    reach=0,
+    counts_dtype=None,
+):
     """The operator of `pcsnn.operators.dispatch` for the CPU."""
-    _check("conv2d_fire")(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation,
-                          groups, repeat, timesteps, line, reach, counts_dtype)
+    _check("conv2d_fire")(
+        counts,
+        weight,
+        bias,
+        levels,
+        scale,
+        residual,
+        residual_scale,
+        stride,
+        padding,
+        dilation,
+        groups,
+        repeat,
+        timesteps,
+        line,
+        reach,
+        counts_dtype,
+    )
     counts = laid_out(counts, torch.channels_last)
     if residual is not None:
         residual = laid_out(residual, torch.channels_last)
@@ -287,16 +338,38 @@ def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, s
         out = _whole(counts, layer, bias, levels, scale, residual, residual_scale, repeat, timesteps, line)
     else:
         current = _product(lambda *given: convolution(*given, stride, padding, dilation, groups), counts, weight, bias)
-        out = _fired(current.contiguous(memory_format=torch.channels_last), levels, scale, residual, residual_scale, repeat, line,
-                     reach, counts_dtype)
+        out = _fired(
+            current.contiguous(memory_format=torch.channels_last),
+            levels,
+            scale,
+            residual,
+            residual_scale,
+            repeat,
+            line,
+            reach,
+            counts_dtype,
+        )
     return laid_out(out, torch.channels_last)
 
 
-def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line=None, reach=0,
-                counts_dtype=None):
+def linear_fire(
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    repeat,
+    timesteps,
+    line=None,
+    reach=0,
+    counts_dtype=None,
+):
     """The operator of `pcsnn.operators.dispatch` for the CPU."""
-    _check("linear_fire")(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach,
-                          counts_dtype)
+    _check("linear_fire")(
+        counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach, counts_dtype
+    )
     shape = (*counts.shape[:-1], len(weight))
     rows = counts.reshape(-1, counts.shape[-1]).contiguous()
     branch = None if residual is None else residual.reshape(-1, len(weight)).contiguous()
@@ -306,5 +379,15 @@ def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, r
         out = _whole(image[0], layer, bias, levels, scale, image[1], residual_scale, repeat, timesteps, line)
         out = out[0, :, :, 0].t()
     else:
-        out = _fired(_product(F.linear, rows, weight, bias), levels, scale, branch, residual_scale, repeat, line, reach, counts_dtype)
+        out = _fired(
+            _product(F.linear, rows, weight, bias),
+            levels,
+            scale,
+            branch,
+            residual_scale,
+            repeat,
+            line,
+            reach,
+            counts_dtype,
+        )
     return laid_out(out.reshape(shape), torch.contiguous_format)

@@ -34,8 +34,10 @@ class _Replayed:
                     return
                 self._bytes += sum(leaf.nbytes for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor))
                 if self._bytes > KEPT:
-                    raise ValueError(f"{self._name}: an iterator that can be read only once is kept in memory, and this one went "
-                                     f"beyond {KEPT} bytes; give a list or a DataLoader")
+                    raise ValueError(
+                        f"{self._name}: an iterator that can be read only once is kept in memory, and this one went "
+                        f"beyond {KEPT} bytes; give a list or a DataLoader"
+                    )
                 self._kept.append(item)
             yield self._kept[position]
 
@@ -66,17 +68,23 @@ class Batches:
             self._uncut = data
             return data.split(TENSOR_BATCH)
         if isinstance(data, (str, bytes, os.PathLike)):
-            raise TypeError(f"{self.name}: expected tensors, got {data!r}: read what is there, e.g. by torch.load or a DataLoader")
+            raise TypeError(
+                f"{self.name}: expected tensors, got {data!r}: read what is there, e.g. by torch.load or a DataLoader"
+            )
         if hasattr(data, "__array__"):
-            raise TypeError(f"{self.name}: expected a tensor, got {type(data).__name__}; torch.from_numpy makes one of an array")
+            raise TypeError(
+                f"{self.name}: expected a tensor, got {type(data).__name__}; torch.from_numpy makes one of an array"
+            )
         if self._one_batch(data):
             self._uncut = data
             return self._cut(data)
         if isinstance(data, Dataset) and not isinstance(data, collections.abc.Iterable):
             return DataLoader(data, TENSOR_BATCH)
         if not isinstance(data, collections.abc.Iterable):
-            raise TypeError(f"{self.name}: expected a tensor, or an iterable of tensors or of (input, label), "
-                            f"got {type(data).__name__}")
+            raise TypeError(
+                f"{self.name}: expected a tensor, or an iterable of tensors or of (input, label), "
+                f"got {type(data).__name__}"
+            )
         return _Replayed(data, self.name) if isinstance(data, collections.abc.Iterator) else data
 
     def _one_batch(self, data):
@@ -85,9 +93,13 @@ class Batches:
             if read(data, self.inputs)[0] is None:
                 raise TypeError(f"{self.name}: expected {expected(self.inputs)}, got {_kind(data, self.inputs)}")
             return True
-        return (isinstance(data, (tuple, list)) and len(data) > len(self.inputs) == 1
-                and all(isinstance(part, torch.Tensor) for part in data) and data[0].dim() > 1
-                and all(part.dim() == 1 and len(part) == len(data[0]) for part in data[1:]))
+        return (
+            isinstance(data, (tuple, list))
+            and len(data) > len(self.inputs) == 1
+            and all(isinstance(part, torch.Tensor) for part in data)
+            and data[0].dim() > 1
+            and all(part.dim() == 1 and len(part) == len(data[0]) for part in data[1:])
+        )
 
     def _cut(self, item):
         if isinstance(item, collections.abc.Mapping):
@@ -112,19 +124,25 @@ class Batches:
         for position, item in enumerate(self._items()):
             batch, _ = read(item, self.inputs)
             if batch is None:
-                raise TypeError(f"{self.name}: expected {expected(self.inputs)}, with or without labels behind, "
-                                f"got {_kind(item, self.inputs)} in batch {position}")
+                raise TypeError(
+                    f"{self.name}: expected {expected(self.inputs)}, with or without labels behind, "
+                    f"got {_kind(item, self.inputs)} in batch {position}"
+                )
             leaves = tree_leaves(batch)
             if not all(leaf.dim() for leaf in leaves):
-                raise ValueError(f"{self.name}: expected tensors [N, ...], the batch first, got {shapes(batch)} in batch {position}")
+                raise ValueError(
+                    f"{self.name}: expected tensors [N, ...], the batch first, got {shapes(batch)} in batch {position}"
+                )
             if any(leaf.is_floating_point() and not leaf.isfinite().all() for leaf in leaves):
                 raise ValueError(f"{self.name}: expected finite values, got NaN or infinity in batch {position}")
             if not all(leaf.numel() for leaf in leaves):
                 continue
             found, seen = found + 1, seen + count(batch)
             if self.most and seen > self.most:
-                raise ValueError(f"{self.name}: expected data that ends, and read {self.most} inputs of it without an end; "
-                                 "methods 'quick', 'light' and 'advanced' take the first 1,024 whatever follows")
+                raise ValueError(
+                    f"{self.name}: expected data that ends, and read {self.most} inputs of it without an end; "
+                    "methods 'quick', 'light' and 'advanced' take the first 1,024 whatever follows"
+                )
             yield tree_map(self._plain, batch)
         if not found and not self.empty:
             dropped = ", since its DataLoader drops the last batch" if getattr(self.source, "drop_last", False) else ""
@@ -139,8 +157,10 @@ class Batches:
                 return
             if torch.is_inference_mode_enabled() and not before:
                 self._close()
-                raise ValueError(f"{self.name}: its iterator leaves torch.inference_mode switched on while it waits; decorate "
-                                 "the generator's function with @torch.inference_mode(), or yield behind the with block")
+                raise ValueError(
+                    f"{self.name}: its iterator leaves torch.inference_mode switched on while it waits; decorate "
+                    "the generator's function with @torch.inference_mode(), or yield behind the with block"
+                )
             yield item
 
     def _close(self):
@@ -165,15 +185,19 @@ class Batches:
             kinds = {leaf.dtype for leaf in tree_leaves(batch) if leaf.is_floating_point() or leaf.dtype == torch.uint8}
             own = next((tensor.dtype for tensor in network.parameters() if tensor.is_floating_point()), None)
             hint = f" The network's parameters are {own}: convert the inputs to that." if own and kinds - {own} else ""
-            raise ValueError(f"{self.name}: the network cannot run on {where}, tensors {shapes(batch)} with the batch first: "
-                             f"{error}.{hint}") from error
+            raise ValueError(
+                f"{self.name}: the network cannot run on {where}, tensors {shapes(batch)} with the batch first: "
+                f"{error}.{hint}"
+            ) from error
 
 
 def _kind(item, inputs):
     """Words for an item that was not understood."""
     if isinstance(item, collections.abc.Mapping):
-        return (f"{type(item).__name__} with keys {', '.join(map(str, list(item)[:8]))} where the inputs are "
-                f"{', '.join(one.name for one in inputs)}")
+        return (
+            f"{type(item).__name__} with keys {', '.join(map(str, list(item)[:8]))} where the inputs are "
+            f"{', '.join(one.name for one in inputs)}"
+        )
     return type(item).__name__
 
 

@@ -27,7 +27,7 @@ class Input:
         if named and isinstance(value, collections.abc.Mapping) and set(self.keys) <= set(value):
             value = {key: value[key] for key in self.keys}
         elif not named and isinstance(value, (tuple, list)) and len(value) > max(self.keys):
-            value = list(value) if min(self.keys) < 0 else list(value[:max(self.keys) + 1])
+            value = list(value) if min(self.keys) < 0 else list(value[: max(self.keys) + 1])
             if not all(isinstance(part, torch.Tensor) for part in value):  # rather (the list, labels)
                 return None
         else:
@@ -37,8 +37,11 @@ class Input:
 
 def required_inputs(network):
     """The inputs of a traced network that have no default."""
-    return [_input(node) for node in network.graph.nodes
-            if node.op == "placeholder" and not node.args and not node.target.startswith("**")]
+    return [
+        _input(node)
+        for node in network.graph.nodes
+        if node.op == "placeholder" and not node.args and not node.target.startswith("**")
+    ]
 
 
 def _input(node):
@@ -56,14 +59,14 @@ def _described(item, inputs):
         return [item.get(one.name) for one in inputs], []
     if not isinstance(item, (tuple, list)):
         return [item], []
-    behind = list(item[len(inputs):])
+    behind = list(item[len(inputs) :])
     if len(inputs) == 1 and inputs[0].keys and inputs[0].read(item) is not None:
         return [item], []
     if item and isinstance(item[0], collections.abc.Mapping) and not (len(inputs) > 1 and inputs[0].keys):
         return _described(item[0], inputs)[0], list(item[1:])
     if item and isinstance(item[0], (tuple, list)) and not inputs[0].keys:
-        return list(item[0])[:len(inputs)], list(item[1:])
-    return list(item[:len(inputs)]), behind
+        return list(item[0])[: len(inputs)], list(item[1:])
+    return list(item[: len(inputs)]), behind
 
 
 def read(item, inputs):
@@ -83,7 +86,8 @@ def expected(inputs):
     """Words for what a batch must be."""
     if any(one.keys for one in inputs):
         return "a batch with " + ", ".join(
-            f"{one.name} [{', '.join(map(repr, one.keys))}]" if one.keys else one.name for one in inputs)
+            f"{one.name} [{', '.join(map(repr, one.keys))}]" if one.keys else one.name for one in inputs
+        )
     return f"{len(inputs)} tensor{'s' if len(inputs) > 1 else ''} a batch"
 
 

@@ -50,8 +50,9 @@ class Labelled:
         if label is None:
             return None
         if not isinstance(label, torch.Tensor):
-            raise TypeError(f"data: expected labels as a tensor of integers, got {type(label).__name__} in batch "
-                            f"{position}")
+            raise TypeError(
+                f"data: expected labels as a tensor of integers, got {type(label).__name__} in batch {position}"
+            )
         return label.to(self._device)
 
 
@@ -61,8 +62,9 @@ def logits_of(output, whose, images):
     tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
     shape = tuple(tensors[0].shape) if tensors else "no tensor"
     if not tensors or not shape or 0 in shape[1:2] or len(shape) == 1 and shape != (images,):
-        raise ValueError(f"{whose}: expected outputs [N, classes, ...] or, of one logit, [N] or [N, 1, ...], "
-                         f"got {shape}")
+        raise ValueError(
+            f"{whose}: expected outputs [N, classes, ...] or, of one logit, [N] or [N, 1, ...], got {shape}"
+        )
     return tensors[0]
 
 
@@ -89,15 +91,20 @@ def labels_for(logits, label, ignore, batch):
     one = is_one_logit(logits)
     binary = one and bool(((label == 0) | (label == 1) | (False if ignore is None else label == ignore)).all())
     if not binary and (label.is_floating_point() or label.is_complex()):
-        raise TypeError(f"data: expected labels as a tensor of integers, got {label.dtype} in batch {batch}; "
-                        f"{_REGRESSION}")
+        raise TypeError(
+            f"data: expected labels as a tensor of integers, got {label.dtype} in batch {batch}; {_REGRESSION}"
+        )
     shape = logits.shape[:1] + logits.shape[2:]
     if label.shape != shape and not (one and label.shape == logits.shape):
-        raise ValueError(f"data: expected labels {tuple(shape)} for outputs {tuple(logits.shape)}, got "
-                         f"{tuple(label.shape)} in batch {batch}")
+        raise ValueError(
+            f"data: expected labels {tuple(shape)} for outputs {tuple(logits.shape)}, got "
+            f"{tuple(label.shape)} in batch {batch}"
+        )
     if one and not binary:
-        raise ValueError(f"data: expected labels 0 and 1 for outputs {tuple(logits.shape)} of one logit, got others in "
-                         f"batch {batch}; {_REGRESSION}")
+        raise ValueError(
+            f"data: expected labels 0 and 1 for outputs {tuple(logits.shape)} of one logit, got others in "
+            f"batch {batch}; {_REGRESSION}"
+        )
     return label.reshape(shape).long() if one else label
 
 
@@ -137,5 +144,7 @@ class Accuracy:
         if self.labelled and not self.decisions:
             raise ValueError(f"ignore: every label of data is {self._ignore}")
         if self.labelled not in (0, self.batches):
-            raise ValueError(f"data: expected labels in every batch or in none, got them in {self.labelled} of {self.batches}")
+            raise ValueError(
+                f"data: expected labels in every batch or in none, got them in {self.labelled} of {self.batches}"
+            )
         return self.right / self.decisions if self.labelled else None

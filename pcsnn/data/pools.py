@@ -18,8 +18,10 @@ def first(batches, most):
     groups, seen, limit = {}, 0, len(range(distributed.rank(), most, distributed.size()))
     whole = bool(collectives.totals(int(batches.whole))[0])
     if whole and distributed.size() > 1:
-        raise ValueError(f"{batches.name}: the network mixes the inputs of a batch, or takes batches of one size alone, which "
-                         "several processes cannot share; expected one process, method 'max' or 'paper'")
+        raise ValueError(
+            f"{batches.name}: the network mixes the inputs of a batch, or takes batches of one size alone, which "
+            "several processes cannot share; expected one process, method 'max' or 'paper'"
+        )
     with torch.inference_mode(False):
         for position, batch in enumerate(batches):
             batch = batch if whole else rows(batch, slice(limit - seen))
@@ -61,7 +63,9 @@ def dealt(groups):
         if start < count(group):
             own.append(rows(group, slice(start, None, distributed.size())))
     if turn < distributed.size():
-        raise ValueError(f"calibration: expected at least an input for each of {distributed.size()} processes, got {turn}")
+        raise ValueError(
+            f"calibration: expected at least an input for each of {distributed.size()} processes, got {turn}"
+        )
     return own
 
 
@@ -75,8 +79,14 @@ def mini_batches(groups, size):
 def shuffled(groups, size, generator):
     """Batches of at most `size` inputs of one group, in random order, without end; size None: whole groups."""
     while True:
-        batches = list(groups) if size is None else [
-            rows(group, some) for group in groups
-            for some in torch.randperm(count(group), generator=generator, device="cpu").split(size)]
+        batches = (
+            list(groups)
+            if size is None
+            else [
+                rows(group, some)
+                for group in groups
+                for some in torch.randperm(count(group), generator=generator, device="cpu").split(size)
+            ]
+        )
         for i in torch.randperm(len(batches), generator=generator, device="cpu").tolist():
             yield batches[i]

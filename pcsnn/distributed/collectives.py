@@ -20,8 +20,10 @@ def _waiting():
     try:
         yield
     except RuntimeError as error:
-        raise RuntimeError(f"process {rank()} of {size()} waited for the others, and one of them ended or failed, or took longer "
-                           f"than the timeout of the process group; its own output says why ({error})") from error
+        raise RuntimeError(
+            f"process {rank()} of {size()} waited for the others, and one of them ended or failed, or took longer "
+            f"than the timeout of the process group; its own output says why ({error})"
+        ) from error
 
 
 def _reduced(tensor, operation):
@@ -144,5 +146,7 @@ def agree(name, module, *values):
     digests = gathered(digest.hexdigest())
     others = [str(process) for process, other in enumerate(digests) if other != digests[0]]
     if others:
-        raise ValueError(f"{name}: expected the same in all processes, and the same options, got others in process "
-                         f"{', '.join(others)} than in process 0 (this is process {rank()})")
+        raise ValueError(
+            f"{name}: expected the same in all processes, and the same options, got others in process "
+            f"{', '.join(others)} than in process 0 (this is process {rank()})"
+        )

@@ -69,13 +69,16 @@ def group(backend=None, timeout=TIMEOUT):
     if backend == "nccl":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         if device.index >= torch.cuda.device_count():
-            raise RuntimeError(f"group: expected a GPU for each process of a machine, got process {device.index} and "
-                               f"{torch.cuda.device_count()} GPUs")
+            raise RuntimeError(
+                f"group: expected a GPU for each process of a machine, got process {device.index} and "
+                f"{torch.cuda.device_count()} GPUs"
+            )
         torch.cuda.set_device(device)
     if "WORLD_SIZE" not in os.environ:
         yield device
         return
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler  # not in every build of torch
+
     errors = get_error_handler()
     errors.initialize()
     try:

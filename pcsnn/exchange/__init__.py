@@ -6,5 +6,12 @@ from pcsnn.exchange.qcfs import load_qcfs_checkpoint, qcfs_state_dict
 from pcsnn.exchange.spikingjelly import read_spikingjelly, replace_if_nodes
 from pcsnn.exchange.training import to_qcfs
 
-__all__ = ["load_qcfs_checkpoint", "qcfs_state_dict", "read_nir", "read_spikingjelly", "replace_if_nodes", "to_nir",
-           "to_qcfs"]
+__all__ = [
+    "load_qcfs_checkpoint",
+    "qcfs_state_dict",
+    "read_nir",
+    "read_spikingjelly",
+    "replace_if_nodes",
+    "to_nir",
+    "to_qcfs",
+]

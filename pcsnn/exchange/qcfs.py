@@ -36,8 +36,10 @@ def _read(path_or_state_dict):
         state = path_or_state_dict
     found = find_state(state)
     if found is None:
-        raise ValueError("path_or_state_dict: expected a state dict, names and tensors, "
-                         f"got {type(state).__name__}{' with other values' if isinstance(state, dict) and state else ''}")
+        raise ValueError(
+            "path_or_state_dict: expected a state dict, names and tensors, "
+            f"got {type(state).__name__}{' with other values' if isinstance(state, dict) and state else ''}"
+        )
     return found
 
 
@@ -64,8 +66,10 @@ def _thresholds(state):
             raise ValueError(f"path_or_state_dict: {name} has two thresholds, under {' and '.join(THRESHOLD_KEYS)}")
         found[name] = checks.threshold(value.reshape(()).float(), f"path_or_state_dict: {key}").float()
     if not found:
-        raise ValueError(f"path_or_state_dict: no key ends in {' or '.join('.' + key for key in THRESHOLD_KEYS)}: "
-                         "not a checkpoint of the published QCFS code")
+        raise ValueError(
+            f"path_or_state_dict: no key ends in {' or '.join('.' + key for key in THRESHOLD_KEYS)}: "
+            "not a checkpoint of the published QCFS code"
+        )
     return found
 
 
@@ -83,13 +87,17 @@ def _activations(model, names, levels):
             places[name] = module
         elif isinstance(module, _REPLACED):
             if levels is None:
-                raise ValueError("levels: expected the level count L of training, which the checkpoint does not hold, since "
-                                 f"{name} of the model is {type(module).__name__}; got None")
+                raise ValueError(
+                    "levels: expected the level count L of training, which the checkpoint does not hold, since "
+                    f"{name} of the model is {type(module).__name__}; got None"
+                )
             places[name] = QCFS(levels)
         else:
             raise ValueError(f"model: {name} should be a QCFS or a ReLU, got {type(module).__name__}")
     if len(set(map(id, places.values()))) < len(places):
-        raise ValueError("model: one QCFS stands for several activations of the checkpoint, each with its own threshold")
+        raise ValueError(
+            "model: one QCFS stands for several activations of the checkpoint, each with its own threshold"
+        )
     return places
 
 
@@ -133,13 +141,17 @@ def load_qcfs_checkpoint(path_or_state_dict, model, *, levels=None):
 def _compare(given, wanted):
     missing, unknown = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
     if missing or unknown:
-        listed = [f"{text} {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
-                  for text, keys in (("it lacks", missing), ("the model has no", unknown)) if keys]
+        listed = [
+            f"{text} {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
+            for text, keys in (("it lacks", missing), ("the model has no", unknown))
+            if keys
+        ]
         raise ValueError(f"path_or_state_dict: does not fit the model: {'; '.join(listed)}")
     for key, value in wanted.items():
         if given[key].shape != value.shape:
-            raise ValueError(f"path_or_state_dict: {key} has shape {tuple(given[key].shape)}, "
-                             f"the model's has {tuple(value.shape)}")
+            raise ValueError(
+                f"path_or_state_dict: {key} has shape {tuple(given[key].shape)}, the model's has {tuple(value.shape)}"
+            )
 
 
 def qcfs_state_dict(model, key="thresh"):
@@ -157,8 +169,12 @@ def qcfs_state_dict(model, key="thresh"):
     """
     if key not in THRESHOLD_KEYS:
         raise ValueError(f"key: expected {' or '.join(THRESHOLD_KEYS)}, got {key!r}")
-    own = {f"{name}.{_OURS}" for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, QCFS)}
+    own = {
+        f"{name}.{_OURS}" for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, QCFS)
+    }
     if not own:
         raise ValueError("model: expected QCFS activations, got none")
-    return {f"{name.rpartition('.')[0]}.{key}" if name in own else name: value.reshape(1) if name in own else value
-            for name, value in model.state_dict().items()}
+    return {
+        f"{name.rpartition('.')[0]}.{key}" if name in own else name: value.reshape(1) if name in own else value
+        for name, value in model.state_dict().items()
+    }

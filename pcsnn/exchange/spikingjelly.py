@@ -14,7 +14,9 @@ def _check(model, shift):
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     if not is_spikingjelly(model):
-        raise ValueError(f"model: expected a network with modules of SpikingJelly, got {type(model).__name__} without any")
+        raise ValueError(
+            f"model: expected a network with modules of SpikingJelly, got {type(model).__name__} without any"
+        )
     if shift is not None:
         checks.number("shift", shift)
 
@@ -64,8 +66,10 @@ def replace_if_nodes(model, timesteps, *, shift=None):
             continue
         threshold, first = neuron_settings(name or "itself", module)
         if module.step_mode != "m":
-            raise ValueError(f"model: {name} is in single-step mode; expected multi-step, "
-                             "spikingjelly.activation_based.functional.set_step_mode(model, 'm')")
+            raise ValueError(
+                f"model: {name} is in single-step mode; expected multi-step, "
+                "spikingjelly.activation_based.functional.set_step_mode(model, 'm')"
+            )
         neuron = ParallelSpikingNeuron(threshold, timesteps, shift=first if shift is None else shift, amplitude=1.0)
         made[id(module)] = neuron.to(device)
     if not made:

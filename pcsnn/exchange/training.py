@@ -57,15 +57,18 @@ def to_qcfs(snn):
 
 def _activation(name, neuron):
     if isinstance(neuron, SignedNeuron):
-        raise ValueError(f"snn: {name} has spikes of two signs, and no activation with learned levels; train the "
-                         "spiking network itself, snn.requires_grad_(True)")
+        raise ValueError(
+            f"snn: {name} has spikes of two signs, and no activation with learned levels; train the "
+            "spiking network itself, snn.requires_grad_(True)"
+        )
     if (neuron.amplitude < 0).any():
         raise ValueError(f"snn: a spike of {name} is worth {neuron.amplitude.min().item():g}; expected at least zero")
     repeats = neuron.quantization_levels is not None and neuron.timesteps % neuron.quantization_levels == 0
     levels = neuron.quantization_levels if repeats else neuron.timesteps
     if levels < neuron.timesteps and neuron.bend is not None:
-        raise ValueError(f"snn: {name} has {neuron.timesteps} uneven levels and {levels} of a QCFS activation; "
-                         "expected either")
+        raise ValueError(
+            f"snn: {name} has {neuron.timesteps} uneven levels and {levels} of a QCFS activation; expected either"
+        )
     theta = neuron.threshold
     plain = neuron.bend is None and not neuron.offset.any() and neuron.shift == 0.5
     if plain and torch.equal(neuron.amplitude, theta) and not theta.dim() and theta < torch.inf:

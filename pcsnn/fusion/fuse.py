@@ -65,8 +65,15 @@ def geometry(module):
 
 def neuron_arguments(neuron):
     """What makes a CollapsedNeuron like this one."""
-    return dict(threshold=neuron.threshold, timesteps=neuron.timesteps, quantization_levels=neuron.quantization_levels,
-                offset=neuron.offset, amplitude=neuron.amplitude, bend=neuron.bend, shift=neuron.shift)
+    return dict(
+        threshold=neuron.threshold,
+        timesteps=neuron.timesteps,
+        quantization_levels=neuron.quantization_levels,
+        offset=neuron.offset,
+        amplitude=neuron.amplitude,
+        bend=neuron.bend,
+        shift=neuron.shift,
+    )
 
 
 class Fuser:
@@ -89,7 +96,9 @@ class Fuser:
 
     def put(self, node, module, name, args):
         """Let a node call a new module."""
-        shared = any(other.op == "call_module" and other.target == name for other in self.graph.nodes if other is not node)
+        shared = any(
+            other.op == "call_module" and other.target == name for other in self.graph.nodes if other is not node
+        )
         name = unused_name(self.network, name) if shared or name != node.target else name
         self.network.set_submodule(name, module)
         self.modules[name] = module
@@ -123,8 +132,14 @@ class RateFuser(Fuser):
             if synapse is None or isinstance(synapse, nn.Linear) and len(node.args) > 1:
                 continue
             kind = SpikingLinear if isinstance(synapse, nn.Linear) else SpikingConv2d
-            layer = kind(synapse.weight, bias=synapse.bias, counted=False, emits="rates", **geometry(synapse),
-                         **neuron_arguments(neuron))
+            layer = kind(
+                synapse.weight,
+                bias=synapse.bias,
+                counted=False,
+                emits="rates",
+                **geometry(synapse),
+                **neuron_arguments(neuron),
+            )
             source = node.args[0]
             self.put(node, layer, node.target, (source.args[0], *node.args[1:]))
             self.fused[node.target] = "float32 weights, rates"
@@ -171,7 +186,10 @@ class CountFuser(Fuser):
             return False
         if self.module(node, nn.MaxPool2d) is not None or node.target is F.max_pool2d:
             return self._max_pool(node)
-        if self.module(node, (nn.AvgPool2d, nn.AdaptiveAvgPool2d)) is not None or node.target in (F.avg_pool2d, F.adaptive_avg_pool2d):
+        if self.module(node, (nn.AvgPool2d, nn.AdaptiveAvgPool2d)) is not None or node.target in (
+            F.avg_pool2d,
+            F.adaptive_avg_pool2d,
+        ):
             return self._average_pool(node)
         if self.module(node, nn.Flatten) is not None or node.target in (torch.flatten, "flatten"):
             return self._flatten(node)
@@ -224,8 +242,11 @@ class CountFuser(Fuser):
             options |= into.arguments()
         other = None
         if branch in self.counts:
-            options |= dict(residual_worth=self.counts[branch].worth, residual_levels=self.counts[branch].levels,
-                            residual_area=self.counts[branch].area)
+            options |= dict(
+                residual_worth=self.counts[branch].worth,
+                residual_levels=self.counts[branch].levels,
+                residual_area=self.counts[branch].area,
+            )
         elif branch is not None and dtype == torch.float32:
             self._read_values(branch)
         elif branch is not None:
@@ -240,8 +261,14 @@ class CountFuser(Fuser):
         else:
             weights = [weight.to(dtype) for weight in weights]
         if other is not None:
-            layer = SynapticConv2d(weights[1], neuron.timesteps, weight_scale=scale, bias=other.bias,
-                                   **self.counts[branch.args[0]].arguments(), **geometry(other))
+            layer = SynapticConv2d(
+                weights[1],
+                neuron.timesteps,
+                weight_scale=scale,
+                bias=other.bias,
+                **self.counts[branch.args[0]].arguments(),
+                **geometry(other),
+            )
             self.fused[branch.target] = f"{self._name(dtype)} weights, current"
             self.put(branch, layer, branch.target, branch.args)
         kind = SpikingLinear if linear else SpikingConv2d
@@ -261,7 +288,11 @@ class CountFuser(Fuser):
         if into is None:
             return torch.float32
         sparse = isinstance(synapse, nn.Conv2d) and synapse.weight.shape[1] < DENSE
-        return torch.float32 if self.dtype == torch.int8 and sparse and not (direct or into.low is not None) else self.dtype
+        return (
+            torch.float32
+            if self.dtype == torch.int8 and sparse and not (direct or into.low is not None)
+            else self.dtype
+        )
 
     def _pixels(self, node, synapse):
         """Let the convolution at `node` read its input, values of a known range, as counts."""
@@ -313,12 +344,23 @@ class CountFuser(Fuser):
     def _synapse_alone(self, node):
         """A synapse of counts with no neuron right behind it; the last one of a network keeps its float weights unless asked."""
         module, into = self.modules[node.target], self.counts[node.args[0]]
-        if not is_plain(module) or self._dtype(module, into) == torch.float32 or not (self.last or self._leads_to_neurons(node)):
+        if (
+            not is_plain(module)
+            or self._dtype(module, into) == torch.float32
+            or not (self.last or self._leads_to_neurons(node))
+        ):
             return False
         (weight,), scale = quantise([self._weight(module, into)], into.steps(self.timesteps))
         kind = SynapticLinear if isinstance(module, nn.Linear) else SynapticConv2d
-        layer = kind(weight, self.timesteps, weight_scale=scale, bias=module.bias, emits="values", **into.arguments(),
-                     **geometry(module))
+        layer = kind(
+            weight,
+            self.timesteps,
+            weight_scale=scale,
+            bias=module.bias,
+            emits="values",
+            **into.arguments(),
+            **geometry(module),
+        )
         self.put(node, layer, node.target, node.args)
         self.fused[node.target] = "int8 weights, values"
         return True
@@ -342,7 +384,9 @@ class CountFuser(Fuser):
         if module.return_indices:
             return False
         source = node.args[0]
-        pool = CountMaxPool2d(module.kernel_size, module.stride, module.padding, module.dilation, ceil_mode=module.ceil_mode)
+        pool = CountMaxPool2d(
+            module.kernel_size, module.stride, module.padding, module.dilation, ceil_mode=module.ceil_mode
+        )
         self.put(node, pool, node.target if node.op == "call_module" else node.name, (source,))
         self.counts[node] = self.counts[source]
         return True
@@ -376,8 +420,11 @@ class CountFuser(Fuser):
 
     def _flatten(self, node):
         module = self.module(node)
-        start, end = ((module.start_dim, module.end_dim) if module is not None else
-                      (argument(node, 1, "start_dim", 0), argument(node, 2, "end_dim", -1)))
+        start, end = (
+            (module.start_dim, module.end_dim)
+            if module is not None
+            else (argument(node, 1, "start_dim", 0), argument(node, 2, "end_dim", -1))
+        )
         known = self.counts[node.args[0]]
         if (start, end) != (1, -1) or known.flat:
             return False
@@ -400,8 +447,11 @@ class CountFuser(Fuser):
         """Pixels of counts [N, C, H, W]: x[:, :, a:b:c, d:e:f]."""
         index = node.args[1]
         known = self.counts[node.args[0]]
-        if known.flat or not (isinstance(index, tuple) and all(isinstance(part, slice) for part in index)
-                              and all(part == slice(None) for part in index[:2])):
+        if known.flat or not (
+            isinstance(index, tuple)
+            and all(isinstance(part, slice) for part in index)
+            and all(part == slice(None) for part in index[:2])
+        ):
             return False
         self.counts[node] = known
         return True
@@ -410,8 +460,15 @@ class CountFuser(Fuser):
         """Silent pixels, or channels, around counts [N, C, H, W]."""
         sides = argument(node, 1, "pad", None)
         known = self.counts[node.args[0]]
-        if (known.flat or known.channels is None or not isinstance(sides, (tuple, list)) or len(sides) > 6
-                or argument(node, 2, "mode", "constant") != "constant" or argument(node, 3, "value", None) or min(sides) < 0):
+        if (
+            known.flat
+            or known.channels is None
+            or not isinstance(sides, (tuple, list))
+            or len(sides) > 6
+            or argument(node, 2, "mode", "constant") != "constant"
+            or argument(node, 3, "value", None)
+            or min(sides) < 0
+        ):
             return False
         first, last = sides[4:] or (0, 0)
         worth = F.pad(known.worth.expand(known.channels), (first, last), value=1.0)

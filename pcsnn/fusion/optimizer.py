@@ -85,14 +85,22 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, g
     if weights not in WEIGHTS:
         raise ValueError(f"weights: expected one of {', '.join(WEIGHTS)}, got {weights!r}")
     if first_last and (weights != "int8" or example_inputs is None):
-        raise ValueError("first_last: expected with weights='int8' and example_inputs, got "
-                         f"weights={weights!r}{'' if example_inputs is not None else ', example_inputs=None'}")
+        raise ValueError(
+            "first_last: expected with weights='int8' and example_inputs, got "
+            f"weights={weights!r}{'' if example_inputs is not None else ', example_inputs=None'}"
+        )
     graph = GRAPHS * graph if isinstance(graph, bool) else graph
     checks.integer("graph", graph, 0, MOST_GRAPHS)
     dtypes = {value.dtype for value in snn.parameters()} - {torch.float32}
     if dtypes:
         raise ValueError(f"snn: expected float32 weights, got {', '.join(map(str, dtypes))}")
-    inputs = () if example_inputs is None else (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
+    inputs = (
+        ()
+        if example_inputs is None
+        else (example_inputs,)
+        if isinstance(example_inputs, torch.Tensor)
+        else tuple(example_inputs)
+    )
     for value in inputs:
         if isinstance(value, torch.Tensor) and not value.isfinite().all():
             raise ValueError("example_inputs: expected finite values, got NaN or infinity")
@@ -108,7 +116,9 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, g
         if inputs:
             with torch.no_grad():
                 sizes.run(*inputs)
-        fuser = CountFuser(network, WEIGHTS[weights], sizes.found, _ranges(network, inputs) if first_last else None, first_last)
+        fuser = CountFuser(
+            network, WEIGHTS[weights], sizes.found, _ranges(network, inputs) if first_last else None, first_last
+        )
     fuser.run()
     optimised = SpikingNetwork(network, copy.deepcopy(snn.report))
     neurons = dict(optimised.neurons())

@@ -5,7 +5,9 @@ import torch
 from pcsnn.cpu.synapses import PAIR
 
 LIMIT = 127
-SHARES = torch.linspace(0.5, 1.0, 51, dtype=torch.float64)  # of the largest weight, that the largest whole number stands for
+SHARES = torch.linspace(
+    0.5, 1.0, 51, dtype=torch.float64
+)  # of the largest weight, that the largest whole number stands for
 
 
 def limit(steps):
@@ -38,5 +40,8 @@ def quantise(weights, steps, distance=None):
         error = (rows - (rows / scale[:, None]).round().clamp(-most, most) * scale[:, None]).square().sum(1)
         better = error < best
         best, chosen = torch.where(better, error, best), torch.where(better, scale, chosen)
-    whole = [(weight / chosen.view(-1, *[1] * (weight.dim() - 1))).round().clamp(-most, most).to(torch.int8) for weight in weights]
+    whole = [
+        (weight / chosen.view(-1, *[1] * (weight.dim() - 1))).round().clamp(-most, most).to(torch.int8)
+        for weight in weights
+    ]
     return whole, chosen.float()

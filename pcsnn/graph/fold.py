@@ -21,7 +21,9 @@ def fold_batch_norms(network):
             continue
         module = modules[synapse.target]
         transposed = isinstance(module, taxonomy.TRANSPOSED_CONVOLUTIONS)
-        if not isinstance(module, taxonomy.CONVOLUTIONS) or transposed and module.groups > 1:  # torch cannot fold the latter
+        if (
+            not isinstance(module, taxonomy.CONVOLUTIONS) or transposed and module.groups > 1
+        ):  # torch cannot fold the latter
             continue
         folded = fuse_conv_bn_eval(module, norm, transposed)
         name = unused_name(network, synapse.target) if _is_read_elsewhere(synapse) else synapse.target
@@ -36,5 +38,7 @@ def fold_batch_norms(network):
 
 def _is_read_elsewhere(node):
     """Whether the layer that a node calls, or one of its weights, is used by another node too."""
-    others = [other.target for other in node.graph.nodes if other.op in ("call_module", "get_attr") and other is not node]
+    others = [
+        other.target for other in node.graph.nodes if other.op in ("call_module", "get_attr") and other is not node
+    ]
     return any(target == node.target or target.startswith(f"{node.target}.") for target in others)

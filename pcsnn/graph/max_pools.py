@@ -8,8 +8,11 @@ def is_max_pool(node, modules):
     if node.op == "call_module":
         module = modules[node.target]
         return isinstance(module, taxonomy.MAX_POOL_MODULES) and not module.return_indices
-    return (node.op == "call_function" and node.target in taxonomy.MAX_POOL_FUNCTIONS
-            and not node.kwargs.get("return_indices"))
+    return (
+        node.op == "call_function"
+        and node.target in taxonomy.MAX_POOL_FUNCTIONS
+        and not node.kwargs.get("return_indices")
+    )
 
 
 def move_before(node, pool):

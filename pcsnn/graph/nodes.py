@@ -22,6 +22,10 @@ def finish(network):
 
 def is_fresh(node, modules):
     """Whether a node makes a new tensor that one node alone reads, which may then overwrite it."""
-    made = (node.op == "call_module" and isinstance(modules[node.target], taxonomy.SYNAPSE_MODULES)
-            or node.op == "call_function" and node.target in taxonomy.SYNAPSE_FUNCTIONS | SUMS)
+    made = (
+        node.op == "call_module"
+        and isinstance(modules[node.target], taxonomy.SYNAPSE_MODULES)
+        or node.op == "call_function"
+        and node.target in taxonomy.SYNAPSE_FUNCTIONS | SUMS
+    )
     return made and len(node.users) == 1

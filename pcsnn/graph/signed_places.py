@@ -17,7 +17,9 @@ def signed_activation(node, modules):
         F.leaky_relu: lambda: nn.LeakyReLU(argument(node, 1, "negative_slope", 0.01)),
         F.elu: lambda: nn.ELU(argument(node, 1, "alpha", 1.0)),
         F.gelu: lambda: nn.GELU(argument(node, 1, "approximate", "none")),
-        F.silu: nn.SiLU, F.hardswish: nn.Hardswish, F.mish: nn.Mish,
+        F.silu: nn.SiLU,
+        F.hardswish: nn.Hardswish,
+        F.mish: nn.Mish,
     }.get(node.target)
     return module and module()
 
@@ -29,7 +31,9 @@ def signed_kind(module):
         nn.PReLU: lambda: ("leaky_relu", module.weight.detach() if module.weight.numel() > 1 else module.weight.item()),
         nn.ELU: lambda: ("elu", module.alpha),
         nn.GELU: lambda: ("gelu" if module.approximate == "none" else "gelu_tanh", None),
-        nn.SiLU: lambda: ("silu", None), nn.Hardswish: lambda: ("hardswish", None), nn.Mish: lambda: ("mish", None),
+        nn.SiLU: lambda: ("silu", None),
+        nn.Hardswish: lambda: ("hardswish", None),
+        nn.Mish: lambda: ("mish", None),
     }.get(type(module))
     return found and found()
 

@@ -47,7 +47,13 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
         checks.tensor("bend", bend, (torch.float32, torch.float64), 1)
         bend = bend.detach().to("cpu", torch.float64)
         channels = next((value.shape for value in (theta, offset) if value.dim()), bend.shape[:-1])
-        if bend.dim() > 2 or bend.shape[-1] == 0 or not bend.isfinite().all() or bend.dim() == 2 and bend.shape[:1] != channels:
+        if (
+            bend.dim() > 2
+            or bend.shape[-1] == 0
+            or not bend.isfinite().all()
+            or bend.dim() == 2
+            and bend.shape[:1] != channels
+        ):
             raise ValueError(f"bend: expected finite values, [T] or [C, T], got shape {tuple(bend.shape)}")
     return table(theta, timesteps, quantization_levels, shift, offset, bend).to(device)
 
@@ -107,10 +113,15 @@ def table(threshold, timesteps, quantization_levels=None, shift=0.5, offset=0.0,
     if bend is None:
         return on_line(*line(threshold, timesteps // m, shift, offset), timesteps // m).repeat_interleave(m, -1)
     steps = torch.arange(1, timesteps + 1, dtype=torch.float64, device=threshold.device)
-    theta, offset = threshold.unsqueeze(-1), torch.as_tensor(offset, dtype=torch.float64, device=threshold.device).unsqueeze(-1)
+    theta, offset = (
+        threshold.unsqueeze(-1),
+        torch.as_tensor(offset, dtype=torch.float64, device=threshold.device).unsqueeze(-1),
+    )
     table = (torch.ceil(steps / m) - shift) * theta / (timesteps // m) - offset
     table = (table + resample_bend(bend, timesteps) * theta).cummax(-1).values
-    return torch.where(theta == torch.inf, torch.inf, table).to(torch.float32)  # not (1 - shift) * inf, which may be NaN
+    return torch.where(theta == torch.inf, torch.inf, table).to(
+        torch.float32
+    )  # not (1 - shift) * inf, which may be NaN
 
 
 def step_of(amplitude, timesteps, quantization_levels=None):

@@ -30,8 +30,13 @@ def activation(kind, z, slope=None):
         return torch.where(z < 0, slope * z, z)
     if kind == "elu":
         return torch.where(z < 0, slope * torch.expm1(z), z)
-    return {"gelu": F.gelu, "gelu_tanh": lambda z: F.gelu(z, approximate="tanh"), "silu": F.silu, "hardswish": F.hardswish,
-            "mish": F.mish}[kind](z)
+    return {
+        "gelu": F.gelu,
+        "gelu_tanh": lambda z: F.gelu(z, approximate="tanh"),
+        "silu": F.silu,
+        "hardswish": F.hardswish,
+        "mish": F.mish,
+    }[kind](z)
 
 
 def _solve(function, value, low, high, rising):
@@ -60,13 +65,17 @@ class _Plan:
         if kind in ("leaky_relu", "elu"):
             turning = turning.where(self._slopes >= 0, 0.0)
         self.bottom = torch.maximum(self.start, turning)
-        self.first, self.least = (torch.floor(self.function(z) / quantum + 0.5).long() for z in (self.start, self.bottom))
+        self.first, self.least = (
+            torch.floor(self.function(z) / quantum + 0.5).long() for z in (self.start, self.bottom)
+        )
         self.low = max(0, int(-self.least.min()))
         self.falls = self.first - self.least
         self.turn = int(torch.where(self.falls > 0, self.low + self.first, 0).max())
         if self.turn + self.low >= timesteps:
-            raise ValueError(f"quantum: {quantum:.4g} leaves no level above zero at T = {timesteps}: the function takes "
-                             f"{self.turn + self.low} to reach it; expected a larger one")
+            raise ValueError(
+                f"quantum: {quantum:.4g} leaves no level above zero at T = {timesteps}: the function takes "
+                f"{self.turn + self.low} to reach it; expected a larger one"
+            )
 
     def function(self, z):
         return activation(self._kind, z, self._slopes)

@@ -128,8 +128,10 @@ def level_line(levels):
     never = checks.NEVER if whole else torch.inf
     rising = table[:, 1:] >= table[:, :-1]
     if table.isnan().any() or not rising.all():
-        raise ValueError("levels: expected ascending values without NaN, got "
-                         f"{table[(table.isnan().any(1) | ~rising.all(1))][0].tolist()[:8]}")
+        raise ValueError(
+            "levels: expected ascending values without NaN, got "
+            f"{table[(table.isnan().any(1) | ~rising.all(1))][0].tolist()[:8]}"
+        )
     none = 0, None, None
     dead = (table == never).all(1)
     alive = table[~dead]
@@ -165,14 +167,19 @@ def _line_of(distinct, whole):
     else:
         # A level is what its line rounds to if the line passes between the midpoints to its neighbours among float32.
         level = distinct.float()
-        up, down = (torch.nextafter(level, torch.tensor(end, dtype=torch.float32)).double() for end in (torch.inf, -torch.inf))
+        up, down = (
+            torch.nextafter(level, torch.tensor(end, dtype=torch.float32)).double() for end in (torch.inf, -torch.inf)
+        )
         x = torch.arange(1, count, dtype=torch.float64)
         low = (((distinct + down) / 2)[:, 1:] - first[:, None]).div(x).amax(1)
         high = (((distinct + up) / 2)[:, 1:] - first[:, None]).div(x).amin(1)
         step, on_line = low, torch.zeros(len(first), dtype=torch.bool)
         for trial in ((low + high) / 2, low, high):
             middle = trial.float()
-            for candidate in (middle, *(torch.nextafter(middle, torch.tensor(end, dtype=torch.float32)) for end in (-torch.inf, torch.inf))):
+            for candidate in (
+                middle,
+                *(torch.nextafter(middle, torch.tensor(end, dtype=torch.float32)) for end in (-torch.inf, torch.inf)),
+            ):
                 fits = (even.on_line(first.float(), candidate, count) == level).all(1) & ~on_line
                 step, on_line = torch.where(fits, candidate.double(), step), on_line | fits
     usable = on_line & (step > _STEP_RANGE[0]) & (step < _STEP_RANGE[1]) & (first.abs() <= _MAX_START * step)

@@ -11,16 +11,36 @@ from pcsnn.models.linear_transformer import linear_transformer_small
 from pcsnn.models.mobilenet import mobilenet_small, mobilenet_v2
 from pcsnn.models.resnet import resnet18, resnet34, resnet50, resnet101
 from pcsnn.models.segmentation import (
-                                        deeplabv3_resnet50,
-                                        deeplabv3_resnet101,
-                                        deeplabv3_small,
-                                        fcn_resnet50,
-                                        fcn_resnet101,
-                                        fcn_small,
+    deeplabv3_resnet50,
+    deeplabv3_resnet101,
+    deeplabv3_small,
+    fcn_resnet50,
+    fcn_resnet101,
+    fcn_small,
 )
 from pcsnn.models.vgg import vgg16, vgg16_bn, vgg_small
 
-__all__ = ["BertEncoder", "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "deeplabv3_resnet50",
-           "deeplabv3_resnet101", "deeplabv3_small", "fcn_resnet50", "fcn_resnet101", "fcn_small",
-           "linear_transformer_small", "minilm_l6", "mobilenet_small", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101",
-           "vgg16", "vgg16_bn", "vgg_small"]
+__all__ = [
+    "BertEncoder",
+    "cifar_resnet20",
+    "cifar_resnet32",
+    "cifar_resnet44",
+    "cifar_resnet56",
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
+    "deeplabv3_small",
+    "fcn_resnet50",
+    "fcn_resnet101",
+    "fcn_small",
+    "linear_transformer_small",
+    "minilm_l6",
+    "mobilenet_small",
+    "mobilenet_v2",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "vgg16",
+    "vgg16_bn",
+    "vgg_small",
+]

@@ -75,7 +75,7 @@ class _Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=1e-12)
 
     def forward(self, tokens):
-        places = self.position_embeddings.weight[:tokens.shape[1]]
+        places = self.position_embeddings.weight[: tokens.shape[1]]
         return self.LayerNorm(self.word_embeddings(tokens) + places + self.token_type_embeddings.weight[0])
 
 

@@ -18,7 +18,7 @@ class SubsampledShortcut(nn.Module):
         self.stride, self.new = stride, new
 
     def forward(self, x):
-        return F.pad(x[:, :, ::self.stride, ::self.stride], (0, 0, 0, 0, self.new, self.new))
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.new, self.new))
 
 
 class Block(nn.Module):

@@ -68,8 +68,12 @@ class LinearTransformer(nn.Module):
 
     def __init__(self, channels, depth, heads, hidden, *, scale, in_channels, num_classes, activation):
         super().__init__()
-        self.patches = nn.Sequential(_synapse(in_channels, channels // 2, 3, 2), activation(),
-                                     _synapse(channels // 2, channels, 3, 2), activation())
+        self.patches = nn.Sequential(
+            _synapse(in_channels, channels // 2, 3, 2),
+            activation(),
+            _synapse(channels // 2, channels, 3, 2),
+            activation(),
+        )
         self.places = nn.Sequential(_synapse(channels, channels, 3), activation())
         self.attention = nn.ModuleList(LinearAttention(channels, heads, scale, activation) for _ in range(depth))
         self.perceptron = nn.ModuleList(Perceptron(channels, hidden, activation) for _ in range(depth))
@@ -87,5 +91,6 @@ class LinearTransformer(nn.Module):
 
 def linear_transformer_small(*, in_channels=1, num_classes=10, activation=nn.ReLU):
     """Two blocks of 64 channels in 2 heads for 28x28 images (49 places), 0.1 million parameters; see `LinearTransformer`."""
-    return LinearTransformer(64, 2, 2, 128, scale=0.125, in_channels=in_channels, num_classes=num_classes,
-                             activation=activation)
+    return LinearTransformer(
+        64, 2, 2, 128, scale=0.125, in_channels=in_channels, num_classes=num_classes, activation=activation
+    )

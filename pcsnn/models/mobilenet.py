@@ -8,12 +8,23 @@ from torch import nn
 from pcsnn.models.initialise import he_normal
 
 # expansion, channels, blocks, stride of the first
-MOBILENET_V2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+MOBILENET_V2 = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 SMALL = ((1, 16, 1, 1), (4, 24, 2, 2), (4, 32, 2, 2), (4, 64, 2, 1))
 
 
 def _conv_norm(inside, outside, kernel, stride, groups, activation):
-    layers = [nn.Conv2d(inside, outside, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(outside)]
+    layers = [
+        nn.Conv2d(inside, outside, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outside),
+    ]
     return layers if activation is None else [*layers, activation()]
 
 
@@ -56,7 +67,9 @@ class MobileNetV2(nn.Module):
 
 def mobilenet_v2(*, in_channels=3, num_classes=1000, activation=nn.ReLU6):
     """MobileNetV2 of width 1; see `MobileNetV2`. Published weights are for 224x224."""
-    return MobileNetV2(MOBILENET_V2, 32, 2, 1280, in_channels=in_channels, num_classes=num_classes, activation=activation)
+    return MobileNetV2(
+        MOBILENET_V2, 32, 2, 1280, in_channels=in_channels, num_classes=num_classes, activation=activation
+    )
 
 
 def mobilenet_small(*, in_channels=1, num_classes=10, activation=nn.ReLU6):

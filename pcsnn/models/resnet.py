@@ -66,8 +66,16 @@ class Stages(nn.Module):
     Shape: [N, in_channels, H, W] to the results of the last two stages; each undilated stage halves the resolution.
     """
 
-    def __init__(self, block, blocks, *, in_channels=3, activation=nn.ReLU, widths=(64, 128, 256, 512),
-                 dilated=(False, False, False)):
+    def __init__(
+        self,
+        block,
+        blocks,
+        *,
+        in_channels=3,
+        activation=nn.ReLU,
+        widths=(64, 128, 256, 512),
+        dilated=(False, False, False),
+    ):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, widths[0], 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])

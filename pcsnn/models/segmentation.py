@@ -13,13 +13,20 @@ from pcsnn.models.resnet import BasicBlock, Bottleneck, Stages
 
 LARGE = (False, True, True)  # the published backbones keep an eighth of the resolution
 RESNET50, RESNET101 = ({"blocks": (3, 4, count, 3), "dilated": LARGE} for count in (6, 23))
-SMALL = {"blocks": (2, 2, 2, 2), "widths": (24, 32, 48, 64), "dilated": (True, True, True)}  # a quarter: thin objects stay
+SMALL = {
+    "blocks": (2, 2, 2, 2),
+    "widths": (24, 32, 48, 64),
+    "dilated": (True, True, True),
+}  # a quarter: thin objects stay
 
 
 def _layer(in_channels, channels, kernel, activation, dilation=1):
     """Convolution, batch norm and activation; the resolution stays."""
-    return [nn.Conv2d(in_channels, channels, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False),
-            nn.BatchNorm2d(channels), activation()]
+    return [
+        nn.Conv2d(in_channels, channels, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False),
+        nn.BatchNorm2d(channels),
+        activation(),
+    ]
 
 
 class FCNHead(nn.Sequential):
@@ -48,10 +55,13 @@ class ASPP(nn.Module):
 
     def __init__(self, in_channels, channels, rates, dropout, activation):
         super().__init__()
-        self.convs = nn.ModuleList([
-            nn.Sequential(*_layer(in_channels, channels, 1, activation)),
-            *(nn.Sequential(*_layer(in_channels, channels, 3, activation, rate)) for rate in rates),
-            ASPPPooling(in_channels, channels, activation)])
+        self.convs = nn.ModuleList(
+            [
+                nn.Sequential(*_layer(in_channels, channels, 1, activation)),
+                *(nn.Sequential(*_layer(in_channels, channels, 3, activation, rate)) for rate in rates),
+                ASPPPooling(in_channels, channels, activation),
+            ]
+        )
         self.project = nn.Sequential(*_layer(len(self.convs) * channels, channels, 1, activation), nn.Dropout(dropout))
 
     def forward(self, x):
@@ -62,8 +72,11 @@ class DeepLabHead(nn.Sequential):
     """[N, in_channels, h, w] to [N, num_classes, h, w]."""
 
     def __init__(self, in_channels, num_classes, activation, channels=256, rates=(12, 24, 36), dropout=0.5):
-        super().__init__(ASPP(in_channels, channels, rates, dropout, activation), *_layer(channels, channels, 3, activation),
-                         nn.Conv2d(channels, num_classes, 1))
+        super().__init__(
+            ASPP(in_channels, channels, rates, dropout, activation),
+            *_layer(channels, channels, 3, activation),
+            nn.Conv2d(channels, num_classes, 1),
+        )
 
 
 class Segmentation(nn.Module):
@@ -99,35 +112,62 @@ def _build(block, stages, head, *, in_channels, num_classes, aux, activation, **
 
 def fcn_resnet50(*, in_channels=3, num_classes=21, aux=True, activation=nn.ReLU):
     """FCN on ResNet-50; see `Segmentation`. The published weights have an auxiliary classifier: aux=True."""
-    return _build(Bottleneck, RESNET50, FCNHead, in_channels=in_channels,
-                  num_classes=num_classes, aux=aux, activation=activation)
+    return _build(
+        Bottleneck, RESNET50, FCNHead, in_channels=in_channels, num_classes=num_classes, aux=aux, activation=activation
+    )
 
 
 def fcn_resnet101(*, in_channels=3, num_classes=21, aux=True, activation=nn.ReLU):
     """FCN on ResNet-101; see `fcn_resnet50`."""
-    return _build(Bottleneck, RESNET101, FCNHead, in_channels=in_channels,
-                  num_classes=num_classes, aux=aux, activation=activation)
+    return _build(
+        Bottleneck, RESNET101, FCNHead, in_channels=in_channels, num_classes=num_classes, aux=aux, activation=activation
+    )
 
 
 def deeplabv3_resnet50(*, in_channels=3, num_classes=21, aux=True, activation=nn.ReLU):
     """DeepLabv3 on ResNet-50; see `fcn_resnet50`."""
-    return _build(Bottleneck, RESNET50, DeepLabHead, in_channels=in_channels,
-                  num_classes=num_classes, aux=aux, activation=activation)
+    return _build(
+        Bottleneck,
+        RESNET50,
+        DeepLabHead,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        aux=aux,
+        activation=activation,
+    )
 
 
 def deeplabv3_resnet101(*, in_channels=3, num_classes=21, aux=True, activation=nn.ReLU):
     """DeepLabv3 on ResNet-101; see `fcn_resnet50`."""
-    return _build(Bottleneck, RESNET101, DeepLabHead, in_channels=in_channels,
-                  num_classes=num_classes, aux=aux, activation=activation)
+    return _build(
+        Bottleneck,
+        RESNET101,
+        DeepLabHead,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        aux=aux,
+        activation=activation,
+    )
 
 
 def fcn_small(*, in_channels=3, num_classes=11, aux=False, activation=nn.ReLU):
     """FCN on a narrow ResNet-18 that keeps a quarter of the resolution; see `Segmentation`."""
-    return _build(BasicBlock, SMALL, FCNHead, in_channels=in_channels, num_classes=num_classes, aux=aux,
-                  activation=activation)
+    return _build(
+        BasicBlock, SMALL, FCNHead, in_channels=in_channels, num_classes=num_classes, aux=aux, activation=activation
+    )
 
 
 def deeplabv3_small(*, in_channels=3, num_classes=11, aux=False, activation=nn.ReLU):
     """DeepLabv3 on the backbone of `fcn_small`, with a pyramid of 48 channels at the rates 4, 8 and 12."""
-    return _build(BasicBlock, SMALL, DeepLabHead, in_channels=in_channels, num_classes=num_classes, aux=aux,
-                  activation=activation, channels=48, rates=(4, 8, 12), dropout=0.1)
+    return _build(
+        BasicBlock,
+        SMALL,
+        DeepLabHead,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        aux=aux,
+        activation=activation,
+        channels=48,
+        rates=(4, 8, 12),
+        dropout=0.1,
+    )

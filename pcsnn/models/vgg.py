@@ -49,14 +49,22 @@ class VGG(nn.Module):
 
 def vgg16(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
     """VGG-16; see `VGG`. Published weights are for 224x224."""
-    return VGG(VGG16, 7, (4096, 4096), batch_norm=False, in_channels=in_channels, num_classes=num_classes,
-               activation=activation)
+    return VGG(
+        VGG16,
+        7,
+        (4096, 4096),
+        batch_norm=False,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        activation=activation,
+    )
 
 
 def vgg16_bn(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
     """VGG-16 with batch norm; see `VGG`. Published weights are for 224x224."""
-    return VGG(VGG16, 7, (4096, 4096), batch_norm=True, in_channels=in_channels, num_classes=num_classes,
-               activation=activation)
+    return VGG(
+        VGG16, 7, (4096, 4096), batch_norm=True, in_channels=in_channels, num_classes=num_classes, activation=activation
+    )
 
 
 def vgg_small(*, in_channels=1, num_classes=10, activation=nn.ReLU):
@@ -64,5 +72,6 @@ def vgg_small(*, in_channels=1, num_classes=10, activation=nn.ReLU):
 
     Made for 28x28 images.
     """
-    return VGG(SMALL, 3, (256,), batch_norm=True, in_channels=in_channels, num_classes=num_classes,
-               activation=activation)
+    return VGG(
+        SMALL, 3, (256,), batch_norm=True, in_channels=in_channels, num_classes=num_classes, activation=activation
+    )

@@ -61,8 +61,10 @@ class Device:
         graph = torch.cuda.CUDAGraph()
         # Not the mode "global": threads that load data may go on. The stream is set outside too, since a capture that
         # fails leaves torch.cuda.graph without setting it back.
-        with torch.cuda.stream(self._stream), torch.cuda.graph(graph, pool=self._pool, stream=self._stream,
-                                                               capture_error_mode="thread_local"):
+        with (
+            torch.cuda.stream(self._stream),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
+        ):
             out = run()
         return graph.replay, out
 
@@ -73,8 +75,11 @@ class Device:
 
     def bytes(self):
         """Of the memory pool: results of layers, and outputs."""
-        return sum(segment["total_size"] for segment in torch.cuda.memory_snapshot()
-                   if tuple(segment["segment_pool_id"]) == tuple(self._pool))
+        return sum(
+            segment["total_size"]
+            for segment in torch.cuda.memory_snapshot()
+            if tuple(segment["segment_pool_id"]) == tuple(self._pool)
+        )
 
 
 class _Watched:
@@ -96,9 +101,13 @@ class _Watched:
         tensors = self._tensors()
         if not _TENSORS.issuperset(map(type, tensors)):
             return None
-        return ([id(module) for children in self._children for module in children.values()],
-                type(self._network).forward, [tensor.data_ptr() for tensor in tensors], _versions(tensors),
-                any(tensor.requires_grad for tensor in tensors))
+        return (
+            [id(module) for children in self._children for module in children.values()],
+            type(self._network).forward,
+            [tensor.data_ptr() for tensor in tensors],
+            _versions(tensors),
+            any(tensor.requires_grad for tensor in tensors),
+        )
 
     def unchanged(self, network):
         return network is self._network and self._now() == self._state
@@ -145,8 +154,14 @@ def _memory(tensor):
 
 def _plain(value):
     """Whether a graph can take this tensor."""
-    return (type(value) in _TENSORS and not value.is_nested and value.layout is torch.strided and not value.is_quantized
-            and value.numel() > 0 and not (value.requires_grad and torch.is_grad_enabled()))
+    return (
+        type(value) in _TENSORS
+        and not value.is_nested
+        and value.layout is torch.strided
+        and not value.is_quantized
+        and value.numel() > 0
+        and not (value.requires_grad and torch.is_grad_enabled())
+    )
 
 
 def _kind(values):
@@ -169,17 +184,26 @@ def _kind(values):
 
 def _watched_by_others(device):
     """Whether someone wants to see the operations of a call, or changes them."""
-    return (torch.jit.is_tracing() or torch.is_autocast_enabled(device.type) or _get_current_dispatch_mode() is not None
-            or any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
-            or torch._C._functorch.maybe_current_level() is not None or _has_any_global_hook() or dispatch.is_forced()
-            or getattr(_this_thread, "captures", False) or Graphs.device_class.capturing())
+    return (
+        torch.jit.is_tracing()
+        or torch.is_autocast_enabled(device.type)
+        or _get_current_dispatch_mode() is not None
+        or any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
+        or torch._C._functorch.maybe_current_level() is not None
+        or _has_any_global_hook()
+        or dispatch.is_forced()
+        or getattr(_this_thread, "captures", False)
+        or Graphs.device_class.capturing()
+    )
 
 
 def _check_outputs(out):
     for value in _flatten(out)[0]:
         if not isinstance(value, (torch.Tensor, float, complex, *_CONSTANTS)):
-            raise TypeError("max_graphs: expected a network whose outputs are tensors and constants in tuples, lists "
-                            f"and dicts, got {type(value).__name__}; with max_graphs = 0 it runs without graphs")
+            raise TypeError(
+                "max_graphs: expected a network whose outputs are tensors and constants in tuples, lists "
+                f"and dicts, got {type(value).__name__}; with max_graphs = 0 it runs without graphs"
+            )
 
 
 class Graphs:
@@ -248,7 +272,7 @@ class Graphs:
             _this_thread.captures = True
             try:
                 _check_outputs(self._device.warm_up(lambda: network(*args, **named)))
-                del self._captured[:max(len(self._captured) - self.most + 1, 0)]
+                del self._captured[: max(len(self._captured) - self.most + 1, 0)]
                 replay, out = self._launches(lambda: network(*args, **named))
             finally:
                 _this_thread.captures = False
@@ -260,5 +284,7 @@ class Graphs:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise RuntimeError("max_graphs: expected a network that only launches work on its device (with "
-                               f"max_graphs = 0 any runs, without graphs), got {error}") from error
+            raise RuntimeError(
+                "max_graphs: expected a network that only launches work on its device (with "
+                f"max_graphs = 0 any runs, without graphs), got {error}"
+            ) from error

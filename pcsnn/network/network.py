@@ -68,10 +68,14 @@ class SpikingNetwork(torch.nn.Module):
     def _check_dtypes(self, inputs, named_inputs, error):
         """TypeError for inputs whose dtype is not that of the parameters, which is what most likely made `error`."""
         expected = next((parameter.dtype for parameter in self.parameters() if parameter.is_floating_point()), None)
-        got = {leaf.dtype for leaf in tree_leaves((inputs, named_inputs)) if isinstance(leaf, torch.Tensor)} - {expected}
+        got = {leaf.dtype for leaf in tree_leaves((inputs, named_inputs)) if isinstance(leaf, torch.Tensor)} - {
+            expected
+        }
         if expected is not None and got and not isinstance(error, torch.OutOfMemoryError):
-            raise TypeError(f"inputs: expected {expected}, as the network's parameters are, got "
-                            f"{', '.join(sorted(map(str, got)))}: {error}") from error
+            raise TypeError(
+                f"inputs: expected {expected}, as the network's parameters are, got "
+                f"{', '.join(sorted(map(str, got)))}: {error}"
+            ) from error
 
     @property
     def max_graphs(self):
@@ -115,7 +119,9 @@ def check_unfused(snn):
     """TypeError or ValueError for anything but a SpikingNetwork with its neurons in layers of their own."""
     check_converted(snn)
     if any(type(neuron) not in (CollapsedNeuron, SignedNeuron) for _, neuron in snn.neurons()):
-        raise ValueError("snn: is optimised, its neurons are one with their synapses; give the network that pcsnn.convert made")
+        raise ValueError(
+            "snn: is optimised, its neurons are one with their synapses; give the network that pcsnn.convert made"
+        )
 
 
 def describe(neuron, timesteps):
@@ -126,7 +132,11 @@ def describe(neuron, timesteps):
     theta = neuron.threshold
     silent = int((theta == torch.inf).sum())
     alive = theta[theta != torch.inf]
-    span = f"{alive.min():.4g}..{alive.max():.4g}" if alive.numel() > 1 else "".join(f"{value:.4g}" for value in alive.flatten())
+    span = (
+        f"{alive.min():.4g}..{alive.max():.4g}"
+        if alive.numel() > 1
+        else "".join(f"{value:.4g}" for value in alive.flatten())
+    )
     text = f"threshold {span or 'infinite'}"
     if theta.dim():
         text += f", per channel ({len(theta)}{f', {silent} silent' if silent else ''})"
@@ -169,8 +179,11 @@ def set_timesteps(snn, timesteps):
         if hasattr(module, "check_timesteps"):
             module.check_timesteps(timesteps)
     if timesteps != snn.timesteps and snn.report.method in DEPENDS_ON_TIMESTEPS:
-        warnings.warn(f"this network was calibrated at T = {snn.timesteps}; calibrate anew for T = {timesteps} "
-                      f"(pcsnn.convert, method {snn.report.method!r}) for its best accuracy", stacklevel=2)
+        warnings.warn(
+            f"this network was calibrated at T = {snn.timesteps}; calibrate anew for T = {timesteps} "
+            f"(pcsnn.convert, method {snn.report.method!r}) for its best accuracy",
+            stacklevel=2,
+        )
     details = {}
     for module in snn.network.modules():
         if hasattr(module, "set_timesteps"):

@@ -12,6 +12,21 @@ from pcsnn.nn.scale import ChannelScale
 from pcsnn.nn.signed import SignedNeuron
 from pcsnn.nn.synapses import SpikingConv2d, SpikingLinear, SynapticConv2d, SynapticLinear
 
-__all__ = ["DAQCFS", "QCFS", "ChannelScale", "CollapsedNeuron", "CountMaxPool2d", "CountSumPool2d",
-           "ParallelSpikingNeuron", "PixelCounts", "Rates", "SignedNeuron", "SpikingAttention", "SpikingConv2d",
-           "SpikingLinear", "SynapticConv2d", "SynapticLinear", "TimeAverage"]
+__all__ = [
+    "DAQCFS",
+    "QCFS",
+    "ChannelScale",
+    "CollapsedNeuron",
+    "CountMaxPool2d",
+    "CountSumPool2d",
+    "ParallelSpikingNeuron",
+    "PixelCounts",
+    "Rates",
+    "SignedNeuron",
+    "SpikingAttention",
+    "SpikingConv2d",
+    "SpikingLinear",
+    "SynapticConv2d",
+    "SynapticLinear",
+    "TimeAverage",
+]

@@ -55,14 +55,26 @@ class SpikingAttention(torch.nn.Module):
         RuntimeError: an input requires a gradient.
     """
 
-    def __init__(self, heads, threshold, timesteps, *, quantization_levels=None, offset=0.0, amplitude=None, bend=None, scale=1.0,
-                 causal=False):
+    def __init__(
+        self,
+        heads,
+        threshold,
+        timesteps,
+        *,
+        quantization_levels=None,
+        offset=0.0,
+        amplitude=None,
+        bend=None,
+        scale=1.0,
+        causal=False,
+    ):
         super().__init__()
         checks.integer("heads", heads, 1, 2**31 - 1)
         checks.number("scale", scale)
         self.heads, self.scale, self.causal = heads, float(scale), causal
-        self.neuron = CollapsedNeuron(threshold, timesteps, quantization_levels=quantization_levels, offset=offset,
-                                      amplitude=amplitude, bend=bend)
+        self.neuron = CollapsedNeuron(
+            threshold, timesteps, quantization_levels=quantization_levels, offset=offset, amplitude=amplitude, bend=bend
+        )
 
     def _check(self, query, key, value):
         """The three without time: averaged keys and values, one step of the query."""
@@ -86,13 +98,23 @@ class SpikingAttention(torch.nn.Module):
     def _spikes(self, query, dtype, amplitude):
         """Sorted spikes [T, N, M, H * D] times amplitude; the channels are the features."""
         steps = query.reshape(len(query), -1, query.shape[-1])
-        return functional.fire_spikes(steps, self.neuron.levels, dtype, amplitude, spacing=self.neuron.spacing).view(query.shape)
+        return functional.fire_spikes(steps, self.neuron.levels, dtype, amplitude, spacing=self.neuron.spacing).view(
+            query.shape
+        )
 
     def forward(self, query, key, value):
         key, value = self._check(query, key, value)
         if query.dim() == 3:
-            return functional.spiking_attention(query, key, value, self.neuron.levels, scale=self.neuron.scale * self.scale,
-                                                heads=self.heads, causal=self.causal, spacing=self.neuron.spacing)
+            return functional.spiking_attention(
+                query,
+                key,
+                value,
+                self.neuron.levels,
+                scale=self.neuron.scale * self.scale,
+                heads=self.heads,
+                causal=self.causal,
+                spacing=self.neuron.spacing,
+            )
         precise = compute_dtype(query)
         spikes = self._spikes(query, precise, self.neuron.spike * self.scale)
         return attention.attend(spikes, key.to(precise), value.to(precise), self.heads, self.causal).to(query.dtype)

@@ -21,8 +21,10 @@ def steps_of(timesteps, quantization_levels, area=1):
 def check_area(timesteps, quantization_levels, area):
     """ValueError where the counts of `area` neurons together do not fit a byte."""
     if steps_of(timesteps, quantization_levels, area) > BYTE:
-        raise ValueError(f"timesteps: expected at most {BYTE // area} where average pooling adds up the counts of {area} neurons, "
-                         f"got {timesteps}; optimise the converted network at that T")
+        raise ValueError(
+            f"timesteps: expected at most {BYTE // area} where average pooling adds up the counts of {area} neurons, "
+            f"got {timesteps}; optimise the converted network at that T"
+        )
 
 
 def check_numbers(counted=True, fixed_steps=None, **numbers):
@@ -105,8 +107,10 @@ class CountSumPool2d(torch.nn.Module):
     def forward(self, counts):
         """uint8 [N, C, H, W] -> uint8 [N, C, H', W'], the sum of each window."""
         if self.input_size is not None and tuple(counts.shape[2:]) != self.input_size:
-            raise ValueError(f"counts: expected height and width {self.input_size}, for which adaptive pooling was optimised, "
-                             f"got {tuple(counts.shape[2:])}")
+            raise ValueError(
+                f"counts: expected height and width {self.input_size}, for which adaptive pooling was optimised, "
+                f"got {tuple(counts.shape[2:])}"
+            )
         if self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0):
             return counts
         return functional.sum_pool2d(counts, self.kernel_size, self.stride, self.padding)
@@ -145,7 +149,9 @@ class PixelCounts(FullPrecisionBuffers):
     def forward(self, values):
         """float [N, C, H, W] -> uint8 [N, C, H + 2 padding, W + 2 padding]; values out of range count as its ends."""
         low, unit = (per_channel(value, 4) for value in (self.low, divided(self.worth, BYTE)))
-        padded = F.pad(values, (self.padding[1], self.padding[1], self.padding[0], self.padding[0]))  # a copy in any case
+        padded = F.pad(
+            values, (self.padding[1], self.padding[1], self.padding[0], self.padding[0])
+        )  # a copy in any case
         counts = padded.sub_(low).div_(unit).round_().clamp_(0, BYTE).to(torch.uint8)
         return counts.contiguous(memory_format=torch.channels_last)
 

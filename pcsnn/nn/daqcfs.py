@@ -55,10 +55,12 @@ class DAQCFS(torch.nn.Module):
         theta = checks.threshold(threshold).float().to(device)
         silent = theta == torch.inf
         worth = theta if amplitude is None else torch.as_tensor(amplitude).detach().to(theta)
-        values = {"threshold": theta.masked_fill(silent, 1.0),
-                  "offset": torch.as_tensor(offset).detach().to(theta),
-                  "amplitude": worth.masked_fill(worth == torch.inf, 0.0),
-                  "bend": None if bend is None else bend.detach().to(theta)}
+        values = {
+            "threshold": theta.masked_fill(silent, 1.0),
+            "offset": torch.as_tensor(offset).detach().to(theta),
+            "amplitude": worth.masked_fill(worth == torch.inf, 0.0),
+            "bend": None if bend is None else bend.detach().to(theta),
+        }
         self.register_buffer("silent", silent)
         for name, value in values.items():
             self.register_parameter(name, None if value is None else torch.nn.Parameter(value.clone()))
@@ -73,20 +75,23 @@ class DAQCFS(torch.nn.Module):
             if value is None:
                 continue
             if value.dim() > most or not value.isfinite().all():
-                raise ValueError(f"{name}: expected finite values, got shape {tuple(value.shape)}, "
-                                 f"{value.flatten()[:4].tolist()}")
+                raise ValueError(
+                    f"{name}: expected finite values, got shape {tuple(value.shape)}, {value.flatten()[:4].tolist()}"
+                )
         channels = {len(value) for value in (self.threshold, self.offset, self.amplitude) if value.dim()}
         channels |= {len(self.bend)} if self.bend is not None and self.bend.dim() == 2 else set()
         if len(channels) > 1:
-            raise ValueError("threshold, offset, amplitude, bend: expected one number of channels, got "
-                             f"{sorted(channels)}")
+            raise ValueError(
+                f"threshold, offset, amplitude, bend: expected one number of channels, got {sorted(channels)}"
+            )
 
     def _table(self):
         """The levels [L] or [C, L] of the neuron, float32, those of a silent channel too, with their gradient."""
         theta, offset = (value.float().double() for value in (self.threshold, self.offset))
         bend = None if self.bend is None else self.bend.float().double()
-        exact = even.table(theta.detach(), self.levels, None, self.shift, offset.detach(),
-                                 None if bend is None else bend.detach())
+        exact = even.table(
+            theta.detach(), self.levels, None, self.shift, offset.detach(), None if bend is None else bend.detach()
+        )
         steps = torch.arange(1, self.levels + 1, dtype=torch.float64, device=theta.device) - self.shift
         formula = steps * theta.unsqueeze(-1) / self.levels - offset.unsqueeze(-1)
         if bend is not None:
@@ -110,9 +115,13 @@ class DAQCFS(torch.nn.Module):
     def neuron(self):
         """The state as arguments of `pcsnn.nn.CollapsedNeuron`."""
         self._check()
-        return dict(threshold=self.threshold.detach().masked_fill(self.silent, torch.inf), offset=self.offset.detach(),
-                    amplitude=self._worth().detach(), shift=self.shift,
-                    bend=None if self.bend is None else self.bend.detach())
+        return dict(
+            threshold=self.threshold.detach().masked_fill(self.silent, torch.inf),
+            offset=self.offset.detach(),
+            amplitude=self._worth().detach(),
+            shift=self.shift,
+            bend=None if self.bend is None else self.bend.detach(),
+        )
 
     def extra_repr(self):
         channels = f"{len(self.threshold)} channels" if self.threshold.dim() else "one threshold"

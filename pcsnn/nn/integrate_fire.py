@@ -1,6 +1,5 @@
 """Where serial IF neurons stood in a network that other software made, and the scales around them."""
 
-
 import torch
 
 from pcsnn import functional

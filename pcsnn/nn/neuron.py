@@ -140,29 +140,62 @@ class CollapsedNeuron(_Neuron):
     """
 
     exact = True  # its counts are those of what the converter made
-    TENSORS = ("threshold", "offset", "amplitude", "bend")  # arguments that are state; with `configuration` they make a copy
+    TENSORS = (
+        "threshold",
+        "offset",
+        "amplitude",
+        "bend",
+    )  # arguments that are state; with `configuration` they make a copy
 
-    def __init__(self, threshold, timesteps, *, quantization_levels=None, offset=0.0, amplitude=None, bend=None,
-                 shift=0.5, inplace=False):
+    def __init__(
+        self,
+        threshold,
+        timesteps,
+        *,
+        quantization_levels=None,
+        offset=0.0,
+        amplitude=None,
+        bend=None,
+        shift=0.5,
+        inplace=False,
+    ):
         super().__init__()
-        self.timesteps, self.quantization_levels, self.shift, self.inplace = timesteps, quantization_levels, shift, inplace
+        self.timesteps, self.quantization_levels, self.shift, self.inplace = (
+            timesteps,
+            quantization_levels,
+            shift,
+            inplace,
+        )
         device = checks.device_of(threshold, amplitude, offset, bend)
         self.register_buffer("offset", torch.as_tensor(offset, dtype=torch.float32, device=device).detach())
         self.register_buffer("bend", None if bend is None else bend.detach().to(device, torch.float32))
         self._register(threshold, amplitude, device)
 
     def _derive(self):
-        table = functional.levels(self.threshold, self.timesteps, quantization_levels=self.quantization_levels,
-                                  shift=self.shift, offset=self.offset, bend=self.bend)
+        table = functional.levels(
+            self.threshold,
+            self.timesteps,
+            quantization_levels=self.quantization_levels,
+            shift=self.shift,
+            offset=self.offset,
+            bend=self.bend,
+        )
         self._set_levels(table, even.repeat_of(self.timesteps, self.quantization_levels), self.threshold)
         worth = self.amplitude.to(torch.float64)
-        self.scale = (even.step_of(worth, self.timesteps, self.quantization_levels) if self._repeat
-                      else even.step_of(worth, self.timesteps)).to(self.threshold)
+        self.scale = (
+            even.step_of(worth, self.timesteps, self.quantization_levels)
+            if self._repeat
+            else even.step_of(worth, self.timesteps)
+        ).to(self.threshold)
 
     def configuration(self):
         """The arguments that are no tensors."""
-        return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels, shift=self.shift,
-                    inplace=self.inplace)
+        return dict(
+            timesteps=self.timesteps,
+            quantization_levels=self.quantization_levels,
+            shift=self.shift,
+            inplace=self.inplace,
+        )
 
     def set_timesteps(self, timesteps):
         """The same layer at T = `timesteps`."""
@@ -179,9 +212,11 @@ class CollapsedNeuron(_Neuron):
     def forward(self, current, residual=None):
         """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
         if staircase.asked_for(current, residual):
-            return staircase.straight_through(current, residual, self.levels[..., ::max(self._repeat, 1)], self.scale)
+            return staircase.straight_through(current, residual, self.levels[..., :: max(self._repeat, 1)], self.scale)
         current, residual = joined(current, residual)
-        return functional.fire_rates(current, self.levels, self.scale, residual, inplace=self.inplace, spacing=self.spacing)
+        return functional.fire_rates(
+            current, self.levels, self.scale, residual, inplace=self.inplace, spacing=self.spacing
+        )
 
     @property
     def spike(self):

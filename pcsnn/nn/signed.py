@@ -19,8 +19,9 @@ class _StraightThrough(torch.autograd.Function):
     def forward(ctx, mean, neuron):
         ctx.neuron = neuron
         ctx.save_for_backward(mean)
-        return functional.fire_rates(mean, neuron.levels, neuron.scale, turn=neuron.turn, low=neuron.low,
-                                     spacing=neuron.spacing)
+        return functional.fire_rates(
+            mean, neuron.levels, neuron.scale, turn=neuron.turn, low=neuron.low, spacing=neuron.spacing
+        )
 
     @staticmethod
     @once_differentiable
@@ -29,7 +30,7 @@ class _StraightThrough(torch.autograd.Function):
         slope = neuron.slope if neuron.slope is None else per_channel(neuron.slope.to(mean.dtype), mean.dim())
         with torch.enable_grad():
             z = mean.detach().requires_grad_()
-            through, = torch.autograd.grad(activation(neuron.kind, z, slope), z, grad)
+            (through,) = torch.autograd.grad(activation(neuron.kind, z, slope), z, grad)
         last = per_channel(neuron.levels[..., -1].to(mean.dtype), mean.dim())
         return torch.where((mean >= neuron.lowest) & (mean <= last), through, 0), None
 
@@ -70,7 +71,9 @@ class SignedNeuron(LevelBuffers):
         device = checks.device_of(amplitude, lowest, slope)
         worth = checks.threshold(amplitude, "amplitude")
         if worth.dim() or worth.isinf():
-            raise ValueError(f"amplitude: expected one finite number for the layer, got shape {tuple(worth.shape)}, {worth.max()}")
+            raise ValueError(
+                f"amplitude: expected one finite number for the layer, got shape {tuple(worth.shape)}, {worth.max()}"
+            )
         self.register_buffer("amplitude", worth.to(device, torch.float32))
         self.register_buffer("lowest", torch.as_tensor(lowest, dtype=torch.float32, device=device).detach())
         slope = None if slope is None else torch.as_tensor(slope, dtype=torch.float32, device=device).detach()
@@ -113,8 +116,16 @@ class SignedNeuron(LevelBuffers):
             mean = add_residual(current, residual, None)
             return _StraightThrough.apply(mean, self).to(current.dtype)
         current, residual = joined(current, residual)
-        return functional.fire_rates(current, self.levels, self.scale, residual, inplace=self.inplace, turn=self.turn,
-                                     low=self.low, spacing=self.spacing)
+        return functional.fire_rates(
+            current,
+            self.levels,
+            self.scale,
+            residual,
+            inplace=self.inplace,
+            turn=self.turn,
+            low=self.low,
+            spacing=self.spacing,
+        )
 
     def counts(self, current, residual=None):
         """Levels reached, k, uint8 [N, ...]; `balance` says how many spikes that is."""
@@ -132,7 +143,9 @@ class SignedNeuron(LevelBuffers):
 
     def range(self):
         """The least and the largest rate, floats."""
-        ends = self.rates_of(torch.arange(self.timesteps + 1, dtype=torch.uint8, device=self.levels.device), torch.float64)
+        ends = self.rates_of(
+            torch.arange(self.timesteps + 1, dtype=torch.uint8, device=self.levels.device), torch.float64
+        )
         always = int((self.levels == -torch.inf).sum(-1).min())
         return ends[always:].min().item(), ends[-1].item()
 

@@ -24,8 +24,10 @@ def _gradient(gradient, current, knots, slopes):
     entry = (row * (count - 1) + place.clamp(0, count - 2)).flatten()
     passed = torch.where(inside, gradient * slopes.reshape(-1)[entry].view_as(current), 0)
     precise = passed.flatten().double()
-    sums = [torch.bincount(entry, weight, rows * (count - 1)).view(slopes.shape)
-            for weight in (precise, precise * current.flatten())]
+    sums = [
+        torch.bincount(entry, weight, rows * (count - 1)).view(slopes.shape)
+        for weight in (precise, precise * current.flatten())
+    ]
     return passed, *sums
 
 
@@ -48,7 +50,9 @@ class _Staircase(torch.autograd.Function):
     def backward(ctx, grad):
         current, levels, amplitude, out = ctx.saved_tensors
         timesteps = levels.shape[-1]
-        half = levels.diff(dim=-1)[..., [0, -1]] / 2 if timesteps > 1 else levels.abs().expand(*levels.shape[:-1], 2) / 2
+        half = (
+            levels.diff(dim=-1)[..., [0, -1]] / 2 if timesteps > 1 else levels.abs().expand(*levels.shape[:-1], 2) / 2
+        )
         knots = torch.cat([levels[..., :1] - half[..., :1], levels, levels[..., -1:] + half[..., 1:]], -1)
         width = knots.diff(dim=-1)
         rise = torch.ones_like(width)

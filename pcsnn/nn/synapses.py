@@ -29,8 +29,9 @@ class _Weights:
         """What a constructor gets, from a file too; DIMENSIONS: of the weight."""
         checks.tensor("weight", weight, arguments.WEIGHT_DTYPES)
         if weight.dim() != self.DIMENSIONS or 0 in weight.shape:
-            raise ValueError(f"weight: expected {self.DIMENSIONS} dimensions, none of them empty, got shape "
-                             f"{tuple(weight.shape)}")
+            raise ValueError(
+                f"weight: expected {self.DIMENSIONS} dimensions, none of them empty, got shape {tuple(weight.shape)}"
+            )
         if weight.dtype == torch.int8 and weight_scale is None:
             raise ValueError("weight_scale: expected [O] with int8 weights, got None")
         for name, value in (("weight_scale", weight_scale), ("bias", bias)):
@@ -77,8 +78,13 @@ class _Weights:
 
     def _fits(self, x):
         """Whether the operator takes x, checked with as little work as can be."""
-        return (isinstance(x, torch.Tensor) and (self._is_count(x.dtype) if self.counted else x.dtype == self.weight.dtype)
-                and x.device == self.weight.device and not (x.requires_grad and torch.is_grad_enabled()) and self._shape(x) is not None)
+        return (
+            isinstance(x, torch.Tensor)
+            and (self._is_count(x.dtype) if self.counted else x.dtype == self.weight.dtype)
+            and x.device == self.weight.device
+            and not (x.requires_grad and torch.is_grad_enabled())
+            and self._shape(x) is not None
+        )
 
     @property
     def input_steps(self):
@@ -98,18 +104,44 @@ class _Fused(_Weights, CollapsedNeuron):
 
     TENSORS = (*CollapsedNeuron.TENSORS, "weight", "weight_scale", "bias", "residual_worth")
 
-    def __init__(self, weight, timesteps, *, weight_scale=None, bias=None, counted=True, input_levels=None, input_area=1,
-                 fixed_steps=None, residual_worth=None, residual_levels=None, residual_area=1, emits="counts", **neuron):
+    def __init__(
+        self,
+        weight,
+        timesteps,
+        *,
+        weight_scale=None,
+        bias=None,
+        counted=True,
+        input_levels=None,
+        input_area=1,
+        fixed_steps=None,
+        residual_worth=None,
+        residual_levels=None,
+        residual_area=1,
+        emits="counts",
+        **neuron,
+    ):
         self._check_weights(weight, weight_scale, bias)
-        check_numbers(counted=counted, input_levels=input_levels, input_area=input_area, fixed_steps=fixed_steps,
-                      residual_levels=residual_levels, residual_area=residual_area)
+        check_numbers(
+            counted=counted,
+            input_levels=input_levels,
+            input_area=input_area,
+            fixed_steps=fixed_steps,
+            residual_levels=residual_levels,
+            residual_area=residual_area,
+        )
         if residual_worth is not None:
             checks.per_layer_or_channel("residual_worth", residual_worth, (1, len(weight)), checks.CURRENT_DTYPES)
         super().__init__(timesteps=timesteps, **neuron)
         self._check_channels(len(weight))
         if emits not in ("counts", "rates"):
             raise ValueError(f"emits: expected counts or rates, got {emits!r}")
-        self.counted, self.input_levels, self.input_area, self.fixed_steps = counted, input_levels, input_area, fixed_steps
+        self.counted, self.input_levels, self.input_area, self.fixed_steps = (
+            counted,
+            input_levels,
+            input_area,
+            fixed_steps,
+        )
         self.residual_levels, self.residual_area, self.emits = residual_levels, residual_area, emits
         self._register_weights(weight, weight_scale, bias)
         self.register_buffer("residual_worth", None if residual_worth is None else residual_worth.detach().float())
@@ -129,9 +161,18 @@ class _Fused(_Weights, CollapsedNeuron):
 
     def configuration(self):
         """The arguments that are no tensors."""
-        return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels, shift=self.shift,
-                    counted=self.counted, input_levels=self.input_levels, input_area=self.input_area, fixed_steps=self.fixed_steps,
-                    residual_levels=self.residual_levels, residual_area=self.residual_area, emits=self.emits)
+        return dict(
+            timesteps=self.timesteps,
+            quantization_levels=self.quantization_levels,
+            shift=self.shift,
+            counted=self.counted,
+            input_levels=self.input_levels,
+            input_area=self.input_area,
+            fixed_steps=self.fixed_steps,
+            residual_levels=self.residual_levels,
+            residual_area=self.residual_area,
+            emits=self.emits,
+        )
 
     @property
     def exact(self):
@@ -151,9 +192,14 @@ class _Fused(_Weights, CollapsedNeuron):
         self._order_weight()
         repeats = self.timesteps // self.steps
         into, kept = self.input_steps, 1 if self.emits == "counts" else repeats
-        levels = self.levels.double()[..., ::repeats // kept]
-        worth = None if self.residual_worth is None else divided(
-            self.residual_worth.double(), steps_of(self.timesteps, self.residual_levels, self.residual_area))
+        levels = self.levels.double()[..., :: repeats // kept]
+        worth = (
+            None
+            if self.residual_worth is None
+            else divided(
+                self.residual_worth.double(), steps_of(self.timesteps, self.residual_levels, self.residual_area)
+            )
+        )
         if self.weight.dtype == torch.int8:
             unit = divided(self.weight_scale.double(), into)
             self.operand_levels, self.operand_bias = self._whole_levels(levels, unit), None
@@ -185,7 +231,8 @@ class _Fused(_Weights, CollapsedNeuron):
         whole = distance.round()
         even = ((distance - whole).abs() * levels.shape[-1] < EVEN).unsqueeze(-1)  # not where infinite
         spaced = table[:, :1] + whole.nan_to_num(0, 0, 0).long().unsqueeze(-1) * torch.arange(
-            levels.shape[-1], device=levels.device)
+            levels.shape[-1], device=levels.device
+        )
         return torch.where(even, spaced.clamp(max=checks.NEVER), table).to(torch.int32)
 
     def _call(self, x, residual, scale):
@@ -199,7 +246,9 @@ class _Fused(_Weights, CollapsedNeuron):
         if residual is None:
             return self._run(x, levels, scale, None, None, repeat, self.operand_line, reach, counts_dtype)
         if not (residual.dtype == self._current_dtype if worth is None else self._is_count(residual.dtype)):
-            raise TypeError(f"residual: expected {self._current_dtype if worth is None else torch.uint8}, got {residual.dtype}")
+            raise TypeError(
+                f"residual: expected {self._current_dtype if worth is None else torch.uint8}, got {residual.dtype}"
+            )
         if residual.shape == self._shape(x):
             return self._run(x, levels, scale, residual, worth, repeat, self.operand_line, reach, counts_dtype)
         # a residual branch of another shape: the current, their sum, and the search, one after the other
@@ -249,8 +298,25 @@ class _Convolution:
         return None if min(sizes) < 1 else torch.Size((x.shape[0], self.weight.shape[0], *sizes))
 
     def _run(self, x, levels, scale, residual, residual_scale, repeat=1, line=None, reach=0, counts_dtype=None):
-        return dispatch.call("conv2d_fire", x, self.weight, self.operand_bias, levels, scale, residual, residual_scale, self.stride,
-                        self.padding, self.dilation, self.groups, repeat, self._most, line, reach, counts_dtype)
+        return dispatch.call(
+            "conv2d_fire",
+            x,
+            self.weight,
+            self.operand_bias,
+            levels,
+            scale,
+            residual,
+            residual_scale,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            repeat,
+            self._most,
+            line,
+            reach,
+            counts_dtype,
+        )
 
     def _refuse(self, x):
         if self.counted:
@@ -296,8 +362,21 @@ class _Linear:
         return torch.Size((*x.shape[:-1], self.weight.shape[0])) if fits else None
 
     def _run(self, x, levels, scale, residual, residual_scale, repeat=1, line=None, reach=0, counts_dtype=None):
-        return dispatch.call("linear_fire", x, self.weight, self.operand_bias, levels, scale, residual, residual_scale, repeat,
-                        self._most, line, reach, counts_dtype)
+        return dispatch.call(
+            "linear_fire",
+            x,
+            self.weight,
+            self.operand_bias,
+            levels,
+            scale,
+            residual,
+            residual_scale,
+            repeat,
+            self._most,
+            line,
+            reach,
+            counts_dtype,
+        )
 
     def _refuse(self, x):
         if self.counted:
@@ -317,7 +396,9 @@ class _Synaptic(_Weights, FullPrecisionBuffers):
 
     TENSORS = ("weight", "weight_scale", "bias")
 
-    def __init__(self, weight, timesteps, *, weight_scale=None, bias=None, input_levels=None, input_area=1, emits="current"):
+    def __init__(
+        self, weight, timesteps, *, weight_scale=None, bias=None, input_levels=None, input_area=1, emits="current"
+    ):
         super().__init__()
         self._check_weights(weight, weight_scale, bias)
         check_numbers(input_levels=input_levels, input_area=input_area)
@@ -336,7 +417,9 @@ class _Synaptic(_Weights, FullPrecisionBuffers):
 
     def configuration(self):
         """The arguments that are no tensors."""
-        return dict(timesteps=self.timesteps, input_levels=self.input_levels, input_area=self.input_area, emits=self.emits)
+        return dict(
+            timesteps=self.timesteps, input_levels=self.input_levels, input_area=self.input_area, emits=self.emits
+        )
 
     def set_timesteps(self, timesteps):
         """The same layer for counts of another T."""
@@ -354,7 +437,9 @@ class _Synaptic(_Weights, FullPrecisionBuffers):
             return
         bias = self.bias.double() * self.input_steps
         whole = self.weight.dtype == torch.int8
-        self.operand_bias = (bias / self.weight_scale.double()).round().to(torch.int32) if whole else bias.to(self.weight.dtype)
+        self.operand_bias = (
+            (bias / self.weight_scale.double()).round().to(torch.int32) if whole else bias.to(self.weight.dtype)
+        )
 
     def _load_from_state_dict(self, *arguments):
         super()._load_from_state_dict(*arguments)

@@ -20,8 +20,10 @@ def stored(name, value):
     if isinstance(value, torch.Tensor) and value.numel():
         last = value.storage_offset() + sum((size - 1) * stride for size, stride in zip(value.shape, value.stride()))
         if (last + 1) * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(f"{name}: expected a storage of all its elements {tuple(value.shape)}, got "
-                             f"{value.untyped_storage().nbytes()} bytes")
+            raise ValueError(
+                f"{name}: expected a storage of all its elements {tuple(value.shape)}, got "
+                f"{value.untyped_storage().nbytes()} bytes"
+            )
 
 
 def _table(levels, repeat, line, reach):
@@ -31,8 +33,10 @@ def _table(levels, repeat, line, reach):
     if line is not None:
         checks.tensor("line", line, (torch.int32 if levels.dtype == torch.int32 else torch.float32,))
         if tuple(line.shape) != (3, *levels.shape[:-1]):
-            raise ValueError(f"line: expected {[3, *levels.shape[:-1]]} with levels {tuple(levels.shape)}, got shape "
-                             f"{tuple(line.shape)}")
+            raise ValueError(
+                f"line: expected {[3, *levels.shape[:-1]]} with levels {tuple(levels.shape)}, got shape "
+                f"{tuple(line.shape)}"
+            )
         checks.same_device(levels=levels, line=line)
 
 
@@ -50,11 +54,14 @@ def mean(current, levels, residual, residual_scale, scale=None):
     else:
         checks.tensor("residual", residual, (torch.uint8, current.dtype))
         if residual.shape != current.shape:
-            raise ValueError(f"residual: expected the shape of current {tuple(current.shape)}, got "
-                             f"{tuple(residual.shape)}")
+            raise ValueError(
+                f"residual: expected the shape of current {tuple(current.shape)}, got {tuple(residual.shape)}"
+            )
         if (residual.dtype == torch.uint8) != (residual_scale is not None):
-            raise ValueError("residual_scale: expected with uint8 counts, and only with them; "
-                             f"residual is {residual.dtype}, residual_scale is {_given(residual_scale)}")
+            raise ValueError(
+                "residual_scale: expected with uint8 counts, and only with them; "
+                f"residual is {residual.dtype}, residual_scale is {_given(residual_scale)}"
+            )
         if residual_scale is not None:
             checks.per_layer_or_channel("residual_scale", residual_scale, current.shape, VALUE_DTYPES)
     checks.same_device(current=current, levels=levels, residual=residual, residual_scale=residual_scale, scale=scale)
@@ -87,8 +94,10 @@ def apart(name, tensor):
     reach = 0
     for stride, size in sorted((stride, size) for size, stride in zip(tensor.shape, tensor.stride()) if size != 1):
         if stride <= reach:
-            raise ValueError(f"{name}: expected elements that do not overlap, got shape {tuple(tensor.shape)} with "
-                             f"strides {tensor.stride()}")
+            raise ValueError(
+                f"{name}: expected elements that do not overlap, got shape {tuple(tensor.shape)} with "
+                f"strides {tensor.stride()}"
+            )
         reach += (size - 1) * stride
 
 
@@ -96,8 +105,9 @@ def trains(current, levels, amplitude):
     """The tensors of `fire_spikes`."""
     checks.tensor("current", current, checks.CURRENT_DTYPES, 2)
     if not 1 <= current.shape[0] <= checks.MAX_TIMESTEPS:
-        raise ValueError(f"current.shape[0], the time-steps: expected a value in 1..{checks.MAX_TIMESTEPS}, got "
-                         f"{current.shape[0]}")
+        raise ValueError(
+            f"current.shape[0], the time-steps: expected a value in 1..{checks.MAX_TIMESTEPS}, got {current.shape[0]}"
+        )
     checks.level_table(levels, current.shape[1:], current.dtype, current.shape[0])
     if amplitude is not None:
         checks.per_layer_or_channel("amplitude", amplitude, current.shape[1:], VALUE_DTYPES)
@@ -162,8 +172,10 @@ def _image(counts):
 
 
 def _too_small(counts, kernel, padding, dilation):
-    raise ValueError(f"counts: expected at least the size of the kernel {tuple(kernel)} with padding {tuple(padding)} "
-                     f"and dilation {tuple(dilation)}, got {tuple(counts.shape)}")
+    raise ValueError(
+        f"counts: expected at least the size of the kernel {tuple(kernel)} with padding {tuple(padding)} "
+        f"and dilation {tuple(dilation)}, got {tuple(counts.shape)}"
+    )
 
 
 def max_pool2d(counts, kernel, stride, padding, dilation, sizes):
@@ -186,8 +198,9 @@ def linear(counts, weight):
     checks.tensor("weight", weight, WEIGHT_DTYPES)
     checks.tensor("counts", counts, None, 1)
     if weight.dim() != 2 or 0 in weight.shape or counts.shape[-1] != weight.shape[1]:
-        raise ValueError(f"weight: expected [O, {counts.shape[-1]}] for counts {tuple(counts.shape)}, got "
-                         f"{tuple(weight.shape)}")
+        raise ValueError(
+            f"weight: expected [O, {counts.shape[-1]}] for counts {tuple(counts.shape)}, got {tuple(weight.shape)}"
+        )
     return (*counts.shape[:-1], weight.shape[0])
 
 
@@ -196,8 +209,9 @@ def kernel(weight, groups):
     checks.tensor("weight", weight, WEIGHT_DTYPES)
     checks.integer("groups", groups, 1, MOST)
     if weight.dim() != 4 or weight.shape[0] % groups or 0 in weight.shape:
-        raise ValueError(f"weight: expected [O, C / groups, R, S] with O a multiple of {groups} groups, got "
-                         f"{tuple(weight.shape)}")
+        raise ValueError(
+            f"weight: expected [O, C / groups, R, S] with O a multiple of {groups} groups, got {tuple(weight.shape)}"
+        )
 
 
 def convolution(counts, weight, stride, padding, dilation, groups):
@@ -205,8 +219,10 @@ def convolution(counts, weight, stride, padding, dilation, groups):
     kernel(weight, groups)
     checks.tensor("counts", counts)
     if counts.dim() != 4 or counts.shape[1] != weight.shape[1] * groups:
-        raise ValueError(f"counts: expected [N, {weight.shape[1] * groups}, H, W] for weight {tuple(weight.shape)} in "
-                         f"{groups} groups, got {tuple(counts.shape)}")
+        raise ValueError(
+            f"counts: expected [N, {weight.shape[1] * groups}, H, W] for weight {tuple(weight.shape)} in "
+            f"{groups} groups, got {tuple(counts.shape)}"
+        )
     sizes = convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
     if min(sizes) < 1:
         _too_small(counts, weight.shape[2:], padding, dilation)
@@ -232,10 +248,19 @@ def synapse(counts, weight, bias, levels, scale, residual, residual_scale, count
     else:
         _residual(residual, residual_scale, weight, outputs, shape)
     if counts_dtype not in (None, torch.uint8) and (counts_dtype != weight.dtype or weight.dtype not in HALVES):
-        raise TypeError("counts_dtype: expected torch.uint8, or the dtype of float16 or bfloat16 weights, got "
-                        f"{counts_dtype} with weights of {weight.dtype}")
-    checks.same_device(counts=counts, weight=weight, bias=bias, levels=levels, scale=scale, residual=residual,
-                         residual_scale=residual_scale)
+        raise TypeError(
+            "counts_dtype: expected torch.uint8, or the dtype of float16 or bfloat16 weights, got "
+            f"{counts_dtype} with weights of {weight.dtype}"
+        )
+    checks.same_device(
+        counts=counts,
+        weight=weight,
+        bias=bias,
+        levels=levels,
+        scale=scale,
+        residual=residual,
+        residual_scale=residual_scale,
+    )
 
 
 def _residual(residual, residual_scale, weight, outputs, shape):
@@ -245,8 +270,10 @@ def _residual(residual, residual_scale, weight, outputs, shape):
         raise ValueError(f"residual: expected the shape of the result {tuple(shape)}, got {tuple(residual.shape)}")
     counts = residual.dtype in (torch.uint8, *HALVES)  # of half precision: counts, or a current
     if (residual.dtype == torch.uint8 and residual_scale is None) or (residual_scale is not None and not counts):
-        raise ValueError("residual_scale: expected with uint8 counts, and only with them (or those of half precision); "
-                         f"residual is {residual.dtype}, residual_scale is {_given(residual_scale)}")
+        raise ValueError(
+            "residual_scale: expected with uint8 counts, and only with them (or those of half precision); "
+            f"residual is {residual.dtype}, residual_scale is {_given(residual_scale)}"
+        )
     if residual_scale is not None:
         allowed = (torch.int32 if whole else torch.float32,)
         checks.per_layer_or_channel("residual_scale", residual_scale, outputs, allowed)
@@ -258,14 +285,42 @@ def _neurons(levels, repeat, timesteps, line, reach):
         _table(levels, repeat, line, reach)
 
 
-def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line=None, reach=0,
-                counts_dtype=None):
+def linear_fire(
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    repeat,
+    timesteps,
+    line=None,
+    reach=0,
+    counts_dtype=None,
+):
     synapse(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, linear(counts, weight))
     _neurons(levels, repeat, timesteps, line, reach)
 
 
-def conv2d_fire(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups,
-                repeat, timesteps, line=None, reach=0, counts_dtype=None):
+def conv2d_fire(
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    stride,
+    padding,
+    dilation,
+    groups,
+    repeat,
+    timesteps,
+    line=None,
+    reach=0,
+    counts_dtype=None,
+):
     _two(1, stride=stride, dilation=dilation)
     _two(0, padding=padding)
     shape = convolution(counts, weight, stride, padding, dilation, groups)
@@ -283,16 +338,20 @@ def attention(query, key, value, heads, causal):
     checks.tensor("value", value, (query.dtype,), 3)
     for name, x in (("query", query), ("key", key), ("value", value)):
         if x.shape[-1] == 0 or x.shape[-1] % heads:
-            raise ValueError(f"{name}: expected features (the last dimension) of {heads} heads, got shape "
-                             f"{tuple(x.shape)}")
+            raise ValueError(
+                f"{name}: expected features (the last dimension) of {heads} heads, got shape {tuple(x.shape)}"
+            )
     if key.shape != (*query.shape[:-2], key.shape[-2], query.shape[-1]):
-        raise ValueError(f"key: expected {tuple(query.shape[:-2])}, any number of tokens, {query.shape[-1]}; "
-                         f"got shape {tuple(key.shape)}")
+        raise ValueError(
+            f"key: expected {tuple(query.shape[:-2])}, any number of tokens, {query.shape[-1]}; "
+            f"got shape {tuple(key.shape)}"
+        )
     if value.shape[:-1] != key.shape[:-1]:
         raise ValueError(f"value: expected the tokens of key {tuple(key.shape[:-1])}, got shape {tuple(value.shape)}")
     if causal and query.shape[-2] != key.shape[-2]:
-        raise ValueError(f"key: expected as many tokens as query has, {query.shape[-2]}, to be causal, got "
-                         f"{key.shape[-2]}")
+        raise ValueError(
+            f"key: expected as many tokens as query has, {query.shape[-2]}, to be causal, got {key.shape[-2]}"
+        )
 
 
 def spiking_queries(query, key, value, levels, scale, heads, causal):

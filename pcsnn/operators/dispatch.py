@@ -60,8 +60,9 @@ for _schema in _FUSED_SCHEMAS:  # the part of csrc/fused.cpp that it hands on to
 def _steps_like(step, timesteps, dtype):
     """An empty [T, N, ...] whose every step is laid out in memory like `step` [N, ...]."""
     layout = torch.empty_like(step, dtype=dtype)
-    return torch.empty_strided((timesteps, *layout.shape), (max(layout.numel(), 1), *layout.stride()),
-                               dtype=dtype, device=step.device)
+    return torch.empty_strided(
+        (timesteps, *layout.shape), (max(layout.numel(), 1), *layout.stride()), dtype=dtype, device=step.device
+    )
 
 
 def _fake_counts(current, *_):
@@ -84,20 +85,56 @@ def _fake_expand(counts, timesteps, order, dtype, amplitude):
     return _steps_like(counts, timesteps, dtype)
 
 
-def _fake_linear(counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line=None, reach=0,
-                 counts_dtype=None):
-    return counts.new_empty((*counts.shape[:-1], weight.shape[0]), dtype=fused_dtype(weight, levels, scale, counts_dtype))
+def _fake_linear(
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    repeat,
+    timesteps,
+    line=None,
+    reach=0,
+    counts_dtype=None,
+):
+    return counts.new_empty(
+        (*counts.shape[:-1], weight.shape[0]), dtype=fused_dtype(weight, levels, scale, counts_dtype)
+    )
 
 
-def _fake_conv2d(counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat,
-                 timesteps, line=None, reach=0, counts_dtype=None):
+def _fake_conv2d(
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    stride,
+    padding,
+    dilation,
+    groups,
+    repeat,
+    timesteps,
+    line=None,
+    reach=0,
+    counts_dtype=None,
+):
     sizes = convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
-    return torch.empty((counts.shape[0], weight.shape[0], *sizes), dtype=fused_dtype(weight, levels, scale, counts_dtype),
-                       device=counts.device, memory_format=torch.channels_last)
+    return torch.empty(
+        (counts.shape[0], weight.shape[0], *sizes),
+        dtype=fused_dtype(weight, levels, scale, counts_dtype),
+        device=counts.device,
+        memory_format=torch.channels_last,
+    )
 
 
 def _fake_pool(counts, kernel, stride, padding, dilation, sizes):
-    return torch.empty((*counts.shape[:2], *sizes), dtype=counts.dtype, device=counts.device, memory_format=torch.channels_last)
+    return torch.empty(
+        (*counts.shape[:2], *sizes), dtype=counts.dtype, device=counts.device, memory_format=torch.channels_last
+    )
 
 
 def _fake_attention(query, key, value, *_):
@@ -152,13 +189,30 @@ def _reference_attention(*arguments):
     return reference.spiking_attention(*arguments[:8]).contiguous()
 
 
-_FAKES = dict(fire_counts=_fake_counts, fire_rates=_fake_rates, fire_rates_=_fake_rates_, fire_spikes=_fake_spikes,
-              expand_spikes=_fake_expand, linear_fire=_fake_linear, conv2d_fire=_fake_conv2d,
-              max_pool2d=_fake_pool, sum_pool2d=_fake_pool, spiking_attention=_fake_attention)
-_REFERENCE = dict(fire_counts=_reference_counts, fire_rates=_reference_rates, fire_rates_=_reference_rates_,
-                  fire_spikes=_reference_spikes, expand_spikes=_reference_expand, linear_fire=_reference_linear,
-                  conv2d_fire=_reference_conv2d, max_pool2d=_reference_max_pool, sum_pool2d=_reference_sum_pool,
-                  spiking_attention=_reference_attention)
+_FAKES = dict(
+    fire_counts=_fake_counts,
+    fire_rates=_fake_rates,
+    fire_rates_=_fake_rates_,
+    fire_spikes=_fake_spikes,
+    expand_spikes=_fake_expand,
+    linear_fire=_fake_linear,
+    conv2d_fire=_fake_conv2d,
+    max_pool2d=_fake_pool,
+    sum_pool2d=_fake_pool,
+    spiking_attention=_fake_attention,
+)
+_REFERENCE = dict(
+    fire_counts=_reference_counts,
+    fire_rates=_reference_rates,
+    fire_rates_=_reference_rates_,
+    fire_spikes=_reference_spikes,
+    expand_spikes=_reference_expand,
+    linear_fire=_reference_linear,
+    conv2d_fire=_reference_conv2d,
+    max_pool2d=_reference_max_pool,
+    sum_pool2d=_reference_sum_pool,
+    spiking_attention=_reference_attention,
+)
 
 
 def _checked(name, function):
@@ -168,6 +222,7 @@ def _checked(name, function):
     def run(*given):
         check(*given)
         return function(*given)
+
     return run
 
 
@@ -180,6 +235,7 @@ def _checked_on_cpu(name, function):
         for argument, value in zip(names, given):
             arguments.stored(argument, value)
         return run(*given)
+
     return run_stored
 
 
@@ -202,14 +258,18 @@ def _warn_reference():
     global _warned
     if not _warned:
         _warned = True
-        warnings.warn(f"pcsnn runs on its slow reference: {_no_extension}. Install a C++ compiler and reinstall pcsnn.",
-                      RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"pcsnn runs on its slow reference: {_no_extension}. Install a C++ compiler and reinstall pcsnn.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _announced(function):
     def run(*arguments):
         _warn_reference()
         return function(*arguments)
+
     return run
 
 
@@ -227,6 +287,7 @@ else:
 
 try:
     from pcsnn import kernels
+
     _no_triton = None
 except ImportError as error:
     kernels = None
@@ -273,8 +334,11 @@ def is_direct(*tensors):
     for tensor in tensors:
         if tensor is not None and (type(tensor) is not torch.Tensor or gradients and tensor.requires_grad):
             return False
-    return (not torch._C._len_torch_dispatch_stack() and torch._C._functorch.peek_interpreter_stack() is None
-            and torch._C._get_tracing_state() is None)
+    return (
+        not torch._C._len_torch_dispatch_stack()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._get_tracing_state() is None
+    )
 
 
 def call(name, *arguments):
@@ -290,8 +354,10 @@ def call(name, *arguments):
             raise RuntimeError(f"use_backend('c++'): expected tensors on the CPU, got {device}")
         return _OPERATORS[name](*arguments)
     if device == "cpu" and not kernels.INTERPRETED:
-        raise RuntimeError("use_backend('triton'): expected tensors on a GPU, got cpu "
-                           "(TRITON_INTERPRET=1 set before import runs the kernels' interpreter)")
+        raise RuntimeError(
+            "use_backend('triton'): expected tensors on a GPU, got cpu "
+            "(TRITON_INTERPRET=1 set before import runs the kernels' interpreter)"
+        )
     return getattr(kernels, name)(*arguments)
 
 

@@ -18,8 +18,10 @@ def _pool2d(name, counts, kernel_size, stride, padding, dilation, ceil_mode):
         raise ValueError(f"padding: expected at most half of the kernel {kernel}, got {padding}")
     sizes = pooled(counts.shape[2:], kernel, stride, padding, dilation, ceil_mode)
     if min(sizes) < 1:
-        raise ValueError(f"counts: expected at least the size of the kernel {kernel} with padding {padding} and "
-                         f"dilation {dilation}, got {tuple(counts.shape)}")
+        raise ValueError(
+            f"counts: expected at least the size of the kernel {kernel} with padding {padding} and "
+            f"dilation {dilation}, got {tuple(counts.shape)}"
+        )
     return dispatch.call(name, counts, kernel, stride, padding, dilation, sizes)
 
 

@@ -1,6 +1,5 @@
 """Spike counts and firing rates of neurons under a mean current. The names are those of `pcsnn.functional`."""
 
-
 from pcsnn.levels.spacing import spacing_of
 from pcsnn.operators import arguments, dispatch
 from pcsnn.tensors import checks
@@ -32,8 +31,19 @@ def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=N
     return dispatch.call("fire_counts", current, levels, residual, residual_scale, repeat, line, reach)
 
 
-def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, repeat=None, inplace=False, turn=0,
-               low=0, spacing=None):
+def fire_rates(
+    current,
+    levels,
+    scale,
+    residual=None,
+    residual_scale=None,
+    *,
+    repeat=None,
+    inplace=False,
+    turn=0,
+    low=0,
+    spacing=None,
+):
     """Firing rates of neurons under a mean current, in one pass: scale * (|k // m - turn| - low), k as in `fire_counts`.
 
     m is `repeat`, the number of times each level stands in a staircase of `levels`: with T = m L and the scale
@@ -63,6 +73,8 @@ def fire_rates(current, levels, scale, residual=None, residual_scale=None, *, re
     checks.integer("low", low, 0, levels.shape[-1])
     repeat, line, reach = spacing or spacing_of(levels, repeat, True)
     if not inplace:
-        return dispatch.call("fire_rates", current, levels, scale, residual, residual_scale, repeat, turn, low, line, reach)
+        return dispatch.call(
+            "fire_rates", current, levels, scale, residual, residual_scale, repeat, turn, low, line, reach
+        )
     dispatch.call("fire_rates_", current, levels, scale, residual, residual_scale, repeat, turn, low, line, reach)
     return current

@@ -100,6 +100,9 @@ def _state(layer, launches, inputs, out):
         if read is not None and (read.data_ptr(), read.numel()) != (tensor.data_ptr(), tensor.numel()):
             return None
     read = [tensor for tensor in tensors.values() if tensor is not None]
-    state = [(name, tensor, tensor._version) for name, tensor in layer._buffers.items()
-             if any(tensor is other for other in read) and not tensor.is_inference()]
+    state = [
+        (name, tensor, tensor._version)
+        for name, tensor in layer._buffers.items()
+        if any(tensor is other for other in read) and not tensor.is_inference()
+    ]
     return state if len({id(tensor) for _, tensor, _ in state}) == len({id(tensor) for tensor in read}) else None

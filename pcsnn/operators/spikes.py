@@ -52,8 +52,10 @@ def expand_spikes(counts, timesteps, order=None, dtype=torch.uint8, amplitude=No
     amplitude = _amplitude(amplitude, dtype, "dtype", counts)
     checks.once(arguments.counted, counts, timesteps, order, amplitude)
     if order is not None:
-        if not (torch.compiler.is_compiling() or remembered(
-                order, "permutation", lambda: torch.equal(order.sort().values.cpu(), torch.arange(timesteps)))):
+        if not (
+            torch.compiler.is_compiling()
+            or remembered(order, "permutation", lambda: torch.equal(order.sort().values.cpu(), torch.arange(timesteps)))
+        ):
             raise ValueError(f"order: expected a permutation of 0..{timesteps - 1}, got shape {tuple(order.shape)}")
     return dispatch.call("expand_spikes", counts, timesteps, order, dtype, amplitude)
 

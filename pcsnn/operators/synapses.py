@@ -1,6 +1,5 @@
 """Synapses with the neurons behind them in one operation: counts in, counts out. Names are those of `pcsnn.functional`."""
 
-
 from pcsnn.levels.spacing import Spacing, spacing_of
 from pcsnn.operators import arguments, dispatch
 from pcsnn.tensors import checks
@@ -10,8 +9,19 @@ def _spacing(levels, repeat, scale):
     return Spacing(1, None, 0) if levels is None else spacing_of(levels, repeat, scale is not None)
 
 
-def linear_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=None, residual_scale=None, repeat=None,
-                timesteps=checks.MAX_TIMESTEPS, counts_dtype=None):
+def linear_fire(
+    counts,
+    weight,
+    levels=None,
+    *,
+    bias=None,
+    scale=None,
+    residual=None,
+    residual_scale=None,
+    repeat=None,
+    timesteps=checks.MAX_TIMESTEPS,
+    counts_dtype=None,
+):
     """A linear layer and the neurons behind it, in one operation.
 
     Equal to fire_counts(linear(counts, weight, bias), levels, residual, residual_scale), where channels are the outputs O.
@@ -45,12 +55,40 @@ def linear_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=
     arguments.synapse(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape)
     checks.no_gradient(counts=counts, weight=weight, bias=bias, residual=residual)
     repeat, line, reach = _spacing(levels, repeat, scale)
-    return dispatch.call("linear_fire", counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach,
-                    counts_dtype)
+    return dispatch.call(
+        "linear_fire",
+        counts,
+        weight,
+        bias,
+        levels,
+        scale,
+        residual,
+        residual_scale,
+        repeat,
+        timesteps,
+        line,
+        reach,
+        counts_dtype,
+    )
 
 
-def conv2d_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=None, residual_scale=None, stride=1,
-                padding=0, dilation=1, groups=1, repeat=None, timesteps=checks.MAX_TIMESTEPS, counts_dtype=None):
+def conv2d_fire(
+    counts,
+    weight,
+    levels=None,
+    *,
+    bias=None,
+    scale=None,
+    residual=None,
+    residual_scale=None,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups=1,
+    repeat=None,
+    timesteps=checks.MAX_TIMESTEPS,
+    counts_dtype=None,
+):
     """A convolution and the neurons behind it, in one operation.
 
     Equal to fire_counts(conv2d(counts, weight, bias, stride, padding, dilation, groups), levels, residual, residual_scale).
@@ -76,5 +114,22 @@ def conv2d_fire(counts, weight, levels=None, *, bias=None, scale=None, residual=
     arguments.synapse(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape)
     checks.no_gradient(counts=counts, weight=weight, bias=bias, residual=residual)
     repeat, line, reach = _spacing(levels, repeat, scale)
-    return dispatch.call("conv2d_fire", counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation,
-                    groups, repeat, timesteps, line, reach, counts_dtype)
+    return dispatch.call(
+        "conv2d_fire",
+        counts,
+        weight,
+        bias,
+        levels,
+        scale,
+        residual,
+        residual_scale,
+        stride,
+        padding,
+        dilation,
+        groups,
+        repeat,
+        timesteps,
+        line,
+        reach,
+        counts_dtype,
+    )

@@ -16,8 +16,16 @@ import torch
 from pcsnn.storage.whole_files import kind, replacing
 
 DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 MOST_HEADER = 2**24  # bytes of the header, and so of the description
@@ -161,8 +169,10 @@ def _without(text, checksum, path):
 def check_tensor(name, tensor):
     """ValueError for a tensor that a file cannot carry."""
     if tensor.layout != torch.strided or tensor.device.type == "meta" or tensor.dtype not in _NAMES:
-        raise ValueError(f"snn: cannot save the tensor {name} ({tensor.dtype}, {tensor.layout}, on {tensor.device}): "
-                         f"expected a dense one of {', '.join(str(dtype).removeprefix('torch.') for dtype in _NAMES)}")
+        raise ValueError(
+            f"snn: cannot save the tensor {name} ({tensor.dtype}, {tensor.layout}, on {tensor.device}): "
+            f"expected a dense one of {', '.join(str(dtype).removeprefix('torch.') for dtype in _NAMES)}"
+        )
 
 
 def write(path, metadata, tensors):
@@ -199,8 +209,11 @@ def _header(metadata, tensors):
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     entries, place = {"__metadata__": {"checksum": _UNKNOWN, **metadata}}, 0
     for name, tensor in ordered:
-        entries[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape),
-                         "data_offsets": [place, place + tensor.nbytes]}
+        entries[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [place, place + tensor.nbytes],
+        }
         place += tensor.nbytes
     text = json.dumps(entries, separators=(",", ":")).encode()
     if len(text) > MOST_HEADER - _LENGTH:

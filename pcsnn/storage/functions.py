@@ -80,21 +80,33 @@ FUNCTIONS = {
 _FOUND = {function: name for name, function in reversed(FUNCTIONS.items())}  # F.conv2d is torch.conv2d: the first name
 
 # what may make its result larger than what it reads, by numbers in the call
-GROWING = frozenset("""
+GROWING = frozenset(
+    """
 zeros ones full arange linspace new_zeros new_ones new_full expand broadcast_to repeat tile repeat_interleave
 interpolate upsample pad one_hot fold unfold affine_grid adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
 adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d conv1d conv2d conv3d conv_transpose1d conv_transpose2d
 conv_transpose3d
-""".split())
+""".split()
+)
 # of these, those that take sizes and nothing else behind what they read: no tensor, whose values are not known, may be
 # a size
-SIZED = GROWING - {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "full",
-                   "new_full"}
+SIZED = GROWING - {
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "full",
+    "new_full",
+}
 MAKES = frozenset("zeros ones full arange linspace".split())  # those that read no tensor at all
 # what returns several tensors, always or where it is given a dimension
-SEVERAL = frozenset("""
+SEVERAL = frozenset(
+    """
 chunk split unbind tensor_split meshgrid broadcast_tensors std_mean var_mean aminmax topk sort
-""".split())
+""".split()
+)
 SEVERAL_OVER_DIM = frozenset("max min median".split())
 
 
@@ -103,8 +115,10 @@ def function_name(function):
     try:
         return _FOUND[function]
     except (KeyError, TypeError):
-        raise ValueError(f"snn: cannot save a call of {_described(function)}: only functions of torch on a list, see "
-                         "docs/files.md; compute it outside of the network, or write it with others") from None
+        raise ValueError(
+            f"snn: cannot save a call of {_described(function)}: only functions of torch on a list, see "
+            "docs/files.md; compute it outside of the network, or write it with others"
+        ) from None
 
 
 def _described(function):

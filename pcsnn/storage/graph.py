@@ -36,8 +36,11 @@ def describe(network):
         part = plain(network.get_submodule(path))
         modules[paths[path]] = module_entry(part)
         tensors |= {f"{paths[path]}.{key}": value for key, value in part.state_dict().items()}
-    attributes = [path for path in dict.fromkeys(node.target for node in network.graph.nodes if node.target in read)
-                  if not any(_within(path, other) for other in outermost)]
+    attributes = [
+        path
+        for path in dict.fromkeys(node.target for node in network.graph.nodes if node.target in read)
+        if not any(_within(path, other) for other in outermost)
+    ]
     for path in attributes:
         parent, _, leaf = path.rpartition(".")
         value = getattr(network.get_submodule(parent), leaf)
@@ -60,8 +63,13 @@ def _node_entry(node, paths):
         target = paths[target]
     elif node.op == "call_function":
         target = functions.function_name(target)
-    return {"name": node.name, "op": node.op, "target": target, "args": encode(node.args),
-            "kwargs": encode(dict(node.kwargs))}
+    return {
+        "name": node.name,
+        "op": node.op,
+        "target": target,
+        "args": encode(node.args),
+        "kwargs": encode(dict(node.kwargs)),
+    }
 
 
 # Loading
@@ -110,30 +118,32 @@ def _by_module(modules, attributes, tensors):
         owners = [".".join(parts[:length]) for length in range(1, len(parts))]
         owners = [owner for owner in owners if owner in owned]
         if len(owners) + (name in alone) != 1:
-            raise ValueError(f"path: has the tensor {name!r}, which belongs to "
-                             f"{'no' if not owners else 'more than one'} module")
+            raise ValueError(
+                f"path: has the tensor {name!r}, which belongs to {'no' if not owners else 'more than one'} module"
+            )
         if owners:
-            owned[owners[0]][name[len(owners[0]) + 1:]] = tensors.pop(name)
+            owned[owners[0]][name[len(owners[0]) + 1 :]] = tensors.pop(name)
     return owned
 
 
 def _tree(modules, attributes, owned, tensors, called):
     """A module that holds the modules and tensors of a file at their paths."""
     root = nn.Module()
-    levels, most = 0, max(MOST_LEVELS,
-                          sum(value.nbytes for part in owned.values() for value in part.values()))
+    levels, most = 0, max(MOST_LEVELS, sum(value.nbytes for part in owned.values() for value in part.values()))
     for path, entry in modules.items():
         if path not in called:
             raise ValueError(f"path: has the module {path!r}, which nothing calls")
         levels += levels_of(entry, owned[path])
         if levels > most:
-            raise ValueError(f"path: has neurons with more than {most} levels in all, which is not allowed in a "
-                             f"network file")
+            raise ValueError(
+                f"path: has neurons with more than {most} levels in all, which is not allowed in a network file"
+            )
         try:
             module = build(entry, owned.pop(path))
         except Exception as error:
-            raise ValueError(f"path: the module {path!r} cannot be made: "
-                             f"{str(error).removeprefix('path: ')}") from error
+            raise ValueError(
+                f"path: the module {path!r} cannot be made: {str(error).removeprefix('path: ')}"
+            ) from error
         _holder(root, path).add_module(path.rpartition(".")[2], module)
     for path in attributes:
         if path not in tensors:
@@ -180,12 +190,15 @@ def _node(graph, entry, nodes, parts):
 def _check_there(op, path, parts):
     parent, _, leaf = path.rpartition(".")
     holder = parts.get(path if op == "call_module" else parent)
-    there = holder is not None and (type(holder) is not nn.Module if op == "call_module"
-                                    else isinstance(holder._parameters.get(leaf, holder._buffers.get(leaf)),
-                                                    torch.Tensor))
+    there = holder is not None and (
+        type(holder) is not nn.Module
+        if op == "call_module"
+        else isinstance(holder._parameters.get(leaf, holder._buffers.get(leaf)), torch.Tensor)
+    )
     if not there:
-        raise ValueError(f"path: names the {'module' if op == 'call_module' else 'tensor'} {path!r}, which is not in "
-                         f"the file")
+        raise ValueError(
+            f"path: names the {'module' if op == 'call_module' else 'tensor'} {path!r}, which is not in the file"
+        )
 
 
 def _keep_inputs(node, parts):
@@ -194,4 +207,3 @@ def _keep_inputs(node, parts):
     source = node.args[0] if node.args else None
     if getattr(neuron, "inplace", False) and not (isinstance(source, fx.Node) and is_fresh(source, parts)):
         neuron.inplace = False
-

@@ -22,9 +22,11 @@ MOST_NUMBER = 2**31 - 1  # a size, a position, anything but the ends of slices a
 MOST_DEFAULT = 2**16  # of an input that is a number
 _SIZE_BITS = 20  # taken for a size of a tensor
 _ARITHMETIC = frozenset("add sub mul truediv floordiv mod neg pos pow matmul and_ or_ xor invert lt le gt ge".split())
-_VALUES = _ARITHMETIC | frozenset("""
+_VALUES = _ARITHMETIC | frozenset(
+    """
 getitem eq ne div multiply divide subtract clamp clip clamp_min clamp_max where masked_fill
-""".split())
+""".split()
+)
 _NUMBERS = frozenset(("ndim", "numel", "dim", "ndimension"))
 
 
@@ -50,8 +52,11 @@ def _kind(value):
     if isinstance(value, (bool, int, float)):
         return Kind("number", value.bit_length() if is_whole(value) else 1)
     if isinstance(value, (tuple, list)):
-        return Kind("numbers", len(value)) if all(_kind(item).what == "number"
-                                                  for item in value) else Kind("tensors", len(value))
+        return (
+            Kind("numbers", len(value))
+            if all(_kind(item).what == "number" for item in value)
+            else Kind("tensors", len(value))
+        )
     return OTHER
 
 
@@ -92,8 +97,12 @@ def kind_of(node, modules):
 def _input(node):
     """A tensor, or a number that has a default."""
     default = node.args[0] if node.args else None
-    if len(node.args) > 1 or node.kwargs or not (default is None or isinstance(default, (bool, int, float))) or (
-            is_whole(default) and abs(default) > MOST_DEFAULT):
+    if (
+        len(node.args) > 1
+        or node.kwargs
+        or not (default is None or isinstance(default, (bool, int, float)))
+        or (is_whole(default) and abs(default) > MOST_DEFAULT)
+    ):
         _refuse(node, f"is an input with the default {default!r}")
     if node.target.startswith("*"):
         return TENSORS
@@ -105,8 +114,9 @@ def _module(node, module):
         return _kind(node.args[0]) if node.args else OTHER
     if isinstance(module, classes.RECURRENT):
         return NESTED
-    return TENSORS if isinstance(module, classes.SEVERAL) or getattr(module, "return_indices",
-                                                                          False) is True else TENSOR
+    return (
+        TENSORS if isinstance(module, classes.SEVERAL) or getattr(module, "return_indices", False) is True else TENSOR
+    )
 
 
 def _check_options(node):
@@ -118,8 +128,9 @@ def _check_options(node):
     if node.kwargs.get("inplace", False) is not False or any(value is not False for value in _in_place_argument(node)):
         _refuse(node, "writes over its input")
     others = [*node.args[1:], *(value for key, value in node.kwargs.items() if key != "input")]
-    if called in ("batch_norm", "instance_norm") and any(isinstance(value, fx.Node) and value.op != "get_attr"
-                                                         for value in others):
+    if called in ("batch_norm", "instance_norm") and any(
+        isinstance(value, fx.Node) and value.op != "get_attr" for value in others
+    ):
         _refuse(node, f"gives {called} what is no tensor of the network")  # statistics are written over where it trains
     for value in constants((node.args, node.kwargs)):
         if is_whole(value) and abs(value) > MOST_NUMBER and called not in _VALUES:
@@ -129,19 +140,35 @@ def _check_options(node):
 def _in_place_argument(node):
     """What stands by position where some functions have `inplace`, and F.embedding `max_norm`."""
     called = name(node.target)
-    places = {"relu": 1, "relu6": 1, "selu": 1, "silu": 1, "mish": 1, "hardswish": 1, "hardsigmoid": 1, "elu": 2,
-              "celu": 2,
-              "leaky_relu": 2, "hardtanh": 3, "threshold": 3, "rrelu": 4, "dropout": 3, "dropout1d": 3, "dropout2d": 3,
-              "dropout3d": 3,
-              "alpha_dropout": 3, "feature_alpha_dropout": 3}
+    places = {
+        "relu": 1,
+        "relu6": 1,
+        "selu": 1,
+        "silu": 1,
+        "mish": 1,
+        "hardswish": 1,
+        "hardsigmoid": 1,
+        "elu": 2,
+        "celu": 2,
+        "leaky_relu": 2,
+        "hardtanh": 3,
+        "threshold": 3,
+        "rrelu": 4,
+        "dropout": 3,
+        "dropout1d": 3,
+        "dropout2d": 3,
+        "dropout3d": 3,
+        "alpha_dropout": 3,
+        "feature_alpha_dropout": 3,
+    }
     if called == "embedding" and len(node.args) > 3 and node.args[3] is not None and not isinstance(node.args[3], bool):
         _refuse(node, "gives the argument 'max_norm'")
-    return node.args[places[called]:places[called] + 1] if called in places else ()
+    return node.args[places[called] : places[called] + 1] if called in places else ()
 
 
 def _check_growth(node, called):
     """The sizes that a call names make no more than MOST_OUT of each element, and come from no tensor."""
-    given = [*node.args[0 if called in functions.MAKES else 1:], *node.kwargs.values()]
+    given = [*node.args[0 if called in functions.MAKES else 1 :], *node.kwargs.values()]
     if called in functions.SIZED and any(map(_has_tensor, given)):
         _refuse(node, f"takes sizes for {called} from a tensor")
     numbers = [value for value in constants(given) if isinstance(value, (int, float)) and not isinstance(value, bool)]
@@ -154,7 +181,7 @@ def _check_growth(node, called):
     elif called == "pad":
         pads = node.kwargs.get("pad", node.args[1] if len(node.args) > 1 else ())
         pads = [abs(value) for value in pads if is_whole(value)] if isinstance(pads, (tuple, list)) else []
-        numbers = [sum(pads[place:place + 2]) + 1 for place in range(0, len(pads), 2)]
+        numbers = [sum(pads[place : place + 2]) + 1 for place in range(0, len(pads), 2)]
     elif called == "one_hot":
         if not any(is_whole(value) and value > 0 for value in numbers):
             _refuse(node, "calls one_hot without num_classes")
@@ -174,8 +201,11 @@ def _has_tensor(value):
 
 def _method(node, called):
     of = _kind(node.args[0]) if node.args else OTHER
-    if not isinstance(node.args[0] if node.args else None, fx.Node) or of.what not in ("tensor", "numbers") or (
-            of.what == "numbers" and called != "numel"):
+    if (
+        not isinstance(node.args[0] if node.args else None, fx.Node)
+        or of.what not in ("tensor", "numbers")
+        or (of.what == "numbers" and called != "numel")
+    ):
         _refuse(node, f"calls the method {called} of what is no tensor")
     if called == "size" and len(node.args) == 1 and not node.kwargs:
         return Kind("numbers", 16)
@@ -187,8 +217,12 @@ def _method(node, called):
 
 
 def _attribute(node):
-    if len(node.args) != 2 or node.kwargs or not isinstance(node.args[1],
-                                                            str) or node.args[1] not in functions.ATTRIBUTES:
+    if (
+        len(node.args) != 2
+        or node.kwargs
+        or not isinstance(node.args[1], str)
+        or node.args[1] not in functions.ATTRIBUTES
+    ):
         read = node.args[1] if len(node.args) > 1 else None
         raise ValueError(f"path: reads the attribute {str(read)[:100]!r}, which is not allowed in a network file")
     source, attribute = node.args
@@ -235,8 +269,11 @@ def _arithmetic(node, called):
 
 def _bounded(node, kind):
     if kind.bits > MOST_BITS:
-        _refuse(node, f"makes {'a number of up to' if kind.what == 'number' else 'a tuple of'} {kind.bits} "
-                      f"{'bits' if kind.what == 'number' else 'items'}")
+        _refuse(
+            node,
+            f"makes {'a number of up to' if kind.what == 'number' else 'a tuple of'} {kind.bits} "
+            f"{'bits' if kind.what == 'number' else 'items'}",
+        )
     return kind
 
 

@@ -34,18 +34,22 @@ def plain(module):
         module = _without_parametrizations(module)
     for hook in module._forward_pre_hooks.values():
         module = _without_hook(copy.deepcopy(module), type(hook))
-    if any(part._forward_pre_hooks or "forward" in vars(part) or parametrize.is_parametrized(part)
-           for part in module.modules()):
-        raise ValueError(f"snn: cannot save {type(module).__name__} with hooks or a forward of its own inside; remove "
-                         f"them")
+    if any(
+        part._forward_pre_hooks or "forward" in vars(part) or parametrize.is_parametrized(part)
+        for part in module.modules()
+    ):
+        raise ValueError(
+            f"snn: cannot save {type(module).__name__} with hooks or a forward of its own inside; remove them"
+        )
     return module
 
 
 def _without_parametrizations(module):
     """Of the class before them, to be read but not run. (torch's own removal changes a class that copies share.)"""
     found = object.__new__(parametrize.type_before_parametrizations(module))
-    found.__dict__.update(module.__dict__, **{name: dict(getattr(module, name))
-                                              for name in ("_parameters", "_buffers", "_modules")})
+    found.__dict__.update(
+        module.__dict__, **{name: dict(getattr(module, name)) for name in ("_parameters", "_buffers", "_modules")}
+    )
     del found._modules["parametrizations"]
     for name in module.parametrizations:
         found.register_parameter(name, nn.Parameter(getattr(module, name).detach(), requires_grad=False))
@@ -83,8 +87,10 @@ def _class_name(module):
     if kind is nn.TransformerEncoder:
         return _ENCODER
     if kind not in CLASS_NAMES:
-        raise ValueError(f"snn: cannot save a module of class {kind.__name__}: only those of torch.nn and pcsnn.nn "
-                         "that are on a list, see docs/files.md; classes of one's own are unknown to whoever loads the file")
+        raise ValueError(
+            f"snn: cannot save a module of class {kind.__name__}: only those of torch.nn and pcsnn.nn "
+            "that are on a list, see docs/files.md; classes of one's own are unknown to whoever loads the file"
+        )
     return CLASS_NAMES[kind]
 
 
@@ -94,13 +100,19 @@ def _shapes(module):
 
 _GETTERS = {
     nn.PairwiseDistance: dict(p=lambda module: module.norm),
-    nn.MultiheadAttention: dict(bias=lambda module: module.in_proj_bias is not None,
-                                add_bias_kv=lambda module: module.bias_k is not None),
+    nn.MultiheadAttention: dict(
+        bias=lambda module: module.in_proj_bias is not None, add_bias_kv=lambda module: module.bias_k is not None
+    ),
     nn.TransformerEncoderLayer: dict(
-        d_model=lambda module: module.self_attn.embed_dim, nhead=lambda module: module.self_attn.num_heads,
-        dim_feedforward=lambda module: module.linear1.out_features, dropout=lambda module: module.dropout.p,
-        activation=lambda module: _activation(module.activation), layer_norm_eps=lambda module: module.norm1.eps,
-        batch_first=lambda module: module.self_attn.batch_first, bias=lambda module: module.linear1.bias is not None),
+        d_model=lambda module: module.self_attn.embed_dim,
+        nhead=lambda module: module.self_attn.num_heads,
+        dim_feedforward=lambda module: module.linear1.out_features,
+        dropout=lambda module: module.dropout.p,
+        activation=lambda module: _activation(module.activation),
+        layer_norm_eps=lambda module: module.norm1.eps,
+        batch_first=lambda module: module.self_attn.batch_first,
+        bias=lambda module: module.linear1.bias is not None,
+    ),
 }
 
 
@@ -134,9 +146,13 @@ def _encoder_arguments(module):
     if any(layer != layers[0] for layer in layers):
         raise ValueError("snn: cannot save TransformerEncoder: its layers differ")
     norm = None if module.norm is None else _arguments(module.norm, _class_name(module.norm))
-    return dict(encoder_layer=layers[0], num_layers=len(layers), norm=norm,
-                enable_nested_tensor=module.enable_nested_tensor,
-                mask_check=module.mask_check)
+    return dict(
+        encoder_layer=layers[0],
+        num_layers=len(layers),
+        norm=norm,
+        enable_nested_tensor=module.enable_nested_tensor,
+        mask_check=module.mask_check,
+    )
 
 
 # Loading
@@ -150,8 +166,9 @@ def _check(name, arguments):
         _check("nn.TransformerEncoderLayer", arguments["encoder_layer"])
         if arguments["norm"] is not None:
             _check("nn.LayerNorm", arguments["norm"])
-        checks = dict(encoder_layer=None, norm=None, num_layers=is_size, enable_nested_tensor=is_flag,
-                      mask_check=is_flag)
+        checks = dict(
+            encoder_layer=None, norm=None, num_layers=is_size, enable_nested_tensor=is_flag, mask_check=is_flag
+        )
     else:
         checks = CLASSES[name][1]
     for key, value in arguments.items():
@@ -182,17 +199,22 @@ def build(entry, tensors):
     name = entry["class"]
     if not isinstance(name, str) or name not in CLASSES and name != _ENCODER:
         raise ValueError(f"path: names the module class {name!r}, which is not allowed in a network file")
-    arguments = {key: decode(value) for key, value in entry["arguments"].items() if key not in _IGNORED
-                 or name.startswith("pcsnn.")}
+    arguments = {
+        key: decode(value)
+        for key, value in entry["arguments"].items()
+        if key not in _IGNORED or name.startswith("pcsnn.")
+    }
     _check(name, arguments)
     if arguments.get("num_layers", 0) > len(tensors):  # before so many are made
-        raise ValueError(f"path: has a {name} with {arguments['num_layers']} layers, and {len(tensors)} tensors for "
-                         f"them")
+        raise ValueError(
+            f"path: has a {name} with {arguments['num_layers']} layers, and {len(tensors)} tensors for them"
+        )
     kind = nn.TransformerEncoder if name == _ENCODER else CLASSES[name][0]
     if hasattr(kind, "TENSORS"):
         if not tensors.keys() <= set(kind.TENSORS):
-            raise ValueError(f"path: has a {name} with the tensors {', '.join(tensors)}; expected some of "
-                             f"{', '.join(kind.TENSORS)}")
+            raise ValueError(
+                f"path: has a {name} with the tensors {', '.join(tensors)}; expected some of {', '.join(kind.TENSORS)}"
+            )
         _check_fused(name, arguments, tensors)
         module = kind(**arguments, **tensors)
     else:
@@ -204,8 +226,9 @@ def build(entry, tensors):
 def levels_of(entry, tensors):
     """How many levels a file's neurons have: they are made from thresholds when loading."""
     timesteps = entry["arguments"].get("timesteps")
-    channels = max((tensors[key].numel() for key in ("threshold", "slope", "weight_scale") if key in tensors),
-                   default=0)
+    channels = max(
+        (tensors[key].numel() for key in ("threshold", "slope", "weight_scale") if key in tensors), default=0
+    )
     return channels * timesteps if isinstance(timesteps, int) else 0
 
 
@@ -220,15 +243,19 @@ def _check_fused(name, arguments, tensors):
             raise ValueError(f"path: has a {name} with a weight of {weight.dtype}, shape {tuple(weight.shape)}")
         rows = weight.shape[0]
         if (weight.dtype == torch.int8) != ("weight_scale" in tensors):
-            raise ValueError(f"path: has a {name} with a weight of {weight.dtype} and "
-                             f"{'no ' * (weight.dtype == torch.int8)}weight_scale")
+            raise ValueError(
+                f"path: has a {name} with a weight of {weight.dtype} and "
+                f"{'no ' * (weight.dtype == torch.int8)}weight_scale"
+            )
         if rows % arguments.get("groups", 1):
             raise ValueError(f"path: has a {name} with {rows} rows of weights in {arguments['groups']} groups")
     for key, value in tensors.items():
         if key in ("weight", "bend"):
             continue
-        if value.dtype not in ((torch.float32, torch.float64) if name != "pcsnn.nn.ChannelScale"
-                               else CURRENT_DTYPES) or value.dim() > 1:
+        if (
+            value.dtype not in ((torch.float32, torch.float64) if name != "pcsnn.nn.ChannelScale" else CURRENT_DTYPES)
+            or value.dim() > 1
+        ):
             raise ValueError(f"path: has a {name} whose {key} is {value.dtype}, shape {tuple(value.shape)}")
         if value.dim() == 0 and key in ("bias", "weight_scale", "low"):
             raise ValueError(f"path: has a {name} whose {key} is a number, expected one for each channel")
@@ -237,8 +264,9 @@ def _check_fused(name, arguments, tensors):
             if len(value) != rows or not rows:
                 raise ValueError(f"path: has a {name} whose {key} has {len(value)} channels, expected {rows}")
     bend, timesteps = tensors.get("bend"), arguments.get("timesteps")
-    if bend is not None and (not bend.is_floating_point()
-                             or tuple(bend.shape) not in ((timesteps,), (rows, timesteps))):
-        raise ValueError(f"path: has a {name} whose bend is {bend.dtype}, shape {tuple(bend.shape)}; expected T = "
-                         f"{timesteps} levels")
-
+    if bend is not None and (
+        not bend.is_floating_point() or tuple(bend.shape) not in ((timesteps,), (rows, timesteps))
+    ):
+        raise ValueError(
+            f"path: has a {name} whose bend is {bend.dtype}, shape {tuple(bend.shape)}; expected T = {timesteps} levels"
+        )

@@ -51,8 +51,11 @@ def save(snn, path):
     for row in rows:
         row["name"] = paths.get(row["name"], row["name"])
     layouts = {name: order for name, tensor in tensors.items() if (order := _order(tensor))}
-    description |= {"format": FORMAT, "layouts": layouts,
-                    "report": {"method": report.method, "timesteps": report.timesteps, "rows": rows}}
+    description |= {
+        "format": FORMAT,
+        "layouts": layouts,
+        "report": {"method": report.method, "timesteps": report.timesteps, "rows": rows},
+    }
     if snn.max_graphs:
         description["max_graphs"] = snn.max_graphs
     try:  # what load would refuse is refused now
@@ -110,8 +113,10 @@ def _check_format(description, has_checksum):
     if found not in (FIRST, FORMAT) or isinstance(found, bool):
         raise ValueError(f"path: expected format {FORMAT} or {FIRST}, got {found}; it is from another version")
     if has_checksum != (found == FORMAT):
-        raise ValueError(f"path: a file of format {found} has {'a' if has_checksum else 'no'} checksum: it was "
-                         f"changed since it was saved")
+        raise ValueError(
+            f"path: a file of format {found} has {'a' if has_checksum else 'no'} checksum: it was "
+            f"changed since it was saved"
+        )
 
 
 def _restore(description, tensors):
@@ -163,7 +168,7 @@ def _rename(description, tensors):
         owner = name
         while owner and owner not in names:
             owner = owner.rpartition(".")[0]
-        renamed[names[owner] + name[len(owner):] if owner else name] = tensor
+        renamed[names[owner] + name[len(owner) :] if owner else name] = tensor
     return renamed
 
 
@@ -172,8 +177,11 @@ def _report(entry):
     fields = {field.name for field in dataclasses.fields(Row)}
     rows = []
     for row in entry["rows"]:
-        if not row.keys() <= fields or row.get("kind") not in KINDS or not all(isinstance(row[key], str)
-                                                                               for key in ("name", "detail")):
+        if (
+            not row.keys() <= fields
+            or row.get("kind") not in KINDS
+            or not all(isinstance(row[key], str) for key in ("name", "detail"))
+        ):
             raise ValueError(f"path: has a report with the row {str(row)[:200]}, which this version does not know")
         rows.append(Row(**{key: _text(value) for key, value in row.items()}))
     checks.timesteps(entry["timesteps"])

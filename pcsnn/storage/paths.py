@@ -15,8 +15,9 @@ _PART = re.compile(r"[A-Za-z0-9]\w{0,99}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_]\w{0,199}", re.ASCII)
 _INPUT = re.compile(r"\*{0,2}[A-Za-z]\w{0,199}", re.ASCII)
 # what the text of a GraphModule calls by these names
-_SPOKEN = frozenset(("self", "torch", "inf", "nan", "NoneType", "device", "fx_pytree", "pytree", "getattr", "slice",
-                     "operator"))
+_SPOKEN = frozenset(
+    ("self", "torch", "inf", "nan", "NoneType", "device", "fx_pytree", "pytree", "getattr", "slice", "operator")
+)
 MOST_PARTS = 32
 
 
@@ -34,8 +35,10 @@ def check_input(name):
     """ValueError for an input that a file may not name."""
     word = name.strip("*") if isinstance(name, str) and _INPUT.fullmatch(name) else None
     if word is None or word in _SPOKEN or keyword.iskeyword(word):
-        raise ValueError(f"path: names an input {str(name)[:100]!r}, which is not allowed in a network file; rename "
-                         f"the argument of forward")
+        raise ValueError(
+            f"path: names an input {str(name)[:100]!r}, which is not allowed in a network file; rename "
+            f"the argument of forward"
+        )
 
 
 def check_node_name(name):

@@ -8,9 +8,19 @@ from torch import fx
 
 from pcsnn.storage.container import DTYPES
 
-_NAMED = {str(value).removeprefix("torch."): value for value in (
-    *DTYPES.values(), torch.complex64, torch.complex128, torch.strided, torch.contiguous_format, torch.preserve_format,
-    torch.channels_last, torch.channels_last_3d)}
+_NAMED = {
+    str(value).removeprefix("torch."): value
+    for value in (
+        *DTYPES.values(),
+        torch.complex64,
+        torch.complex128,
+        torch.strided,
+        torch.contiguous_format,
+        torch.preserve_format,
+        torch.channels_last,
+        torch.channels_last_3d,
+    )
+}
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d{1,2})?", re.ASCII)
 _TEXT = re.compile(r"[\w .,:>/-]{0,200}", re.ASCII)  # names of modes, equations of einsum, devices, keys of outputs
 MOST_DEPTH = 12
@@ -27,9 +37,11 @@ def _check(value, whose):
     if is_whole(value) and abs(value) > MOST_WHOLE:
         raise ValueError(f"{whose} the number {value:.3e}, which is not allowed in a network file: expected 64 bits")
     if isinstance(value, str) and not _TEXT.fullmatch(value):
-        raise ValueError(f"{whose} the text {value[:100]!r}, which is not allowed in a network file: expected at most "
-                         f"200 letters, "
-                         "digits, spaces and .,:>/-_")
+        raise ValueError(
+            f"{whose} the text {value[:100]!r}, which is not allowed in a network file: expected at most "
+            f"200 letters, "
+            "digits, spaces and .,:>/-_"
+        )
     return value
 
 
@@ -62,7 +74,7 @@ def decode(value, nodes=None, depth=0):
         raise ValueError(f"path: has an argument that is nested deeper than {MOST_DEPTH}")
     if value is None or isinstance(value, (bool, int, float, str)):
         return _check(value, "path: has")
-    (kind, content), = value.items()
+    ((kind, content),) = value.items()
     if kind == "node":
         if not isinstance(content, str) or content not in (nodes or {}):
             raise ValueError(f"path: reads the value {content!r}, which no node before has")

@@ -54,9 +54,11 @@ def integer(name, value, low, high):
 
 def timesteps(value, name="timesteps"):
     if name == "timesteps" and isinstance(value, int) and value > MAX_TIMESTEPS:
-        raise ValueError(f"timesteps: expected a value in 1..{MAX_TIMESTEPS}, got {value}: a spike count takes one byte. T = 255 gives "
-                         "rates in steps of 1/255 of what a neuron can reach, half of which, 0.2 %, is the most that rounding costs a "
-                         "layer; what is left of an error comes from thresholds: calibrate at T = 255")
+        raise ValueError(
+            f"timesteps: expected a value in 1..{MAX_TIMESTEPS}, got {value}: a spike count takes one byte. T = 255 gives "
+            "rates in steps of 1/255 of what a neuron can reach, half of which, 0.2 %, is the most that rounding costs a "
+            "layer; what is left of an error comes from thresholds: calibrate at T = 255"
+        )
     integer(name, value, 1, MAX_TIMESTEPS)
 
 
@@ -82,16 +84,20 @@ def threshold(value, name="threshold"):
         raise ValueError(f"{name}: expected at least one channel, got an empty tensor")
     bad = ~(result > 0)
     if bad.any():
-        raise ValueError(f"{name}: expected values above zero, got {result[bad].flatten()[0].item()}"
-                         + (f" in channel {int(bad.nonzero()[0])}" if result.dim() else ""))
+        raise ValueError(
+            f"{name}: expected values above zero, got {result[bad].flatten()[0].item()}"
+            + (f" in channel {int(bad.nonzero()[0])}" if result.dim() else "")
+        )
     return result
 
 
 def same_device(**tensors):
     present = {name: value.device for name, value in tensors.items() if value is not None}
     if len(set(present.values())) > 1:
-        raise ValueError("expected all tensors on one device, got "
-                         + ", ".join(f"{name} on {device}" for name, device in present.items()))
+        raise ValueError(
+            "expected all tensors on one device, got "
+            + ", ".join(f"{name} on {device}" for name, device in present.items())
+        )
 
 
 def device_of(*values):
@@ -103,16 +109,19 @@ def no_gradient(**tensors):
     if torch.is_grad_enabled():
         for name, value in tensors.items():
             if value is not None and value.requires_grad:
-                raise RuntimeError(f"{name} requires a gradient, and spiking operations have none: "
-                                   "call them under torch.no_grad(); networks learn as pcsnn.convert makes them, "
-                                   "before pcsnn.optimize, or with pcsnn.nn.QCFS")
+                raise RuntimeError(
+                    f"{name} requires a gradient, and spiking operations have none: "
+                    "call them under torch.no_grad(); networks learn as pcsnn.convert makes them, "
+                    "before pcsnn.optimize, or with pcsnn.nn.QCFS"
+                )
 
 
 def channels(name, table, shape):
     """`table` [C, ...] must fit dimension 1 of a current whose shape without time is `shape`."""
     if len(shape) < 2 or table.shape[0] != shape[1]:
-        raise ValueError(f"{name}: expected one row for each channel (dimension 1) of {tuple(shape)}, "
-                         f"got shape {tuple(table.shape)}")
+        raise ValueError(
+            f"{name}: expected one row for each channel (dimension 1) of {tuple(shape)}, got shape {tuple(table.shape)}"
+        )
 
 
 def level_table(levels, shape, dtype, steps=None):
@@ -124,7 +133,9 @@ def level_table(levels, shape, dtype, steps=None):
     if not 1 <= levels.shape[-1] <= MAX_TIMESTEPS:
         raise ValueError(f"levels: expected 1..{MAX_TIMESTEPS} levels, got shape {tuple(levels.shape)}")
     if steps is not None and levels.shape[-1] != steps:
-        raise ValueError(f"levels: expected {steps} levels, one for each time-step of current, got shape {tuple(levels.shape)}")
+        raise ValueError(
+            f"levels: expected {steps} levels, one for each time-step of current, got shape {tuple(levels.shape)}"
+        )
     if levels.dim() == 2:
         channels("levels", levels, shape)
 

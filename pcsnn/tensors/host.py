@@ -7,8 +7,10 @@ import torch
 
 def on_host(function):
     """A function whose new tensors are on the host, as if torch.set_default_device had not been called."""
+
     @functools.wraps(function)
     def inside(*arguments, **named):
         with torch.device("cpu"):
             return function(*arguments, **named)
+
     return inside

@@ -97,8 +97,10 @@ def forget(of=None):
 
 def _forget(identity):
     """What is called when the tensor dies, whose identity another one may have from then on."""
+
     def forget(reference, known=_known):  # the global name is gone when tensors die with the interpreter
         entry = known.get(identity)
         if entry is not None and entry[0] is reference:
             del known[identity]
+
     return forget

@@ -7,8 +7,9 @@ HALVES = (torch.float16, torch.bfloat16)  # dtypes in which layers on a GPU pass
 
 def convolved(sizes, kernel, stride, padding, dilation, up=False):
     """The size of what a convolution makes, dimension by dimension; up: the last window may reach too far."""
-    reach = [size + 2 * pad - spread * (taps - 1) - 1
-             for size, taps, pad, spread in zip(sizes, kernel, padding, dilation)]
+    reach = [
+        size + 2 * pad - spread * (taps - 1) - 1 for size, taps, pad, spread in zip(sizes, kernel, padding, dilation)
+    ]
     return [(-(-far // step) if up else far // step) + 1 for far, step in zip(reach, stride)]
 
 
@@ -18,22 +19,28 @@ def pooled(sizes, kernel, stride, padding, dilation, ceil_mode):
     if not ceil_mode:
         return found
     # a window must start within the input or its left padding
-    return [length - 1 if (length - 1) * step >= size + pad else length
-            for length, size, step, pad in zip(found, sizes, stride, padding)]
+    return [
+        length - 1 if (length - 1) * step >= size + pad else length
+        for length, size, step, pad in zip(found, sizes, stride, padding)
+    ]
 
 
 def beyond_borders(kernel, stride, padding, dilation):
     """Whether some windows of a convolution see nothing but padding, and are more than one place apart: oneDNN's
     convolutions of channels-last images crash then (torch 2.13, images one or two pixels wide)."""
-    return any(step > 1 and pad > spread * (taps - 1)
-               for taps, step, pad, spread in zip(kernel, stride, padding, dilation))
+    return any(
+        step > 1 and pad > spread * (taps - 1) for taps, step, pad, spread in zip(kernel, stride, padding, dilation)
+    )
 
 
 def image_layout(network):
     """The memory format in which a network holds weights best for images: channels last, unless torch would crash."""
-    odd = any(isinstance(module, torch.nn.Conv2d) and not isinstance(module.padding, str)
-              and beyond_borders(module.kernel_size, module.stride, module.padding, module.dilation)
-              for module in network.modules())
+    odd = any(
+        isinstance(module, torch.nn.Conv2d)
+        and not isinstance(module.padding, str)
+        and beyond_borders(module.kernel_size, module.stride, module.padding, module.dilation)
+        for module in network.modules()
+    )
     return torch.contiguous_format if odd else torch.channels_last
 
 

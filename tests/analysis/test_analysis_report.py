@@ -22,13 +22,27 @@ def test_tables():
     assert lines[0].split() == ["layer", "current", "rate", "clipping", "rounding", "propagated", "dead", "saturated"]
     assert set(lines[1]) == {"-", " "} and lines[-1].endswith("method max, T = 4") and len(lines) == 3 + 2
     for line, row in zip(lines[2:], errors.rows):
-        assert line.split() == [row.name, *(f"{getattr(row, name):.4f}" for name in ERRORS),
-                                f"{100 * row.dead:.1f}", "%", f"{100 * row.saturated:.1f}", "%"]
+        assert line.split() == [
+            row.name,
+            *(f"{getattr(row, name):.4f}" for name in ERRORS),
+            f"{100 * row.dead:.1f}",
+            "%",
+            f"{100 * row.saturated:.1f}",
+            "%",
+        ]
     lines = str(result).splitlines()
     assert [line.split()[0] for line in lines[2:-1]] == ["2", "8", "4"]
     row = result.rows[1]
-    assert lines[3].split() == ["8", f"{100 * row.accuracy:.2f}", "%", f"{100 * row.fidelity:.2f}", "%",
-                                f"{row.logit_error:.4f}", f"{row.spikes_per_neuron:.3f}", "max"]
+    assert lines[3].split() == [
+        "8",
+        f"{100 * row.accuracy:.2f}",
+        "%",
+        f"{100 * row.fidelity:.2f}",
+        "%",
+        f"{row.logit_error:.4f}",
+        f"{row.spikes_per_neuron:.3f}",
+        "max",
+    ]
     assert lines[-1] == "float accuracy 68.75 %; method max"
     without = str(sweep(two_layers(), data(), [4], "max")).splitlines()
     assert without[2].split()[:2] == ["4", "-"] and without[-1] == "float accuracy -; method max"

@@ -19,8 +19,13 @@ def packed_counts(network, x):
     counts, hooks = [], []
     for module in network.modules():
         if isinstance(module, PackedNeuron):
-            hooks.append(module.register_forward_hook(lambda module, arguments, output: counts.append(
-                (output.unflatten(0, (module.timesteps, -1)) != 0).sum(0))))
+            hooks.append(
+                module.register_forward_hook(
+                    lambda module, arguments, output: counts.append(
+                        (output.unflatten(0, (module.timesteps, -1)) != 0).sum(0)
+                    )
+                )
+            )
     out = network(*x)
     for hook in hooks:
         hook.remove()
@@ -86,8 +91,9 @@ def test_serial_is_soft_reset_if_from_half_a_threshold():
 
 
 def test_serial_shows_its_unevenness_error_in_deeper_layers():
-    net = randomise(nn.Sequential(nn.Linear(6, 32), QCFS(4), nn.Linear(32, 32), QCFS(4), nn.Linear(32, 32), QCFS(4)),
-                    seed=3)
+    net = randomise(
+        nn.Sequential(nn.Linear(6, 32), QCFS(4), nn.Linear(32, 32), QCFS(4), nn.Linear(32, 32), QCFS(4)), seed=3
+    )
     x = torch.randn(200, 6, generator=torch.Generator().manual_seed(1))
     snn = pcsnn.convert(net, 4)
     assert torch.equal(snn(x), net(x))
@@ -112,8 +118,11 @@ class TestBoth:
     def test_weights_are_shared(self, make):
         snn = pcsnn.convert(build("learned_constants"), LEVELS)
         other = make(snn)
-        own = {key: value.data_ptr() for key, value in snn.network.state_dict().items() if not hasattr(
-            snn.network.get_submodule(key.rpartition(".")[0]), "levels")}
+        own = {
+            key: value.data_ptr()
+            for key, value in snn.network.state_dict().items()
+            if not hasattr(snn.network.get_submodule(key.rpartition(".")[0]), "levels")
+        }
         assert own.keys() == {"conv.weight", "conv.bias", "second.weight", "second.bias", "gate", "bias"}
         shared = other.network.state_dict()
         assert {key: shared[key].data_ptr() for key in own} == own
@@ -151,8 +160,9 @@ class TestBoth:
         snn, x = pcsnn.convert(build(name), LEVELS), inputs(name)
         other = make(snn)
         for batch in (3, 1, 0):
-            for one, two in zip(tree_leaves(other(*(value[:batch] for value in x))),
-                                tree_leaves(snn(*(value[:batch] for value in x)))):
+            for one, two in zip(
+                tree_leaves(other(*(value[:batch] for value in x))), tree_leaves(snn(*(value[:batch] for value in x)))
+            ):
                 assert one.shape == two.shape and one.dtype == two.dtype
 
     def test_named_inputs(self, make):

@@ -53,13 +53,16 @@ def converted():
 def test_analysis(converted, to):
     net, data, near = converted
     far = there(near)
-    for measure in (lambda snn, data: analysis.layer_errors(net, snn, data, progress=False),
-                    lambda snn, data: analysis.check_shuffle(snn, data[:4], progress=False),
-                    lambda snn, data: analysis.check_shuffle(snn, data[:4], dtype=torch.float32, progress=False),
-                    lambda snn, data: analysis.count_operations(snn, data[:4], progress=False).table()):
+    for measure in (
+        lambda snn, data: analysis.layer_errors(net, snn, data, progress=False),
+        lambda snn, data: analysis.check_shuffle(snn, data[:4], progress=False),
+        lambda snn, data: analysis.check_shuffle(snn, data[:4], dtype=torch.float32, progress=False),
+        lambda snn, data: analysis.count_operations(snn, data[:4], progress=False).table(),
+    ):
         assert str(measure(far, to(data))) == str(measure(near, data))
     assert str(analysis.layer_errors(there(net), near, to(data), progress=False)) == str(
-        analysis.layer_errors(net, near, data, progress=False))
+        analysis.layer_errors(net, near, data, progress=False)
+    )
 
 
 def test_learning_after_conversion(converted):
@@ -111,11 +114,16 @@ def test_recordings(activation, kept, tmp_path):
     at = there if kept is None else here
     same = assert_same if kept is None else lambda one, two: assert_same(there(one), two)
     order = analysis.random_order(T, 3, expected.counts)
-    for look in (lambda r, to: r.counts, lambda r, to: r.rates(), lambda r, to: r.histogram("1"),
-                 lambda r, to: r.spike_counts("3"), lambda r, to: r.spikes("1"),
-                 lambda r, to: r.spikes("3", order, [0, 3, -1]),
-                 lambda r, to: r.spikes("3", to(order), to(torch.tensor([2, 1])), slice(1, 3)),
-                 lambda r, to: list(r.steps(order=order))):
+    for look in (
+        lambda r, to: r.counts,
+        lambda r, to: r.rates(),
+        lambda r, to: r.histogram("1"),
+        lambda r, to: r.spike_counts("3"),
+        lambda r, to: r.spikes("1"),
+        lambda r, to: r.spikes("3", order, [0, 3, -1]),
+        lambda r, to: r.spikes("3", to(order), to(torch.tensor([2, 1])), slice(1, 3)),
+        lambda r, to: list(r.steps(order=order)),
+    ):
         same(look(found, at), look(expected, here))
     if activation is nn.ReLU:
         for given in (order, at(order)):
@@ -151,10 +159,19 @@ def test_signed_baseline():
 
 @pytest.mark.parametrize("mode", ["s", "m"])
 def test_spikingjelly(mode):
-    net = randomise(nn.Sequential(
-        stand_ins.Conv2d(3, 4, 3, padding=1), stand_ins.BatchNorm2d(4), stand_ins.IFNode(0.75, None),
-        stand_ins.VoltageScaler(2.0), stand_ins.Conv2d(4, 4, 3), stand_ins.VoltageScaler(0.5),
-        stand_ins.IFNode(1.0, None), stand_ins.Flatten(), stand_ins.Linear(144, 3)))
+    net = randomise(
+        nn.Sequential(
+            stand_ins.Conv2d(3, 4, 3, padding=1),
+            stand_ins.BatchNorm2d(4),
+            stand_ins.IFNode(0.75, None),
+            stand_ins.VoltageScaler(2.0),
+            stand_ins.Conv2d(4, 4, 3),
+            stand_ins.VoltageScaler(0.5),
+            stand_ins.IFNode(1.0, None),
+            stand_ins.Flatten(),
+            stand_ins.Linear(144, 3),
+        )
+    )
     stand_ins.set_step_mode(net, mode)
     x = inputs("convolutions")[0]
     read = [exchange.read_spikingjelly(one) for one in (net, there(net))]
@@ -175,8 +192,16 @@ def test_spikingjelly(mode):
 
 def test_scales_by_channel():
     """Of SpikingJelly's converter, between places of neurons."""
-    net = randomise(nn.Sequential(conv(), stand_ins.ChannelVoltageScaler(drawn(4)), stand_ins.IFNode(1.0, None),
-                                  stand_ins.ChannelVoltageScaler(drawn(4, seed=1)), conv(4, 4), nn.ReLU()))
+    net = randomise(
+        nn.Sequential(
+            conv(),
+            stand_ins.ChannelVoltageScaler(drawn(4)),
+            stand_ins.IFNode(1.0, None),
+            stand_ins.ChannelVoltageScaler(drawn(4, seed=1)),
+            conv(4, 4),
+            nn.ReLU(),
+        )
+    )
     x = inputs("convolutions")[0]
     for method in ("max", "paper", "quick"):
         near, far = (pcsnn.convert(one, T, method=method, calibration=x, progress=False) for one in (net, there(net)))

@@ -17,8 +17,10 @@ from pcsnn.nn import QCFS
 def staircase(current, neuron):
     """(15) per channel in float64."""
     shape = [1, -1] + [1] * (current.dim() - 2)
-    theta, psi, worth = (torch.as_tensor(value).double().expand(current.shape[1]).reshape(shape)
-                         for value in (neuron.threshold, neuron.offset, neuron.amplitude))
+    theta, psi, worth = (
+        torch.as_tensor(value).double().expand(current.shape[1]).reshape(shape)
+        for value in (neuron.threshold, neuron.offset, neuron.amplitude)
+    )
     count = torch.floor((current + psi) * neuron.timesteps / theta + 0.5).clamp(0, neuron.timesteps)
     return worth / neuron.timesteps * count, count, worth
 
@@ -50,8 +52,12 @@ def check(row, z, student, activation, neuron):
 
 
 def hooks(*networks):
-    return [hook for net in networks for module in net.modules()
-            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())]
+    return [
+        hook
+        for net in networks
+        for module in net.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    ]
 
 
 @pytest.mark.parametrize("method", ["max", "paper"])
@@ -182,12 +188,20 @@ def values(errors):
     return [value for row in errors.rows for value in list(vars(row).values())[1:]]
 
 
-@pytest.mark.parametrize("make", [
-    lambda x: x.split(96), lambda x: x.split(7), lambda x: iter(x.split(40)),
-    lambda x: ((part, 1) for part in x.split(9)),
-    lambda x: [[part] for part in x.split(96)], lambda x: [x[:0], x], lambda x: DataLoader(x, batch_size=10),
-    lambda x: DataLoader(Stream(list(x)), batch_size=32)],
-    ids=["whole", "uneven", "iterator", "labelled generator", "lists", "one empty", "loader", "stream"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: x.split(96),
+        lambda x: x.split(7),
+        lambda x: iter(x.split(40)),
+        lambda x: ((part, 1) for part in x.split(9)),
+        lambda x: [[part] for part in x.split(96)],
+        lambda x: [x[:0], x],
+        lambda x: DataLoader(x, batch_size=10),
+        lambda x: DataLoader(Stream(list(x)), batch_size=32),
+    ],
+    ids=["whole", "uneven", "iterator", "labelled generator", "lists", "one empty", "loader", "stream"],
+)
 def test_every_kind_of_data_gives_the_same(make):
     net = two_layers()
     snn = pcsnn.convert(net, 4, calibration=data(), method="max")
@@ -270,8 +284,9 @@ def state(net):
 
 
 def test_networks_stay_as_they_are():
-    net = randomise(nn.Sequential(conv(), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(), nn.Flatten(),
-                                  nn.Linear(256, 3))).train()
+    net = randomise(
+        nn.Sequential(conv(), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(), nn.Flatten(), nn.Linear(256, 3))
+    ).train()
     expected, x = state(net), images()
     snn = pcsnn.convert(net, 4, calibration=x, method="max")
     out = snn(x)
@@ -282,21 +297,30 @@ def test_networks_stay_as_they_are():
     assert torch.equal(snn(x), out) and not hooks(net, snn)
 
 
-@pytest.mark.parametrize("change, error, words", [
-    (dict(net=5), TypeError, "net: expected the float network, a torch.nn.Module, got int"),
-    (dict(snn=two_layers()), TypeError, "snn: expected a SpikingNetwork, made by pcsnn.convert, got Sequential"),
-    (dict(net=two_layers()[:3]), ValueError, "net: expected the source of snn, with activations at 1, 3, got 1"),
-    (dict(net=nn.Linear(5, 3)), ValueError, "net: expected the source of snn, with activations at 1, 3, got none"),
-    (dict(net=nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 4), nn.ReLU())), ValueError,
-     r"net: expected the source of snn, whose 1 has currents \(32, 6\), got \(32, 7\)"),
-    (dict(net=network(lambda s, x: s.a(x) if x.sum() > 0 else x, a=nn.ReLU())), ValueError,
-     "net: torch.fx cannot trace"),
-    (dict(data=5), TypeError, "data: expected a tensor, or an iterable .*got int"),
-    (dict(data=[]), ValueError, "data: expected at least one batch with data, got none"),
-    (dict(data=data()[:0]), ValueError, r"data: expected a tensor \[N, ...\] with N > 0"),
-    (dict(data=[data(), data() * float("nan")]), ValueError, "data: expected finite values, .* in batch 1"),
-    (dict(data=["x"]), TypeError, "data: expected 1 tensor a batch, .*got str in batch 0"),
-])
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        (dict(net=5), TypeError, "net: expected the float network, a torch.nn.Module, got int"),
+        (dict(snn=two_layers()), TypeError, "snn: expected a SpikingNetwork, made by pcsnn.convert, got Sequential"),
+        (dict(net=two_layers()[:3]), ValueError, "net: expected the source of snn, with activations at 1, 3, got 1"),
+        (dict(net=nn.Linear(5, 3)), ValueError, "net: expected the source of snn, with activations at 1, 3, got none"),
+        (
+            dict(net=nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 4), nn.ReLU())),
+            ValueError,
+            r"net: expected the source of snn, whose 1 has currents \(32, 6\), got \(32, 7\)",
+        ),
+        (
+            dict(net=network(lambda s, x: s.a(x) if x.sum() > 0 else x, a=nn.ReLU())),
+            ValueError,
+            "net: torch.fx cannot trace",
+        ),
+        (dict(data=5), TypeError, "data: expected a tensor, or an iterable .*got int"),
+        (dict(data=[]), ValueError, "data: expected at least one batch with data, got none"),
+        (dict(data=data()[:0]), ValueError, r"data: expected a tensor \[N, ...\] with N > 0"),
+        (dict(data=[data(), data() * float("nan")]), ValueError, "data: expected finite values, .* in batch 1"),
+        (dict(data=["x"]), TypeError, "data: expected 1 tensor a batch, .*got str in batch 0"),
+    ],
+)
 def test_layer_errors_refuses(change, error, words):
     net = two_layers()
     given = dict(net=net, snn=pcsnn.convert(net, 4, calibration=data(), method="max"), data=data()) | change

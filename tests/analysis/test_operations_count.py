@@ -43,23 +43,38 @@ def _attention(s, h):
 
 
 NETWORKS = {
-    "convolutions": seq(conv(), a_, conv(4, 3, stride=2), a_, conv(3, 2, (3, 2), (2, 1), dilation=2), a_, nn.Flatten(),
-                        nn.Linear(18, 3)),
+    "convolutions": seq(
+        conv(), a_, conv(4, 3, stride=2), a_, conv(3, 2, (3, 2), (2, 1), dilation=2), a_, nn.Flatten(), nn.Linear(18, 3)
+    ),
     "no_bias": seq(conv(bias=False), a_, nn.Flatten(), nn.Linear(100, 3, bias=False)),
     "grouped": seq(conv(3, 6), a_, conv(6, 4, groups=2, stride=(2, 1)), a_),
     "depthwise": seq(conv(), a_, conv(4, 8, groups=4, padding=2), a_, conv(8, 2, 1, 0, groups=2)),
     "transposed": seq(conv(), a_, nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=2), a_),
     "norms": seq(conv(), nn.BatchNorm2d(4), a_, conv(4, 2), nn.BatchNorm2d(2), a_, nn.BatchNorm2d(2)),
     "on_the_input": seq(a_, conv(), a_, a_),
-    "pools": seq(nn.MaxPool2d(2, 1), conv(), a_, nn.MaxPool2d(3, 2, 1), conv(4, 3), a_, nn.AvgPool2d(2, 1),
-                 nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)),
-    "average_pools": seq(nn.AvgPool2d(2, 1, 1), conv(), a_, nn.AvgPool2d(3, 2, 1), conv(4, 2), a_,
-                         nn.AdaptiveAvgPool2d(2)),
+    "pools": seq(
+        nn.MaxPool2d(2, 1),
+        conv(),
+        a_,
+        nn.MaxPool2d(3, 2, 1),
+        conv(4, 3),
+        a_,
+        nn.AvgPool2d(2, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(3, 2),
+    ),
+    "average_pools": seq(
+        nn.AvgPool2d(2, 1, 1), conv(), a_, nn.AvgPool2d(3, 2, 1), conv(4, 2), a_, nn.AdaptiveAvgPool2d(2)
+    ),
     "windows_of_one": seq(conv(), a_, nn.AdaptiveAvgPool2d((5, 5)), conv(4, 2), a_),
     "mean": behind(lambda s, h: s.linear(s.last(s.second(h)).mean((2, 3))), linear=nn.Linear(4, 2)),
     "residual": behind(lambda s, h: s.last(s.second(h) + h)),
-    "residual_downsample": behind(lambda s, h: s.last(s.third(h) + s.fourth(h)), third=conv(4, 4, 3, 1, stride=2),
-                                  fourth=conv(4, 4, 1, 0, stride=2)),
+    "residual_downsample": behind(
+        lambda s, h: s.last(s.third(h) + s.fourth(h)),
+        third=conv(4, 4, 3, 1, stride=2),
+        fourth=conv(4, 4, 1, 0, stride=2),
+    ),
     "residual_of_constants": holding(lambda s, x: s.last(s.second(s.act(s.conv(x) + s.third(x)))), third=conv()),
     "sum_of_spikes": behind(lambda s, h: s.third(h + s.last(s.second(h))), third=conv(4, 2)),
     "sum_of_spikes_to_neurons": behind(lambda s, h: s.third(h + s.last(s.second(h))), third=QCFS(LEVELS, 2.0)),
@@ -82,8 +97,11 @@ def images(count=2, seed=5):
 
 def as_counts(rows, count):
     """Counters of the reference in the form of Count, without rows that counted nothing."""
-    return {name: Count(bytes=row["bits"] / count / 8, **{field: row[field] / count for field in FIELDS})
-            for name, row in rows.items() if any(row.values())}
+    return {
+        name: Count(bytes=row["bits"] / count / 8, **{field: row[field] / count for field in FIELDS})
+        for name, row in rows.items()
+        if any(row.values())
+    }
 
 
 def node_names(snn):
@@ -140,18 +158,22 @@ def test_every_construct_is_counted():
         assert serial.input_macs == parallel.input_macs
 
 
-@pytest.mark.parametrize("module, shape", [
-    (nn.Conv1d(4, 6, 3, 2, 1, groups=2), (4, 9)),
-    (nn.Conv2d(4, 3, (3, 2), (2, 1), "valid", (1, 2)), (4, 7, 8)),
-    (nn.Conv2d(4, 4, 3, padding="same", groups=4), (4, 7, 8)),
-    (nn.Conv2d(2, 3, 3, padding=2, padding_mode="circular"), (2, 5, 4)),
-    (nn.Conv2d(2, 3, 3, 2, padding=1, padding_mode="reflect", bias=False), (2, 5, 4)),
-    (nn.Conv3d(2, 4, 2, 2, groups=2), (2, 3, 4, 3)),
-    (nn.ConvTranspose1d(4, 6, 3, 2, 1, 1, groups=2), (4, 5)),
-    (nn.ConvTranspose2d(4, 6, (3, 2), (2, 1), (2, 0), (1, 0), 2, dilation=(1, 2)), (4, 5, 4)),
-    (nn.ConvTranspose3d(2, 4, 3, 2, 1), (2, 2, 3, 2)),
-    (nn.Linear(5, 7), (3, 5)),
-], ids=str)
+@pytest.mark.parametrize(
+    "module, shape",
+    [
+        (nn.Conv1d(4, 6, 3, 2, 1, groups=2), (4, 9)),
+        (nn.Conv2d(4, 3, (3, 2), (2, 1), "valid", (1, 2)), (4, 7, 8)),
+        (nn.Conv2d(4, 4, 3, padding="same", groups=4), (4, 7, 8)),
+        (nn.Conv2d(2, 3, 3, padding=2, padding_mode="circular"), (2, 5, 4)),
+        (nn.Conv2d(2, 3, 3, 2, padding=1, padding_mode="reflect", bias=False), (2, 5, 4)),
+        (nn.Conv3d(2, 4, 2, 2, groups=2), (2, 3, 4, 3)),
+        (nn.ConvTranspose1d(4, 6, 3, 2, 1, 1, groups=2), (4, 5)),
+        (nn.ConvTranspose2d(4, 6, (3, 2), (2, 1), (2, 0), (1, 0), 2, dilation=(1, 2)), (4, 5, 4)),
+        (nn.ConvTranspose3d(2, 4, 3, 2, 1), (2, 2, 3, 2)),
+        (nn.Linear(5, 7), (3, 5)),
+    ],
+    ids=str,
+)
 def test_fan_out_is_the_number_of_outputs_an_element_reaches(module, shape):
     """An element alone, weights all one: the outputs it changes sum up to how often it takes part."""
     module = copy.deepcopy(module).double().requires_grad_(False)
@@ -167,9 +189,30 @@ def test_fan_out_is_the_number_of_outputs_an_element_reaches(module, shape):
 
 def test_functions_cost_what_modules_cost():
     net = make("convolutions")
-    written = network(lambda s, x: s.c(F.conv2d(s.b(F.conv2d(s.a(F.conv2d(
-        x, s.net[0].weight, s.net[0].bias, padding=1)), s.net[2].weight, bias=s.net[2].bias, stride=2, padding=1)),
-        s.net[4].weight, s.net[4].bias, 1, (2, 1), 2)), net=net, a=net[1], b=net[3], c=net[5])
+    written = network(
+        lambda s, x: s.c(
+            F.conv2d(
+                s.b(
+                    F.conv2d(
+                        s.a(F.conv2d(x, s.net[0].weight, s.net[0].bias, padding=1)),
+                        s.net[2].weight,
+                        bias=s.net[2].bias,
+                        stride=2,
+                        padding=1,
+                    )
+                ),
+                s.net[4].weight,
+                s.net[4].bias,
+                1,
+                (2, 1),
+                2,
+            )
+        ),
+        net=net,
+        a=net[1],
+        b=net[3],
+        c=net[5],
+    )
     assert len(list(pcsnn.convert(written, 3, method="none").neurons())) == 3
     x = images(2)
     ours = count_operations(pcsnn.convert(written, 3, method="none"), x, progress=False)
@@ -182,9 +225,11 @@ def two_layers():
     return pcsnn.convert(make("convolutions"), 3, method="none")
 
 
-@pytest.mark.parametrize("feed", [lambda x: x, lambda x: [x[:1], x[1:]],
-                                  lambda x: iter([(x[:3], torch.zeros(3)), (x[3:], None)])],
-                         ids=["tensor", "batches", "labelled iterator"])
+@pytest.mark.parametrize(
+    "feed",
+    [lambda x: x, lambda x: [x[:1], x[1:]], lambda x: iter([(x[:3], torch.zeros(3)), (x[3:], None)])],
+    ids=["tensor", "batches", "labelled iterator"],
+)
 def test_batches_do_not_matter(feed):
     snn, x = two_layers(), images(4)
     assert count_operations(snn, feed(x), progress=False) == count_operations(snn, x.split(2), progress=False)
@@ -210,8 +255,12 @@ def test_the_neurons_formulas():
         rows = [row for row in count_operations(snn, images(1), progress=False).layers if row.kind == "neuron"]
         (counts,) = (row.counts for row in rows)
         figures = [(count.additions, count.comparisons, count.multiplications) for count in map(counts.get, EXECUTIONS)]
-        assert figures == [(200 * timesteps, 100 * timesteps, 0), (100 * timesteps, 100 * search, 0),
-                           (0, 100 * search, 100), (0, 100, 0)]
+        assert figures == [
+            (200 * timesteps, 100 * timesteps, 0),
+            (100 * timesteps, 100 * search, 0),
+            (0, 100 * search, 100),
+            (0, 100, 0),
+        ]
 
 
 def test_energy_by_hand():
@@ -225,9 +274,10 @@ def test_energy_by_hand():
     neurons = sum((row.counts["serial"] for row in result.layers if row.kind == "neuron"), Count())
     assert energy["serial"].rest == pytest.approx(0.9e-12 * (neurons.additions + neurons.comparisons))
     other = result.energy(mac=3.0, accumulate=1.0)
-    assert other["collapsed"].rest == pytest.approx(result.total("collapsed").comparisons
-                                                    + 2 * sum(row.counts["collapsed"].multiplications
-                                                              for row in result.layers if row.kind == "neuron"))
+    assert other["collapsed"].rest == pytest.approx(
+        result.total("collapsed").comparisons
+        + 2 * sum(row.counts["collapsed"].multiplications for row in result.layers if row.kind == "neuron")
+    )
 
 
 def test_the_input_may_be_charged_at_every_step():
@@ -238,8 +288,9 @@ def test_the_input_may_be_charged_at_every_step():
         once, repeated = result.total(execution), result.total(execution, repeat_input=True)
         assert repeated.input_macs == times * once.input_macs
         assert repeated.bytes == once.bytes + (times - 1) * first.counts[execution].bytes
-        assert (result.energy(repeat_input=True)[execution].first_layer
-                == pytest.approx(times * result.energy()[execution].first_layer))
+        assert result.energy(repeat_input=True)[execution].first_layer == pytest.approx(
+            times * result.energy()[execution].first_layer
+        )
         assert result.energy(repeat_input=True)[execution].rest == pytest.approx(result.energy()[execution].rest)
 
 
@@ -276,27 +327,36 @@ def test_plot(tmp_path):
     assert list(lines["serial"].get_xdata()) == [2, 4]
     expected = [(one.accumulates + one.input_macs) / 1e6 for one in total]
     assert list(lines["serial"].get_ydata()) == pytest.approx(expected)
-    for bad, error, words in (([], ValueError, "results: expected at least one"),
-                              ([snn], TypeError, "got SpikingNetwork"),
-                              (results[:1] * 2, ValueError, "expected each T once"),
-                              (results[0], TypeError, "results: expected a list")):
+    for bad, error, words in (
+        ([], ValueError, "results: expected at least one"),
+        ([snn], TypeError, "got SpikingNetwork"),
+        (results[:1] * 2, ValueError, "expected each T once"),
+        (results[0], TypeError, "results: expected a list"),
+    ):
         with pytest.raises(error, match=words):
             plot_operations(bad, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 
 
-@pytest.mark.parametrize("change, error, words", [
-    (dict(snn=nn.ReLU()), TypeError, "snn: expected a SpikingNetwork, made by pcsnn.convert, got ReLU"),
-    (dict(snn=lambda: pcsnn.optimize(two_layers().float())), ValueError, "snn: is optimised"),
-    (dict(snn=lambda: pcsnn.convert(randomise(nn.Sequential(conv(), QCFS(LEVELS), nn.GELU())), 4, strict=False)),
-     ValueError, "snn: 2 is analog"),
-    (dict(data=3), TypeError, "data: expected a tensor"),
-    (dict(data=[]), ValueError, "data: expected at least one batch"),
-    (dict(data=images() / 0), ValueError, "data: expected finite values"),
-])
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        (dict(snn=nn.ReLU()), TypeError, "snn: expected a SpikingNetwork, made by pcsnn.convert, got ReLU"),
+        (dict(snn=lambda: pcsnn.optimize(two_layers().float())), ValueError, "snn: is optimised"),
+        (
+            dict(snn=lambda: pcsnn.convert(randomise(nn.Sequential(conv(), QCFS(LEVELS), nn.GELU())), 4, strict=False)),
+            ValueError,
+            "snn: 2 is analog",
+        ),
+        (dict(data=3), TypeError, "data: expected a tensor"),
+        (dict(data=[]), ValueError, "data: expected at least one batch"),
+        (dict(data=images() / 0), ValueError, "data: expected finite values"),
+    ],
+)
 def test_refuses(change, error, words):
     arguments = dict(snn=two_layers(), data=images()) | {
-        name: value() if isinstance(value, types.FunctionType) else value for name, value in change.items()}
+        name: value() if isinstance(value, types.FunctionType) else value for name, value in change.items()
+    }
     with pytest.raises(error, match=words):
         count_operations(**arguments)
 

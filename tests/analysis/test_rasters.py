@@ -62,7 +62,8 @@ def test_rates(tmp_path):
     assert [bar.get_height() for bar in rate.patches] == [row.rate for row in rows]
     assert [bar.get_height() for bar in sparsity.patches] == [100 * row.sparsity for row in rows]
     assert [bar.get_height() for bar in ends.patches] == pytest.approx(
-        [100 * row.silent / row.neurons for row in rows] + [100 * row.saturated for row in rows])
+        [100 * row.silent / row.neurons for row in rows] + [100 * row.saturated for row in rows]
+    )
     assert [label.get_text() for label in ends.get_xticklabels()] == ["act", "last"]
     assert (tmp_path / "rates.png").stat().st_size > 1000
 
@@ -78,18 +79,32 @@ def test_rate_maps(tmp_path, channels, shown):
         assert torch.equal(torch.as_tensor(image.get_array().data), expected) and image.get_clim() == (0, 1)
 
 
-@pytest.mark.parametrize("call, error, words", [
-    (lambda r, a: a.plot_raster(r, "other", None), KeyError, "layer: expected one of act, last"),
-    (lambda r, a: a.plot_raster(r, "act", None, sample=3), ValueError, r"sample: expected a value in 0..2, got 3"),
-    (lambda r, a: a.plot_raster(r, "act", None, neurons=0), ValueError, "neurons: expected a value in 1.."),
-    (lambda r, a: a.plot_raster(r, "act", None, neurons=[999]), ValueError, "neurons: expected indices of 256 neurons"),
-    (lambda r, a: a.plot_raster(r, "act", None, order=torch.arange(3)), ValueError,
-     "order: expected a permutation of 0..8"),
-    (lambda r, a: a.plot_histograms(r, None, ["other"]), KeyError, "layer: expected one of act, last"),
-    (lambda r, a: a.plot_histograms(r, None, []), ValueError, "layers: expected at least one, got none"),
-    (lambda r, a: a.plot_rate_maps(r, "act", None, channels=0), ValueError, "channels: expected a value in 1.."),
-    (lambda r, a: a.plot_rate_maps(r, "act", None, sample=-1), ValueError,
-     r"sample: expected a value in 0..2, got -1")])
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda r, a: a.plot_raster(r, "other", None), KeyError, "layer: expected one of act, last"),
+        (lambda r, a: a.plot_raster(r, "act", None, sample=3), ValueError, r"sample: expected a value in 0..2, got 3"),
+        (lambda r, a: a.plot_raster(r, "act", None, neurons=0), ValueError, "neurons: expected a value in 1.."),
+        (
+            lambda r, a: a.plot_raster(r, "act", None, neurons=[999]),
+            ValueError,
+            "neurons: expected indices of 256 neurons",
+        ),
+        (
+            lambda r, a: a.plot_raster(r, "act", None, order=torch.arange(3)),
+            ValueError,
+            "order: expected a permutation of 0..8",
+        ),
+        (lambda r, a: a.plot_histograms(r, None, ["other"]), KeyError, "layer: expected one of act, last"),
+        (lambda r, a: a.plot_histograms(r, None, []), ValueError, "layers: expected at least one, got none"),
+        (lambda r, a: a.plot_rate_maps(r, "act", None, channels=0), ValueError, "channels: expected a value in 1.."),
+        (
+            lambda r, a: a.plot_rate_maps(r, "act", None, sample=-1),
+            ValueError,
+            r"sample: expected a value in 0..2, got -1",
+        ),
+    ],
+)
 def test_plots_refuse(call, error, words):
     with pytest.raises(error, match=words):
         call(recorded(), analysis)

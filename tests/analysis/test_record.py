@@ -16,8 +16,11 @@ def converted(name="residual", timesteps=9, activation=nn.ReLU, dtype=torch.floa
 def layer_outputs(snn, *x):
     outputs, hooks = {}, []
     for name, neuron in snn.neurons():
-        hooks.append(neuron.register_forward_hook(lambda module, arguments, output,
-                                                  name=name: outputs.update({name: output.clone()})))
+        hooks.append(
+            neuron.register_forward_hook(
+                lambda module, arguments, output, name=name: outputs.update({name: output.clone()})
+            )
+        )
     out = snn(*x)
     for hook in hooks:
         hook.remove()
@@ -25,9 +28,9 @@ def layer_outputs(snn, *x):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name",
-                         ["residual", "broadcast_sum", "broadcast_both", "shared_activation", "tokens", "conv3d",
-                          "max_pool_first"])
+@pytest.mark.parametrize(
+    "name", ["residual", "broadcast_sum", "broadcast_both", "shared_activation", "tokens", "conv3d", "max_pool_first"]
+)
 def test_counts_and_rates_are_those_of_the_layers(name, dtype):
     snn, x = converted(name, dtype=dtype), inputs(name, dtype)
     outputs, out = layer_outputs(snn, *x)
@@ -101,8 +104,11 @@ def test_several_batches_are_joined():
 
 
 def hooks(snn):
-    return [hook for module in snn.modules() for hook in (*module._forward_hooks.values(),
-                                                          *module._forward_pre_hooks.values())]
+    return [
+        hook
+        for module in snn.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    ]
 
 
 def test_nothing_is_recorded_outside():
@@ -178,11 +184,15 @@ def test_some_layers_only():
             some.spikes("act_1")
 
 
-@pytest.mark.parametrize("layers, error, words", [
-    (["last", "conv"], ValueError, "layers: expected names among act, last, got 'conv'"),
-    ([], ValueError, "layers: expected names among act, last, got none"),
-    ("last", TypeError, r"layers: expected a sequence of layer names, got str \('last'\)"),
-    (7, TypeError, "layers: expected a sequence of layer names, got int")])
+@pytest.mark.parametrize(
+    "layers, error, words",
+    [
+        (["last", "conv"], ValueError, "layers: expected names among act, last, got 'conv'"),
+        ([], ValueError, "layers: expected names among act, last, got none"),
+        ("last", TypeError, r"layers: expected a sequence of layer names, got str \('last'\)"),
+        (7, TypeError, "layers: expected a sequence of layer names, got int"),
+    ],
+)
 def test_layers_that_are_refused(layers, error, words):
     snn = converted()
     with pytest.raises(error, match=words), pcsnn.record(snn, layers):

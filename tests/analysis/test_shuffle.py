@@ -114,14 +114,18 @@ def test_checking_changes_nothing_and_tells():
     assert "same under shuffled trains, float64; relative error of the output 0.0e+00" in lines[-1]
 
 
-@pytest.mark.parametrize("change, error, words", [
-    (dict(snn=two_layers()), TypeError, "snn: expected a SpikingNetwork"),
-    (dict(snn=pcsnn.optimize(dyadic()[0])), ValueError, "snn: is optimised"),
-    (dict(dtype=torch.float16), TypeError, "dtype: expected torch.float64 or torch.float32, got torch.float16"),
-    (dict(seed=-1), ValueError, "seed: expected a value in"),
-    (dict(data=[]), ValueError, "data: expected at least one batch with data, got none"),
-    (dict(data=torch.full((2, 6), torch.nan)), ValueError, "data: expected finite values"),
-    (dict(data=5), TypeError, "data: expected a tensor, or an iterable")])
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        (dict(snn=two_layers()), TypeError, "snn: expected a SpikingNetwork"),
+        (dict(snn=pcsnn.optimize(dyadic()[0])), ValueError, "snn: is optimised"),
+        (dict(dtype=torch.float16), TypeError, "dtype: expected torch.float64 or torch.float32, got torch.float16"),
+        (dict(seed=-1), ValueError, "seed: expected a value in"),
+        (dict(data=[]), ValueError, "data: expected at least one batch with data, got none"),
+        (dict(data=torch.full((2, 6), torch.nan)), ValueError, "data: expected finite values"),
+        (dict(data=5), TypeError, "data: expected a tensor, or an iterable"),
+    ],
+)
 def test_check_shuffle_refuses(change, error, words):
     snn, x = dyadic()
     with pytest.raises(error, match=words):
@@ -129,8 +133,12 @@ def test_check_shuffle_refuses(change, error, words):
 
 
 def test_networks_with_analog_operations_are_refused():
-    net = network(lambda s, x: s.last(torch.softmax(s.act(s.first(x)), 1)), first=nn.Linear(6, 6), act=QCFS(4),
-                  last=nn.Linear(6, 2))
+    net = network(
+        lambda s, x: s.last(torch.softmax(s.act(s.first(x)), 1)),
+        first=nn.Linear(6, 6),
+        act=QCFS(4),
+        last=nn.Linear(6, 2),
+    )
     snn = pcsnn.convert(randomise(net), 4, strict=False)
     with pytest.raises(ValueError, match="analog"):
         analysis.check_shuffle(snn, torch.randn(3, 6))

@@ -63,9 +63,21 @@ def test_every_count_is_packed(timesteps):
         assert not timesteps % 8 or not (packed[-1] >> timesteps % 8).any()
 
 
-@pytest.mark.parametrize("neurons", [
-    torch.tensor([5, 0, 255, 5]), torch.tensor([7], dtype=torch.int32), [3, 200, -1], slice(10, 60, 7),
-    slice(None, None, -100), range(4, 9), slice(3, 3), [], slice(-2, None)], ids=str)
+@pytest.mark.parametrize(
+    "neurons",
+    [
+        torch.tensor([5, 0, 255, 5]),
+        torch.tensor([7], dtype=torch.int32),
+        [3, 200, -1],
+        slice(10, 60, 7),
+        slice(None, None, -100),
+        range(4, 9),
+        slice(3, 3),
+        [],
+        slice(-2, None),
+    ],
+    ids=str,
+)
 def test_only_the_neurons_asked_for_are_expanded(neurons, recording):
     flat = recording.counts["last"].flatten(1)
     places = list(range(256))[neurons] if isinstance(neurons, slice) else list(neurons)
@@ -86,14 +98,18 @@ def test_neurons_of_channels_last_counts():
     assert torch.equal(recording.spikes("1", neurons=slice(None)).sum(0), counts.flatten(1).long())
 
 
-@pytest.mark.parametrize("neurons, error, words", [
-    ([256], ValueError, r"neurons: expected indices of 256 neurons, got 256..256"),
-    (torch.tensor([-257, 3]), ValueError, r"neurons: expected indices of 256 neurons, got -257..3"),
-    ([1.5], TypeError, "neurons: expected integers, got float"),
-    ([True], TypeError, "neurons: expected integers, got bool"),
-    (torch.ones(256, dtype=torch.bool), TypeError, "neurons: expected dtype torch.int64"),
-    (torch.zeros(2, 2, dtype=torch.int64), ValueError, r"neurons: expected indices \[len\], got shape \(2, 2\)"),
-    ("all", TypeError, "neurons: expected a tensor, a list, a range or a slice of indices, got str")])
+@pytest.mark.parametrize(
+    "neurons, error, words",
+    [
+        ([256], ValueError, r"neurons: expected indices of 256 neurons, got 256..256"),
+        (torch.tensor([-257, 3]), ValueError, r"neurons: expected indices of 256 neurons, got -257..3"),
+        ([1.5], TypeError, "neurons: expected integers, got float"),
+        ([True], TypeError, "neurons: expected integers, got bool"),
+        (torch.ones(256, dtype=torch.bool), TypeError, "neurons: expected dtype torch.int64"),
+        (torch.zeros(2, 2, dtype=torch.int64), ValueError, r"neurons: expected indices \[len\], got shape \(2, 2\)"),
+        ("all", TypeError, "neurons: expected a tensor, a list, a range or a slice of indices, got str"),
+    ],
+)
 def test_neurons_that_are_refused(neurons, error, words):
     with pytest.raises(error, match=words):
         recorded().spikes("last", neurons=neurons)
@@ -131,20 +147,36 @@ def test_random_orders(timesteps):
     assert timesteps < 9 or len(different) == 4
 
 
-@pytest.mark.parametrize("call, error, words", [
-    (lambda: analysis.random_order(0), ValueError, r"timesteps: expected a value in 1..255, got 0"),
-    (lambda: analysis.random_order(8, -1), ValueError, "seed: expected a value in 0.."),
-    (lambda: analysis.random_order(8, 1.0), TypeError, "seed: expected an integer"),
-    (lambda: analysis.pack_spikes(torch.ones(3, 2)), TypeError, "spikes: expected dtype torch.bool"),
-    (lambda: analysis.pack_spikes(torch.ones(256, 2, dtype=torch.bool)), ValueError,
-     "time-steps: expected a value in 1..255, got 256"),
-    (lambda: analysis.unpack_spikes(torch.ones(2, 3), 9), TypeError, "packed: expected dtype torch.uint8"),
-    (lambda: analysis.unpack_spikes(torch.ones(2, 3, dtype=torch.uint8), 8), ValueError,
-     r"packed: expected 1 bytes a neuron for 8 time-steps, got shape \(2, 3\)"),
-    (lambda: analysis.unpack_spikes(torch.full((1, 3), 8, dtype=torch.uint8), 3), ValueError,
-     "packed: expected bits of 3 time-steps, got spikes beyond them"),
-    (lambda: analysis.unpack_spikes(torch.ones(1, 3, dtype=torch.uint8), 0), ValueError,
-     "timesteps: expected a value in 1..255")])
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: analysis.random_order(0), ValueError, r"timesteps: expected a value in 1..255, got 0"),
+        (lambda: analysis.random_order(8, -1), ValueError, "seed: expected a value in 0.."),
+        (lambda: analysis.random_order(8, 1.0), TypeError, "seed: expected an integer"),
+        (lambda: analysis.pack_spikes(torch.ones(3, 2)), TypeError, "spikes: expected dtype torch.bool"),
+        (
+            lambda: analysis.pack_spikes(torch.ones(256, 2, dtype=torch.bool)),
+            ValueError,
+            "time-steps: expected a value in 1..255, got 256",
+        ),
+        (lambda: analysis.unpack_spikes(torch.ones(2, 3), 9), TypeError, "packed: expected dtype torch.uint8"),
+        (
+            lambda: analysis.unpack_spikes(torch.ones(2, 3, dtype=torch.uint8), 8),
+            ValueError,
+            r"packed: expected 1 bytes a neuron for 8 time-steps, got shape \(2, 3\)",
+        ),
+        (
+            lambda: analysis.unpack_spikes(torch.full((1, 3), 8, dtype=torch.uint8), 3),
+            ValueError,
+            "packed: expected bits of 3 time-steps, got spikes beyond them",
+        ),
+        (
+            lambda: analysis.unpack_spikes(torch.ones(1, 3, dtype=torch.uint8), 0),
+            ValueError,
+            "timesteps: expected a value in 1..255",
+        ),
+    ],
+)
 def test_trains_refuse(call, error, words):
     with pytest.raises(error, match=words):
         call()
@@ -155,10 +187,15 @@ def by_brute_force(recording, layer):
     spikes = recording.spikes(layer)
     timesteps, samples = spikes.shape[:2]
     flat = spikes.reshape(timesteps, samples, -1)
-    return dict(samples=samples, neurons=flat.shape[2], spikes=int(spikes.sum()), rate=float(spikes.double().mean()),
-                sparsity=float((~spikes).double().mean()),
-                silent=sum(not flat[:, :, i].any() for i in range(flat.shape[2])),
-                saturated=float(flat.all(0).double().mean()))
+    return dict(
+        samples=samples,
+        neurons=flat.shape[2],
+        spikes=int(spikes.sum()),
+        rate=float(spikes.double().mean()),
+        sparsity=float((~spikes).double().mean()),
+        silent=sum(not flat[:, :, i].any() for i in range(flat.shape[2])),
+        saturated=float(flat.all(0).double().mean()),
+    )
 
 
 def test_summary_and_histogram_by_brute_force(recording):
@@ -174,8 +211,12 @@ def test_summary_and_histogram_by_brute_force(recording):
     assert any(row.silent for row in rows) and any(row.saturated for row in rows)
     *_, last, footer = recording.table().splitlines()
     together = torch.cat([recording.spikes(row.name).flatten() for row in rows]).double()
-    assert last.split()[:4] == ["all", f"{sum(row.neurons for row in rows):,}", f"{float(together.mean()):.4f}",
-                                f"{100 * float(1 - together.mean()):.2f}"]
+    assert last.split()[:4] == [
+        "all",
+        f"{sum(row.neurons for row in rows):,}",
+        f"{float(together.mean()):.4f}",
+        f"{100 * float(1 - together.mean()):.2f}",
+    ]
     full = torch.cat([(recording.counts[row.name] == recording.timesteps).flatten() for row in rows]).double().mean()
     assert last.split()[5:] == [f"{sum(row.silent for row in rows):,}", f"{100 * float(full):.2f}", "%"]
     assert footer.endswith(f"T = {recording.timesteps}, 3 samples")
@@ -183,8 +224,10 @@ def test_summary_and_histogram_by_brute_force(recording):
 
 def test_a_neuron_is_silent_only_if_it_is_in_every_sample():
     recording, _ = every_count(2)
-    recording._parts["1"][:] = [torch.tensor([[[0, 0, 2], [0, 1, 2]]], dtype=torch.uint8),
-                                torch.tensor([[[0, 1, 2], [0, 0, 0]]], dtype=torch.uint8)]
+    recording._parts["1"][:] = [
+        torch.tensor([[[0, 0, 2], [0, 1, 2]]], dtype=torch.uint8),
+        torch.tensor([[[0, 1, 2], [0, 0, 0]]], dtype=torch.uint8),
+    ]
     (row,) = recording.summary()
     assert (row.silent, row.spikes, row.saturated) == (2, 8, 3 / 12)
     assert (row.rate, row.sparsity) == (8 / 24, 16 / 24)

@@ -1,6 +1,5 @@
 """Sweeps over T, against hand computations."""
 
-
 import pytest
 import torch
 from analysis_cases import Stream, data, images, labelled, two_layers
@@ -48,8 +47,9 @@ def test_a_lossless_sweep():
 def test_methods_convert_as_often_as_they_must(monkeypatch):
     module = sweeps
     calls = []
-    monkeypatch.setattr(module, "convert",
-                        lambda net, value, **named: calls.append(value) or pcsnn.convert(net, value, **named))
+    monkeypatch.setattr(
+        module, "convert", lambda net, value, **named: calls.append(value) or pcsnn.convert(net, value, **named)
+    )
     for method, expected in (("max", [2]), ("paper", [2, 5]), ("auto", [2, 5])):
         calls.clear()
         assert [row.timesteps for row in sweep(two_layers(), data(), [2, 5], method).rows] == [2, 5]
@@ -68,14 +68,19 @@ def test_calibration_data_of_its_own():
         assert rows != seen.rows
 
 
-@pytest.mark.parametrize("make", [
-    lambda x, y: list(zip(x.split(32), y.split(32))), lambda x, y: zip(x.split(32), y.split(32)),
-    lambda x, y: [((part,), label) for part, label in zip(x.split(32), y.split(32))],
-    lambda x, y: [(x[:0], y[:0]), *zip(x.split(32), y.split(32))],
-    lambda x, y: [(part, label, "more") for part, label in zip(x.split(32), y.split(32))],
-    lambda x, y: DataLoader(TensorDataset(x, y), batch_size=32),
-    lambda x, y: DataLoader(Stream(list(zip(x, y))), batch_size=32)],
-    ids=["list", "iterator", "nested", "one empty", "more behind", "loader", "stream"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x, y: list(zip(x.split(32), y.split(32))),
+        lambda x, y: zip(x.split(32), y.split(32)),
+        lambda x, y: [((part,), label) for part, label in zip(x.split(32), y.split(32))],
+        lambda x, y: [(x[:0], y[:0]), *zip(x.split(32), y.split(32))],
+        lambda x, y: [(part, label, "more") for part, label in zip(x.split(32), y.split(32))],
+        lambda x, y: DataLoader(TensorDataset(x, y), batch_size=32),
+        lambda x, y: DataLoader(Stream(list(zip(x, y))), batch_size=32),
+    ],
+    ids=["list", "iterator", "nested", "one empty", "more behind", "loader", "stream"],
+)
 def test_every_kind_of_labelled_data_gives_the_same(make):
     net = two_layers()
     labels = labelled(net)
@@ -84,13 +89,20 @@ def test_every_kind_of_labelled_data_gives_the_same(make):
     assert result.float_accuracy == pytest.approx(66 / 96) and expected.float_accuracy is None
     for row, other in zip(result.rows, expected.rows, strict=True):
         assert row.accuracy is not None and other.accuracy is None
-        assert (row.fidelity, row.logit_error, row.spikes_per_neuron) == (other.fidelity, other.logit_error,
-                                                                          other.spikes_per_neuron)
+        assert (row.fidelity, row.logit_error, row.spikes_per_neuron) == (
+            other.fidelity,
+            other.logit_error,
+            other.spikes_per_neuron,
+        )
 
 
 def test_two_inputs_with_labels():
-    net = network(lambda s, x, y: s.last(torch.relu(s.one(x) + s.two(y))), one=nn.Linear(5, 6), two=nn.Linear(4, 6),
-                  last=nn.Linear(6, 3))
+    net = network(
+        lambda s, x, y: s.last(torch.relu(s.one(x) + s.two(y))),
+        one=nn.Linear(5, 6),
+        two=nn.Linear(4, 6),
+        last=nn.Linear(6, 3),
+    )
     x, y = data(), data(96, 2)[:, :4]
     labels = randomise(net)(x, y).argmax(1)
     for item in ((x, y, labels), ((x, y), labels)):
@@ -119,8 +131,12 @@ def test_options_of_the_conversion_are_handed_on():
 
 ONE = nn.Sequential(nn.Linear(5, 8), nn.ReLU6(), nn.Linear(8, 1))
 LABELS = {  # of one logit, in the forms that binary classifiers are trained with
-    "integers": lambda y: y, "floats": torch.Tensor.float, "truths": torch.Tensor.bool, "column": lambda y: y[:, None],
-    "column of floats": lambda y: y[:, None].float()}
+    "integers": lambda y: y,
+    "floats": torch.Tensor.float,
+    "truths": torch.Tensor.bool,
+    "column": lambda y: y[:, None],
+    "column of floats": lambda y: y[:, None].float(),
+}
 
 
 @pytest.mark.parametrize("tail", [nn.Identity, lambda: nn.Flatten(0)], ids=["[N, 1]", "[N]"])
@@ -161,38 +177,62 @@ def test_a_regression_is_measured_without_labels():
         assert row.accuracy is None
 
 
-@pytest.mark.parametrize("change, error, words", [
-    (dict(net="net"), TypeError, "net: expected the float network, a torch.nn.Module, got str"),
-    (dict(timesteps=[]), ValueError, "timesteps: expected at least one, got none"),
-    (dict(timesteps=4), TypeError, "timesteps: expected a sequence of integers, got int"),
-    (dict(timesteps="48"), TypeError, "timesteps: expected a sequence of integers, got str"),
-    (dict(timesteps=[4, 256]), ValueError, r"timesteps: expected a value in 1..255, got 256"),
-    (dict(timesteps=[4, 0]), ValueError, r"timesteps: expected a value in 1..255, got 0"),
-    (dict(timesteps=[4, 2.5]), TypeError, "timesteps: expected an integer, got float"),
-    (dict(method="best"), ValueError, "method: expected one of auto, none, max, paper.*, got 'best'"),
-    (dict(folding=True), TypeError, "options: expected those of pcsnn.convert .*got folding"),
-    (dict(data=None), TypeError, "data: expected a tensor, or an iterable .*got NoneType"),
-    (dict(data=[]), ValueError, "data: expected at least one batch with data, got none"),
-    (dict(data=[data(), data() / 0]), ValueError, "data: expected finite values, got NaN or infinity in batch 1"),
-    (dict(data=[(data(), "cat")]), TypeError, "data: expected labels as a tensor of integers, got str in batch 0"),
-    (dict(data=[(data(), data()[:, 0])]), TypeError, "data: expected labels .*got torch.float32 in batch 0"),
-    (dict(data=[(data(), torch.ones(5, dtype=torch.int64))]), ValueError,
-     r"data: expected labels \(96,\) for outputs \(96, 3\), got \(5,\) in batch 0"),
-    (dict(data=[(data(), torch.ones(96, dtype=torch.int64)), data()]), ValueError,
-     "data: expected labels in every batch or in none, got them in 1 of 2"),
-    (dict(calibration=7), TypeError, "calibration: expected a tensor, or an iterable .*got int"),
-    (dict(calibration=[]), ValueError, "calibration: expected at least one batch"),
-    (dict(net=ONE, data=[(data(), data()[:, :1])]), TypeError,
-     "data: expected labels as a tensor of integers, got torch.float32 in batch 0; a regression is measured without"),
-    (dict(net=ONE, data=[(data(), torch.arange(96))]), ValueError,
-     r"data: expected labels 0 and 1 for outputs \(96, 1\) of one logit, got others in batch 0"),
-    (dict(net=ONE, data=[(data(), torch.ones(96, 2, dtype=torch.int64))]), ValueError,
-     r"data: expected labels \(96,\) for outputs \(96, 1\), got \(96, 2\) in batch 0"),
-    (dict(net=nn.Sequential(nn.Linear(5, 4), nn.ReLU6(), nn.Flatten(0))), ValueError,
-     r"net: expected outputs \[N, classes, ...\] .*got \(128,\)"),
-    (dict(net=network(lambda s, x: s.act(s.conv(x)).size(1), act=nn.ReLU6(), conv=nn.Linear(5, 4))), ValueError,
-     "net: expected outputs .*got no tensor"),
-])
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        (dict(net="net"), TypeError, "net: expected the float network, a torch.nn.Module, got str"),
+        (dict(timesteps=[]), ValueError, "timesteps: expected at least one, got none"),
+        (dict(timesteps=4), TypeError, "timesteps: expected a sequence of integers, got int"),
+        (dict(timesteps="48"), TypeError, "timesteps: expected a sequence of integers, got str"),
+        (dict(timesteps=[4, 256]), ValueError, r"timesteps: expected a value in 1..255, got 256"),
+        (dict(timesteps=[4, 0]), ValueError, r"timesteps: expected a value in 1..255, got 0"),
+        (dict(timesteps=[4, 2.5]), TypeError, "timesteps: expected an integer, got float"),
+        (dict(method="best"), ValueError, "method: expected one of auto, none, max, paper.*, got 'best'"),
+        (dict(folding=True), TypeError, "options: expected those of pcsnn.convert .*got folding"),
+        (dict(data=None), TypeError, "data: expected a tensor, or an iterable .*got NoneType"),
+        (dict(data=[]), ValueError, "data: expected at least one batch with data, got none"),
+        (dict(data=[data(), data() / 0]), ValueError, "data: expected finite values, got NaN or infinity in batch 1"),
+        (dict(data=[(data(), "cat")]), TypeError, "data: expected labels as a tensor of integers, got str in batch 0"),
+        (dict(data=[(data(), data()[:, 0])]), TypeError, "data: expected labels .*got torch.float32 in batch 0"),
+        (
+            dict(data=[(data(), torch.ones(5, dtype=torch.int64))]),
+            ValueError,
+            r"data: expected labels \(96,\) for outputs \(96, 3\), got \(5,\) in batch 0",
+        ),
+        (
+            dict(data=[(data(), torch.ones(96, dtype=torch.int64)), data()]),
+            ValueError,
+            "data: expected labels in every batch or in none, got them in 1 of 2",
+        ),
+        (dict(calibration=7), TypeError, "calibration: expected a tensor, or an iterable .*got int"),
+        (dict(calibration=[]), ValueError, "calibration: expected at least one batch"),
+        (
+            dict(net=ONE, data=[(data(), data()[:, :1])]),
+            TypeError,
+            "data: expected labels as a tensor of integers, got torch.float32 in batch 0; a regression is measured without",
+        ),
+        (
+            dict(net=ONE, data=[(data(), torch.arange(96))]),
+            ValueError,
+            r"data: expected labels 0 and 1 for outputs \(96, 1\) of one logit, got others in batch 0",
+        ),
+        (
+            dict(net=ONE, data=[(data(), torch.ones(96, 2, dtype=torch.int64))]),
+            ValueError,
+            r"data: expected labels \(96,\) for outputs \(96, 1\), got \(96, 2\) in batch 0",
+        ),
+        (
+            dict(net=nn.Sequential(nn.Linear(5, 4), nn.ReLU6(), nn.Flatten(0))),
+            ValueError,
+            r"net: expected outputs \[N, classes, ...\] .*got \(128,\)",
+        ),
+        (
+            dict(net=network(lambda s, x: s.act(s.conv(x)).size(1), act=nn.ReLU6(), conv=nn.Linear(5, 4))),
+            ValueError,
+            "net: expected outputs .*got no tensor",
+        ),
+    ],
+)
 def test_sweep_refuses(change, error, words, monkeypatch):
     monkeypatch.setattr(sweeps, "_evaluate", lambda *_: pytest.fail("evaluated"))
     with pytest.raises(error, match=words):

@@ -1,6 +1,5 @@
 """benchmarks/ablation.py on a tiny network: every variant changes what it names, and nothing stays changed."""
 
-
 import ablation
 import pytest
 import torch
@@ -11,8 +10,16 @@ from torch import nn
 
 @pytest.fixture
 def case(monkeypatch):
-    net = randomise(nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, stride=2), nn.ReLU(),
-                                  nn.Flatten(), nn.Linear(72, 5)))
+    net = randomise(
+        nn.Sequential(
+            nn.Conv2d(2, 6, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(6, 8, 3, stride=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(72, 5),
+        )
+    )
     test = torch.randn(256, 2, 8, 8, generator=torch.Generator().manual_seed(5))
     calibration = torch.randn(64, 2, 8, 8, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
@@ -24,8 +31,13 @@ def case(monkeypatch):
 
 def test_every_variant_is_one_of_its_own(case, monkeypatch, capsys):
     converted = {}
-    monkeypatch.setattr(ablation.pcsnn, "convert", lambda *args, convert=ablation.pcsnn.convert, **options: (
-        converted.setdefault(len(converted), convert(*args, **options))))
+    monkeypatch.setattr(
+        ablation.pcsnn,
+        "convert",
+        lambda *args, convert=ablation.pcsnn.convert, **options: converted.setdefault(
+            len(converted), convert(*args, **options)
+        ),
+    )
     monkeypatch.setattr(ablation.light, "STEPS", {"light": 12, "advanced": 12})
     before = [dict(vars(module)) for module in (ablation.light, ablation.least_squares, ablation.refine)]
     ablation.main(["--cifar", "unused", "--timesteps", "3"])
@@ -40,7 +52,9 @@ def test_every_variant_is_one_of_its_own(case, monkeypatch, capsys):
 
 
 def test_what_is_printed_is_the_mean_over_seeds(case, capsys):
-    ablation.main(["--cifar", "unused", "--timesteps", "2", "--seeds", "1", "2", "--variants", "max", "light with 150 steps"])
+    ablation.main(
+        ["--cifar", "unused", "--timesteps", "2", "--seeds", "1", "2", "--variants", "max", "light with 150 steps"]
+    )
     first, second = capsys.readouterr().out.splitlines()[1:]
     assert first.count("(") == 1
     each = [float(part.split(" (")[0]) for part in second.split("  ")[-1].split(", ")]

@@ -30,8 +30,20 @@ from lib.gpu_setting import Setting
 import pcsnn
 from pcsnn import baselines, functional
 
-TINY = ["--model", "cifar_resnet20", "--image-size", "8", "--batch", "2", "--repeats", "2", "--slow-repeats", "1",
-        "--threads", "1"]
+TINY = [
+    "--model",
+    "cifar_resnet20",
+    "--image-size",
+    "8",
+    "--batch",
+    "2",
+    "--repeats",
+    "2",
+    "--slow-repeats",
+    "1",
+    "--threads",
+    "1",
+]
 MEBI = 2**20
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is measured on Linux only")
 
@@ -50,12 +62,28 @@ def run(folder, *options):
 
 
 def test_right_results_are_timed_and_written(tmp_path, capsys):
-    code, result = run(tmp_path, "--batch", "1", "2", "--timesteps", "2", "5", "--memory-timesteps",
-                       "--rows", "relu", "serial", "packed", "pcsnn")
+    code, result = run(
+        tmp_path,
+        "--batch",
+        "1",
+        "2",
+        "--timesteps",
+        "2",
+        "5",
+        "--memory-timesteps",
+        "--rows",
+        "relu",
+        "serial",
+        "packed",
+        "pcsnn",
+    )
     assert code == 0
     assert [(row["batch"], row["timesteps"], row["form"]) for row in result["rows"]] == [
-        (batch, timesteps, form) for batch in (1, 2) for timesteps in (2, 5)
-        for form in ("relu", "serial", "packed", "pcsnn")]
+        (batch, timesteps, form)
+        for batch in (1, 2)
+        for timesteps in (2, 5)
+        for form in ("relu", "serial", "packed", "pcsnn")
+    ]
     for row in result["rows"]:
         assert row["right"] is True and row["seconds"] > 0 and row["speedup"] > 0 and row["of_network"] > 0
         assert len(row["rounds"]) == (1 if row["form"] in ("serial", "packed") else 2)
@@ -68,14 +96,29 @@ def test_right_results_are_timed_and_written(tmp_path, capsys):
 
 def test_several_networks_end_in_one_table(tmp_path, capsys):
     models = ["cifar_resnet20", "cifar_resnet32"]
-    code = throughput.main([*TINY, "--model", *models, "--timesteps", "2", "--memory-timesteps", "--no-plot", "--rows", "relu", "pcsnn",
-                            "int8-all", "--output", str(tmp_path)])
+    code = throughput.main(
+        [
+            *TINY,
+            "--model",
+            *models,
+            "--timesteps",
+            "2",
+            "--memory-timesteps",
+            "--no-plot",
+            "--rows",
+            "relu",
+            "pcsnn",
+            "int8-all",
+            "--output",
+            str(tmp_path),
+        ]
+    )
     assert code == 0 and {path.name for path in tmp_path.iterdir()} == {f"throughput-{model}.json" for model in models}
     lines = capsys.readouterr().out.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("time relative to the ReLU network"))
     assert "pcsnn, collapsed" in lines[start] and "first and last too" in lines[start]
-    assert [line.split()[:3] for line in lines[start + 1:start + 3]] == [[model, "2", "2"] for model in models]
-    assert all(float(value) > 0 for line in lines[start + 1:start + 3] for value in line.split()[3:])
+    assert [line.split()[:3] for line in lines[start + 1 : start + 3]] == [[model, "2", "2"] for model in models]
+    assert all(float(value) > 0 for line in lines[start + 1 : start + 3] for value in line.split()[3:])
     assert not any("over serial IF" in line for line in lines[start:])
 
 
@@ -109,10 +152,17 @@ def not_a_number(load, snn):
     return lambda images: snn(images) * float("nan")
 
 
-@pytest.mark.parametrize("form,build", [
-    ("relu", wrong_relu), ("pcsnn", wrong_collapsed), ("pcsnn-compiled", wrong_compiled), ("packed", wrong_packed),
-    ("serial", wrong_serial), ("pcsnn", not_a_number),
-])
+@pytest.mark.parametrize(
+    "form,build",
+    [
+        ("relu", wrong_relu),
+        ("pcsnn", wrong_collapsed),
+        ("pcsnn-compiled", wrong_compiled),
+        ("packed", wrong_packed),
+        ("serial", wrong_serial),
+        ("pcsnn", not_a_number),
+    ],
+)
 def test_a_wrong_result_is_refused_and_gets_no_time(form, build, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(competitors.FORMS, form, dataclasses.replace(competitors.FORMS[form], build=build))
     code, result = run(tmp_path, "--timesteps", "4", "--memory-timesteps", "--no-plot", "--rows", "relu", "pcsnn", form)
@@ -128,8 +178,9 @@ def test_a_wrong_result_is_refused_and_gets_no_time(form, build, tmp_path, capsy
 
 def test_what_cannot_run_says_why(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "spikingjelly", None)
-    code, result = run(tmp_path, "--timesteps", "2", "--memory-timesteps", "--no-plot",
-                       "--rows", "relu", "spikingjelly", "qcfs")
+    code, result = run(
+        tmp_path, "--timesteps", "2", "--memory-timesteps", "--no-plot", "--rows", "relu", "spikingjelly", "qcfs"
+    )
     assert code == 0
     remarks = {row["form"]: row["remark"] for row in result["rows"] if row["right"] is None}
     assert "pip install" in remarks["spikingjelly"] and "not trained with QCFS" in remarks["qcfs"]
@@ -155,9 +206,28 @@ def test_a_shipped_network_runs_on_its_own_images(tmp_path, monkeypatch):
     described = {"model": "vgg", "data": "", "levels": "4"}
     safetensors.torch.save_file(networks.build("vgg", 4).state_dict(), path, described)
     monkeypatch.setattr(networks, "checkpoint_path", lambda name: path)
-    code = throughput.main(["--model", "vgg-fashion-mnist", "--batch", "3", "--timesteps", "4", "--repeats", "1",
-                            "--memory-timesteps", "--no-plot", "--threads", "1", "--output", str(tmp_path),
-                            "--rows", "relu", "qcfs", "pcsnn"])
+    code = throughput.main(
+        [
+            "--model",
+            "vgg-fashion-mnist",
+            "--batch",
+            "3",
+            "--timesteps",
+            "4",
+            "--repeats",
+            "1",
+            "--memory-timesteps",
+            "--no-plot",
+            "--threads",
+            "1",
+            "--output",
+            str(tmp_path),
+            "--rows",
+            "relu",
+            "qcfs",
+            "pcsnn",
+        ]
+    )
     result = json.loads((tmp_path / "throughput-vgg-fashion-mnist.json").read_text())
     assert code == 0 and result["real_weights"] is True
     assert [row["remark"].partition(":")[0] for row in result["rows"]][:2] == ["timed only", "the source"]
@@ -222,11 +292,26 @@ def test_figures_of_optimised_forms():
     def row(form, batch, of_network, speedup=None):
         return {"form": form, "batch": batch, "timesteps": 32, "of_network": of_network, "speedup": speedup}
 
-    rows = [row("relu", 8, 1.0), row("relu-compiled", 8, 0.8), row("int8", 8, 0.4, 120.0), row("bfloat16", 8, 0.5), row("relu", 1, 1.0),
-            row("int8", 1, 0.4), row("float32", 8, 1.1), row("pcsnn", 8, 1.0)]
-    memory = [{"form": form, "batch": 8, "timesteps": 64, "bytes": 1, "tensor_bytes": size} for form, size in (("relu", 100), ("int8", 41))]
+    rows = [
+        row("relu", 8, 1.0),
+        row("relu-compiled", 8, 0.8),
+        row("int8", 8, 0.4, 120.0),
+        row("bfloat16", 8, 0.5),
+        row("relu", 1, 1.0),
+        row("int8", 1, 0.4),
+        row("float32", 8, 1.1),
+        row("pcsnn", 8, 1.0),
+    ]
+    memory = [
+        {"form": form, "batch": 8, "timesteps": 64, "bytes": 1, "tensor_bytes": size}
+        for form, size in (("relu", 100), ("int8", 41))
+    ]
     result = {"options": {"model": "resnet34", "image_size": None}, "rows": rows, "memory": memory}
-    lines = [line for line in throughput_report.figures(result) if "serial IF, T" not in line and "network itself" not in line]
+    lines = [
+        line
+        for line in throughput_report.figures(result)
+        if "serial IF, T" not in line and "network itself" not in line
+    ]
     assert [line.split()[0] for line in lines] == ["reached", "MISSED", "reached", "reached", "MISSED", "MISSED"]
     assert "120.0 times faster" in lines[0] and "2.00 times faster" in lines[1] and "2.50 times" in lines[2]
     assert "1.60 times" in lines[3] and "1.100 of its time" in lines[4] and "0.410" in lines[5]
@@ -234,8 +319,10 @@ def test_figures_of_optimised_forms():
 
 def test_figures_to_reach_are_printed_for_their_setting_only():
     rows = [{"form": "pcsnn", "batch": 8, "timesteps": 32, "speedup": 40.0, "of_network": 1.2}]
-    memory = [{"form": form, "batch": 8, "timesteps": 64, "bytes": taken, "tensor_bytes": 1}
-              for form, taken in (("relu", 100), ("pcsnn", 105))]
+    memory = [
+        {"form": form, "batch": 8, "timesteps": 64, "bytes": taken, "tensor_bytes": 1}
+        for form, taken in (("relu", 100), ("pcsnn", 105))
+    ]
     result = {"rows": rows, "memory": memory, "options": {"model": "resnet34", "image_size": None}}
     assert [line.split()[0] for line in throughput_report.figures(result)] == ["reached", "MISSED", "reached"]
     for other in ({"model": "resnet18", "image_size": None}, {"model": "resnet34", "image_size": 64}):
@@ -262,8 +349,9 @@ def measure_dry(folder, *options):
 
 def test_the_gpu_benchmark_runs_dry(tmp_path):
     written = ["--json", tmp_path / "gpu.json", "--png", tmp_path / "gpu.png"]
-    done = subprocess.run([sys.executable, gpu.__file__, "--dry", *written], capture_output=True, text=True,
-                          timeout=300)
+    done = subprocess.run(
+        [sys.executable, gpu.__file__, "--dry", *written], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(gpu.MEANINGLESS) == 2 and "WRONG" not in done.stdout and "MISSED" not in done.stdout
     result = json.loads((tmp_path / "gpu.json").read_text())
@@ -279,9 +367,11 @@ def test_the_gpu_benchmark_runs_dry(tmp_path):
 
 def wrong_but_for_the_reference(function, spoil):
     """The same function whose result is spoilt unless the reference is forced."""
+
     def run(*arguments, **options):
         result = function(*arguments, **options)
         return result if pcsnn.backend_info()["forced"] else spoil(result)
+
     return run
 
 
@@ -321,17 +411,30 @@ def test_the_gpu_benchmark_needs_a_gpu(capsys):
     assert "no CUDA or ROCm device; --dry" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("commit, words", [("5b5b88fe5b43", "5b5b88f"), ("5b5b88fe5b43+", "5b5b88f+"), (None, "unknown")])
+@pytest.mark.parametrize(
+    "commit, words", [("5b5b88fe5b43", "5b5b88f"), ("5b5b88fe5b43+", "5b5b88f+"), (None, "unknown")]
+)
 def test_gpu_title_says_where_files_differ_from_the_commit(commit, words):
     assert gpu_report.short(commit) == words
 
 
-@pytest.mark.parametrize("what,less,value,met", [
-    ("resnet50 int8, batch 256", False, 44000, True), ("resnet50 int8, batch 256", False, 43999, False),
-    ("a call of fire_counts", True, 20, True), ("a call of fire_counts", True, 20.1, False), ("copy", False, 1, None)])
+@pytest.mark.parametrize(
+    "what,less,value,met",
+    [
+        ("resnet50 int8, batch 256", False, 44000, True),
+        ("resnet50 int8, batch 256", False, 43999, False),
+        ("a call of fire_counts", True, 20, True),
+        ("a call of fire_counts", True, 20.1, False),
+        ("copy", False, 1, None),
+    ],
+)
 def test_rows_meet_their_targets_or_not(what, less, value, met):
-    row = gpu_rows.measure(gpu_rows.Row(what, "", lambda setting: gpu_rows.Prepared(
-        checks.Verdict(True, "right"), {}, lambda seconds: value), less), Setting())
+    row = gpu_rows.measure(
+        gpu_rows.Row(
+            what, "", lambda setting: gpu_rows.Prepared(checks.Verdict(True, "right"), {}, lambda seconds: value), less
+        ),
+        Setting(),
+    )
     assert row["met"] is met and row["value"] == value
     assert {True: " met ", False: " MISSED ", None: " 4,276 "}[met] in gpu_report.line(row)
     lines = gpu_report.summary({"section": [row]}, ["another row"])
@@ -358,9 +461,15 @@ def test_a_wrong_layer_is_found_where_it_is(form, function, monkeypatch):
         _, verdict = forms.form(form, 2)
         assert verdict.right and verdict.words.startswith("0 of ")
         right = pcsnn.operators.dispatch.call
-        monkeypatch.setattr(pcsnn.operators.dispatch, "call", lambda name, *arguments: (
-            wrong_but_for_the_reference(functools.partial(right, name), torch.zeros_like)(*arguments)
-            if name == function else right(name, *arguments)))
+        monkeypatch.setattr(
+            pcsnn.operators.dispatch,
+            "call",
+            lambda name, *arguments: (
+                wrong_but_for_the_reference(functools.partial(right, name), torch.zeros_like)(*arguments)
+                if name == function
+                else right(name, *arguments)
+            ),
+        )
         if form == "collapsed-float32":
             wrong = wrong_but_for_the_reference(functional.fire_rates, lambda rates: rates * 2)
             monkeypatch.setattr(functional, "fire_rates", wrong)
@@ -370,4 +479,5 @@ def test_a_wrong_layer_is_found_where_it_is(form, function, monkeypatch):
 def test_kernels_compile_ahead_in_processes():
     assert gpu_warm.warm(["layers", "profile"], Setting(dry=True), None, 1, 200) == []
     assert gpu_warm.warm(["layers"], Setting(dry=True), None, 1, 1e-3) == [
-        "stopped after 0 s: what is left compiles where it is measured"]
+        "stopped after 0 s: what is left compiles where it is measured"
+    ]

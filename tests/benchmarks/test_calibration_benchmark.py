@@ -23,8 +23,17 @@ has_spikingjelly = all(importlib.util.find_spec(name) for name in ("spikingjelly
 def tiny(activation=nn.ReLU):
     """Three layers of neurons with currents of varying size, a max pool, a channel that never fires; 5 classes."""
     net = nn.Sequential(
-        nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), activation(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 8, 3, padding=1), activation(), nn.Flatten(), nn.Linear(128, 12), activation(), nn.Linear(12, 5))
+        nn.Conv2d(2, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        activation(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3, padding=1),
+        activation(),
+        nn.Flatten(),
+        nn.Linear(128, 12),
+        activation(),
+        nn.Linear(12, 5),
+    )
     randomise(net)
     with torch.no_grad():
         net[4].bias[3] = -100
@@ -51,8 +60,25 @@ def case(monkeypatch):
 
 def run(path, *options):
     """Exit code, rows without seconds, by key."""
-    code = calibration.main(["--json", str(path), "--timesteps", "4", "2", "--methods", "max", "paper",
-                             "--competitors", "snnc", "--correction-images", "32", "--threads", "1", *options])
+    code = calibration.main(
+        [
+            "--json",
+            str(path),
+            "--timesteps",
+            "4",
+            "2",
+            "--methods",
+            "max",
+            "paper",
+            "--competitors",
+            "snnc",
+            "--correction-images",
+            "32",
+            "--threads",
+            "1",
+            *options,
+        ]
+    )
     rows = json.loads(path.read_text())["rows"]
     return code, {(row["method"], row["timesteps"], row["seed"]): row for row in rows}
 
@@ -67,8 +93,10 @@ def test_snnc_lowers_the_error_of_recorded_maxima(activation):
         return ((network(test) - expected).norm() / expected.norm()).item()
 
     plain = error(pcsnn.baselines.serial(pcsnn.convert(net, 8, calibration=data, method="max", progress=False)))
-    found = {name: error(snnc.light_pipeline(net, 8, data, 64, neuron, progress=False))
-             for name, neuron in snnc.NEURONS.items()}
+    found = {
+        name: error(snnc.light_pipeline(net, 8, data, 64, neuron, progress=False))
+        for name, neuron in snnc.NEURONS.items()
+    }
     assert max(found.values()) < plain, (found, plain)
 
 
@@ -163,7 +191,9 @@ def test_rows_tables_and_resuming(case, tmp_path, capsys, monkeypatch):
     path = tmp_path / "new" / "rows.json"
     code, rows = run(path, "--plot", str(tmp_path / "picture.png"))
     assert code == 0 and rows.keys() == {
-        ("float", None, None), *((name, steps, None) for name in ("max", "paper", "snnc") for steps in (2, 4))}
+        ("float", None, None),
+        *((name, steps, None) for name in ("max", "paper", "snnc") for steps in (2, 4)),
+    }
     for row in rows.values():
         assert row["images"] == 64 and row["calibration_images"] == 96
         assert row["drop"] == pytest.approx(100 * (0.75 - row["accuracy"]))
@@ -187,8 +217,14 @@ def test_rows_tables_and_resuming(case, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(snnc, "light_pipeline", refuse)
     converted = []
-    monkeypatch.setattr(pcsnn, "convert", lambda *args, convert=pcsnn.convert, **options: (
-        converted.append((options["method"], args[1])), convert(*args, **options))[1])
+    monkeypatch.setattr(
+        pcsnn,
+        "convert",
+        lambda *args, convert=pcsnn.convert, **options: (
+            converted.append((options["method"], args[1])),
+            convert(*args, **options),
+        )[1],
+    )
     code, again = run(path, "--timesteps", "2", "4", "5", "--competitors")
     assert code == 0 and converted == [("max", 5), ("paper", 5)]
     assert {key: row for key, row in again.items() if key in rows} == rows
@@ -300,8 +336,10 @@ def test_shortcuts_for_spikingjelly_compute_the_same():
     network = models.cifar_resnet20().eval()
     data = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     rewritten = spikingjelly_rate.without_padding(network)
-    kinds = [sum(isinstance(module, spikingjelly_rate.SubsampledShortcut) for module in net.modules())
-             for net in (network, rewritten)]
+    kinds = [
+        sum(isinstance(module, spikingjelly_rate.SubsampledShortcut) for module in net.modules())
+        for net in (network, rewritten)
+    ]
     assert kinds == [2, 0]
     torch.testing.assert_close(rewritten(data), network(data))
 

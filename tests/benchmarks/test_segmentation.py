@@ -20,24 +20,42 @@ from pcsnn.calibration import layerwise, refine
 from pcsnn.nn import QCFS
 
 PUBLISHED = {  # parameters and keys, with the auxiliary classifier and 21 classes
-    "fcn_resnet50": (35_322_218, 334), "fcn_resnet101": (54_314_346, 640),
-    "deeplabv3_resnet50": (42_004_074, 370), "deeplabv3_resnet101": (60_996_202, 676),
+    "fcn_resnet50": (35_322_218, 334),
+    "fcn_resnet101": (54_314_346, 640),
+    "deeplabv3_resnet50": (42_004_074, 370),
+    "deeplabv3_resnet101": (60_996_202, 676),
 }
 BACKBONE = {
-    "backbone.conv1.weight": (64, 3, 7, 7), "backbone.bn1.running_var": (64,),
-    "backbone.layer1.0.downsample.0.weight": (256, 64, 1, 1), "backbone.layer3.0.conv2.weight": (256, 256, 3, 3),
-    "backbone.layer4.2.bn3.num_batches_tracked": (), "aux_classifier.0.weight": (256, 1024, 3, 3),
-    "aux_classifier.1.running_mean": (256,), "aux_classifier.4.weight": (21, 256, 1, 1), "aux_classifier.4.bias": (21,),
+    "backbone.conv1.weight": (64, 3, 7, 7),
+    "backbone.bn1.running_var": (64,),
+    "backbone.layer1.0.downsample.0.weight": (256, 64, 1, 1),
+    "backbone.layer3.0.conv2.weight": (256, 256, 3, 3),
+    "backbone.layer4.2.bn3.num_batches_tracked": (),
+    "aux_classifier.0.weight": (256, 1024, 3, 3),
+    "aux_classifier.1.running_mean": (256,),
+    "aux_classifier.4.weight": (21, 256, 1, 1),
+    "aux_classifier.4.bias": (21,),
 }
 HEADS = {
-    "fcn": {"classifier.0.weight": (512, 2048, 3, 3), "classifier.1.weight": (512,), "classifier.4.weight": (21, 512, 1, 1),
-            "classifier.4.bias": (21,)},
+    "fcn": {
+        "classifier.0.weight": (512, 2048, 3, 3),
+        "classifier.1.weight": (512,),
+        "classifier.4.weight": (21, 512, 1, 1),
+        "classifier.4.bias": (21,),
+    },
     "deeplabv3": {
-        "classifier.0.convs.0.0.weight": (256, 2048, 1, 1), "classifier.0.convs.0.1.bias": (256,),
-        "classifier.0.convs.3.0.weight": (256, 2048, 3, 3), "classifier.0.convs.4.1.weight": (256, 2048, 1, 1),
-        "classifier.0.convs.4.2.running_var": (256,), "classifier.0.project.0.weight": (256, 1280, 1, 1),
-        "classifier.0.project.1.weight": (256,), "classifier.1.weight": (256, 256, 3, 3), "classifier.2.weight": (256,),
-        "classifier.4.weight": (21, 256, 1, 1), "classifier.4.bias": (21,)},
+        "classifier.0.convs.0.0.weight": (256, 2048, 1, 1),
+        "classifier.0.convs.0.1.bias": (256,),
+        "classifier.0.convs.3.0.weight": (256, 2048, 3, 3),
+        "classifier.0.convs.4.1.weight": (256, 2048, 1, 1),
+        "classifier.0.convs.4.2.running_var": (256,),
+        "classifier.0.project.0.weight": (256, 1280, 1, 1),
+        "classifier.0.project.1.weight": (256,),
+        "classifier.1.weight": (256, 256, 3, 3),
+        "classifier.2.weight": (256,),
+        "classifier.4.weight": (21, 256, 1, 1),
+        "classifier.4.bias": (21,),
+    },
 }
 SMALL = ("fcn_small", "deeplabv3_small")
 
@@ -136,16 +154,25 @@ def test_all_forms_of_one_network_agree(tmp_path):
 
 def dense(activation=nn.ReLU):
     """A tiny network with two outputs behind interpolations, at a size that it takes from its input."""
+
     def forward(s, x):
         h = s.second(s.first(x))
-        big = F.interpolate(s.third(torch.cat([h, F.interpolate(s.mean(h), size=h.shape[-2:])], 1)), size=x.shape[2:],
-                            mode="bilinear")
+        big = F.interpolate(
+            s.third(torch.cat([h, F.interpolate(s.mean(h), size=h.shape[-2:])], 1)), size=x.shape[2:], mode="bilinear"
+        )
         return {"out": big, "aux": s.up(s.aux(h))}
-    return randomise(network(
-        forward, first=nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), activation()), aux=nn.Conv2d(8, 5, 1),
-        second=nn.Sequential(nn.Conv2d(8, 8, 3, padding=2, dilation=2), activation()), up=nn.Upsample(scale_factor=2),
-        mean=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), activation()),
-        third=nn.Conv2d(12, 5, 3, padding=1, bias=False)))
+
+    return randomise(
+        network(
+            forward,
+            first=nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), activation()),
+            aux=nn.Conv2d(8, 5, 1),
+            second=nn.Sequential(nn.Conv2d(8, 8, 3, padding=2, dilation=2), activation()),
+            up=nn.Upsample(scale_factor=2),
+            mean=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), activation()),
+            third=nn.Conv2d(12, 5, 3, padding=1, bias=False),
+        )
+    )
 
 
 def take_few_steps(monkeypatch, count):
@@ -162,17 +189,22 @@ def test_calibration_lowers_the_error_of_recorded_maxima_on_dict_outputs(method,
     net, data, test = dense(), images(32, 16, 20).split(16), images(32, 16, 20, seed=2)
     with torch.no_grad():
         expected = net(test)
-    plain, calibrated = (relative_error(pcsnn.convert(net, 4, calibration=data, method=each)(test), expected)
-                         for each in ("max", method))
+    plain, calibrated = (
+        relative_error(pcsnn.convert(net, 4, calibration=data, method=each)(test), expected) for each in ("max", method)
+    )
     assert calibrated < 0.8 * plain
 
 
 def test_gradient_steps_take_fewer_inputs_where_each_has_many_outputs(monkeypatch):
     take_few_steps(monkeypatch, 2)
     taken, shuffled = [], refine.shuffled
-    monkeypatch.setattr(refine, "shuffled", lambda groups, size, generator: taken.append(size) or shuffled(groups, size, generator))
+    monkeypatch.setattr(
+        refine, "shuffled", lambda groups, size, generator: taken.append(size) or shuffled(groups, size, generator)
+    )
     pcsnn.convert(dense(), 4, calibration=images(16, 16, 20), method="light")
-    flat = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
+    flat = randomise(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    )
     pcsnn.convert(flat, 4, calibration=images(16, 16, 20), method="light")
     assert taken == [refine.DENSE_BATCH, refine.BATCH] == [8, 64]
 
@@ -181,8 +213,10 @@ def test_the_papers_method_corrects_means_on_dict_outputs():
     net, data = dense(), images(32, 16, 20)
     with torch.no_grad():
         expected = net(data)["out"]
-        plain, paper = (pcsnn.convert(net, 3, calibration=[data] * 100, method=method)(data)["out"] - expected
-                        for method in ("max", "paper"))
+        plain, paper = (
+            pcsnn.convert(net, 3, calibration=[data] * 100, method=method)(data)["out"] - expected
+            for method in ("max", "paper")
+        )
     assert paper.mean((0, 2, 3)).norm() < 0.8 * plain.mean((0, 2, 3)).norm()
 
 
@@ -198,6 +232,7 @@ def test_one_synapse_behind_two_outputs_is_corrected_once():
     def forward(s, x):
         h = s.last(s.act(s.first(x)))
         return {"small": h, "large": F.interpolate(h, scale_factor=2)}
+
     net = randomise(network(forward, first=nn.Conv2d(3, 8, 3), act=nn.ReLU(), last=nn.Conv2d(8, 5, 1)))
     data = images(32, 9, 9)
     with torch.no_grad():
@@ -240,8 +275,12 @@ def test_metrics_by_hand():
 
 
 def test_augmentation_moves_images_and_labels_alike():
-    labels = torch.randint(0, 3, (6, 6, 8), generator=torch.Generator().manual_seed(0)).repeat_interleave(
-        8, 1).repeat_interleave(8, 2).byte()
+    labels = (
+        torch.randint(0, 3, (6, 6, 8), generator=torch.Generator().manual_seed(0))
+        .repeat_interleave(8, 1)
+        .repeat_interleave(8, 2)
+        .byte()
+    )
     pictures = (labels.float().unsqueeze(1) + 1).expand(6, 3, 48, 64)
     x, classes = segmentation_train.augment(pictures, labels, (32, 40), torch.Generator().manual_seed(0))
     assert x.shape == (6, 3, 32, 40) and classes.shape == (6, 32, 40) and classes.dtype == torch.int64
@@ -254,19 +293,24 @@ def test_augmentation_moves_images_and_labels_alike():
 
 def test_augmentation_beyond_the_border_is_void(monkeypatch):
     monkeypatch.setattr(segmentation_train, "SCALES", (0.5, 0.5))
-    x, classes = segmentation_train.augment(torch.ones(1, 3, 16, 16), torch.full((1, 16, 16), 4, dtype=torch.uint8),
-                                            (16, 16), torch.Generator().manual_seed(0))
+    x, classes = segmentation_train.augment(
+        torch.ones(1, 3, 16, 16),
+        torch.full((1, 16, 16), 4, dtype=torch.uint8),
+        (16, 16),
+        torch.Generator().manual_seed(0),
+    )
     assert (classes[0, 4:12, 4:12] == 4).all() and (classes == camvid.VOID).sum() == 192
 
 
 def tiny_camvid(folder):
     """Six training and three test scenes of sky, road and void whose colours tell them apart."""
     from PIL import Image
+
     for split, count in (("train", 6), ("val", 3)):
         (folder / split).mkdir(parents=True)
         labels = numpy.zeros((count, 24, 32), numpy.uint8)
         for i in range(count):
-            labels[i, 10 + i:] = 3
+            labels[i, 10 + i :] = 3
             labels[i, :, :2] = camvid.VOID
             Image.fromarray(numpy.array(camvid.COLOURS, numpy.uint8)[labels[i]]).save(folder / split / f"scene{i}.jpg")
         numpy.savez(folder / f"{split}-labels.npz", names=[f"scene{i}" for i in range(count)], labels=labels)
@@ -277,8 +321,21 @@ def tiny_camvid(folder):
 def trained(tmp_path_factory):
     """The options of a benchmark whose networks were trained for a moment, one of them in two parts."""
     folder = tmp_path_factory.mktemp("camvid")
-    options = ["--data", str(tiny_camvid(folder / "data")), "--weights", str(folder / "weights"), "--epochs", "3",
-               "--crop", "16", "24", "--threads", "1", "--seed", "1"]
+    options = [
+        "--data",
+        str(tiny_camvid(folder / "data")),
+        "--weights",
+        str(folder / "weights"),
+        "--epochs",
+        "3",
+        "--crop",
+        "16",
+        "24",
+        "--threads",
+        "1",
+        "--seed",
+        "1",
+    ]
     return options, folder / "weights"
 
 
@@ -317,8 +374,25 @@ def test_a_training_that_was_killed_ends_at_the_same_weights(trained, tmp_path, 
 def test_the_benchmark_measures_once_and_draws(trained, tmp_path, capsys, monkeypatch):
     take_few_steps(monkeypatch, 2)
     options, _ = trained
-    options = [*options, "--methods", "max", "light", "--timesteps", "4", "8", "--repeats", "2", "--slow-repeats", "1",
-               "--timed-batch", "1", "--json", str(tmp_path / "rows.json"), "--models", "deeplabv3_small"]
+    options = [
+        *options,
+        "--methods",
+        "max",
+        "light",
+        "--timesteps",
+        "4",
+        "8",
+        "--repeats",
+        "2",
+        "--slow-repeats",
+        "1",
+        "--timed-batch",
+        "1",
+        "--json",
+        str(tmp_path / "rows.json"),
+        "--models",
+        "deeplabv3_small",
+    ]
     segmentation.main(options)
     shown = capsys.readouterr().out
     result = json.loads((tmp_path / "rows.json").read_text())
@@ -326,7 +400,9 @@ def test_the_benchmark_measures_once_and_draws(trained, tmp_path, capsys, monkey
     assert set(rows) == {("float", None), *((kind, steps) for kind in ("max", "light", "time") for steps in (4, 8))}
     source, light = rows["float", None], rows["light", 8]
     assert light["lost_miou"] == source["miou"] - light["miou"] and light["seconds"] > 0 and source["images"] == 3
-    assert rows["time", 8]["serial"] > 0 and rows["time", 8]["speedup"] > 0 and "first layer" in rows["time", 8]["checked"]
+    assert (
+        rows["time", 8]["serial"] > 0 and rows["time", 8]["speedup"] > 0 and "first layer" in rows["time", 8]["checked"]
+    )
     assert all(words in shown for words in ("mIoU lost, points", "Serial IF / pcsnn", "T = 8: serial IF: same class"))
 
     monkeypatch.setattr(pcsnn, "convert", lambda *arguments, **named: pytest.fail("converted again"))
@@ -346,19 +422,23 @@ def test_the_benchmark_measures_once_and_draws(trained, tmp_path, capsys, monkey
 def test_a_wrong_result_is_not_timed(trained, monkeypatch):
     options, _ = trained
     forward = pcsnn.baselines.SerialNetwork.forward
-    monkeypatch.setattr(pcsnn.baselines.SerialNetwork, "forward",
-                        lambda self, *inputs: forward(self, *(value + 1 for value in inputs)))
+    monkeypatch.setattr(
+        pcsnn.baselines.SerialNetwork, "forward", lambda self, *inputs: forward(self, *(value + 1 for value in inputs))
+    )
     with pytest.raises(SystemExit, match="counts wrong in the first layer"):
         segmentation.main([*options, "--methods", "max", "--timesteps", "4", "--models", "fcn_small"])
 
 
 def test_missing_data_says_where_it_is(tmp_path):
-    with pytest.raises(SystemExit, match="(?s)CamVid: no .*train-labels.npz.*mi.eng.cam.ac.uk.*camvid.py SEGNET_FOLDER"):
+    with pytest.raises(
+        SystemExit, match="(?s)CamVid: no .*train-labels.npz.*mi.eng.cam.ac.uk.*camvid.py SEGNET_FOLDER"
+    ):
         segmentation.main(["--data", str(tmp_path), "--weights", str(tmp_path / "weights")])
 
 
 def test_camvid_is_prepared_from_segnets_edition(tmp_path):
     from PIL import Image
+
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
         (tmp_path / f"{split}annot").mkdir()
@@ -369,7 +449,10 @@ def test_camvid_is_prepared_from_segnets_edition(tmp_path):
             Image.fromarray(truth).save(tmp_path / f"{split}annot" / f"{i}.png")
     camvid.main([str(tmp_path), str(tmp_path / "small")])
     pictures, labels = camvid.load("val", tmp_path / "small")
-    assert pictures.shape == (2, 3, 180, 240) and (pictures[0, :, 50, 50].int() - torch.tensor([200, 10, 20])).abs().max() < 8
+    assert (
+        pictures.shape == (2, 3, 180, 240)
+        and (pictures[0, :, 50, 50].int() - torch.tensor([200, 10, 20])).abs().max() < 8
+    )
     assert (labels[:, :90] == camvid.VOID).all() and labels[:, 90:].float().mean((1, 2)).tolist() == [0, 1]
     (tmp_path / "small" / "val" / "1.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"no .*1.jpg"):

@@ -44,8 +44,13 @@ def test_missing_files_say_where_they_are_published(tmp_path):
         data.cifar10("test", tmp_path)
 
 
-@pytest.mark.parametrize("content,match", [(b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00", "magic number"),
-                                           (b"\x00\x00\x08\x01\x00\x00\x00\x05\x00", "expected 5 bytes")])
+@pytest.mark.parametrize(
+    "content,match",
+    [
+        (b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00", "magic number"),
+        (b"\x00\x00\x08\x01\x00\x00\x00\x05\x00", "expected 5 bytes"),
+    ],
+)
 def test_damaged_files_are_refused(folder, content, match):
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(content))
     with pytest.raises(ValueError, match=match):
@@ -71,9 +76,13 @@ def test_augmentation_only_shifts_and_flips():
     seen = set()
     for before, after in zip(images[:, 0], out[:, 0]):
         padded = torch.nn.functional.pad(before, (2, 2, 2, 2))
-        candidates = {(down, right, flip): (window.flip(1) if flip else window)
-                      for down in range(5) for right in range(5) for flip in (False, True)
-                      for window in [padded[down:down + 6, right:right + 5]]}
+        candidates = {
+            (down, right, flip): (window.flip(1) if flip else window)
+            for down in range(5)
+            for right in range(5)
+            for flip in (False, True)
+            for window in [padded[down : down + 6, right : right + 5]]
+        }
         matches = [key for key, candidate in candidates.items() if torch.equal(candidate, after)]
         assert matches
         seen.update(matches)
@@ -81,8 +90,22 @@ def test_augmentation_only_shifts_and_flips():
 
 
 def settings(folder, output, **changes):
-    chosen = dict(model="vgg", activation="qcfs", data=folder, output=output, start=None, levels=4, epochs=2,
-                  batch=8, seed=3, rate=0.05, shift=2, weight_decay=5e-4, label_smoothing=0.05, progress_interval=0.1)
+    chosen = dict(
+        model="vgg",
+        activation="qcfs",
+        data=folder,
+        output=output,
+        start=None,
+        levels=4,
+        epochs=2,
+        batch=8,
+        seed=3,
+        rate=0.05,
+        shift=2,
+        weight_decay=5e-4,
+        label_smoothing=0.05,
+        progress_interval=0.1,
+    )
     return argparse.Namespace(**{**chosen, **changes})
 
 
@@ -180,7 +203,9 @@ def test_a_network_with_silu_is_trained_and_started_from(folder, tmp_path):
     network, metadata = networks.load(output)
     assert metadata["activation"] == "silu" and any(isinstance(module, torch.nn.SiLU) for module in network.modules())
     with pytest.raises(SystemExit, match="is a mobilenet"):
-        train.train(settings(folder, tmp_path / "other", model="mobilenet", activation="leaky_relu", levels=None, start=output))
+        train.train(
+            settings(folder, tmp_path / "other", model="mobilenet", activation="leaky_relu", levels=None, start=output)
+        )
 
 
 @pytest.mark.parametrize("model", networks.QCFS)

@@ -56,7 +56,9 @@ def fashion():
 def test_every_method_lowers_the_error_of_recorded_maxima(fashion, monkeypatch):
     monkeypatch.setattr(layerwise, "STEPS", {"light": 16, "advanced": 16})
     net, calibration, x = fashion
-    snns = {method: pcsnn.convert(net, 4, calibration=calibration, method=method) for method in ("max", "paper", *METHODS)}
+    snns = {
+        method: pcsnn.convert(net, 4, calibration=calibration, method=method) for method in ("max", "paper", *METHODS)
+    }
     error = {method: relative_error(snn, net, x) for method, snn in snns.items()}
     assert error["paper"] < error["max"]
     assert all(error[method] < 0.75 * error["max"] for method in METHODS)
@@ -98,7 +100,9 @@ def test_fit_is_no_worse_than_any_of_many_staircases(timesteps, bend):
     for part in torch.linspace(0.1, 1.2, 24).tolist():
         theta = activation.max().item() * part
         for shift in torch.linspace(-0.5, 0.5, 9).tolist():
-            k = reference.search(current, even.table(torch.tensor(theta).double(), timesteps, offset=shift * theta / timesteps))
+            k = reference.search(
+                current, even.table(torch.tensor(theta).double(), timesteps, offset=shift * theta / timesteps)
+            )
             worth = (activation * k).sum() / (k * k).sum().clamp_min(1)
             best = min(best, (worth * k - activation).double().square().sum().item())
     assert found < best * 1.01
@@ -122,7 +126,7 @@ def test_fit_of_each_channel_is_its_own():
     current = activation - 0.1 * activation.amax((0, 2, 3), keepdim=True) * torch.randn_like(activation)
     _, together = fitted(current, activation, 4)
     for c in range(3):
-        _, alone = fitted(current[:, c:c + 1], activation[:, c:c + 1], 4)
+        _, alone = fitted(current[:, c : c + 1], activation[:, c : c + 1], 4)
         for name in ("threshold", "offset", "amplitude", "bend"):
             torch.testing.assert_close(getattr(together, name)[c], getattr(alone, name)[0])
 
@@ -215,20 +219,23 @@ def test_the_gradient_does_not_depend_on_threads():
     assert all(map(torch.equal, *found))
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(gradient=torch.ones(4, 3, dtype=torch.float64)), "gradient: expected float32, got"),
-    (dict(current=torch.ones(4, 3, dtype=torch.bfloat16)), "current: expected float32, got"),
-    (dict(knots=torch.ones(3, 6, dtype=torch.float64)), "knots: expected float32, got"),
-    (dict(slopes=torch.ones(3, 5, dtype=torch.float16)), "slopes: expected float32, got"),
-    (dict(gradient=torch.ones(3, 4)), r"gradient: expected the shape of current \[4, 3\], got \[3, 4\]"),
-    (dict(knots=torch.ones(1, 3, 6)), r"knots: expected \[K\] or \[C, K\], got shape \[1, 3, 6\]"),
-    (dict(knots=torch.tensor(1.0)), r"knots: expected \[K\] or \[C, K\], got shape \[\]"),
-    (dict(knots=torch.ones(2, 6), slopes=torch.ones(2, 5)), "knots: expected .*3"),
-    (dict(knots=torch.ones(3, 1), slopes=torch.ones(3, 0)), "slopes: expected one less than knots"),
-    (dict(slopes=torch.ones(3, 6)), r"slopes: expected one less than knots \[3, 6\], got shape \[3, 6\]"),
-    (dict(slopes=torch.ones(5)), r"slopes: expected one less than knots \[3, 6\], got shape \[5\]"),
-    (dict(slopes=torch.ones(2, 5)), r"slopes: expected one less than knots \[3, 6\], got shape \[2, 5\]"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(gradient=torch.ones(4, 3, dtype=torch.float64)), "gradient: expected float32, got"),
+        (dict(current=torch.ones(4, 3, dtype=torch.bfloat16)), "current: expected float32, got"),
+        (dict(knots=torch.ones(3, 6, dtype=torch.float64)), "knots: expected float32, got"),
+        (dict(slopes=torch.ones(3, 5, dtype=torch.float16)), "slopes: expected float32, got"),
+        (dict(gradient=torch.ones(3, 4)), r"gradient: expected the shape of current \[4, 3\], got \[3, 4\]"),
+        (dict(knots=torch.ones(1, 3, 6)), r"knots: expected \[K\] or \[C, K\], got shape \[1, 3, 6\]"),
+        (dict(knots=torch.tensor(1.0)), r"knots: expected \[K\] or \[C, K\], got shape \[\]"),
+        (dict(knots=torch.ones(2, 6), slopes=torch.ones(2, 5)), "knots: expected .*3"),
+        (dict(knots=torch.ones(3, 1), slopes=torch.ones(3, 0)), "slopes: expected one less than knots"),
+        (dict(slopes=torch.ones(3, 6)), r"slopes: expected one less than knots \[3, 6\], got shape \[3, 6\]"),
+        (dict(slopes=torch.ones(5)), r"slopes: expected one less than knots \[3, 6\], got shape \[5\]"),
+        (dict(slopes=torch.ones(2, 5)), r"slopes: expected one less than knots \[3, 6\], got shape \[2, 5\]"),
+    ],
+)
 def test_the_gradient_operator_refuses(change, words):
     given = dict(gradient=torch.ones(4, 3), current=torch.ones(4, 3), knots=torch.ones(3, 6), slopes=torch.ones(3, 5))
     with pytest.raises(RuntimeError, match=words):
@@ -245,13 +252,18 @@ def test_quick_serves_every_construct(name):
     calibration = [x] if len(x) > 1 else x[0]
     quick, plain = (pcsnn.convert(net, 4, calibration=calibration, method=method) for method in ("quick", "max"))
     expected = net(*x)
-    expected = expected if isinstance(expected, torch.Tensor) else list(expected.values() if isinstance(expected, dict) else expected)[0]
+    expected = (
+        expected
+        if isinstance(expected, torch.Tensor)
+        else list(expected.values() if isinstance(expected, dict) else expected)[0]
+    )
 
     def error(snn):
         out = snn(*x)
         out = out if isinstance(out, torch.Tensor) else list(out.values() if isinstance(out, dict) else out)[0]
         assert out.isfinite().all()
         return (out - expected).square().sum()
+
     assert error(quick) <= error(plain) * 1.6  # on 8 samples either may win by chance
 
 
@@ -358,12 +370,15 @@ def test_no_more_than_1024_inputs_are_taken(method, few_steps):
             for i in range(10**6):
                 read.append(i)
                 yield samples(100, i)
+
     pcsnn.convert(two_layers(), 4, calibration=Endless(), method=method)
     assert max(read) <= 10
 
 
 def test_first_keeps_shapes_apart():
-    batches = Batches([torch.zeros(3, 2, 4), torch.ones(2, 2, 5), torch.full((4, 2, 4), 2.0)], [Input("x")], torch.device("cpu"))
+    batches = Batches(
+        [torch.zeros(3, 2, 4), torch.ones(2, 2, 5), torch.full((4, 2, 4), 2.0)], [Input("x")], torch.device("cpu")
+    )
     groups = first(batches, 8)
     assert [group[0].shape for group in groups] == [(6, 2, 4), (2, 2, 5)]
     assert [len(batch[0]) for batch in mini_batches(groups, 4)] == [4, 2, 2]
@@ -382,8 +397,11 @@ def test_large_values_are_taken_in_part(monkeypatch):
     net, x = two_layers(), samples(64)
     taken = []
     fit = least_squares.fit
-    monkeypatch.setattr(least_squares, "fit", lambda place, currents, *others: taken.append(sum(map(len, currents)))
-                        or fit(place, currents, *others))
+    monkeypatch.setattr(
+        least_squares,
+        "fit",
+        lambda place, currents, *others: taken.append(sum(map(len, currents))) or fit(place, currents, *others),
+    )
     peak, total = footprint(net_graph := pcsnn.convert(net, 4, calibration=x, method="max").network, (x[:1],))
     assert total >= peak > 0 and net_graph is not None
     monkeypatch.setattr(layerwise, "MEMORY", 16 * 4 * 11)
@@ -395,7 +413,9 @@ def test_lockstep_runs_both_networks():
     net = pcsnn.convert(two_layers(), 4, calibration=samples(), method="max").network
     x = samples(10)
     for node in net.graph.nodes:
-        node.meta["activation"] = node.op == "call_module" and isinstance(net.get_submodule(node.target), CollapsedNeuron)
+        node.meta["activation"] = node.op == "call_module" and isinstance(
+            net.get_submodule(node.target), CollapsedNeuron
+        )
     net.requires_grad_(False)
     for name in ("1", "3"):
         net.get_submodule(name).inplace = False
@@ -426,17 +446,27 @@ def test_bent_levels_are_read_between_positions():
     bend = torch.tensor([[0.0, 0.1, 0.3, 0.2]])
     assert torch.equal(even.resample_bend(bend, 4), bend.double())
     torch.testing.assert_close(even.resample_bend(bend, 2), torch.tensor([[0.05, 0.25]], dtype=torch.float64))
-    torch.testing.assert_close(even.resample_bend(bend, 8)[0, [0, 1, 2, 7]],
-                               torch.tensor([0.0, 0.025, 0.075, 0.2], dtype=torch.float64))
+    torch.testing.assert_close(
+        even.resample_bend(bend, 8)[0, [0, 1, 2, 7]], torch.tensor([0.0, 0.025, 0.075, 0.2], dtype=torch.float64)
+    )
     assert torch.equal(even.resample_bend(bend[:, :1], 3), torch.zeros(1, 3, dtype=torch.float64))
     levels = pcsnn.functional.levels(2.0, 4, bend=bend)
     torch.testing.assert_close(levels, torch.tensor([[0.25, 0.95, 1.85, 2.15]]))
     assert torch.equal(pcsnn.functional.levels(1.0, 2, bend=torch.tensor([1.0, 0.0])), torch.tensor([1.25, 1.25]))
 
 
-@pytest.mark.parametrize("bend, error", [
-    (torch.tensor(1.0), ValueError), (torch.ones(2, 3, 4), ValueError), (torch.tensor([1.0, torch.inf]), ValueError),
-    (torch.ones(3, 0), ValueError), (torch.ones(2, 4), ValueError), ([1.0], TypeError), (torch.ones(4).long(), TypeError)])
+@pytest.mark.parametrize(
+    "bend, error",
+    [
+        (torch.tensor(1.0), ValueError),
+        (torch.ones(2, 3, 4), ValueError),
+        (torch.tensor([1.0, torch.inf]), ValueError),
+        (torch.ones(3, 0), ValueError),
+        (torch.ones(2, 4), ValueError),
+        ([1.0], TypeError),
+        (torch.ones(4).long(), TypeError),
+    ],
+)
 def test_bend_is_checked(bend, error):
     with pytest.raises(error, match="bend: expected"):
         pcsnn.functional.levels(torch.ones(3), 4, bend=bend)
@@ -460,12 +490,18 @@ def test_bent_levels_are_saved_copied_and_recorded(tmp_path):
     x = samples(40, 8)
     assert all(neuron.bend is not None for _, neuron in snn.neurons())
     pcsnn.save(snn, tmp_path / "net.safetensors")
-    for other in (pcsnn.load(tmp_path / "net.safetensors"), copy.deepcopy(snn), torch.compile(snn, backend="eager", fullgraph=True)):
+    for other in (
+        pcsnn.load(tmp_path / "net.safetensors"),
+        copy.deepcopy(snn),
+        torch.compile(snn, backend="eager", fullgraph=True),
+    ):
         assert torch.equal(other(x), snn(x))
     with pcsnn.record(snn) as record:
         snn(x)
     for name, neuron in snn.neurons():
-        assert record.counts[name].max() <= 4 and torch.equal(record.rates()[name], neuron.rates_of(record.counts[name]))
+        assert record.counts[name].max() <= 4 and torch.equal(
+            record.rates()[name], neuron.rates_of(record.counts[name])
+        )
     torch.testing.assert_close(pcsnn.baselines.packed(snn)(x), snn(x), rtol=0, atol=1e-3)
     assert pcsnn.baselines.serial(snn)(x).isfinite().all()
 

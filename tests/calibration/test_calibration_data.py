@@ -35,13 +35,27 @@ def convolutional():
 
 
 def two_inputs():
-    return randomise(network(lambda s, image, other: s.last(s.act(s.one(image) + s.two(other))),
-                             one=conv(), two=conv(), act=nn.ReLU(), last=conv(4, 2)))
+    return randomise(
+        network(
+            lambda s, image, other: s.last(s.act(s.one(image) + s.two(other))),
+            one=conv(),
+            two=conv(),
+            act=nn.ReLU(),
+            last=conv(4, 2),
+        )
+    )
 
 
 def of_dict():
-    return randomise(network(lambda s, batch: s.last(s.act(s.one(batch["image"]) + s.two(batch["other"]))),
-                             one=conv(), two=conv(), act=nn.ReLU(), last=conv(4, 2)))
+    return randomise(
+        network(
+            lambda s, batch: s.last(s.act(s.one(batch["image"]) + s.two(batch["other"]))),
+            one=conv(),
+            two=conv(),
+            act=nn.ReLU(),
+            last=conv(4, 2),
+        )
+    )
 
 
 def _of_list(s, parts):
@@ -80,28 +94,54 @@ class Named(Photos):
 # Understood
 
 
-@pytest.mark.parametrize("give", [
-    lambda x: (x, torch.arange(8)), lambda x: [x, torch.arange(8)], lambda x: (x, torch.rand(8)),
-    lambda x: next(iter(DataLoader(TensorDataset(x, torch.arange(8)), batch_size=8))),
-    lambda x: TensorDataset(x, torch.arange(8)), lambda x: TensorDataset(x), lambda x: Photos(), lambda x: Named(),
-    lambda x: {"input": x}, lambda x: [{"input": x, "name": ["a"] * 8}], lambda x: [({"input": x}, torch.arange(8))],
-    lambda x: DataLoader(Photos(), batch_size=8), lambda x: DataLoader(Photos(), batch_size=8, drop_last=True),
-    lambda x: iter(DataLoader(Named(), batch_size=8)), lambda x: (part for part in [x]),
-    lambda x: zip([x], [torch.arange(8)]), lambda x: [(x, {"name": "a"})], lambda x: map(torch.clone, [x])])
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda x: (x, torch.arange(8)),
+        lambda x: [x, torch.arange(8)],
+        lambda x: (x, torch.rand(8)),
+        lambda x: next(iter(DataLoader(TensorDataset(x, torch.arange(8)), batch_size=8))),
+        lambda x: TensorDataset(x, torch.arange(8)),
+        lambda x: TensorDataset(x),
+        lambda x: Photos(),
+        lambda x: Named(),
+        lambda x: {"input": x},
+        lambda x: [{"input": x, "name": ["a"] * 8}],
+        lambda x: [({"input": x}, torch.arange(8))],
+        lambda x: DataLoader(Photos(), batch_size=8),
+        lambda x: DataLoader(Photos(), batch_size=8, drop_last=True),
+        lambda x: iter(DataLoader(Named(), batch_size=8)),
+        lambda x: (part for part in [x]),
+        lambda x: zip([x], [torch.arange(8)]),
+        lambda x: [(x, {"name": "a"})],
+        lambda x: map(torch.clone, [x]),
+    ],
+)
 @pytest.mark.parametrize("method", ["max", "paper", "quick"])
 def test_the_same_data_in_many_forms(give, method):
     x = images()
     same(convert(convolutional(), give(x), method), convert(convolutional(), [x], method))
 
 
-@pytest.mark.parametrize("make, give", [
-    (two_inputs, lambda x, y: [(x, y)]), (two_inputs, lambda x, y: [[x, y, torch.zeros(8)]]),
-    (two_inputs, lambda x, y: [((x, y), torch.zeros(8))]), (two_inputs, lambda x, y: [{"other": y, "image": x}]),
-    (two_inputs, lambda x, y: {"other": y, "image": x, "label": 3}), (two_inputs, lambda x, y: TensorDataset(x, y)),
-    (of_dict, lambda x, y: [{"image": x, "other": y}]), (of_dict, lambda x, y: {"image": x, "other": y, "name": "a"}),
-    (of_dict, lambda x, y: [({"image": x, "other": y, "label": torch.zeros(8)}, torch.zeros(8))]),
-    (of_list, lambda x, y: [(x, y)]), (of_list, lambda x, y: [[x, y]]), (of_list, lambda x, y: [([x, y], torch.zeros(8))]),
-    (of_list, lambda x, y: [(x, y, torch.zeros(8))]), (of_list, lambda x, y: iter([[x, y]]))])
+@pytest.mark.parametrize(
+    "make, give",
+    [
+        (two_inputs, lambda x, y: [(x, y)]),
+        (two_inputs, lambda x, y: [[x, y, torch.zeros(8)]]),
+        (two_inputs, lambda x, y: [((x, y), torch.zeros(8))]),
+        (two_inputs, lambda x, y: [{"other": y, "image": x}]),
+        (two_inputs, lambda x, y: {"other": y, "image": x, "label": 3}),
+        (two_inputs, lambda x, y: TensorDataset(x, y)),
+        (of_dict, lambda x, y: [{"image": x, "other": y}]),
+        (of_dict, lambda x, y: {"image": x, "other": y, "name": "a"}),
+        (of_dict, lambda x, y: [({"image": x, "other": y, "label": torch.zeros(8)}, torch.zeros(8))]),
+        (of_list, lambda x, y: [(x, y)]),
+        (of_list, lambda x, y: [[x, y]]),
+        (of_list, lambda x, y: [([x, y], torch.zeros(8))]),
+        (of_list, lambda x, y: [(x, y, torch.zeros(8))]),
+        (of_list, lambda x, y: iter([[x, y]])),
+    ],
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_networks_with_several_named_dict_and_list_inputs(make, give, method):
     x, y = images(), images(seed=2)
@@ -114,61 +154,106 @@ def test_dicts_and_lists_are_evaluated():
     for make, item in ((of_dict, {"image": x, "other": y}), (of_list, [x, y])):
         snn = convert(make(), [item])
         torch.testing.assert_close(snn(item), expected(x, y), rtol=0, atol=0)
-        assert pcsnn.analysis.evaluate(convert(randomise(nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.ReLU())), x),
-                                       (x, labels)).images == 8
+        assert (
+            pcsnn.analysis.evaluate(
+                convert(randomise(nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.ReLU())), x), (x, labels)
+            ).images
+            == 8
+        )
 
 
 def test_images_of_dicts_are_counted_as_those_of_tensors():
     """One logit for each image, [N], and weights read anew for each: both need the number of images, not of keys."""
     x, y, labels = images(), images(seed=2), torch.arange(8) % 2
     parts = dict(one=conv(), act=nn.ReLU(), last=nn.Linear(4, 1))
-    of_tensors = randomise(network(lambda s, image, other: s.last(s.act(s.one(image + other)).mean((2, 3))).squeeze(1), **parts))
-    of_keys = randomise(network(
-        lambda s, batch: s.last(s.act(s.one(batch["image"] + batch["other"])).mean((2, 3))).squeeze(1), **copy.deepcopy(parts)))
+    of_tensors = randomise(
+        network(lambda s, image, other: s.last(s.act(s.one(image + other)).mean((2, 3))).squeeze(1), **parts)
+    )
+    of_keys = randomise(
+        network(
+            lambda s, batch: s.last(s.act(s.one(batch["image"] + batch["other"])).mean((2, 3))).squeeze(1),
+            **copy.deepcopy(parts),
+        )
+    )
     item = {"image": x, "other": y}
     expected, snn = convert(of_tensors, [(x, y)]), convert(of_keys, [item])
     assert pcsnn.analysis.evaluate(snn, [(item, labels)]) == pcsnn.analysis.evaluate(expected, [(x, y, labels)])
     assert str(pcsnn.analysis.count_operations(snn, [item])) == str(pcsnn.analysis.count_operations(expected, [(x, y)]))
     for net, data, calibration in ((of_keys, [(item, labels)], [item]), (of_tensors, [(x, y, labels)], [(x, y)])):
-        row, = pcsnn.analysis.sweep(net, data, timesteps=[5], method="max", calibration=calibration, progress=False).rows
+        (row,) = pcsnn.analysis.sweep(
+            net, data, timesteps=[5], method="max", calibration=calibration, progress=False
+        ).rows
         assert row.accuracy == pcsnn.analysis.evaluate(expected, [(x, y, labels)]).accuracy
 
 
 # Refused
 
 
-@pytest.mark.parametrize("give", [
-    lambda x: x[0], lambda x: [x[0]], lambda x: [(x[0], 1)], lambda x: list(x), lambda x: iter(list(x)), lambda x: (x[0], x[1]),
-    lambda x: [part for part in Photos()], lambda x: x[0][None][0].clone(), lambda x: {"input": x[0]}])
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda x: x[0],
+        lambda x: [x[0]],
+        lambda x: [(x[0], 1)],
+        lambda x: list(x),
+        lambda x: iter(list(x)),
+        lambda x: (x[0], x[1]),
+        lambda x: [part for part in Photos()],
+        lambda x: x[0][None][0].clone(),
+        lambda x: {"input": x[0]},
+    ],
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_images_without_a_batch(give, method):
-    with pytest.raises(ValueError, match=r"calibration: .*(layer 0 takes it as one input without a batch|\[N, \.\.\.\])"):
+    with pytest.raises(
+        ValueError, match=r"calibration: .*(layer 0 takes it as one input without a batch|\[N, \.\.\.\])"
+    ):
         convert(convolutional(), give(images()), method)
 
 
 def test_a_grey_image_and_a_functional_convolution():
-    net = network(lambda s, x: s.act(torch.nn.functional.conv1d(x, s.weight)), act=nn.ReLU(), weight=torch.ones(2, 1, 3))
+    net = network(
+        lambda s, x: s.act(torch.nn.functional.conv1d(x, s.weight)), act=nn.ReLU(), weight=torch.ones(2, 1, 3)
+    )
     with pytest.raises(ValueError, match="calibration: .*conv1d takes it as one input without a batch"):
         convert(net, torch.ones(1, 9))
     with pytest.raises(ValueError, match="calibration: .*layer 0 takes it as one input without a batch"):
         convert(randomise(nn.Sequential(conv(1), nn.ReLU())), torch.ones(1, 9, 9))
 
 
-@pytest.mark.parametrize("give, error, words", [
-    (lambda x: x.double(), ValueError, "calibration: .*float64.*parameters are torch.float32"),
-    (lambda x: x.half(), ValueError, "calibration: .*float16.*parameters are torch.float32"),
-    (lambda x: (x * 9).byte(), ValueError, "calibration: .*uint8.*parameters are torch.float32"),
-    (lambda x: [(x * 9).byte()], ValueError, "calibration: .*uint8.*parameters are torch.float32"),
-    (lambda x: x[:, :2], ValueError, "calibration: the network cannot run on the first batch, tensors .8, 2, 8, 8. float32"),
-    (lambda x: x.numpy(), TypeError, "calibration: expected a tensor, got ndarray; torch.from_numpy"),
-    (lambda x: [x.numpy()], TypeError, "calibration: .*got ndarray in batch 0"),
-    (lambda x: [{"image": x}], TypeError, "calibration: .*got dict with keys image where the inputs are input in batch 0"),
-    (lambda x: {"image": x}, TypeError, "calibration: .*got dict with keys image where the inputs are input"),
-    (lambda x: "photos", TypeError, "calibration: expected tensors, got 'photos'"), (lambda x: b"x", TypeError, "calibration: "),
-    (lambda x: ["a.png", "b.png"], TypeError, "calibration: .*got str in batch 0"),
-    (lambda x: [x.tolist()], TypeError, "calibration: .*got list in batch 0"), (lambda x: len, TypeError, "calibration: "),
-    (lambda x: DataLoader(x, batch_size=9, drop_last=True), ValueError, "calibration: .*got none, since its DataLoader drops"),
-    (lambda x: [torch.tensor(1.0)], ValueError, r"calibration: expected tensors \[N, ...\]")])
+@pytest.mark.parametrize(
+    "give, error, words",
+    [
+        (lambda x: x.double(), ValueError, "calibration: .*float64.*parameters are torch.float32"),
+        (lambda x: x.half(), ValueError, "calibration: .*float16.*parameters are torch.float32"),
+        (lambda x: (x * 9).byte(), ValueError, "calibration: .*uint8.*parameters are torch.float32"),
+        (lambda x: [(x * 9).byte()], ValueError, "calibration: .*uint8.*parameters are torch.float32"),
+        (
+            lambda x: x[:, :2],
+            ValueError,
+            "calibration: the network cannot run on the first batch, tensors .8, 2, 8, 8. float32",
+        ),
+        (lambda x: x.numpy(), TypeError, "calibration: expected a tensor, got ndarray; torch.from_numpy"),
+        (lambda x: [x.numpy()], TypeError, "calibration: .*got ndarray in batch 0"),
+        (
+            lambda x: [{"image": x}],
+            TypeError,
+            "calibration: .*got dict with keys image where the inputs are input in batch 0",
+        ),
+        (lambda x: {"image": x}, TypeError, "calibration: .*got dict with keys image where the inputs are input"),
+        (lambda x: "photos", TypeError, "calibration: expected tensors, got 'photos'"),
+        (lambda x: b"x", TypeError, "calibration: "),
+        (lambda x: ["a.png", "b.png"], TypeError, "calibration: .*got str in batch 0"),
+        (lambda x: [x.tolist()], TypeError, "calibration: .*got list in batch 0"),
+        (lambda x: len, TypeError, "calibration: "),
+        (
+            lambda x: DataLoader(x, batch_size=9, drop_last=True),
+            ValueError,
+            "calibration: .*got none, since its DataLoader drops",
+        ),
+        (lambda x: [torch.tensor(1.0)], ValueError, r"calibration: expected tensors \[N, ...\]"),
+    ],
+)
 @pytest.mark.parametrize("method", ["max", "light"])
 def test_other_objects_are_refused_by_name(give, error, words, method):
     with pytest.raises(error, match=words):
@@ -178,10 +263,16 @@ def test_other_objects_are_refused_by_name(give, error, words, method):
 # Data that are wrong later on
 
 
-@pytest.mark.parametrize("third, words", [
-    (images() * float("nan"), "NaN or infinity in batch 2"), (images() / 0, "NaN or infinity in batch 2"),
-    (images()[:, :2], "the network cannot run on (batch 2|inputs of this shape), tensors .*, 2, 8, 8"),
-    (images()[0], "cannot run on|without a batch|reaches"), (images().double(), "float64.*parameters are torch.float32")])
+@pytest.mark.parametrize(
+    "third, words",
+    [
+        (images() * float("nan"), "NaN or infinity in batch 2"),
+        (images() / 0, "NaN or infinity in batch 2"),
+        (images()[:, :2], "the network cannot run on (batch 2|inputs of this shape), tensors .*, 2, 8, 8"),
+        (images()[0], "cannot run on|without a batch|reaches"),
+        (images().double(), "float64.*parameters are torch.float32"),
+    ],
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_third_batch_is_wrong(third, words, method):
     if third.dim() == 3 and method in ("max", "paper"):

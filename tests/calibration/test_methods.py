@@ -30,11 +30,20 @@ def data(rows=96, seed=1):
 # Which method is taken
 
 
-@pytest.mark.parametrize("activations, timesteps, method", [
-    ((lambda: QCFS(4),), 4, "none"), ((lambda: QCFS(4),), 12, "none"), ((lambda: QCFS(4),), 6, "light"),
-    ((lambda: QCFS(4),), 2, "light"),
-    ((nn.ReLU,), 4, "light"), ((nn.ReLU6,), 4, "light"), ((lambda: QCFS(4), nn.ReLU), 4, "light"),
-    ((lambda: QCFS(4), lambda: QCFS(3)), 12, "none"), ((lambda: QCFS(4), lambda: QCFS(3)), 8, "light")])
+@pytest.mark.parametrize(
+    "activations, timesteps, method",
+    [
+        ((lambda: QCFS(4),), 4, "none"),
+        ((lambda: QCFS(4),), 12, "none"),
+        ((lambda: QCFS(4),), 6, "light"),
+        ((lambda: QCFS(4),), 2, "light"),
+        ((nn.ReLU,), 4, "light"),
+        ((nn.ReLU6,), 4, "light"),
+        ((lambda: QCFS(4), nn.ReLU), 4, "light"),
+        ((lambda: QCFS(4), lambda: QCFS(3)), 12, "none"),
+        ((lambda: QCFS(4), lambda: QCFS(3)), 8, "light"),
+    ],
+)
 def test_auto(activations, timesteps, method):
     net = randomise(nn.Sequential(*[layer for act in activations for layer in (nn.Linear(5, 5), act())]))
     snn = pcsnn.convert(net, timesteps, calibration=data())
@@ -52,8 +61,10 @@ def test_none_takes_learned_thresholds_and_bounds():
     (neuron,) = neurons(pcsnn.convert(chain, 6, method="none")).values()
     assert neuron.threshold.item() == 2.5
     assert torch.equal(neurons(snn)["1"].levels, pcsnn.functional.levels(net[1].threshold, 6))
-    assert torch.equal(neurons(pcsnn.convert(net, 8, method="none"))["1"].levels,
-                       pcsnn.functional.levels(net[1].threshold, 8, quantization_levels=4))
+    assert torch.equal(
+        neurons(pcsnn.convert(net, 8, method="none"))["1"].levels,
+        pcsnn.functional.levels(net[1].threshold, 8, quantization_levels=4),
+    )
 
 
 def test_none_names_the_relus():
@@ -64,8 +75,11 @@ def test_none_names_the_relus():
 # Recorded maxima
 
 
-@pytest.mark.parametrize("calibration", [data(), data().split(40), [(part, "label") for part in data().split(7)]],
-                         ids=["tensor", "list", "labels"])
+@pytest.mark.parametrize(
+    "calibration",
+    [data(), data().split(40), [(part, "label") for part in data().split(7)]],
+    ids=["tensor", "list", "labels"],
+)
 def test_max_records_the_largest_activation_of_each_feature(calibration):
     net = two_layers()
     snn = pcsnn.convert(net, 8, calibration=calibration, method="max")
@@ -73,8 +87,9 @@ def test_max_records_the_largest_activation_of_each_feature(calibration):
     first = hidden.amax(0)
     torch.testing.assert_close(neurons(snn)["1"].threshold, torch.where(first > 0, first, torch.inf), rtol=1e-6, atol=0)
     second = net[3](net[2](hidden)).amax(0)
-    torch.testing.assert_close(neurons(snn)["3"].threshold, torch.where(second > 0, second, torch.inf), rtol=1e-5,
-                               atol=0)
+    torch.testing.assert_close(
+        neurons(snn)["3"].threshold, torch.where(second > 0, second, torch.inf), rtol=1e-5, atol=0
+    )
 
 
 def test_max_of_convolutions_is_per_channel_and_of_tokens_per_layer():
@@ -97,8 +112,9 @@ def test_each_use_of_a_shared_activation_has_its_own_threshold():
 
 
 def test_max_pool_over_channels_needs_one_threshold():
-    snn = pcsnn.convert(build("max_pool_over_channels", nn.ReLU), 8, calibration=inputs("max_pool_over_channels")[0],
-                        method="max")
+    snn = pcsnn.convert(
+        build("max_pool_over_channels", nn.ReLU), 8, calibration=inputs("max_pool_over_channels")[0], method="max"
+    )
     assert [neuron.threshold.dim() for neuron in neurons(snn).values()] == [0, 0]
 
 
@@ -134,7 +150,7 @@ def paper_by_hand(net, batches, timesteps):
     batches = [batch.double() for batch in batches]
     theta = []
     for layer in (1, 3):
-        theta.append(torch.cat([net[:layer + 1](batch) for batch in batches]).amax(0))
+        theta.append(torch.cat([net[: layer + 1](batch) for batch in batches]).amax(0))
     psi, phi = [0, 0], [0, 0]
 
     def staircase(z, i):
@@ -188,8 +204,10 @@ def test_paper_keeps_learned_thresholds_and_teaches_with_the_source_levels():
 def test_paper_lowers_the_error_of_recorded_maxima():
     net, calibration = two_layers(seed=4), data(9600).split(32)
     x = data(500, 9)
-    error = {method: (pcsnn.convert(net, 2, calibration=calibration, method=method)(x) - net(x)).mean(0).abs().mean()
-             for method in ("max", "paper")}
+    error = {
+        method: (pcsnn.convert(net, 2, calibration=calibration, method=method)(x) - net(x)).mean(0).abs().mean()
+        for method in ("max", "paper")
+    }
     assert error["paper"] < 0.9 * error["max"]
 
 
@@ -214,22 +232,42 @@ def labelled():
 
 
 @pytest.mark.parametrize("method", ["max", "paper", "quick"])
-@pytest.mark.parametrize("make", [
-    lambda: data(), lambda: list(data().split(32)), generator, labelled, lambda: iter(list(labelled())),
-    lambda: DataLoader(TensorDataset(data(), torch.arange(96)), batch_size=32),
-    lambda: DataLoader(data(), batch_size=32),
-    lambda: [[part] for part in data().split(32)], lambda: [(part, None, {}) for part in data().split(32)],
-    lambda: [data()[:0], *data().split(32)]],
-    ids=["tensor", "list", "generator", "labelled generator", "iterator", "loader", "loader without labels", "lists",
-         "tuples", "one empty"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: data(),
+        lambda: list(data().split(32)),
+        generator,
+        labelled,
+        lambda: iter(list(labelled())),
+        lambda: DataLoader(TensorDataset(data(), torch.arange(96)), batch_size=32),
+        lambda: DataLoader(data(), batch_size=32),
+        lambda: [[part] for part in data().split(32)],
+        lambda: [(part, None, {}) for part in data().split(32)],
+        lambda: [data()[:0], *data().split(32)],
+    ],
+    ids=[
+        "tensor",
+        "list",
+        "generator",
+        "labelled generator",
+        "iterator",
+        "loader",
+        "loader without labels",
+        "lists",
+        "tuples",
+        "one empty",
+    ],
+)
 def test_every_kind_of_calibration_gives_the_same(make, method):
     expected = pcsnn.convert(two_layers(), 4, calibration=data(), method=method).state_dict()
     for key, value in pcsnn.convert(two_layers(), 4, calibration=make(), method=method).state_dict().items():
         assert torch.equal(value, expected[key])
 
 
-@pytest.mark.parametrize("pairs",
-                         [lambda x, y: [(x, y)], lambda x, y: [(x, y, torch.zeros(3))], lambda x, y: [((x, y), 1)]])
+@pytest.mark.parametrize(
+    "pairs", [lambda x, y: [(x, y)], lambda x, y: [(x, y, torch.zeros(3))], lambda x, y: [((x, y), 1)]]
+)
 def test_calibration_of_a_network_with_two_inputs(pairs):
     net = build("two_inputs", nn.ReLU)
     x, y = inputs("two_inputs")
@@ -239,23 +277,29 @@ def test_calibration_of_a_network_with_two_inputs(pairs):
         pcsnn.convert(net, 4, calibration=x, method="max")
 
 
-@pytest.mark.parametrize("calibration, error, words", [
-    (5, TypeError, "calibration: expected a tensor, or an iterable .*got int"),
-    ("data", TypeError, "calibration: expected tensors, got 'data'"),
-    ({"x": data()}, TypeError, "calibration: .*got dict with keys x where the inputs are input"),
-    ([], ValueError, "calibration: expected at least one batch with data, got none"),
-    (iter(()), ValueError, "calibration: expected at least one batch"),
-    ([data()[:0]], ValueError, "calibration: expected at least one batch"),
-    (data()[:0], ValueError, r"calibration: expected a tensor \[N, ...\] with N > 0"),
-    (torch.tensor(1.0), ValueError, "calibration: expected a tensor"),
-    ([()], TypeError, "calibration: expected 1 tensor a batch"),
-    ([data(), None], TypeError, "calibration: .*got NoneType in batch 1"),
-    ([data().numpy()], TypeError, "calibration: .*got ndarray"),
-    ([(1, data())], TypeError, "calibration: .*got tuple"),
-    ([data(), data() * float("nan")], ValueError,
-     "calibration: expected finite values, got NaN or infinity in batch 1"),
-    (data() / 0, ValueError, "calibration: expected finite values"),
-])
+@pytest.mark.parametrize(
+    "calibration, error, words",
+    [
+        (5, TypeError, "calibration: expected a tensor, or an iterable .*got int"),
+        ("data", TypeError, "calibration: expected tensors, got 'data'"),
+        ({"x": data()}, TypeError, "calibration: .*got dict with keys x where the inputs are input"),
+        ([], ValueError, "calibration: expected at least one batch with data, got none"),
+        (iter(()), ValueError, "calibration: expected at least one batch"),
+        ([data()[:0]], ValueError, "calibration: expected at least one batch"),
+        (data()[:0], ValueError, r"calibration: expected a tensor \[N, ...\] with N > 0"),
+        (torch.tensor(1.0), ValueError, "calibration: expected a tensor"),
+        ([()], TypeError, "calibration: expected 1 tensor a batch"),
+        ([data(), None], TypeError, "calibration: .*got NoneType in batch 1"),
+        ([data().numpy()], TypeError, "calibration: .*got ndarray"),
+        ([(1, data())], TypeError, "calibration: .*got tuple"),
+        (
+            [data(), data() * float("nan")],
+            ValueError,
+            "calibration: expected finite values, got NaN or infinity in batch 1",
+        ),
+        (data() / 0, ValueError, "calibration: expected finite values"),
+    ],
+)
 @pytest.mark.parametrize("method", ["max", "paper", "quick", "light"])
 def test_malformed_calibration(calibration, error, words, method):
     with pytest.raises(error, match=words):
@@ -310,8 +354,9 @@ def test_set_timesteps_keeps_and_warns_about_calibration():
         pcsnn.set_timesteps(snn, 8)
 
 
-@pytest.mark.parametrize("timesteps, error",
-                         [(0, ValueError), (256, ValueError), (True, TypeError), (2.0, TypeError), ("4", TypeError)])
+@pytest.mark.parametrize(
+    "timesteps, error", [(0, ValueError), (256, ValueError), (True, TypeError), (2.0, TypeError), ("4", TypeError)]
+)
 def test_set_timesteps_refuses_and_leaves_all_as_it_was(timesteps, error):
     snn, x = pcsnn.convert(build("residual"), LEVELS), inputs("residual")[0]
     before = snn(x)

@@ -38,8 +38,18 @@ def test_sources_are_shown_as_seen_from_here(folder):
 
 
 def test_convert_calibrates_on_a_folder(tmp_path):
-    options = ("--model-args", '{"activation": "relu", "seed": 3}', "--mean", 0.5, 0.4, 0.3, "--std", 0.2,
-               "--images", 7)
+    options = (
+        "--model-args",
+        '{"activation": "relu", "seed": 3}',
+        "--mean",
+        0.5,
+        0.4,
+        0.3,
+        "--std",
+        0.2,
+        "--images",
+        7,
+    )
     assert run("convert", *NET, *options, "--data", "photos", "--timesteps", 4, "--output", tmp_path / "snn") == 0
     x = (photos()[0] - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / 0.2
     expected = pcsnn.convert(net(activation="relu", seed=3), 4, calibration=x[:7], method="max")
@@ -64,8 +74,10 @@ def test_weights_and_levels_of_a_shipped_network(tmp_path, capsys):
     assert "note" not in capsys.readouterr().err
     x = torch.randn(2, 1, 28, 28)
     assert torch.equal(pcsnn.load(tmp_path / "snn")(x), source.to(memory_format=torch.channels_last)(x))
-    for levels, words in ((("--levels", 8), "qcfs.safetensors says it was trained with 4, got 8"),
-                          ((), "--levels L gives the network such")):
+    for levels, words in (
+        (("--levels", 8), "qcfs.safetensors says it was trained with 4, got 8"),
+        ((), "--levels L gives the network such"),
+    ):
         assert run(*options, *levels) == 1
         assert words in capsys.readouterr().err
     relu = {key: value.contiguous() for key, value in source.state_dict().items() if not key.endswith("threshold")}
@@ -86,23 +98,33 @@ def test_one_logit_and_regressions(tmp_path, capsys):
     generator = numpy.random.default_rng(0)
     arrays = {"images": generator.random((6, 3, 8, 8), dtype=numpy.float32)}
     options = ("--timesteps", 4, "--skip", "time", "operations", "--quiet")
-    for name, labels in (("none", None), ("binary", [0, 1, 1, 0, 1, 0]), ("many", [0, 1, 2, 0, 1, 0]),
-                         ("floats", generator.random(6))):
+    for name, labels in (
+        ("none", None),
+        ("binary", [0, 1, 1, 0, 1, 0]),
+        ("many", [0, 1, 2, 0, 1, 0]),
+        ("floats", generator.random(6)),
+    ):
         numpy.savez(tmp_path / f"{name}.npz", **arrays, **({} if labels is None else {"labels": numpy.array(labels)}))
     for head in ("one_logit", "flat"):
-        for name, code, words in (("none", 0, " -  "), ("binary", 0, "float accuracy"),
-                                  ("many", 1, "--data: expected labels 0..1 for cli_heads"),
-                                  ("floats", 1, "--data: expected labels in whole numbers, one for each of 6 images")):
+        for name, code, words in (
+            ("none", 0, " -  "),
+            ("binary", 0, "float accuracy"),
+            ("many", 1, "--data: expected labels 0..1 for cli_heads"),
+            ("floats", 1, "--data: expected labels in whole numbers, one for each of 6 images"),
+        ):
             data, output = tmp_path / f"{name}.npz", tmp_path / f"{head} {name}"
             assert run("sweep", f"cli_heads:{head}", "--data", data, *options, "--output", output) == code
             told = capsys.readouterr()
             assert words in told.err + told.out and output.exists() == (not code)
     assert run("sweep", "cli_heads:scalar", "--data", tmp_path / "none.npz", *options, "--output", tmp_path / "o") == 1
-    assert "MODEL: cli_heads:scalar: expected outputs [N, classes, ...] or, of one logit, [N]" in capsys.readouterr().err
+    assert (
+        "MODEL: cli_heads:scalar: expected outputs [N, classes, ...] or, of one logit, [N]" in capsys.readouterr().err
+    )
     assert run("convert", "cli_heads:scalar", "--data", tmp_path / "many.npz", "--timesteps", 3, "--method", "max") == 0
 
 
 # images
+
 
 def test_a_folder_of_classes():
     source = images.open_images(pathlib.Path("photos"), "--data", 3)
@@ -121,8 +143,9 @@ def test_a_flat_folder_in_grey_has_no_labels():
     assert torch.equal(first[0], torch.from_numpy(numpy.array(Image.open("photos/pear/0.png").convert("L"))))
 
 
-@pytest.mark.parametrize("resize, crop, shape", [
-    (5, None, (5, 6)), (None, 4, (4, 4)), (20, (3, 7), (3, 7)), ((6, 3), None, (6, 3))])
+@pytest.mark.parametrize(
+    "resize, crop, shape", [(5, None, (5, 6)), (None, 4, (4, 4)), (20, (3, 7), (3, 7)), ((6, 3), None, (6, 3))]
+)
 def test_sizes(resize, crop, shape):
     image = torch.arange(360, dtype=torch.float32).view(3, 10, 12)
     assert images.Preparation(resize, crop)(image, "it").shape == (3, *shape)
@@ -155,6 +178,7 @@ def test_no_pillow(monkeypatch, capsys):
 
 # info, errors, exit codes
 
+
 def test_info(capsys, monkeypatch):
     assert run("info") == 0
     words = capsys.readouterr().out
@@ -166,55 +190,102 @@ def test_info(capsys, monkeypatch):
     assert found["backends"]["c++"] == "the C++ extension was not built" and found["packages"]["pillow"]
 
 
-@pytest.mark.parametrize("command, code, words", [
-    ("convert vgg_smal --timesteps 4", 2,
-     "MODEL: expected module:function, or one of pcsnn.models such as vgg_small, got 'vgg_smal'"),
-    ("convert cli_nets: --timesteps 4", 2, "MODEL: expected module:function, got 'cli_nets:'"),
-    ("convert cli_nets:missing --timesteps 4", 2, "MODEL: cli_nets has no missing"),
-    ("convert cli_nets:instance --timesteps 4", 2, "MODEL: expected a function or class, got cli_nets:instance"),
-    ("convert cli_nets:number --timesteps 4", 1,
-     "MODEL: expected cli_nets:number to return a torch.nn.Module, got int"),
-    ("convert cli_nets:broken --timesteps 4", 1, "MODEL: cli_nets:broken raised KeyError: 'no such thing'"),
-    ("convert no_such_module:f --timesteps 4", 1, "MODEL: cannot import no_such_module: ModuleNotFoundError"),
-    ("convert cli_nets:make --timesteps 0", 2, "--timesteps: expected a whole number in 1..255, got '0'"),
-    ("convert cli_nets:make --timesteps 4 --levels 4", 2, "--levels: is for networks of pcsnn.models"),
-    ("convert cli_nets:make --timesteps 4 --model-args [1]", 2, "--model-args: expected a JSON object"),
-    ('convert cli_nets:make --timesteps 4 --model-args {"x":1}', 2,
-     "--model-args: cli_nets:make got an unexpected keyword argument 'x'"),
-    ("convert cli_nets:make --timesteps 4 --weights none", 1, "--weights: no file none"),
-    ("convert cli_nets:make --timesteps 4 --weights cli_nets.py", 1,
-     "--weights: cli_nets.py is not a safetensors file"),
-    ("convert cli_nets:make --timesteps 5", 1, "--data: expected data for method 'light', got None"),
-    ("convert cli_nets:analog --timesteps 4", 1, "MODEL: 1 operation cannot spike"),
-    ("convert cli_nets:analog --timesteps 4", 1, "--no-strict keeps them analog"),
-    ("convert cli_nets:make --timesteps 4 --output missing/file", 2,
-     "--output: expected a file in a folder that exists, got missing/file"),
-    ("convert cli_nets:make --timesteps 4 --output photos", 2, "--output: expected a file, got the folder photos"),
-    ("convert cli_nets:make --timesteps 4 --device nowhere", 2,
-     "--device: expected a device like cpu or cuda:0 that is there, got 'nowhere'"),
-    ("convert cli_nets:make --timesteps 4 --data none", 1, "--data: no file or folder none"),
-    ("convert cli_nets:make --timesteps 4 --data cli_nets.py", 2,
-     "--data: expected a folder, or a .npz or .safetensors file"),
-    ("convert cli_nets:make --timesteps 4 --data photos", 1,
-     "--data: a batch (12, 3, 10, 12) does not run through cli_nets:make"),
-    ("convert cli_nets:make --timesteps 4 --data photos --resize 1x", 2,
-     "--resize: expected pixels, as 224 or 200x300"),
-    ("convert cli_nets:make --timesteps 4 --data photos --crop 11", 1,
-     "--crop: expected at most the size of the images, got 11x11"),
-    ("convert cli_nets:make --timesteps 4 --data photos --mean 1 2", 1,
-     "--mean: expected one value, or one for each of 3 channels, got 2"),
-    ("convert cli_nets:make --timesteps 4 --data photos --std 0", 2, "--std: expected values above 0"),
-    ("convert vgg_small --timesteps 4 --data photos", 1,
-     "--data: a batch (12, 3, 10, 12) does not run through vgg_small"),
-    ("convert cli_nets:make --timesteps 4 --data mixed", 1, "--data: expected images of one size"),
-    ("convert cli_nets:make --timesteps 4 --data bad", 1, "--data: cannot read bad"),
-    ("convert cli_nets:make --timesteps 4 --data empty", 1, "--data: no image in empty"),
-    ("sweep cli_nets:make --data four --resize 8x8 --output x", 1, "--data: expected labels 0..2 for cli_nets:make"),
-    ("sweep cli_nets:make --data photos --resize 8x8 --calibration bad --output x", 1,
-     "--calibration: cannot read bad"),
-    ("sweep cli_nets:make --data photos", 2, "required: --output"),
-    ("sweep", 2, "required: MODEL"), ("", 2, "required: COMMAND"),
-])
+@pytest.mark.parametrize(
+    "command, code, words",
+    [
+        (
+            "convert vgg_smal --timesteps 4",
+            2,
+            "MODEL: expected module:function, or one of pcsnn.models such as vgg_small, got 'vgg_smal'",
+        ),
+        ("convert cli_nets: --timesteps 4", 2, "MODEL: expected module:function, got 'cli_nets:'"),
+        ("convert cli_nets:missing --timesteps 4", 2, "MODEL: cli_nets has no missing"),
+        ("convert cli_nets:instance --timesteps 4", 2, "MODEL: expected a function or class, got cli_nets:instance"),
+        (
+            "convert cli_nets:number --timesteps 4",
+            1,
+            "MODEL: expected cli_nets:number to return a torch.nn.Module, got int",
+        ),
+        ("convert cli_nets:broken --timesteps 4", 1, "MODEL: cli_nets:broken raised KeyError: 'no such thing'"),
+        ("convert no_such_module:f --timesteps 4", 1, "MODEL: cannot import no_such_module: ModuleNotFoundError"),
+        ("convert cli_nets:make --timesteps 0", 2, "--timesteps: expected a whole number in 1..255, got '0'"),
+        ("convert cli_nets:make --timesteps 4 --levels 4", 2, "--levels: is for networks of pcsnn.models"),
+        ("convert cli_nets:make --timesteps 4 --model-args [1]", 2, "--model-args: expected a JSON object"),
+        (
+            'convert cli_nets:make --timesteps 4 --model-args {"x":1}',
+            2,
+            "--model-args: cli_nets:make got an unexpected keyword argument 'x'",
+        ),
+        ("convert cli_nets:make --timesteps 4 --weights none", 1, "--weights: no file none"),
+        (
+            "convert cli_nets:make --timesteps 4 --weights cli_nets.py",
+            1,
+            "--weights: cli_nets.py is not a safetensors file",
+        ),
+        ("convert cli_nets:make --timesteps 5", 1, "--data: expected data for method 'light', got None"),
+        ("convert cli_nets:analog --timesteps 4", 1, "MODEL: 1 operation cannot spike"),
+        ("convert cli_nets:analog --timesteps 4", 1, "--no-strict keeps them analog"),
+        (
+            "convert cli_nets:make --timesteps 4 --output missing/file",
+            2,
+            "--output: expected a file in a folder that exists, got missing/file",
+        ),
+        ("convert cli_nets:make --timesteps 4 --output photos", 2, "--output: expected a file, got the folder photos"),
+        (
+            "convert cli_nets:make --timesteps 4 --device nowhere",
+            2,
+            "--device: expected a device like cpu or cuda:0 that is there, got 'nowhere'",
+        ),
+        ("convert cli_nets:make --timesteps 4 --data none", 1, "--data: no file or folder none"),
+        (
+            "convert cli_nets:make --timesteps 4 --data cli_nets.py",
+            2,
+            "--data: expected a folder, or a .npz or .safetensors file",
+        ),
+        (
+            "convert cli_nets:make --timesteps 4 --data photos",
+            1,
+            "--data: a batch (12, 3, 10, 12) does not run through cli_nets:make",
+        ),
+        (
+            "convert cli_nets:make --timesteps 4 --data photos --resize 1x",
+            2,
+            "--resize: expected pixels, as 224 or 200x300",
+        ),
+        (
+            "convert cli_nets:make --timesteps 4 --data photos --crop 11",
+            1,
+            "--crop: expected at most the size of the images, got 11x11",
+        ),
+        (
+            "convert cli_nets:make --timesteps 4 --data photos --mean 1 2",
+            1,
+            "--mean: expected one value, or one for each of 3 channels, got 2",
+        ),
+        ("convert cli_nets:make --timesteps 4 --data photos --std 0", 2, "--std: expected values above 0"),
+        (
+            "convert vgg_small --timesteps 4 --data photos",
+            1,
+            "--data: a batch (12, 3, 10, 12) does not run through vgg_small",
+        ),
+        ("convert cli_nets:make --timesteps 4 --data mixed", 1, "--data: expected images of one size"),
+        ("convert cli_nets:make --timesteps 4 --data bad", 1, "--data: cannot read bad"),
+        ("convert cli_nets:make --timesteps 4 --data empty", 1, "--data: no image in empty"),
+        (
+            "sweep cli_nets:make --data four --resize 8x8 --output x",
+            1,
+            "--data: expected labels 0..2 for cli_nets:make",
+        ),
+        (
+            "sweep cli_nets:make --data photos --resize 8x8 --calibration bad --output x",
+            1,
+            "--calibration: cannot read bad",
+        ),
+        ("sweep cli_nets:make --data photos", 2, "required: --output"),
+        ("sweep", 2, "required: MODEL"),
+        ("", 2, "required: COMMAND"),
+    ],
+)
 def test_errors(folder, capsys, command, code, words):
     for kind in ("mixed", "bad", "empty", "four"):
         (folder / kind).mkdir(exist_ok=True)
@@ -236,8 +307,12 @@ def test_debug_shows_where():
 
 
 def process(*arguments):
-    return subprocess.run([sys.executable, "-m", "pcsnn", *arguments], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        [sys.executable, "-m", "pcsnn", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
 
 
 def test_processes():

@@ -22,8 +22,12 @@ COMMANDS = {
     "--calibration": ("sweep", *NET, "--timesteps", 2, *QUICK, "--skip", "time", "operations", "--data", "photos"),
     "--sweep": ("report", *NET, "--timesteps", 2, *QUICK, "--data", "photos"),
 }
-ENDINGS = {"--weights": ["safetensors"], "--data": ["npz", "safetensors"], "--calibration": ["npz", "safetensors"],
-           "--sweep": ["jsonl"]}
+ENDINGS = {
+    "--weights": ["safetensors"],
+    "--data": ["npz", "safetensors"],
+    "--calibration": ["npz", "safetensors"],
+    "--sweep": ["jsonl"],
+}
 CASES = [(option, ending) for option, endings in ENDINGS.items() for ending in endings]
 
 
@@ -40,8 +44,10 @@ def refused(capsys, tmp_path, option, path, words=""):
 def content(option, ending, swept):
     """A whole file for an option."""
     stream, generator = io.BytesIO(), numpy.random.default_rng(0)
-    arrays = {"images": generator.integers(0, 256, (9, 3, 8, 8), dtype=numpy.uint8),
-              "labels": generator.integers(0, 3, 9)}
+    arrays = {
+        "images": generator.integers(0, 256, (9, 3, 8, 8), dtype=numpy.uint8),
+        "labels": generator.integers(0, 3, 9),
+    }
     if option == "--weights":
         return safetensors.torch.save({name: value.contiguous() for name, value in net().state_dict().items()})
     if option == "--sweep":
@@ -82,6 +88,7 @@ def test_no_permission(tmp_path, capsys, monkeypatch, option, ending):
         if file == path:
             raise PermissionError(13, "Permission denied", str(file))
         return open(file, *arguments, **named)
+
     monkeypatch.setattr(files, "open", closed, raising=False)  # the tests may run as root
     refused(capsys, tmp_path, option, path, f"cannot read {path}: Permission denied")
 
@@ -119,20 +126,23 @@ def npz(path, name="images.npy", shape=(9, 3, 8, 8), data=b"", descr="|u1"):
 @pytest.mark.parametrize("option", ["--data", "--calibration"])
 def test_arrays_that_lie(tmp_path, capsys, monkeypatch, option):
     path = tmp_path / "it.npz"
-    refused(capsys, tmp_path, option, npz(path, shape=(10**6, 3, 1000, 1000), data=bytes(1000)),
-            f"cannot read {path}: ")
+    refused(
+        capsys, tmp_path, option, npz(path, shape=(10**6, 3, 1000, 1000), data=bytes(1000)), f"cannot read {path}: "
+    )
     refused(capsys, tmp_path, option, npz(path, shape=(2**62, 2**62)), f"cannot read {path}: ")
     refused(capsys, tmp_path, option, npz(path, data=bytes(1000)), f"cannot read {path}: ")
     refused(capsys, tmp_path, option, npz(path, data=bytes(9 * 192 + 1)), "images has bytes behind its array")
     refused(capsys, tmp_path, option, npz(path, shape=(-1, 3, 8, 8), data=bytes(1000)), f"cannot read {path}: ")
-    refused(capsys, tmp_path, option, npz(path, descr="|O", data=b"\x80\x04."),
-            "cannot be loaded when allow_pickle=False")
+    refused(
+        capsys, tmp_path, option, npz(path, descr="|O", data=b"\x80\x04."), "cannot be loaded when allow_pickle=False"
+    )
     refused(capsys, tmp_path, option, npz(path, name="pixels.npy"), "expected an array images")
     numpy.savez(path, images=numpy.zeros((4, 3, 8, 8), numpy.uint8), labels=numpy.zeros((), numpy.int64))
     refused(capsys, tmp_path, option, path, "expected labels in whole numbers, one for each of 4 images")
     monkeypatch.setattr(images, "available_memory", lambda: 1000)
-    refused(capsys, tmp_path, option, npz(path, data=bytes(9 * 192)),
-            "images takes 0.0 GiB, and 0.0 GiB of memory are free")
+    refused(
+        capsys, tmp_path, option, npz(path, data=bytes(9 * 192)), "images takes 0.0 GiB, and 0.0 GiB of memory are free"
+    )
 
 
 def test_the_memory_that_is_there(monkeypatch):
@@ -141,15 +151,20 @@ def test_the_memory_that_is_there(monkeypatch):
     assert machine.available_memory() == float("inf")
 
 
-@pytest.mark.parametrize("shape, dtype, words", [
-    ((), numpy.uint8, "expected images [N, ...] with N > 0"),
-    ((9,), numpy.uint8, "expected images [N, ...] with N > 0"),
-    ((0, 3, 8, 8), numpy.uint8, "expected images [N, ...] with N > 0"),
-    ((9, 5, 8, 8), numpy.uint8, "expected uint8 images"),
-    ((9, 3, 8, 8), numpy.uint16, "expected images of dtype uint8 or floating point"),
-    ((9, 3, 8, 8), numpy.complex64, "expected images of dtype uint8 or floating point"),
-    ((9, 3, 8, 8), "U3", "cannot read"),
-    ((9, 3, 8, 8), [("a", "u1")], "cannot read"), ((9, 2, 8, 8), numpy.float32, "does not run through cli_nets:make")])
+@pytest.mark.parametrize(
+    "shape, dtype, words",
+    [
+        ((), numpy.uint8, "expected images [N, ...] with N > 0"),
+        ((9,), numpy.uint8, "expected images [N, ...] with N > 0"),
+        ((0, 3, 8, 8), numpy.uint8, "expected images [N, ...] with N > 0"),
+        ((9, 5, 8, 8), numpy.uint8, "expected uint8 images"),
+        ((9, 3, 8, 8), numpy.uint16, "expected images of dtype uint8 or floating point"),
+        ((9, 3, 8, 8), numpy.complex64, "expected images of dtype uint8 or floating point"),
+        ((9, 3, 8, 8), "U3", "cannot read"),
+        ((9, 3, 8, 8), [("a", "u1")], "cannot read"),
+        ((9, 2, 8, 8), numpy.float32, "does not run through cli_nets:make"),
+    ],
+)
 def test_arrays_of_the_wrong_kind(tmp_path, capsys, shape, dtype, words):
     numpy.savez(tmp_path / "it.npz", images=numpy.zeros(shape, dtype))
     assert run("sweep", "cli_nets:make", "--data", tmp_path / "it.npz", "--output", tmp_path / "o") in (1, 2)
@@ -165,6 +180,7 @@ def test_arrays_do_not_follow_their_file(tmp_path):
 
 
 # rows of results
+
 
 @pytest.fixture
 def rows(swept):
@@ -187,9 +203,17 @@ def without(row, *names):
     return row
 
 
-FIELDS = [("fidelity",), ("method",), ("time",), ("time", "milliseconds", "serial"), ("time", "rounds"),
-          ("operations", "energy", "float"),
-          ("operations", "layers", 1, "counts", "serial", "bytes"), ("operations", "uncounted"), ("float_accuracy",)]
+FIELDS = [
+    ("fidelity",),
+    ("method",),
+    ("time",),
+    ("time", "milliseconds", "serial"),
+    ("time", "rounds"),
+    ("operations", "energy", "float"),
+    ("operations", "layers", 1, "counts", "serial", "bytes"),
+    ("operations", "uncounted"),
+    ("float_accuracy",),
+]
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=str)
@@ -197,22 +221,31 @@ def test_rows_that_lack_something(tmp_path, capsys, rows, swept, field):
     header, first, second = rows
     path = written(tmp_path / "s.jsonl", header, (first, without(second, *field)))
     before = path.read_bytes()
-    refused(capsys, tmp_path, "--sweep", path,
-            f"has no complete results of T = 4: {'.'.join(map(str, field))} is missing")
+    refused(
+        capsys, tmp_path, "--sweep", path, f"has no complete results of T = 4: {'.'.join(map(str, field))} is missing"
+    )
     assert run("sweep", *NET, "--data", "photos", "--timesteps", 2, 4, *QUICK, "--output", path) == 1
     told = capsys.readouterr().err
     assert "--output: " in told and f"{field[-1]} is missing" in told and path.read_bytes() == before
 
 
-@pytest.mark.parametrize("field, value, words", [
-    ("timesteps", "4", "line 3 is no result of pcsnn sweep: it has no timesteps"),
-    ("timesteps", True, "it has no timesteps"),
-    ("timesteps", 2, "lines 2 and 3 are both of T = 2"), ("timesteps", 10**30, "timesteps is '1000"),
-    ("timesteps", 0, "not in 1..255"),
-    ("fidelity", "high", "fidelity is 'high'"), ("fidelity", None, "fidelity is 'None'"),
-    ("logit_error", 10**400, "logit_error is '1000"),
-    ("accuracy", True, "accuracy is 'True'"), ("method", 3, "method is '3'"), ("time", [], "time is a list"),
-    ("operations", {}, "operations.timesteps is missing")])
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        ("timesteps", "4", "line 3 is no result of pcsnn sweep: it has no timesteps"),
+        ("timesteps", True, "it has no timesteps"),
+        ("timesteps", 2, "lines 2 and 3 are both of T = 2"),
+        ("timesteps", 10**30, "timesteps is '1000"),
+        ("timesteps", 0, "not in 1..255"),
+        ("fidelity", "high", "fidelity is 'high'"),
+        ("fidelity", None, "fidelity is 'None'"),
+        ("logit_error", 10**400, "logit_error is '1000"),
+        ("accuracy", True, "accuracy is 'True'"),
+        ("method", 3, "method is '3'"),
+        ("time", [], "time is a list"),
+        ("operations", {}, "operations.timesteps is missing"),
+    ],
+)
 def test_rows_that_hold_something_else(tmp_path, capsys, rows, field, value, words):
     header, first, second = rows
     refused(capsys, tmp_path, "--sweep", written(tmp_path / "s.jsonl", header, (first, second | {field: value})), words)

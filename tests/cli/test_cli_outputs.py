@@ -20,7 +20,8 @@ import pcsnn
 from pcsnn.cli import files, results
 
 COMMON = {
-    "convert": ("convert", *NET, "--timesteps", 2), "report": ("report", *NET, "--timesteps", 2, *QUICK),
+    "convert": ("convert", *NET, "--timesteps", 2),
+    "report": ("report", *NET, "--timesteps", 2, *QUICK),
     "sweep": ("sweep", *NET, "--timesteps", 2, *QUICK, "--skip", "time", "operations"),
 }
 
@@ -28,8 +29,9 @@ COMMON = {
 @pytest.fixture
 def place(tmp_path):
     """A folder with a file of every kind."""
-    safetensors.torch.save_file({name: value.contiguous() for name, value in net().state_dict().items()},
-                                tmp_path / "w.safetensors")
+    safetensors.torch.save_file(
+        {name: value.contiguous() for name, value in net().state_dict().items()}, tmp_path / "w.safetensors"
+    )
     shutil.copy("arrays.npz", tmp_path / "d.npz")
     shutil.copytree("photos", tmp_path / "photos")
     return tmp_path
@@ -83,8 +85,12 @@ def test_an_input_of_the_kind_that_is_written(place, capsys, kind):
 
 
 def test_files_of_another_kind(place, swept, capsys):
-    kinds = {"sweep.jsonl": swept.read_bytes(), "notes.txt": b"notes", "net.py": b"def make(): ...",
-             "x.png": b"\x89PNG"}
+    kinds = {
+        "sweep.jsonl": swept.read_bytes(),
+        "notes.txt": b"notes",
+        "net.py": b"def make(): ...",
+        "x.png": b"\x89PNG",
+    }
     for name, written in kinds.items():
         (place / name).write_bytes(written)
         for command in ("convert", "report"):
@@ -99,11 +105,15 @@ def test_files_of_another_kind(place, swept, capsys):
 @pytest.mark.parametrize("command", COMMON)
 def test_devices_pipes_and_folders(place, capsys, command):
     os.mkfifo(place / "pipe")
-    for output, words in (("/dev/full", "got the device"), ("/dev/null", "got the device"),
-                          (place / "pipe", "got the pipe"),
-                          (place, "got the folder"), (place / "none" / "x", "a file in a folder that exists"),
-                          (place / "d.npz" / "x", "a file in a folder that exists"),
-                          (place / ("long" * 100), "too long")):
+    for output, words in (
+        ("/dev/full", "got the device"),
+        ("/dev/null", "got the device"),
+        (place / "pipe", "got the pipe"),
+        (place, "got the folder"),
+        (place / "none" / "x", "a file in a folder that exists"),
+        (place / "d.npz" / "x", "a file in a folder that exists"),
+        (place / ("long" * 100), "too long"),
+    ):
         refused(capsys, place, command, output, words=words)
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
     os.symlink(place / "none" / "x", place / "nowhere")
@@ -137,13 +147,19 @@ def test_a_link_stays_one(tmp_path):
     assert results_link.is_symlink() and len(lines(tmp_path / "rows")) == 2
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"),
-                                   OSError(errno.EFBIG, "path: cannot save: too big"),
-                                   safetensors.SafetensorError("I/O error: No space left"),
-                                   ValueError("path: no network")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EFBIG, "path: cannot save: too big"),
+        safetensors.SafetensorError("I/O error: No space left"),
+        ValueError("path: no network"),
+    ],
+)
 def test_a_network_that_cannot_be_saved(place, capsys, monkeypatch, error):
     def fails(*_):
         raise error
+
     monkeypatch.setattr(pcsnn, "save", fails)
     assert run("convert", "cli_nets:make", "--timesteps", 4, "--output", place / "net") == 1
     told = capsys.readouterr().err
@@ -153,10 +169,14 @@ def test_a_network_that_cannot_be_saved(place, capsys, monkeypatch, error):
 
 def limited(*arguments, limit=300, stdout=subprocess.PIPE):
     """A command in a process whose files are at most `limit` bytes: what a full disk is like."""
-    return subprocess.run([sys.executable, "-m", "pcsnn", *map(str, arguments)], stdout=stdout, stderr=subprocess.PIPE,
-                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
-                                          "PYTHONDONTWRITEBYTECODE": "1"},
-                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    return subprocess.run(
+        [sys.executable, "-m", "pcsnn", *map(str, arguments)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
 
 
 def test_a_full_disk(place, capfd):
@@ -180,6 +200,7 @@ def test_results_on_a_full_disk(tmp_path, monkeypatch):
         if len(data) < 30:
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(file, data[:20])  # some of it still fits
+
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match=f"--output: cannot write {path}: No space left on device"):
         grown.append({"timesteps": 4, "text": "x" * 50})
@@ -208,15 +229,20 @@ def test_files_of_the_user_stay(tmp_path):
 
 
 def test_a_reader_that_goes_away():
-    shown = subprocess.Popen([sys.executable, "-m", "pcsnn", "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             text=True,
-                             env={**os.environ, "PYTHONPATH": str(ROOT)})
+    shown = subprocess.Popen(
+        [sys.executable, "-m", "pcsnn", "info"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     shown.stdout.close()
     assert (shown.stderr.read(), shown.wait()) == ("", 1)
     shown.stderr.close()
 
 
 # one writer at a time
+
 
 def test_results_belong_to_one_sweep(tmp_path):
     path = tmp_path / "s.jsonl"
@@ -284,8 +310,9 @@ def test_two_sweeps_of_one_file(place, capsys):
     assert run(*options, path) == 0 and path.read_bytes() == before
 
 
-@pytest.mark.parametrize("change", [os.unlink, lambda path: os.replace(shutil.copy(path, f"{path}.new"), path)],
-                         ids=["deleted", "replaced"])
+@pytest.mark.parametrize(
+    "change", [os.unlink, lambda path: os.replace(shutil.copy(path, f"{path}.new"), path)], ids=["deleted", "replaced"]
+)
 def test_results_whose_file_goes_away(tmp_path, change):
     path = tmp_path / "s.jsonl"
     grown = results.Results(path, {"seed": 0})

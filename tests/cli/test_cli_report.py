@@ -60,8 +60,16 @@ def test_report_is_one_file(tmp_path, swept):
     assert page.sections == SECTIONS and pictures == 1 + 2 + 1 + 3
     assert sorted(page.loaded)[:9] == sorted(f"#{name}" for name in SECTIONS)
     row = lines(swept)[1]
-    for words in (f"{100 * row['accuracy']:.2f} %", "Conv2d", "QCFS L = 4", "propagated", "times faster than serial",
-                  "sparsity", f"{row['logit_error']:.4f}", pcsnn.backend_info()["torch"]):
+    for words in (
+        f"{100 * row['accuracy']:.2f} %",
+        "Conv2d",
+        "QCFS L = 4",
+        "propagated",
+        "times faster than serial",
+        "sparsity",
+        f"{row['logit_error']:.4f}",
+        pcsnn.backend_info()["torch"],
+    ):
         assert words in page.words
     assert os.listdir(tmp_path) == ["r.html"]
 
@@ -82,12 +90,18 @@ def test_report_with_analog_operations(tmp_path):
     assert "speed" not in page.sections and "Not measured: 5 stays analog" in page.words
 
 
-@pytest.mark.parametrize("options, code, words", [
-    (("--model-args", '{"seed": 1}', "--sweep", "swept.jsonl"), 1,
-     "--sweep: swept.jsonl is of another network or conversion: model_args, state"),
-    (("--sweep", "none.jsonl"), 1, "--sweep: no file none.jsonl"),
-    (("--layers", "nine"), 2, "--layers: expected names among 2, 4, got nine"),
-])
+@pytest.mark.parametrize(
+    "options, code, words",
+    [
+        (
+            ("--model-args", '{"seed": 1}', "--sweep", "swept.jsonl"),
+            1,
+            "--sweep: swept.jsonl is of another network or conversion: model_args, state",
+        ),
+        (("--sweep", "none.jsonl"), 1, "--sweep: no file none.jsonl"),
+        (("--layers", "nine"), 2, "--layers: expected names among 2, 4, got nine"),
+    ],
+)
 def test_report_refuses(tmp_path, capsys, swept, options, code, words):
     common = ("report", *NET, "--data", "photos", "--timesteps", 2, *QUICK, "--output", tmp_path / "r.html")
     assert run(*common, *options) == code
@@ -128,6 +142,7 @@ def test_names_with_quotes_markup_and_other_letters(tmp_path, folder, capsys):
     assert run("report", *options, "--sweep", tmp_path / "s.jsonl", "--output", path) == 0
     page = Page(path.read_text("utf-8"))  # which refuses scripts, and whatever is loaded
     import hostile_nets
+
     assert not page.open and all(name in page.words for name in hostile_nets.NAMES)
     assert all(place.startswith(("#", "data:image/png;base64,")) for place in page.loaded)
     assert str(odd.name) in page.words and "Traceback" not in capsys.readouterr().err

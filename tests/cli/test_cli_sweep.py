@@ -28,8 +28,14 @@ def test_sweep_equals_the_library(tmp_path, capsys):
     arrays = images.open_images(pathlib.Path("arrays.npz"), "--calibration", 3)
     seen = torch.stack([images.Prepared(arrays, images.Preparation((8, 8)), None, 0)[place][0] for place in range(9)])
     snns = []
-    expected = analysis.sweep(net(), [(x, labels)], [4, 2], "max", seen,
-                              after_each=lambda result, snn: snns.append((snn.timesteps, len(result.rows))))
+    expected = analysis.sweep(
+        net(),
+        [(x, labels)],
+        [4, 2],
+        "max",
+        seen,
+        after_each=lambda result, snn: snns.append((snn.timesteps, len(result.rows))),
+    )
     assert snns == [(4, 1), (2, 2)]
     for row, other in zip(rows, expected.rows, strict=True):
         assert {name: row[name] for name in vars(other)} == pytest.approx(vars(other))
@@ -66,7 +72,7 @@ def test_a_killed_sweep_goes_on(tmp_path, capsys, monkeypatch):
     assert run(*options, path) == 0
     assert "cut short" in capsys.readouterr().err
     assert list(map(steady, lines(path)[1:])) == list(map(steady, expected[1:]))
-    assert path.read_bytes().startswith(content[:content.rindex(b"\n", 0, -1) + 1])
+    assert path.read_bytes().startswith(content[: content.rindex(b"\n", 0, -1) + 1])
 
     monkeypatch.setattr(analysis, "sweep", lambda *_, **__: pytest.fail("measured again"))
     content = path.read_bytes()
@@ -85,12 +91,17 @@ def test_a_header_that_was_cut(tmp_path, cut):
     assert path.read_bytes() == content and again.done() == {4}
 
 
-@pytest.mark.parametrize("change, words", [
-    (("--seed", 1), ["data.seed: 0 there, 1 now", "  seed: 0 there, 1 now"]),
-    (("--method", "paper"), ['method: "max" there, "paper" now']),
-    (("--images", 5), ["data.images: 12 there, 5 now"]),
-    (("--skip", "time"), ["time.rounds: 1 there, null now", "skip: []"]),
-    (("--model-args", '{"seed": 1}'), ["state: "]), (("--data", "photos/pear"), ["data.content"])])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (("--seed", 1), ["data.seed: 0 there, 1 now", "  seed: 0 there, 1 now"]),
+        (("--method", "paper"), ['method: "max" there, "paper" now']),
+        (("--images", 5), ["data.images: 12 there, 5 now"]),
+        (("--skip", "time"), ["time.rounds: 1 there, null now", "skip: []"]),
+        (("--model-args", '{"seed": 1}'), ["state: "]),
+        (("--data", "photos/pear"), ["data.content"]),
+    ],
+)
 def test_sweep_refuses_other_settings(swept, capsys, change, words):
     content = swept.read_bytes()
     options = ("sweep", *NET, "--data", "photos", "--timesteps", 2, *QUICK, "--output", swept)
@@ -100,10 +111,15 @@ def test_sweep_refuses_other_settings(swept, capsys, change, words):
     assert swept.read_bytes() == content
 
 
-@pytest.mark.parametrize("content, words", [
-    ("notes without an end", "expected results of pcsnn sweep"), ("notes\n", "line 1 is not JSON"),
-    ('{"a": 1}\n', "expected results of pcsnn sweep"),
-    ('{"pcsnn_sweep": 1, "settings": {}}\nnotes\n{}\n', "line 2 is not JSON")])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("notes without an end", "expected results of pcsnn sweep"),
+        ("notes\n", "line 1 is not JSON"),
+        ('{"a": 1}\n', "expected results of pcsnn sweep"),
+        ('{"pcsnn_sweep": 1, "settings": {}}\nnotes\n{}\n', "line 2 is not JSON"),
+    ],
+)
 def test_sweep_leaves_other_files_alone(tmp_path, capsys, content, words):
     path = tmp_path / "notes.txt"
     path.write_text(content)

@@ -29,8 +29,9 @@ def places(traced):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.ReLU(inplace=True), nn.ReLU6],
-                         ids=["relu", "inplace", "relu6"])
+@pytest.mark.parametrize(
+    "activation", [nn.ReLU, lambda: nn.ReLU(inplace=True), nn.ReLU6], ids=["relu", "inplace", "relu6"]
+)
 def test_computes_the_same(name, activation):
     net, x = build(name, activation), inputs(name)
     traced = canonical(net)
@@ -53,10 +54,22 @@ def norms(traced):
     return sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in traced.modules())
 
 
-@pytest.mark.parametrize("name, left", [
-    ("conv_bn", 0), ("bn_twice", 0), ("conv1d", 0), ("conv3d", 0), ("shared_conv_two_norms", 0), ("transposed", 2),
-    ("bn_after_add", 1),
-    ("linear_bn", 2), ("bn_no_affine", 1), ("pre_activation", 1), ("shared_block", 0)])
+@pytest.mark.parametrize(
+    "name, left",
+    [
+        ("conv_bn", 0),
+        ("bn_twice", 0),
+        ("conv1d", 0),
+        ("conv3d", 0),
+        ("shared_conv_two_norms", 0),
+        ("transposed", 2),
+        ("bn_after_add", 1),
+        ("linear_bn", 2),
+        ("bn_no_affine", 1),
+        ("pre_activation", 1),
+        ("shared_block", 0),
+    ],
+)
 def test_which_batch_norms_fold(name, left):
     traced = canonical(build(name))
     fold_batch_norms(traced)
@@ -68,6 +81,7 @@ def _then_read(overwrite):
         h = s.conv(x)
         overwrite(h)
         return s.second(h) + h
+
     return forward
 
 
@@ -141,9 +155,15 @@ IN_PLACE = {
     "torch.clamp_": _then_read(lambda h: torch.clamp_(h, min=0)),
     "mul_ and add_": _then_read(lambda h: h.mul_(2).add_(1).div_(3).sub_(0.2).relu_()),
     "two calls": _then_read(lambda h: (h.add_(0.5), h.relu_())),
-    "chained": _chained, "read before": _read_before, "cat": _cat_in_place, "split": _part_of_a_split,
+    "chained": _chained,
+    "read before": _read_before,
+    "cat": _cat_in_place,
+    "split": _part_of_a_split,
     "parts": _parts_by_index,
-    "view": _view_read_no_more, "clone": _clone, "numbers": _numbers, "pre-activation": _pre_activation_in_place,
+    "view": _view_read_no_more,
+    "clone": _clone,
+    "numbers": _numbers,
+    "pre-activation": _pre_activation_in_place,
 }
 
 
@@ -219,9 +239,19 @@ def _out_argument(s, x):
     return torch.relu(h)
 
 
-@pytest.mark.parametrize("forward, line", [
-    (_view_of_view, 2), (_two_views, 3), (_module_view, 2), (_same_part, 2), (_overwritten_base, 3),
-    (_no_other_form, 2), (_out_argument, 2)], ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    "forward, line",
+    [
+        (_view_of_view, 2),
+        (_two_views, 3),
+        (_module_view, 2),
+        (_same_part, 2),
+        (_overwritten_base, 3),
+        (_no_other_form, 2),
+        (_out_argument, 2),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 def test_overwriting_shared_memory_is_refused_with_its_place(forward, line):
     net = network(forward, conv=conv(), second=conv(4, 4), flatten=nn.Flatten())
     with pytest.raises(ValueError, match=rf"test_canonicalise\.py:{forward.__code__.co_firstlineno + line} "):
@@ -237,8 +267,9 @@ def test_every_use_of_a_module_becomes_a_place_of_its_own():
 
 
 def test_names_do_not_collide_with_modules():
-    net = randomise(network(lambda s, x: F.relu(s.relu(F.relu(s.conv(x)))), conv=conv(), relu=nn.ReLU(),
-                            relu_1=conv(4, 4)))
+    net = randomise(
+        network(lambda s, x: F.relu(s.relu(F.relu(s.conv(x)))), conv=conv(), relu=nn.ReLU(), relu_1=conv(4, 4))
+    )
     traced = canonical(net)
     assert len(set(places(traced))) == 3
     x = torch.randn(1, 3, 5, 5)
@@ -247,14 +278,26 @@ def test_names_do_not_collide_with_modules():
 
 def test_max_pool_moves_behind_the_activation():
     traced = canonical(build("max_pool_first", nn.ReLU))
-    order = [type(traced.get_submodule(node.target)).__name__ for node in traced.graph.nodes
-             if node.op == "call_module"]
-    assert order == ["Conv2d", "ReLU", "MaxPool2d", "Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "AdaptiveMaxPool2d",
-                     "Flatten", "Linear"]
+    order = [
+        type(traced.get_submodule(node.target)).__name__ for node in traced.graph.nodes if node.op == "call_module"
+    ]
+    assert order == [
+        "Conv2d",
+        "ReLU",
+        "MaxPool2d",
+        "Conv2d",
+        "BatchNorm2d",
+        "ReLU",
+        "MaxPool2d",
+        "AdaptiveMaxPool2d",
+        "Flatten",
+        "Linear",
+    ]
 
 
 def test_control_flow_on_values_is_refused():
     def forward(s, x):
         return s.conv(x) if x.sum() > 0 else torch.relu(s.conv(x))
+
     with pytest.raises(ValueError, match="model: torch.fx cannot trace Tiny"):
         canonical(network(forward, conv=conv()))

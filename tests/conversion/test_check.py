@@ -47,7 +47,7 @@ def test_a_graph_that_is_another_network_is_refused_with_the_first_layer_that_di
 
 def test_a_graph_that_fails_is_refused_with_the_layer():
     def forward(s, x):
-        return s.second(s.act(s.first(x))[:, :4 if isinstance(x, torch.Tensor) else 3])
+        return s.second(s.act(s.first(x))[:, : 4 if isinstance(x, torch.Tensor) else 3])
 
     net = randomise(network(forward, first=conv(), second=conv(4, 4), act=QCFS(LEVELS)))
     with pytest.raises(ValueError, match=r"second \(.*test_check.py:\d+\) is the first layer that differs: .*channels"):
@@ -157,11 +157,17 @@ def test_layers_before_the_first_synapse_are_named(forward, name):
     assert [row.detail.split()[0] for row in snn.report.rows if row.kind == "analog"] == [name]
 
 
-@pytest.mark.parametrize("forward, words", [
-    (lambda s, x: (x - s.mean) / s.mean, ""), (lambda s, x: torch.log1p(x.abs()), "log1p of the input alone"),
-    (lambda s, x: (x - x.mean((2, 3), True)) / x.std((2, 3), keepdim=True), "std of the input alone"),
-    (lambda s, x: nn.Tanh()(x), "Tanh of the input alone"), (lambda s, x: x * (x > 0.5), "gt of the input alone"),
-    (lambda s, x: x @ s.weight, "matmul by a constant")])
+@pytest.mark.parametrize(
+    "forward, words",
+    [
+        (lambda s, x: (x - s.mean) / s.mean, ""),
+        (lambda s, x: torch.log1p(x.abs()), "log1p of the input alone"),
+        (lambda s, x: (x - x.mean((2, 3), True)) / x.std((2, 3), keepdim=True), "std of the input alone"),
+        (lambda s, x: nn.Tanh()(x), "Tanh of the input alone"),
+        (lambda s, x: x * (x > 0.5), "gt of the input alone"),
+        (lambda s, x: x @ s.weight, "matmul by a constant"),
+    ],
+)
 def test_functions_of_the_input_alone_are_exact_and_reported(forward, words):
     net, x = front(forward, mean=torch.rand(3, 1, 1) + 0.5, weight=nn.Parameter(torch.randn(8, 8))), images()
     snn = pcsnn.convert(net, LEVELS, example_inputs=x)

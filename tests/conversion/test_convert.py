@@ -43,9 +43,13 @@ def levels_fired(net, x):
     fired, hooks = [], []
     for module in net.modules():
         if isinstance(module, QCFS):
-            hooks.append(module.register_forward_hook(
-                lambda module, arguments, output: fired.append((output * module.levels
-                                                                / module.threshold.detach()).round())))
+            hooks.append(
+                module.register_forward_hook(
+                    lambda module, arguments, output: fired.append(
+                        (output * module.levels / module.threshold.detach()).round()
+                    )
+                )
+            )
     with torch.no_grad():
         out = net(*x)
     for hook in hooks:
@@ -151,8 +155,14 @@ CLIPPED = {
     "clamp_(0, 6)": lambda s, x: s.second(s.conv(x).clamp_(min=0, max=6)),
     "torch.clip(0, 6)": lambda s, x: s.second(torch.clip(s.conv(x), max=6, min=0)),
 }
-PARTS = dict(conv=conv(), second=conv(4, 4), relu=nn.ReLU(), in_place=nn.ReLU(inplace=True), relu6=nn.ReLU6(),
-             hardtanh=nn.Hardtanh(0, 6))
+PARTS = dict(
+    conv=conv(),
+    second=conv(4, 4),
+    relu=nn.ReLU(),
+    in_place=nn.ReLU(inplace=True),
+    relu6=nn.ReLU6(),
+    hardtanh=nn.Hardtanh(0, 6),
+)
 
 
 def written(forward):
@@ -176,7 +186,7 @@ def test_every_form_of_clipped_relu_spikes_alike(form, method):
     x = torch.randn(2, *IMAGE, generator=torch.Generator().manual_seed(0))
     net = written(CLIPPED[form])
     snn = pcsnn.convert(net, 255, calibration=x, method=method)
-    (_, neuron), = snn.neurons()
+    ((_, neuron),) = snn.neurons()
     if method == "none":
         assert neuron.threshold.item() == 6.0
     else:
@@ -211,7 +221,9 @@ ANALOG = {
     "mul_": lambda s, x: (lambda h: s.second(h).mul_(h))(s.act(s.conv(x))),
     "pow_1": lambda s, x: s.act(s.conv(x)) ** 2,
     "layer_norm": lambda s, x: s.last(F.layer_norm(s.second(s.act(s.conv(x))), (8, 8))),
-    "scaled_dot_product_attention": lambda s, x: (lambda h: F.scaled_dot_product_attention(h, s.second(h), h))(s.act(s.conv(x))),
+    "scaled_dot_product_attention": lambda s, x: (lambda h: F.scaled_dot_product_attention(h, s.second(h), h))(
+        s.act(s.conv(x))
+    ),
     "multihead": lambda s, x: (lambda h: s.multihead(h, h, h)[0])(s.act(s.conv(x)).flatten(2)),
     "softmax_attention": lambda s, x: (lambda h: (h @ s.second(h).mT * 0.3).softmax(-1) @ h)(s.act(s.conv(x))),
     "truediv": lambda s, x: (lambda h: s.second(h) / (h + 1))(s.act(s.conv(x))),
@@ -232,11 +244,27 @@ ANALOG = {
     "conv2d": lambda s, x: F.conv2d(x, s.act(s.conv(x))[:1, :3]),
     "maximum": lambda s, x: (lambda h: torch.maximum(s.second(h), h))(s.act(s.conv(x))),
 }
-ANALOG_PARTS = dict(conv=conv(), second=conv(4, 4), act=q(), last=q(), leaky=nn.LeakyReLU(0.3), stem=nn.ELU(),
-                    softmax_module=nn.Softmax(1), multihead=nn.MultiheadAttention(64, 2, batch_first=True),
-                    norm=nn.LayerNorm([4, 8, 8]), group=nn.GroupNorm(2, 4), prelu=nn.PReLU(), pool=nn.MaxPool2d(2))
-NAMES = {"max_pool2d_of_padding": "max_pool2d", "mul_": "mul", "pow_1": "pow", "div": "div",
-         "softmax_attention": "softmax"}
+ANALOG_PARTS = dict(
+    conv=conv(),
+    second=conv(4, 4),
+    act=q(),
+    last=q(),
+    leaky=nn.LeakyReLU(0.3),
+    stem=nn.ELU(),
+    softmax_module=nn.Softmax(1),
+    multihead=nn.MultiheadAttention(64, 2, batch_first=True),
+    norm=nn.LayerNorm([4, 8, 8]),
+    group=nn.GroupNorm(2, 4),
+    prelu=nn.PReLU(),
+    pool=nn.MaxPool2d(2),
+)
+NAMES = {
+    "max_pool2d_of_padding": "max_pool2d",
+    "mul_": "mul",
+    "pow_1": "pow",
+    "div": "div",
+    "softmax_attention": "softmax",
+}
 
 
 def analog_network(form):
@@ -289,10 +317,17 @@ def test_batch_norm_without_running_statistics_is_analog():
 
 
 @pytest.mark.parametrize("strict", [True, False])
-@pytest.mark.parametrize("net",
-                         [nn.Sequential(conv(), nn.Flatten(), nn.Linear(256, 3)), nn.Flatten(),
-                          nn.Sequential(conv(), nn.GELU()),
-                                 nn.Hardtanh(), nn.Identity()], ids=lambda net: type(net).__name__)
+@pytest.mark.parametrize(
+    "net",
+    [
+        nn.Sequential(conv(), nn.Flatten(), nn.Linear(256, 3)),
+        nn.Flatten(),
+        nn.Sequential(conv(), nn.GELU()),
+        nn.Hardtanh(),
+        nn.Identity(),
+    ],
+    ids=lambda net: type(net).__name__,
+)
 def test_nothing_converted_is_an_error(net, strict):
     with pytest.raises(ValueError, match="nothing was converted|cannot spike"):
         pcsnn.convert(net, 4, strict=strict)
@@ -304,8 +339,9 @@ def test_nothing_converted_is_an_error(net, strict):
 
 
 @pytest.mark.parametrize("method", ["none", "max", "paper"])
-@pytest.mark.parametrize("activation", [q, nn.ReLU6, lambda: nn.Hardtanh(0, 2, inplace=True)],
-                         ids=["qcfs", "relu6", "hardtanh"])
+@pytest.mark.parametrize(
+    "activation", [q, nn.ReLU6, lambda: nn.Hardtanh(0, 2, inplace=True)], ids=["qcfs", "relu6", "hardtanh"]
+)
 @pytest.mark.parametrize("name", ["conv_bn", "shared_conv_two_norms", "residual_iadd", "dropout"])
 def test_the_source_is_never_changed(name, activation, method):
     net = build(name, activation).train()
@@ -445,22 +481,31 @@ def test_options_of_forward_keep_their_default():
 # Malformed input
 
 
-@pytest.mark.parametrize("model, timesteps, options, error, words", [
-    ("text", 4, {}, TypeError, "model: expected a torch.nn.Module, got str"),
-    (lambda x: x, 4, {}, TypeError, "model: "),
-    (q(), 0, {}, ValueError, "timesteps: expected a value in 1..255, got 0"),
-    (q(), -1, {}, ValueError, "timesteps: "),
-    (q(), 256, {}, ValueError, "timesteps: .*got 256"),
-    (q(), True, {}, TypeError, "timesteps: expected an integer, got bool"),
-    (q(), 4.0, {}, TypeError, "timesteps: expected an integer, got float"),
-    (q(), None, {}, TypeError, "timesteps: "),
-    (q(), torch.tensor(4), {}, TypeError, "timesteps: "),
-    (q(), 4, {"method": "fast"}, ValueError, "method: expected one of auto, none, max, paper, quick, light, advanced, got 'fast'"),
-    (q(), 4, {"method": None}, ValueError, "method: "),
-    (nn.ReLU(), 4, {}, ValueError, "calibration: expected data for method 'light', got None"),
-    (nn.ReLU(), 4, {"method": "max"}, ValueError, "calibration: expected data for method 'max', got None"),
-    (nn.ReLU(), 4, {"method": "none"}, ValueError, "method: 'none' needs activations with a bound"),
-])
+@pytest.mark.parametrize(
+    "model, timesteps, options, error, words",
+    [
+        ("text", 4, {}, TypeError, "model: expected a torch.nn.Module, got str"),
+        (lambda x: x, 4, {}, TypeError, "model: "),
+        (q(), 0, {}, ValueError, "timesteps: expected a value in 1..255, got 0"),
+        (q(), -1, {}, ValueError, "timesteps: "),
+        (q(), 256, {}, ValueError, "timesteps: .*got 256"),
+        (q(), True, {}, TypeError, "timesteps: expected an integer, got bool"),
+        (q(), 4.0, {}, TypeError, "timesteps: expected an integer, got float"),
+        (q(), None, {}, TypeError, "timesteps: "),
+        (q(), torch.tensor(4), {}, TypeError, "timesteps: "),
+        (
+            q(),
+            4,
+            {"method": "fast"},
+            ValueError,
+            "method: expected one of auto, none, max, paper, quick, light, advanced, got 'fast'",
+        ),
+        (q(), 4, {"method": None}, ValueError, "method: "),
+        (nn.ReLU(), 4, {}, ValueError, "calibration: expected data for method 'light', got None"),
+        (nn.ReLU(), 4, {"method": "max"}, ValueError, "calibration: expected data for method 'max', got None"),
+        (nn.ReLU(), 4, {"method": "none"}, ValueError, "method: 'none' needs activations with a bound"),
+    ],
+)
 def test_malformed_arguments(model, timesteps, options, error, words):
     with pytest.raises(error, match=words):
         pcsnn.convert(model, timesteps, **options)

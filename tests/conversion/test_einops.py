@@ -31,9 +31,16 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_patterns_compute_what_einops_does(form, tmp_path):
-    net = randomise(network(lambda s, x: FORMS[form](s, s.act(s.conv(x))), conv=conv(), act=QCFS(LEVELS),
-                            layer=Rearrange("b c h w -> b (c h w)"), reducing=Reduce("b c h w -> b c", "mean"),
-                            weight=nn.Parameter(torch.randn(4, 2))))
+    net = randomise(
+        network(
+            lambda s, x: FORMS[form](s, s.act(s.conv(x))),
+            conv=conv(),
+            act=QCFS(LEVELS),
+            layer=Rearrange("b c h w -> b (c h w)"),
+            reducing=Reduce("b c h w -> b c", "mean"),
+            weight=nn.Parameter(torch.randn(4, 2)),
+        )
+    )
     x = torch.randn(2, 3, 8, 8)
     snn = pcsnn.convert(net, LEVELS, example_inputs=x)
     torch.testing.assert_close(snn(x), net(x))

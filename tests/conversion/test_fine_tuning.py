@@ -22,9 +22,17 @@ def same(one, other):
 
 def small():
     torch.manual_seed(3)
-    return nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
-                         nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(),
-                         nn.Linear(24, 3)).eval()
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(24, 3),
+    ).eval()
 
 
 def task():
@@ -152,20 +160,28 @@ def test_what_is_left_alone_and_what_is_refused():
     with pytest.raises(ValueError, match="snn: is optimised"):
         pcsnn.exchange.to_qcfs(pcsnn.optimize(snn))
     rows = torch.randn(9, 4)
-    signed = pcsnn.convert(nn.Sequential(nn.Linear(4, 4), nn.SiLU()).eval(), 16, calibration=rows, method="max",
-                           signed=True, progress=False)
+    signed = pcsnn.convert(
+        nn.Sequential(nn.Linear(4, 4), nn.SiLU()).eval(),
+        16,
+        calibration=rows,
+        method="max",
+        signed=True,
+        progress=False,
+    )
     with pytest.raises(ValueError, match=r"snn: 1 has spikes of two signs.*snn.requires_grad_\(True\)"):
         pcsnn.exchange.to_qcfs(signed)
-    below = pcsnn.convert(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval(), 4, calibration=rows, method="max",
-                          progress=False)
+    below = pcsnn.convert(
+        nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval(), 4, calibration=rows, method="max", progress=False
+    )
     below.network.get_submodule("1").amplitude.neg_()
     with pytest.raises(ValueError, match="a spike of 1 is worth -.*expected at least zero"):
         pcsnn.exchange.to_qcfs(below)
 
 
 def test_analog_layers_are_kept():
-    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.LayerNorm(6), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2),
-                        nn.Softmax(-1)).eval()
+    net = nn.Sequential(
+        nn.Linear(4, 6), nn.ReLU(), nn.LayerNorm(6), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2), nn.Softmax(-1)
+    ).eval()
     x = torch.randn(30, 4)
     snn = pcsnn.convert(net, 8, calibration=x, method="quick", strict=False, progress=False)
     trainable = pcsnn.exchange.to_qcfs(snn)
@@ -210,7 +226,7 @@ def test_gradients_are_those_of_the_curve(channels, uneven):
     expected = torch.autograd.grad(curve(z, made), asked, outside)
     for name, one, other in zip(["z", *names], found, expected):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4, msg=lambda words: f"{name}: {words}")
-    worth, = torch.autograd.grad(made(z), [made.amplitude], outside)
+    (worth,) = torch.autograd.grad(made(z), [made.amplitude], outside)
     unit = (made(z) / per_channel(made.amplitude, 3) * outside).detach()
     torch.testing.assert_close(worth, unit.sum((0, 2)) if channels else unit.sum(), rtol=1e-5, atol=1e-5)
 
@@ -246,16 +262,20 @@ def test_a_silent_channel_stays_silent_and_an_amplitude_below_zero_is_zero():
     assert not made(z).any() and not made.neuron()["amplitude"].any()
 
 
-@pytest.mark.parametrize("named, error, words", [
-    (dict(levels=0), ValueError, "levels: expected a value in 1..255"),
-    (dict(levels=2.0), TypeError, "levels: expected an integer"),
-    (dict(threshold=0.0), ValueError, "threshold: expected values above zero"),
-    (dict(threshold=torch.ones(2, 2)), ValueError, "threshold: expected a number or"),
-    (dict(amplitude=-1.0), ValueError, "amplitude: expected values of at least zero"),
-    (dict(offset=float("nan")), ValueError, "offset: expected finite values"),
-    (dict(bend=torch.zeros(1, 2, 3)), ValueError, "bend: expected finite values"),
-    (dict(threshold=torch.ones(3), offset=torch.zeros(2)), ValueError, r"one number of channels, got \[2, 3\]"),
-    (dict(shift="0"), TypeError, "shift: expected a number")])
+@pytest.mark.parametrize(
+    "named, error, words",
+    [
+        (dict(levels=0), ValueError, "levels: expected a value in 1..255"),
+        (dict(levels=2.0), TypeError, "levels: expected an integer"),
+        (dict(threshold=0.0), ValueError, "threshold: expected values above zero"),
+        (dict(threshold=torch.ones(2, 2)), ValueError, "threshold: expected a number or"),
+        (dict(amplitude=-1.0), ValueError, "amplitude: expected values of at least zero"),
+        (dict(offset=float("nan")), ValueError, "offset: expected finite values"),
+        (dict(bend=torch.zeros(1, 2, 3)), ValueError, "bend: expected finite values"),
+        (dict(threshold=torch.ones(3), offset=torch.zeros(2)), ValueError, r"one number of channels, got \[2, 3\]"),
+        (dict(shift="0"), TypeError, "shift: expected a number"),
+    ],
+)
 def test_bad_arguments_of_the_activation(named, error, words):
     with pytest.raises(error, match=words):
         DAQCFS(**({"levels": 4, "threshold": 1.0} | named))
@@ -306,9 +326,19 @@ def test_the_slope_of_repeated_levels_is_that_of_the_distinct_ones():
     assert set(found[0].flatten().tolist()) == {0.0, 1.0}  # of QCFS, within 0..theta
 
 
-@pytest.mark.parametrize("kind, slope", [
-    ("leaky_relu", 0.2), ("leaky_relu", torch.tensor([0.1, 0.5, -0.3])), ("elu", 1.0), ("gelu", None),
-    ("gelu_tanh", None), ("silu", None), ("hardswish", None), ("mish", None)])
+@pytest.mark.parametrize(
+    "kind, slope",
+    [
+        ("leaky_relu", 0.2),
+        ("leaky_relu", torch.tensor([0.1, 0.5, -0.3])),
+        ("elu", 1.0),
+        ("gelu", None),
+        ("gelu_tanh", None),
+        ("silu", None),
+        ("hardswish", None),
+        ("mish", None),
+    ],
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_signed_neurons_pass_the_gradient_of_their_activation(kind, slope, dtype):
     torch.manual_seed(0)
@@ -321,8 +351,13 @@ def test_signed_neurons_pass_the_gradient_of_their_activation(kind, slope, dtype
     smooth = z.float().requires_grad_()
     function = {
         "leaky_relu": lambda x: torch.where(x < 0, x * per_channel(torch.as_tensor(slope), 3), x),
-        "elu": F.elu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "silu": F.silu,
-        "hardswish": F.hardswish, "mish": F.mish}[kind]
+        "elu": F.elu,
+        "gelu": F.gelu,
+        "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+        "silu": F.silu,
+        "hardswish": F.hardswish,
+        "mish": F.mish,
+    }[kind]
     function(smooth).sum().backward()
     last = per_channel(neuron.levels[..., -1], 3)
     expected = torch.where((z.float() >= -2) & (z.float() <= last), smooth.grad, 0)
@@ -349,7 +384,9 @@ def test_what_has_no_gradient_says_what_has():
 
 
 def test_more_time_steps_than_a_byte_holds():
-    with pytest.raises(ValueError, match="timesteps: expected a value in 1..255, got 512: a spike count takes one byte"):
+    with pytest.raises(
+        ValueError, match="timesteps: expected a value in 1..255, got 512: a spike count takes one byte"
+    ):
         pcsnn.convert(small(), 512, calibration=task()[0])
     with pytest.raises(ValueError, match=r"timesteps: expected a value in 1..255, got 0$"):
         pcsnn.convert(small(), 0, calibration=task()[0])

@@ -19,11 +19,13 @@ EDGES = torch.tensor([0.0, 1e-45, 1e-30, 1e-7, 0.25, 0.5, 0.75, 0.8, 1.0, 1.5, 2
 
 def values(channels=3):
     """[N, C] with edges, their neighbours, both signs of zero, and random numbers."""
-    near = torch.cat([EDGES, torch.nextafter(EDGES, torch.tensor(math.inf)),
-                      torch.nextafter(EDGES, torch.tensor(-math.inf))])
+    near = torch.cat(
+        [EDGES, torch.nextafter(EDGES, torch.tensor(math.inf)), torch.nextafter(EDGES, torch.tensor(-math.inf))]
+    )
     generator = torch.Generator().manual_seed(0)
-    some = torch.cat([near, -near, 2 * torch.randn(3000, generator=generator),
-                      torch.randint(-9, 9, (200,), generator=generator) / 8])
+    some = torch.cat(
+        [near, -near, 2 * torch.randn(3000, generator=generator), torch.randint(-9, 9, (200,), generator=generator) / 8]
+    )
     return torch.stack([some.roll(i) for i in range(channels)], 1)
 
 
@@ -81,8 +83,10 @@ CLIPS = {  # form -> (form, bound)
     "hardtanh(relu(x), -1, 2)": (lambda s, x: F.hardtanh(torch.relu(x), -1, 2), 2.0),
     "relu6(relu(x))": (lambda s, x: s.relu6(s.relu(x)), 6.0),
     "clamp(relu6(x), max=2)": (lambda s, x: s.relu6(x).clamp(max=2.0), 2.0),
-    "where(x > c, c, relu)": (lambda s, x: (lambda h: torch.where(h > 1.5, torch.full_like(h, 1.5), h))(torch.relu(x)),
-                              1.5),
+    "where(x > c, c, relu)": (
+        lambda s, x: (lambda h: torch.where(h > 1.5, torch.full_like(h, 1.5), h))(torch.relu(x)),
+        1.5,
+    ),
     "masked_fill(relu > c, c)": (lambda s, x: (lambda h: h.masked_fill(h > 1.5, 1.5))(torch.relu(x)), 1.5),
     "relu(maximum)": (lambda s, x: torch.minimum(torch.maximum(x, s.zero), s.one), 0.75),
 }
@@ -124,10 +128,14 @@ def test_differences_and_absolute_values_are_one_clipped_relu(form):
     torch.testing.assert_close(network.double()(x), Form(form).double()(x), rtol=0, atol=2e-7)
 
 
-@pytest.mark.parametrize("form",
-                         [lambda s, x: torch.minimum(torch.relu(x), s.bounds), lambda s,
-                          x: torch.clamp(x, s.zero, s.bounds),
-                                  lambda s, x: s.bounds - torch.relu(s.bounds - torch.relu(x))])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda s, x: torch.minimum(torch.relu(x), s.bounds),
+        lambda s, x: torch.clamp(x, s.zero, s.bounds),
+        lambda s, x: s.bounds - torch.relu(s.bounds - torch.relu(x)),
+    ],
+)
 def test_bounds_by_channel(form):
     network, (place,) = canonical(form)
     assert isinstance(place, ClippedReLU)
@@ -158,8 +166,9 @@ def test_what_is_no_clip_is_left_alone(form):
     network, places = canonical(NO_CLIPS[form])
     x = values()
     assert torch.equal(network(x), Form(NO_CLIPS[form])(x))
-    assert all(type(place) is nn.ReLU
-               for place in places) and "relu" in form or not places or form == "bound below zero"
+    assert (
+        all(type(place) is nn.ReLU for place in places) and "relu" in form or not places or form == "bound below zero"
+    )
 
 
 class Floor(torch.autograd.Function):
@@ -184,8 +193,9 @@ STAIRCASES = {
     "levels clamped": lambda s, x: s.up * torch.clamp(torch.floor(x * 8 / s.up + 0.5), 0, 8) / 8,
     "straight through by detach": lambda s, x: _ste(torch.clamp(x / s.up, 0, 1) * 8 + 0.5) / 8 * s.up,
     "half first": lambda s, x: torch.floor(0.5 + 8 * (x / s.up).clamp(0.0, 1.0)).mul(s.up).div(8.0),
-    "minimum with a learned threshold": lambda s,
-    x: torch.floor(torch.minimum(torch.relu(x), s.up) / s.up * 8 + 0.5) / 8 * s.up,
+    "minimum with a learned threshold": lambda s, x: (
+        torch.floor(torch.minimum(torch.relu(x), s.up) / s.up * 8 + 0.5) / 8 * s.up
+    ),
 }
 
 
@@ -203,13 +213,17 @@ def test_staircases_written_out_compute_what_they_did_and_spike_as_qcfs(form):
         torch.testing.assert_close(snn(x), expected.detach(), rtol=0, atol=2e-7)
 
 
-@pytest.mark.parametrize("form, words", [
-    (lambda s, x: torch.round(torch.clamp(x / s.up, 0, 1) * 8) / 8 * s.up, "pcsnn.nn.QCFS(8, threshold=0.8)"),
-    (lambda s, x: torch.ceil(torch.clamp(x / s.up, 0, 1) * 8) / 8 * s.up, "load_qcfs_checkpoint"),
-    (lambda s, x: torch.floor(torch.clamp(x / s.up, 0, 1) * 8 + 0.5) / 8 * s.one, "load_qcfs_checkpoint"),
-    # another gain
-    (lambda s, x: torch.floor(torch.clamp(x / s.up, 0, 1) * 8 + 0.25) / 8 * s.up, "load_qcfs_checkpoint"),
-    (lambda s, x: torch.floor(torch.clamp(x / s.up, 0, 1) * 8.5 + 0.5) / 8.5 * s.up, "load_qcfs_checkpoint")])
+@pytest.mark.parametrize(
+    "form, words",
+    [
+        (lambda s, x: torch.round(torch.clamp(x / s.up, 0, 1) * 8) / 8 * s.up, "pcsnn.nn.QCFS(8, threshold=0.8)"),
+        (lambda s, x: torch.ceil(torch.clamp(x / s.up, 0, 1) * 8) / 8 * s.up, "load_qcfs_checkpoint"),
+        (lambda s, x: torch.floor(torch.clamp(x / s.up, 0, 1) * 8 + 0.5) / 8 * s.one, "load_qcfs_checkpoint"),
+        # another gain
+        (lambda s, x: torch.floor(torch.clamp(x / s.up, 0, 1) * 8 + 0.25) / 8 * s.up, "load_qcfs_checkpoint"),
+        (lambda s, x: torch.floor(torch.clamp(x / s.up, 0, 1) * 8.5 + 0.5) / 8.5 * s.up, "load_qcfs_checkpoint"),
+    ],
+)
 def test_other_staircases_are_refused_and_named(form, words):
     net = nn.Sequential(nn.Linear(3, 3), Form(form), nn.Linear(3, 3), nn.ReLU())
     with pytest.raises(ValueError, match="cannot spike") as error:
@@ -229,12 +243,18 @@ SIGNED = {
     "x * tanh(softplus(x))": (lambda s, x: x * torch.tanh(F.softplus(x)), nn.Mish()),
     "x / 2 * (1 + erf)": (lambda s, x: x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0))), nn.GELU()),
     "x * (0.5 + erf / 2)": (lambda s, x: x * (0.5 + 0.5 * torch.erf(x * 0.7071067811865476)), nn.GELU()),
-    "GELU by tanh": (lambda s, x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3)))),
-                     nn.GELU("tanh")),
-    "GELU by tanh, x * x": (lambda s, x: 0.5 * x * (1 + torch.tanh(0.7978845608 * x * (1 + 0.044715 * x * x))),
-                            nn.GELU("tanh")),
-    "GELU by tanh, x ** 3": (lambda s, x: x / 2 * (torch.tanh(0.7978845608028654 * (x + 0.044715 * x**3)) + 1),
-                             nn.GELU("tanh")),
+    "GELU by tanh": (
+        lambda s, x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3)))),
+        nn.GELU("tanh"),
+    ),
+    "GELU by tanh, x * x": (
+        lambda s, x: 0.5 * x * (1 + torch.tanh(0.7978845608 * x * (1 + 0.044715 * x * x))),
+        nn.GELU("tanh"),
+    ),
+    "GELU by tanh, x ** 3": (
+        lambda s, x: x / 2 * (torch.tanh(0.7978845608028654 * (x + 0.044715 * x**3)) + 1),
+        nn.GELU("tanh"),
+    ),
     "x * sigmoid(1.702 x)": (lambda s, x: x * torch.sigmoid(1.702 * x), None),
     "x * sigmoid(learned x)": (lambda s, x: x * torch.sigmoid(s.up * x), None),
     "F.prelu": (lambda s, x: F.prelu(x, s.slopes), None),
@@ -264,10 +284,18 @@ def test_signed_forms_compute_what_they_did(form):
         torch.testing.assert_close(expected, module.eval()(x), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("form",
-                         ["x * sigmoid(x)", "x * sigmoid(1.702 x)", "GELU by tanh", "F.celu(1.5)", "F.prelu",
-                          "clamp(-0.5, 2)",
-                                  "torch.selu"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "x * sigmoid(x)",
+        "x * sigmoid(1.702 x)",
+        "GELU by tanh",
+        "F.celu(1.5)",
+        "F.prelu",
+        "clamp(-0.5, 2)",
+        "torch.selu",
+    ],
+)
 def test_signed_forms_spike(form):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 3), Form(SIGNED[form][0]), nn.Linear(3, 4)).eval()
@@ -312,9 +340,16 @@ def test_the_pieces_stay_where_something_else_reads_them():
     assert torch.equal(network(x), x.clamp(0, 1) + 2 * x.relu())
 
 
-@pytest.mark.parametrize("pool, same", [
-    (nn.LPPool2d(1, 2), nn.AvgPool2d(2, divisor_override=1)), (nn.LPPool2d(1, 3, 2, ceil_mode=True), None),
-    (nn.LPPool1d(1, 2), None), (nn.LPPool3d(1, 2), None), (nn.LPPool2d(1, (2, 4), stride=(1, 2)), None)])
+@pytest.mark.parametrize(
+    "pool, same",
+    [
+        (nn.LPPool2d(1, 2), nn.AvgPool2d(2, divisor_override=1)),
+        (nn.LPPool2d(1, 3, 2, ceil_mode=True), None),
+        (nn.LPPool1d(1, 2), None),
+        (nn.LPPool3d(1, 2), None),
+        (nn.LPPool2d(1, (2, 4), stride=(1, 2)), None),
+    ],
+)
 def test_pools_of_norm_one_are_sums(pool, same):
     rank = int(type(pool).__name__[-2])
     torch.manual_seed(1)

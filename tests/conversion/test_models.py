@@ -1,4 +1,3 @@
-
 import pytest
 import torch
 from lib import data, networks
@@ -22,20 +21,42 @@ PUBLISHED = {
 }
 RESNET_KEYS = {"conv1.weight": (64, 3, 7, 7), "bn1.running_var": (64,), "layer2.0.downsample.1.num_batches_tracked": ()}
 KEYS = {
-    "cifar_resnet20": {"conv1.weight": (16, 3, 3, 3), "bn1.weight": (16,), "layer1.2.bn2.running_mean": (16,),
-                       "layer2.0.conv1.weight": (32, 16, 3, 3), "layer3.2.conv2.weight": (64, 64, 3, 3),
-                       "linear.weight": (10, 64), "linear.bias": (10,)},
+    "cifar_resnet20": {
+        "conv1.weight": (16, 3, 3, 3),
+        "bn1.weight": (16,),
+        "layer1.2.bn2.running_mean": (16,),
+        "layer2.0.conv1.weight": (32, 16, 3, 3),
+        "layer3.2.conv2.weight": (64, 64, 3, 3),
+        "linear.weight": (10, 64),
+        "linear.bias": (10,),
+    },
     "cifar_resnet56": {"layer3.8.conv2.weight": (64, 64, 3, 3), "linear.bias": (10,)},
-    "resnet18": {**RESNET_KEYS, "layer2.0.downsample.0.weight": (128, 64, 1, 1),
-                 "layer4.1.conv2.weight": (512, 512, 3, 3), "fc.weight": (1000, 512)},
+    "resnet18": {
+        **RESNET_KEYS,
+        "layer2.0.downsample.0.weight": (128, 64, 1, 1),
+        "layer4.1.conv2.weight": (512, 512, 3, 3),
+        "fc.weight": (1000, 512),
+    },
     "resnet34": {**RESNET_KEYS, "layer3.5.bn2.weight": (256,), "fc.bias": (1000,)},
-    "resnet50": {**RESNET_KEYS, "layer1.0.downsample.0.weight": (256, 64, 1, 1),
-                 "layer4.2.conv3.weight": (2048, 512, 1, 1), "fc.weight": (1000, 2048)},
+    "resnet50": {
+        **RESNET_KEYS,
+        "layer1.0.downsample.0.weight": (256, 64, 1, 1),
+        "layer4.2.conv3.weight": (2048, 512, 1, 1),
+        "fc.weight": (1000, 2048),
+    },
     "resnet101": {**RESNET_KEYS, "layer3.22.bn3.bias": (1024,), "layer4.0.conv2.weight": (512, 512, 3, 3)},
-    "vgg16": {"features.0.weight": (64, 3, 3, 3), "features.28.bias": (512,), "classifier.0.weight": (4096, 25088),
-              "classifier.6.bias": (1000,)},
-    "vgg16_bn": {"features.1.running_mean": (64,), "features.40.weight": (512, 512, 3, 3),
-                 "features.41.running_var": (512,), "classifier.3.weight": (4096, 4096)},
+    "vgg16": {
+        "features.0.weight": (64, 3, 3, 3),
+        "features.28.bias": (512,),
+        "classifier.0.weight": (4096, 25088),
+        "classifier.6.bias": (1000,),
+    },
+    "vgg16_bn": {
+        "features.1.running_mean": (64,),
+        "features.40.weight": (512, 512, 3, 3),
+        "features.41.running_var": (512,),
+        "classifier.3.weight": (4096, 4096),
+    },
 }
 
 
@@ -127,7 +148,10 @@ def test_mobilenet_has_the_published_keys_and_sizes():
     state = model.state_dict()
     assert len(state) == 314 and sum(parameter.numel() for parameter in model.parameters()) == 3_504_872
     assert state["features.0.0.weight"].shape == (32, 3, 3, 3) and state["features.18.1.running_mean"].shape == (1280,)
-    assert state["features.2.conv.1.0.weight"].shape == (96, 1, 3, 3) and state["classifier.1.weight"].shape == (1000, 1280)
+    assert state["features.2.conv.1.0.weight"].shape == (96, 1, 3, 3) and state["classifier.1.weight"].shape == (
+        1000,
+        1280,
+    )
     model.eval()
     assert model(torch.randn(1, 3, 64, 64)).shape == (1, 1000)
     assert [block.adds for block in model.features[1:6]] == [False, False, True, False, True]
@@ -141,11 +165,15 @@ def test_gradients_reach_every_weight_and_threshold(name, size):
     learnt = {key: parameter.grad for key, parameter in model.named_parameters()}
     assert all(gradient.isfinite().all() for gradient in learnt.values())
     assert all(gradient.any() for key, gradient in learnt.items() if key.endswith(("weight", "threshold")))
-    assert sum(key.endswith("threshold") for key in learnt) == {"cifar_resnet20": 19, "vgg_small": 6, "linear_transformer_small": 17}[name]
+    assert (
+        sum(key.endswith("threshold") for key in learnt)
+        == {"cifar_resnet20": 19, "vgg_small": 6, "linear_transformer_small": 17}[name]
+    )
 
 
-@pytest.mark.parametrize("name, activation", [*((name, "qcfs") for name in networks.QCFS),
-                                              *((name, "relu") for name in networks.RELU)])
+@pytest.mark.parametrize(
+    "name, activation", [*((name, "qcfs") for name in networks.QCFS), *((name, "relu") for name in networks.RELU)]
+)
 def test_shipped_checkpoint_reaches_its_stated_accuracy(name, activation):
     path = networks.checkpoint_path(name, activation)
     assert path.stat().st_size <= 4_000_000

@@ -24,15 +24,12 @@ class Example(nn.Module):
         x = F.avg_pool2d(x, 2)
         h = self.act(self.norm(self.conv(x)))
         h = self.pool(h)
-        h = self.last(self.second(self.drop(h))
-                      + h)
+        h = self.last(self.second(self.drop(h)) + h)
         h = self.up(h)
         h = torch.cat([h, h], 1)
         h = F.adaptive_max_pool2d(h[:, :4], 2)
         h = h.mean((2, 3)) * 2
         return self.linear(torch.cat([h, h], 1))
-
-
 
 
 def line_of(text):
@@ -43,10 +40,22 @@ def line_of(text):
 def test_rows_in_execution_order_with_kinds_and_places():
     report = pcsnn.convert(randomise(Example()), 8).report
     assert [(row.name, row.kind) for row in report.rows] == [
-        ("avg_pool2d", "exact"), ("conv", "synapse"), ("norm", "synapse"), ("act", "spiking"), ("pool", "exact"),
+        ("avg_pool2d", "exact"),
+        ("conv", "synapse"),
+        ("norm", "synapse"),
+        ("act", "spiking"),
+        ("pool", "exact"),
         ("second", "synapse"),
-        ("add", "exact"), ("last", "spiking"), ("up", "exact"), ("cat", "exact"), ("adaptive_max_pool2d", "exact"),
-        ("mean", "exact"), ("mul", "exact"), ("cat_1", "exact"), ("linear", "synapse")]
+        ("add", "exact"),
+        ("last", "spiking"),
+        ("up", "exact"),
+        ("cat", "exact"),
+        ("adaptive_max_pool2d", "exact"),
+        ("mean", "exact"),
+        ("mul", "exact"),
+        ("cat_1", "exact"),
+        ("linear", "synapse"),
+    ]
     rows = {row.name: row for row in report.rows}
     assert rows["avg_pool2d"].location == line_of("x = F.avg_pool2d(x, 2)")
     assert rows["act"].location == rows["norm"].location == line_of("h = self.act(")
@@ -74,8 +83,10 @@ def test_table():
 
 def test_folded_batch_norms_are_told():
     report = pcsnn.convert(build("conv_bn", nn.ReLU), 8, calibration=inputs("conv_bn")[0], method="max").report
-    assert [row.detail for row in report.rows if row.kind == "synapse"] == ["Conv2d, 1 folded in",
-                                                                            "Conv2d, 4 folded in"]
+    assert [row.detail for row in report.rows if row.kind == "synapse"] == [
+        "Conv2d, 1 folded in",
+        "Conv2d, 4 folded in",
+    ]
 
 
 def test_details_of_thresholds():
@@ -95,8 +106,10 @@ def test_set_timesteps_changes_the_report():
     snn = pcsnn.convert(randomise(Example()), 8)
     pcsnn.set_timesteps(snn, 6)
     assert snn.report.timesteps == 6 and str(snn.report).endswith("T = 6")
-    assert [row.detail.endswith("half shift, not lossless") for row in snn.report.rows
-            if row.kind == "spiking"] == [True, True]
+    assert [row.detail.endswith("half shift, not lossless") for row in snn.report.rows if row.kind == "spiking"] == [
+        True,
+        True,
+    ]
 
 
 def test_places_of_a_plain_sequential_are_where_it_was_converted():
@@ -107,15 +120,26 @@ def test_places_of_a_plain_sequential_are_where_it_was_converted():
 def test_a_name_of_a_call_may_equal_a_module():
     net = network(lambda s, x: s.mul(s.conv(x) * 2), conv=conv(), mul=QCFS(4))
     rows = pcsnn.convert(net, 4).report.rows
-    assert [(row.kind, row.detail.split(":")[0]) for row in rows] == [("synapse", "Conv2d"),
-                                                                      ("exact", "mul by a constant"),
-                                                                      ("spiking", "QCFS")]
+    assert [(row.kind, row.detail.split(":")[0]) for row in rows] == [
+        ("synapse", "Conv2d"),
+        ("exact", "mul by a constant"),
+        ("spiking", "QCFS"),
+    ]
 
 
-POOLINGS = {"average_pools": 2, "average_pool_functions": 2, "max_pools": 3, "max_pool_functions": 2,
-            "max_pool_first": 3,
-            "max_pool_function_first": 2, "conv1d": 3, "conv3d": 3, "means": 2, "max_pool_over_channels": 2,
-            "max_pool_after_cat": 1}
+POOLINGS = {
+    "average_pools": 2,
+    "average_pool_functions": 2,
+    "max_pools": 3,
+    "max_pool_functions": 2,
+    "max_pool_first": 3,
+    "max_pool_function_first": 2,
+    "conv1d": 3,
+    "conv3d": 3,
+    "means": 2,
+    "max_pool_over_channels": 2,
+    "max_pool_after_cat": 1,
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -129,7 +153,8 @@ def test_every_activation_and_pooling_is_in_the_report(name):
     report = pcsnn.convert(net, LEVELS).report
     spiking = [row for row in report.rows if row.kind == "spiking"]
     assert len(spiking) == len(calls) == len({row.name for row in spiking})
-    assert all(row.location for row in report.rows) and all(row.kind in ("spiking", "synapse",
-                                                                         "exact") for row in report.rows)
+    assert all(row.location for row in report.rows) and all(
+        row.kind in ("spiking", "synapse", "exact") for row in report.rows
+    )
     pools = [row for row in report.rows if re.search("pool|mean|amax", row.detail, re.IGNORECASE)]
     assert len(pools) >= POOLINGS.get(name, 0)

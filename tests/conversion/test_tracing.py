@@ -264,8 +264,10 @@ HOOKS = {
     "named": lambda net: net.register_forward_hook(lambda module, args, kwargs, out: out - 1, with_kwargs=True),
     "first": lambda net: net[0].register_forward_hook(lambda module, args, out: out * 2, prepend=True),
     "recording": lambda net: net[2].register_forward_hook(lambda module, args, out: KEPT.append(out)),
-    "backward": lambda net: (net[0].register_full_backward_hook(lambda module, given, out: None),
-                             net[0].weight.register_hook(lambda gradient: gradient)),
+    "backward": lambda net: (
+        net[0].register_full_backward_hook(lambda module, given, out: None),
+        net[0].weight.register_hook(lambda gradient: gradient),
+    ),
 }
 
 
@@ -312,11 +314,18 @@ def _compiled_in_place(net):
     return net
 
 
-@pytest.mark.parametrize("wrap", [
-    nn.DataParallel, lambda net: torch.compile(net, backend="eager"), _compiled_in_place,
-    lambda net: nn.DataParallel(nn.Sequential(nn.DataParallel(net[:2]), net[2:])), torch.optim.swa_utils.AveragedModel,
-    lambda net: nn.Sequential(torch.compile(net[:2], backend="eager"), net[2:]),
-], ids=["parallel", "compiled", "compiled in place", "parallel twice", "averaged", "compiled inside"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nn.DataParallel,
+        lambda net: torch.compile(net, backend="eager"),
+        _compiled_in_place,
+        lambda net: nn.DataParallel(nn.Sequential(nn.DataParallel(net[:2]), net[2:])),
+        torch.optim.swa_utils.AveragedModel,
+        lambda net: nn.Sequential(torch.compile(net[:2], backend="eager"), net[2:]),
+    ],
+    ids=["parallel", "compiled", "compiled in place", "parallel twice", "averaged", "compiled inside"],
+)
 def test_wrappers_are_seen_through(wrap):
     snn = same(wrap(randomise(body())))
     assert len(list(snn.neurons())) == 1
@@ -391,6 +400,7 @@ def _augmented(operation):
         other = h
         h = operation(h)
         return s.second(s.act(h)) + other.mean((2, 3), keepdim=True)
+
     return forward
 
 
@@ -440,9 +450,14 @@ def test_in_place_operations_reach_other_names_of_a_value(operation):
     assert (snn(x) - net(x)).norm() < 0.1 * net(x).norm()
 
 
-@pytest.mark.parametrize("forward, words", [
-    (_assigned, "assigns to a part of a tensor"), (_parameter, "changes a parameter or buffer in forward"),
-    (_data, "sets the attribute data of a traced tensor")])
+@pytest.mark.parametrize(
+    "forward, words",
+    [
+        (_assigned, "assigns to a part of a tensor"),
+        (_parameter, "changes a parameter or buffer in forward"),
+        (_data, "sets the attribute data of a traced tensor"),
+    ],
+)
 def test_in_place_operations_that_no_graph_holds(forward, words):
     net = network(forward, conv=conv(), second=conv(4, 4), act=QCFS(LEVELS))
     with pytest.raises(ValueError, match=rf"test_tracing.py:\d+ {words}"):

@@ -36,8 +36,14 @@ print("equal")
 def fresh(script, *arguments):
     """What a new Python process that knows nothing of this one prints."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)], env=environment, cwd="/",
-                          capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -86,8 +92,10 @@ def test_an_aotinductor_package_runs_in_a_fresh_process(tmp_path, monkeypatch):
     made, x = forms("mlp"), inputs("mlp")
     model = Together([made["plain"], made["int8"]]).eval()
     torch._inductor.aoti_compile_and_package(
-        torch.export.export(model, x), package_path=str(tmp_path / "all.pt2"),
-        inductor_configs={"aot_inductor.compile_wrapper_opt_level": "O0", "aot_inductor.precompile_headers": False})
+        torch.export.export(model, x),
+        package_path=str(tmp_path / "all.pt2"),
+        inductor_configs={"aot_inductor.compile_wrapper_opt_level": "O0", "aot_inductor.precompile_headers": False},
+    )
     torch.save((x, model(*x)), tmp_path / "all.pt")
     code, printed, errors = fresh(COMPILED, tmp_path)
     assert (code, printed) == (0, "equal\n"), errors

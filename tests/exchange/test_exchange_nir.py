@@ -14,13 +14,40 @@ from pcsnn.baselines.serial_network import SerialIF
 from pcsnn.nn.integrate_fire import IntegrateFire
 
 nir = pytest.importorskip("nir", reason="pip install nir")
-HELD = ("mlp", "convolutions", "no_bias", "depthwise", "grouped", "conv_bn", "bn_no_affine", "linear_bn", "bn_after_add",
-        "shared_conv_two_norms", "shared_block", "residual", "residual_doubled", "three_branches", "scaled",
-        "average_pool_functions", "nested")
-NOT_HELD = {"transposed": "2 (ConvTranspose2d", "conv3d": "0 (Conv3d", "tokens": "0 (Linear", "cat": "cat (cat",
-            "max_pools": "0 (MaxPool2d", "constant_matrix": "w (a constant", "broadcast_sum": "last (CollapsedNeuron",
-            "average_pools": "2 (AvgPool2d", "add_a_size": "add (add", "tuple_output": "one output tensor", "two_inputs": "one input",
-            "pad": "pad (pad", "product": "matmul_average (TimeAverage"}
+HELD = (
+    "mlp",
+    "convolutions",
+    "no_bias",
+    "depthwise",
+    "grouped",
+    "conv_bn",
+    "bn_no_affine",
+    "linear_bn",
+    "bn_after_add",
+    "shared_conv_two_norms",
+    "shared_block",
+    "residual",
+    "residual_doubled",
+    "three_branches",
+    "scaled",
+    "average_pool_functions",
+    "nested",
+)
+NOT_HELD = {
+    "transposed": "2 (ConvTranspose2d",
+    "conv3d": "0 (Conv3d",
+    "tokens": "0 (Linear",
+    "cat": "cat (cat",
+    "max_pools": "0 (MaxPool2d",
+    "constant_matrix": "w (a constant",
+    "broadcast_sum": "last (CollapsedNeuron",
+    "average_pools": "2 (AvgPool2d",
+    "add_a_size": "add (add",
+    "tuple_output": "one output tensor",
+    "two_inputs": "one input",
+    "pad": "pad (pad",
+    "product": "matmul_average (TimeAverage",
+}
 
 
 def sizes(values):
@@ -44,7 +71,12 @@ def run(graph, x):
                 value = F.linear(value, tensor(node.weight), tensor(node.bias))
             elif isinstance(node, (nir.Conv1d, nir.Conv2d)):
                 function = F.conv1d if isinstance(node, nir.Conv1d) else F.conv2d
-                value = function(value, tensor(node.weight), tensor(node.bias), *map(sizes, (node.stride, node.padding, node.dilation)))
+                value = function(
+                    value,
+                    tensor(node.weight),
+                    tensor(node.bias),
+                    *map(sizes, (node.stride, node.padding, node.dilation)),
+                )
             elif isinstance(node, nir.AvgPool2d):
                 value = F.avg_pool2d(value, *map(sizes, (node.kernel_size, node.stride, node.padding)))
             elif isinstance(node, nir.Flatten):
@@ -72,6 +104,7 @@ def serial_counts(snn, x):
     def add(name):
         def hook(module, arguments, output):
             counts[name] = counts.get(name, 0) + (output != 0).to(output.dtype)
+
         return hook
 
     for name, module in baseline.network.named_modules():
@@ -91,14 +124,16 @@ def check(snn, x, graph=None):
 
 @pytest.mark.parametrize("name", HELD)
 def test_the_graph_fires_as_the_serial_baseline_does(name):
-    x, = inputs(name, torch.float64)
+    (x,) = inputs(name, torch.float64)
     check(pcsnn.convert(build(name, dtype=torch.float64), 8), x)
     net = build(name, nn.ReLU, torch.float64)
     check(pcsnn.convert(net, 6, calibration=[(x,)], method="paper"), x)  # offsets and amplitudes, per channel
 
 
 def test_silent_channels_and_potentials_at_rest():
-    net = randomise(nn.Sequential(conv(), nn.ReLU(), conv(4, 4), IntegrateFire(1.5, 0.0), nn.Flatten(), nn.Linear(256, 3))).double()
+    net = randomise(
+        nn.Sequential(conv(), nn.ReLU(), conv(4, 4), IntegrateFire(1.5, 0.0), nn.Flatten(), nn.Linear(256, 3))
+    ).double()
     with torch.no_grad():
         net[0].bias[1] = -100
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
@@ -120,12 +155,14 @@ def test_batch_norm_and_what_a_spike_is_worth_are_folded():
 
 
 def test_a_graph_from_a_file_fires_the_same(tmp_path):
-    x, = inputs("average_pool_functions", torch.float64)
+    (x,) = inputs("average_pool_functions", torch.float64)
     snn = pcsnn.convert(build("average_pool_functions", dtype=torch.float64), 4)
     nir.write(tmp_path / "net.nir", pcsnn.exchange.to_nir(snn, x))
     graph = nir.read(tmp_path / "net.nir")
     for node in graph.nodes.values():
-        node.metadata = {key: value.decode() if isinstance(value, bytes) else value for key, value in node.metadata.items()}
+        node.metadata = {
+            key: value.decode() if isinstance(value, bytes) else value for key, value in node.metadata.items()
+        }
     check(snn, x, graph)
 
 
@@ -155,7 +192,9 @@ def test_nothing_is_changed():
     snn, x = pcsnn.convert(build("conv_bn"), 4), inputs("conv_bn")[0]
     before, state = snn(x), {key: value.clone() for key, value in snn.state_dict().items()}
     pcsnn.exchange.to_nir(snn, x)
-    assert torch.equal(snn(x), before) and all(torch.equal(value, state[key]) for key, value in snn.state_dict().items())
+    assert torch.equal(snn(x), before) and all(
+        torch.equal(value, state[key]) for key, value in snn.state_dict().items()
+    )
 
 
 def test_without_the_package_it_says_how_to_get_it(monkeypatch):

@@ -36,7 +36,7 @@ def serial_count(current, threshold, timesteps, first=0.0):
 @pytest.mark.parametrize("name", HELD)
 @pytest.mark.parametrize("how", ["file", "graph"])
 def test_what_was_written_comes_back(name, how, tmp_path):
-    x, = inputs(name, torch.float64)
+    (x,) = inputs(name, torch.float64)
     paper = pcsnn.convert(build(name, nn.ReLU, torch.float64), 6, calibration=[(x,)], method="paper", progress=False)
     net = build(name, dtype=torch.float64)
     for snn in (pcsnn.convert(net, 8), pcsnn.convert(net, 7, method="none"), paper):
@@ -64,8 +64,9 @@ def test_a_network_that_was_read_is_written_as_it_was():
 
 
 def test_potentials_at_first_and_silent_channels_come_back():
-    net = nn.Sequential(nn.Conv2d(1, 3, 3), IntegrateFire(torch.tensor([0.7, torch.inf, 1.3]), 0.3), nn.Flatten(),
-                        nn.Linear(12, 2))
+    net = nn.Sequential(
+        nn.Conv2d(1, 3, 3), IntegrateFire(torch.tensor([0.7, torch.inf, 1.3]), 0.3), nn.Flatten(), nn.Linear(12, 2)
+    )
     x = torch.rand(2, 1, 4, 4) * 3
     snn = pcsnn.convert(net, 9)
     for method in ({}, {"calibration": x, "method": "max", "progress": False}):
@@ -78,13 +79,19 @@ def test_potentials_at_first_and_silent_channels_come_back():
 # Sum pools
 
 
-@pytest.mark.parametrize("pool", [
-    lambda: nn.AvgPool2d(2, divisor_override=1), lambda: nn.AvgPool2d((2, 3), (1, 2), (1, 1), divisor_override=1),
-    lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False, divisor_override=4),
-    lambda: nn.AvgPool2d(2, divisor_override=7)])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda: nn.AvgPool2d(2, divisor_override=1),
+        lambda: nn.AvgPool2d((2, 3), (1, 2), (1, 1), divisor_override=1),
+        lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False, divisor_override=4),
+        lambda: nn.AvgPool2d(2, divisor_override=7),
+    ],
+)
 def test_a_pool_with_a_divisor_of_its_own_is_a_sum_pool(pool):
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), pcsnn.nn.QCFS(4, 1.0), pool(), nn.Conv2d(4, 3, 2), pcsnn.nn.QCFS(4, 2.0),
-                        nn.Flatten())
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), pcsnn.nn.QCFS(4, 1.0), pool(), nn.Conv2d(4, 3, 2), pcsnn.nn.QCFS(4, 2.0), nn.Flatten()
+    )
     net, x = net.double().eval(), torch.randn(3, 1, 9, 9, dtype=torch.float64)
     snn = pcsnn.convert(net, 4)
     graph = to_nir(snn, x)
@@ -113,8 +120,10 @@ def test_sums_written_as_pools_of_norm_one(module):
 
 
 def test_pools_that_nir_cannot_hold_are_refused():
-    for pool in (nn.AvgPool2d(3, 2, 1, count_include_pad=False),
-                 nn.AvgPool2d(2, 2, ceil_mode=True, divisor_override=1)):
+    for pool in (
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.AvgPool2d(2, 2, ceil_mode=True, divisor_override=1),
+    ):
         snn = pcsnn.convert(nn.Sequential(nn.Conv2d(1, 2, 3), pcsnn.nn.QCFS(4, 1.0), pool).eval(), 4)
         with pytest.raises(ValueError, match=r"snn: 2 \(AvgPool2d"):
             to_nir(snn, torch.randn(1, 1, 9, 9))
@@ -136,15 +145,25 @@ def test_the_first_layer_counts_as_serial_neurons_do():
         graph = between([2, 3, 4], [2, 3, 4], n=nir.IF(r=gain.numpy(), v_threshold=theta.numpy()))
         for timesteps, shift, dt in itertools.product((1, 7, 40), (None, 0.5), (1.0, 0.25)):
             snn = pcsnn.convert(read_nir(graph, shift=shift, dt=dt, dtype=torch.float64), timesteps)
-            expected = serial_count(x * gain * dt, theta, timesteps, 0) if shift is None else (
-                (x * gain * dt * timesteps / theta + shift).floor().clamp(0, timesteps))
+            expected = (
+                serial_count(x * gain * dt, theta, timesteps, 0)
+                if shift is None
+                else ((x * gain * dt * timesteps / theta + shift).floor().clamp(0, timesteps))
+            )
             assert torch.equal(counts_of(snn, x)[0][0].view(x.shape).double(), expected)
             torch.testing.assert_close(snn(x), expected / timesteps)
 
 
-@pytest.mark.parametrize("padding, stride, dilation, groups", [
-    (0, 1, 1, 1), ((1, 2), (2, 1), 1, 2), ("same", 1, (2, 1), 4), ("valid", 2, 1, 1),
-    (np.array([1, 0]), np.array([2, 3]), np.array([1, 2]), np.int64(2))])
+@pytest.mark.parametrize(
+    "padding, stride, dilation, groups",
+    [
+        (0, 1, 1, 1),
+        ((1, 2), (2, 1), 1, 2),
+        ("same", 1, (2, 1), 4),
+        ("valid", 2, 1, 1),
+        (np.array([1, 0]), np.array([2, 3]), np.array([1, 2]), np.int64(2)),
+    ],
+)
 @pytest.mark.parametrize("dims", [1, 2])
 def test_convolutions_with_all_their_options(padding, stride, dilation, groups, dims):
     def cut(value):
@@ -153,8 +172,10 @@ def test_convolutions_with_all_their_options(padding, stride, dilation, groups, 
     kernel, sizes = ((3, 2), (9, 8)) if dims == 2 else ((3,), (9,))
     weight, bias = np.random.randn(8, 4 // groups, *kernel).astype(np.float32), np.random.randn(8).astype(np.float32)
     x = torch.randn(2, 4, *sizes)
-    options = [value if isinstance(value, str) else tuple(np.broadcast_to(cut(value), (dims,)).tolist())
-               for value in (stride, padding, dilation)]
+    options = [
+        value if isinstance(value, str) else tuple(np.broadcast_to(cut(value), (dims,)).tolist())
+        for value in (stride, padding, dilation)
+    ]
     function, kind = (F.conv2d, nir.Conv2d) if dims == 2 else (F.conv1d, nir.Conv1d)
     expected = function(x, torch.from_numpy(weight), torch.from_numpy(bias), *options, int(groups))
     made = kind(None, weight, cut(stride), cut(padding), cut(dilation), groups, bias)
@@ -190,8 +211,14 @@ def test_graphs_within_graphs(tmp_path):
 
 
 def test_several_inputs_and_outputs_keep_their_order():
-    nodes = {"x": nir.Input(np.array([2])), "lambda": nir.Input(np.array([2])), "f": fire(2), "g": fire(2, 0.5),
-             "second": nir.Output(np.array([2])), "first": nir.Output(np.array([2]))}
+    nodes = {
+        "x": nir.Input(np.array([2])),
+        "lambda": nir.Input(np.array([2])),
+        "f": fire(2),
+        "g": fire(2, 0.5),
+        "second": nir.Output(np.array([2])),
+        "first": nir.Output(np.array([2])),
+    }
     net = read_nir(graph_of(nodes, [("x", "f"), ("lambda", "g"), ("f", "first"), ("g", "second")]))
     x, y = torch.tensor([[1.0, 0.2]]), torch.tensor([[0.1, 0.5]])
     second, first = pcsnn.convert(net, 10)(x, y)
@@ -200,9 +227,12 @@ def test_several_inputs_and_outputs_keep_their_order():
 
 
 def test_pools_flattening_thresholds_and_steps():
-    nodes = dict(p=nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
-                 q=nir.AvgPool2d(np.array(2), np.array(1), np.array(1)),
-                 f=nir.Flatten(np.array([2, 4, 4]), 0, -1), t=nir.Threshold(np.full(32, 1.5)))
+    nodes = dict(
+        p=nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
+        q=nir.AvgPool2d(np.array(2), np.array(1), np.array(1)),
+        f=nir.Flatten(np.array([2, 4, 4]), 0, -1),
+        t=nir.Threshold(np.full(32, 1.5)),
+    )
     x = torch.rand(3, 2, 6, 6)
     pooled = F.avg_pool2d(F.avg_pool2d(x, 2, 2, divisor_override=1), 2, 1, 1).flatten(1)
     net = read_nir(between([2, 6, 6], [32], **nodes))
@@ -222,8 +252,9 @@ def test_reading_draws_no_random_numbers_and_warns_of_nothing():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("name", ["graph", "forward", "weird name", "a.b", "", "$x", "a'); raise SystemExit #", "self",
-                                  "é", "code"])
+@pytest.mark.parametrize(
+    "name", ["graph", "forward", "weird name", "a.b", "", "$x", "a'); raise SystemExit #", "self", "é", "code"]
+)
 def test_names_are_made_names_of_modules(name, tmp_path):
     start, end = ends([2], [2])
     graph = graph_of(start | {name: fire(2)} | end)
@@ -237,5 +268,5 @@ def test_names_are_made_names_of_modules(name, tmp_path):
 def test_optimised_after_reading():
     x = torch.rand(2, 3, 8, 8)
     snn = pcsnn.convert(read_nir(to_nir(pcsnn.convert(build("conv_bn"), 8), inputs("conv_bn")[0])), 8)
-    x, = inputs("conv_bn")
+    (x,) = inputs("conv_bn")
     torch.testing.assert_close(pcsnn.optimize(snn, example_inputs=(x,))(x), snn(x))

@@ -20,9 +20,14 @@ from nir_graphs import between, branching, conv2d, ends, fire, graph_of
 
 def leaky(kind):
     one, none = np.ones(2), np.zeros(2)
-    return {"LIF": lambda: nir.LIF(one, one, none, one), "LI": lambda: nir.LI(one, one, none), "I": lambda: nir.I(one),
-            "CubaLIF": lambda: nir.CubaLIF(one, one, one, none, one), "Delay": lambda: nir.Delay(one),
-            "CubaLI": lambda: nir.CubaLI(one, one, one, none)}[kind]()
+    return {
+        "LIF": lambda: nir.LIF(one, one, none, one),
+        "LI": lambda: nir.LI(one, one, none),
+        "I": lambda: nir.I(one),
+        "CubaLIF": lambda: nir.CubaLIF(one, one, one, none, one),
+        "Delay": lambda: nir.Delay(one),
+        "CubaLI": lambda: nir.CubaLI(one, one, one, none),
+    }[kind]()
 
 
 @pytest.mark.parametrize("kind", ["LIF", "LI", "I", "CubaLIF", "CubaLI", "Delay"])
@@ -134,10 +139,12 @@ def test_bad_arguments(tmp_path):
     for bad in (None, 3, nn.ReLU(), {"nodes": {}}):
         with pytest.raises(TypeError, match="path_or_graph: expected a nir.NIRGraph or the path"):
             read_nir(bad)
-    for named, error, words in ((dict(dt=0.0), ValueError, "dt: expected a number above zero"),
-                                (dict(dt="1"), TypeError, "dt: expected a number"),
-                                (dict(shift=np.nan), ValueError, "shift: expected a finite"),
-                                (dict(dtype=torch.int8), ValueError, "dtype: expected torch.float32 or")):
+    for named, error, words in (
+        (dict(dt=0.0), ValueError, "dt: expected a number above zero"),
+        (dict(dt="1"), TypeError, "dt: expected a number"),
+        (dict(shift=np.nan), ValueError, "shift: expected a finite"),
+        (dict(dtype=torch.int8), ValueError, "dtype: expected torch.float32 or"),
+    ):
         with pytest.raises(error, match=words):
             read_nir(graph, **named)
     with pytest.raises(FileNotFoundError, match="path_or_graph: no file"):
@@ -171,8 +178,9 @@ EXTRA = "node/nodes/input/extra"
 HOSTILE = {
     "external link": lambda file, folder: file.__setitem__(EXTRA, h5py.ExternalLink(str(folder / "other.h5"), "/w")),
     "soft link": lambda file, folder: file.__setitem__(EXTRA, h5py.SoftLink("/version")),
-    "bytes of another file": lambda file, folder: file.create_dataset(EXTRA, (8,), np.float64,
-                                                                      external=[(str(folder / "secret"), 0, 64)]),
+    "bytes of another file": lambda file, folder: file.create_dataset(
+        EXTRA, (8,), np.float64, external=[(str(folder / "secret"), 0, 64)]
+    ),
     "virtual": lambda file, folder: file.create_virtual_dataset(EXTRA, h5py.VirtualLayout((3,), np.float64)),
     "bomb": lambda file, folder: file.create_dataset(EXTRA, (2**40,), np.float64, chunks=(2**10,)),
     "loop": lambda file, folder: file.__setitem__(EXTRA, file["node"]),
@@ -200,7 +208,7 @@ def test_damaged_files_are_refused_or_read(written):
         for _ in range(generator.choice((1, 1, 4, 40))):
             data[generator.randrange(len(data))] = generator.randrange(256)
         if generator.random() < 0.1:
-            del data[generator.randrange(len(data)):]
+            del data[generator.randrange(len(data)) :]
         written.write_bytes(data)
         try:
             read_nir(written)
@@ -208,8 +216,23 @@ def test_damaged_files_are_refused_or_read(written):
             assert str(error).startswith("path_or_graph: "), error
 
 
-ODD = (None, "x", -1, 0, 2**40, np.nan, np.array([]), np.ones((2, 2)), np.zeros((1, 1, 1)), [[1], [2, 3]], {}, object(),
-       1.5, b"same", True)
+ODD = (
+    None,
+    "x",
+    -1,
+    0,
+    2**40,
+    np.nan,
+    np.array([]),
+    np.ones((2, 2)),
+    np.zeros((1, 1, 1)),
+    [[1], [2, 3]],
+    {},
+    object(),
+    1.5,
+    b"same",
+    True,
+)
 
 
 def test_odd_fields_are_refused_or_read():

@@ -29,8 +29,16 @@ class PublishedActivation(nn.Module):
 
 def net(*activations):
     one, two, three = activations
-    return randomise(nn.Sequential(nn.Sequential(conv(), nn.BatchNorm2d(4), one, nn.AvgPool2d(2)),
-                                   nn.Sequential(conv(4, 4), two), nn.Flatten(), nn.Linear(64, 8), three, nn.Linear(8, 3)))
+    return randomise(
+        nn.Sequential(
+            nn.Sequential(conv(), nn.BatchNorm2d(4), one, nn.AvgPool2d(2)),
+            nn.Sequential(conv(4, 4), two),
+            nn.Flatten(),
+            nn.Linear(64, 8),
+            three,
+            nn.Linear(8, 3),
+        )
+    )
 
 
 def published(key="thresh"):
@@ -54,9 +62,15 @@ def test_a_checkpoint_loads_and_converts_losslessly(key, prefix, tmp_path):
         for parameter in model.parameters():
             parameter.zero_()
         assert load_qcfs_checkpoint(tmp_path / "net.pth", model, **options) is model
-        assert [module.threshold.item() for module in model.modules() if isinstance(module, QCFS)] == [1.25, 0.8125, 2.5]
+        assert [module.threshold.item() for module in model.modules() if isinstance(module, QCFS)] == [
+            1.25,
+            0.8125,
+            2.5,
+        ]
         torch.testing.assert_close(model(x), source(x))
-        assert torch.equal(pcsnn.convert(model, L)(x), model(x)) and torch.equal(pcsnn.convert(model, 3 * L)(x), model(x))
+        assert torch.equal(pcsnn.convert(model, L)(x), model(x)) and torch.equal(
+            pcsnn.convert(model, 3 * L)(x), model(x)
+        )
     wrapped = {"state_dict": source.state_dict(), "epoch": 3}
     assert torch.equal(load_qcfs_checkpoint(wrapped, ours())(x), model(x))
 
@@ -86,7 +100,8 @@ def test_a_bad_checkpoint_changes_nothing(tmp_path):
         "has no module 7": state | {"7.thresh": torch.ones(1)},
         "3 should be a QCFS or a ReLU, got Linear": state | {"3.thresh": torch.ones(1)},
         "no key ends in .thresh or .up": {name: value for name, value in state.items() if not name.endswith("thresh")},
-        "expected a state dict": {"epoch": 3}, "expected a state dict, names and tensors, got list": [1],
+        "expected a state dict": {"epoch": 3},
+        "expected a state dict, names and tensors, got list": [1],
     }
     model = ours()
     before = copy.deepcopy(model.state_dict())

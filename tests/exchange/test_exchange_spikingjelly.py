@@ -20,14 +20,25 @@ INSTALLED = all(importlib.util.find_spec(name) for name in ("spikingjelly", "log
 def sj(request):
     """neuron, layer, modules, set_step_mode, reset_net."""
     if request.param == "stand-ins":
-        return SimpleNamespace(neuron=stand_ins, layer=stand_ins, modules=stand_ins, set_step_mode=stand_ins.set_step_mode,
-                               reset_net=stand_ins.reset_net)
+        return SimpleNamespace(
+            neuron=stand_ins,
+            layer=stand_ins,
+            modules=stand_ins,
+            set_step_mode=stand_ins.set_step_mode,
+            reset_net=stand_ins.reset_net,
+        )
     if not INSTALLED:
         pytest.skip("SpikingJelly, loguru and requests are not installed")
     from spikingjelly.activation_based import functional, layer, neuron
     from spikingjelly.activation_based.ann2snn import modules
-    return SimpleNamespace(neuron=neuron, layer=layer, modules=modules, set_step_mode=functional.set_step_mode,
-                           reset_net=functional.reset_net)
+
+    return SimpleNamespace(
+        neuron=neuron,
+        layer=layer,
+        modules=modules,
+        set_step_mode=functional.set_step_mode,
+        reset_net=functional.reset_net,
+    )
 
 
 class Net(nn.Module):
@@ -37,9 +48,18 @@ class Net(nn.Module):
         super().__init__()
         self.steps = steps
         self.conv_fc = nn.Sequential(
-            sj.layer.Conv2d(1, 4, 3, padding=1, bias=False), sj.layer.BatchNorm2d(4), node(), sj.layer.MaxPool2d(2, 2),
-            sj.layer.Conv2d(4, 4, 3, padding=1), node(), sj.layer.Flatten(), sj.layer.Linear(64, 10), sj.layer.Dropout(),
-            node(), sj.layer.VotingLayer(2))
+            sj.layer.Conv2d(1, 4, 3, padding=1, bias=False),
+            sj.layer.BatchNorm2d(4),
+            node(),
+            sj.layer.MaxPool2d(2, 2),
+            sj.layer.Conv2d(4, 4, 3, padding=1),
+            node(),
+            sj.layer.Flatten(),
+            sj.layer.Linear(64, 10),
+            sj.layer.Dropout(),
+            node(),
+            sj.layer.VotingLayer(2),
+        )
 
     def forward(self, x):
         return self.conv_fc(x.unsqueeze(0).repeat(self.steps, 1, 1, 1, 1)).mean(0)
@@ -69,7 +89,9 @@ def test_a_multi_step_network_fires_as_before(sj):
         snn(x)
     sj.reset_net(source)
     first = source.conv_fc[:3](x.unsqueeze(0).repeat(T, 1, 1, 1, 1)).sum(0)
-    assert torch.equal(record.counts["conv_fc.2"].float(), first) and first.unique().numel() > 3  # the same current at every step
+    assert (
+        torch.equal(record.counts["conv_fc.2"].float(), first) and first.unique().numel() > 3
+    )  # the same current at every step
 
 
 @torch.no_grad()
@@ -85,7 +107,10 @@ def test_inputs_over_time_become_their_mean(sj):
 @pytest.mark.parametrize("shift", [0.0, 0.5, None])
 def test_thresholds_and_potentials_are_kept(sj, shift):
     """Dyadic currents and thresholds: every sum is exact, ties included."""
-    for node, first in ((sj.neuron.IFNode(v_threshold=0.5, v_reset=None), 0.0), (sj.neuron.HalfThresholdIFNode(1.5), 0.5)):
+    for node, first in (
+        (sj.neuron.IFNode(v_threshold=0.5, v_reset=None), 0.0),
+        (sj.neuron.HalfThresholdIFNode(1.5), 0.5),
+    ):
         linear = sj.layer.Linear(64, 64, bias=False)
         linear.weight.copy_(torch.eye(64))
         source = nn.Sequential(linear, node)
@@ -93,7 +118,7 @@ def test_thresholds_and_potentials_are_kept(sj, shift):
         x = (torch.arange(-32, 32) / 16).repeat(2, 1)
         for steps in (1, 4, 7, T):
             snn = pcsnn.convert(read_spikingjelly(source, shift=shift), steps)
-            (_, neuron), = snn.neurons()
+            ((_, neuron),) = snn.neurons()
             v, count = torch.full_like(x, expected), torch.zeros_like(x)
             for _ in range(steps):
                 v = v + x
@@ -101,17 +126,35 @@ def test_thresholds_and_potentials_are_kept(sj, shift):
                 v = v - (v >= node.v_threshold) * node.v_threshold
             assert torch.equal(neuron.counts(x).float(), count), (steps, node)
             assert torch.equal(snn(x), count / steps) or steps == 7
-            assert torch.equal(pcsnn.set_timesteps(pcsnn.convert(read_spikingjelly(source, shift=shift), 3), steps)(x), snn(x))
+            assert torch.equal(
+                pcsnn.set_timesteps(pcsnn.convert(read_spikingjelly(source, shift=shift), 3), steps)(x), snn(x)
+            )
 
 
 @torch.no_grad()
 def test_scalers_are_folded(sj):
     scale = torch.tensor([0.5, 2.0, 1.0, 4.0])
-    source = randomise(nn.Sequential(
-        sj.layer.Conv2d(1, 4, 3, padding=1), sj.modules.ChannelVoltageScaler(1 / scale), sj.neuron.IFNode(v_reset=None),
-        sj.modules.ChannelVoltageScaler(scale), sj.layer.MaxPool2d(2), sj.layer.Conv2d(4, 4, 3), sj.modules.VoltageScaler(4.0),
-        sj.neuron.HalfThresholdIFNode(), sj.modules.VoltageScaler(0.25), sj.layer.Flatten(), sj.layer.Linear(16, 3)))
-    for module, value in ((source[1], 1 / scale), (source[3], scale), (source[6], torch.tensor(4.0)), (source[8], torch.tensor(0.25))):
+    source = randomise(
+        nn.Sequential(
+            sj.layer.Conv2d(1, 4, 3, padding=1),
+            sj.modules.ChannelVoltageScaler(1 / scale),
+            sj.neuron.IFNode(v_reset=None),
+            sj.modules.ChannelVoltageScaler(scale),
+            sj.layer.MaxPool2d(2),
+            sj.layer.Conv2d(4, 4, 3),
+            sj.modules.VoltageScaler(4.0),
+            sj.neuron.HalfThresholdIFNode(),
+            sj.modules.VoltageScaler(0.25),
+            sj.layer.Flatten(),
+            sj.layer.Linear(16, 3),
+        )
+    )
+    for module, value in (
+        (source[1], 1 / scale),
+        (source[3], scale),
+        (source[6], torch.tensor(4.0)),
+        (source[8], torch.tensor(0.25)),
+    ):
         module.scale = value
     x = images() * 4
     snn = pcsnn.convert(source, T)
@@ -142,7 +185,11 @@ def test_what_is_read_optimises_saves_and_calibrates(sj, tmp_path):
     for method in ("max", "paper", "quick"):
         calibrated = pcsnn.convert(mixed, T, calibration=images(8), method=method, progress=False)
         thresholds = [neuron.threshold for _, neuron in calibrated.neurons()]
-        assert thresholds[0] == thresholds[1] == 0.75 and [neuron.shift for _, neuron in calibrated.neurons()] == [0, 0, 0.5]
+        assert thresholds[0] == thresholds[1] == 0.75 and [neuron.shift for _, neuron in calibrated.neurons()] == [
+            0,
+            0,
+            0.5,
+        ]
         assert calibrated(x).isfinite().all()
 
 
@@ -180,7 +227,8 @@ def test_other_neurons_and_layers_are_refused_by_name(sj):
             return super().single_step_forward(x) * 2
 
     cases = [
-        (sj.neuron.IFNode(), "conv_fc.2 is IFNode with hard reset"), (sj.neuron.LIFNode(v_reset=None), "conv_fc.2 is LIFNode"),
+        (sj.neuron.IFNode(), "conv_fc.2 is IFNode with hard reset"),
+        (sj.neuron.LIFNode(v_reset=None), "conv_fc.2 is LIFNode"),
         (sj.neuron.ActivationAwareIFNode(), "conv_fc.2 is ActivationAwareIFNode"),
         (Changed(v_reset=None), "conv_fc.2 is Changed, which changes single_step_forward of IFNode"),
         (sj.neuron.IFNode(v_threshold=-1.0, v_reset=None), "v_threshold=-1.0"),
@@ -193,8 +241,13 @@ def test_other_neurons_and_layers_are_refused_by_name(sj):
     delayed.conv_fc[1] = sj.layer.Delay(2) if sj.layer is not stand_ins else sj.layer.Delay()
     with pytest.raises(ValueError, match="conv_fc.1 is Delay of SpikingJelly, which pcsnn does not know"):
         pcsnn.convert(delayed, T)
-    mixing = nn.Sequential(sj.layer.Linear(4, 4), sj.neuron.IFNode(v_reset=None), sj.modules.ChannelVoltageScaler(torch.arange(1.0, 5.0)),
-                           nn.Unflatten(1, (1, 4)), nn.MaxPool1d(2))
+    mixing = nn.Sequential(
+        sj.layer.Linear(4, 4),
+        sj.neuron.IFNode(v_reset=None),
+        sj.modules.ChannelVoltageScaler(torch.arange(1.0, 5.0)),
+        nn.Unflatten(1, (1, 4)),
+        nn.MaxPool1d(2),
+    )
     with pytest.raises(ValueError, match="max pool compares channels of 1 whose spikes are worth different values"):
         pcsnn.convert(mixing, T)
 
@@ -215,20 +268,27 @@ def test_what_is_done_to_time_is_understood_or_refused(sj):
 
     x = images()
     expected = pcsnn.convert(net(sj), T)(x)
-    for forward in (lambda s, x: s.conv_fc(x.unsqueeze(0).expand(s.steps, -1, -1, -1, -1)).mean(dim=0),
-                    lambda s, x: s.conv_fc(x.repeat(s.steps, 1, 1, 1, 1)).mean(0), _in_parts, lambda s, x: s.conv_fc(x)):
+    for forward in (
+        lambda s, x: s.conv_fc(x.unsqueeze(0).expand(s.steps, -1, -1, -1, -1)).mean(dim=0),
+        lambda s, x: s.conv_fc(x.repeat(s.steps, 1, 1, 1, 1)).mean(0),
+        _in_parts,
+        lambda s, x: s.conv_fc(x),
+    ):
         assert torch.equal(pcsnn.convert(variant(forward), T)(x), expected)
-    for forward, message in ((lambda s, x: s.conv_fc(x.unsqueeze(0).repeat(s.steps, 1, 1, 1, 1)).sum(0), "calls sum on"),
-                             (lambda s, x: s.conv_fc(x)[-1], "calls getitem on"),
-                             (lambda s, x: s.conv_fc(x).flatten(0, 1), "calls flatten over dimension 0"),
-                             (lambda s, x: torch.cat([s.conv_fc(x), s.conv_fc(x)], 1), "calls cat over dimension 1"),
-                             (lambda s, x: s.conv_fc(x.unsqueeze(0)) + x, "used without one too")):
+    for forward, message in (
+        (lambda s, x: s.conv_fc(x.unsqueeze(0).repeat(s.steps, 1, 1, 1, 1)).sum(0), "calls sum on"),
+        (lambda s, x: s.conv_fc(x)[-1], "calls getitem on"),
+        (lambda s, x: s.conv_fc(x).flatten(0, 1), "calls flatten over dimension 0"),
+        (lambda s, x: torch.cat([s.conv_fc(x), s.conv_fc(x)], 1), "calls cat over dimension 1"),
+        (lambda s, x: s.conv_fc(x.unsqueeze(0)) + x, "used without one too"),
+    ):
         with pytest.raises(ValueError, match=message):
             pcsnn.convert(variant(forward), T)
 
 
 def test_loops_over_time_are_refused_by_name(sj):
     """A node keeps its potential from call to call, so that each call of a loop is no neuron of its own."""
+
     def with_reset(s, x):
         sj.reset_net(s)
         return sum(s.conv_fc(x[:, t]) for t in range(3))
@@ -236,12 +296,19 @@ def test_loops_over_time_are_refused_by_name(sj):
     def one_node_in_two_places(s, x):
         return s.conv_fc[2](s.conv_fc[4](s.conv_fc[2](s.conv_fc[0](x))))
 
-    for forward in (lambda s, x: sum(s.conv_fc(x[:, t]) for t in range(3)) / 3, lambda s, x: sum(s.conv_fc(x) for t in range(3)),
-                    with_reset, one_node_in_two_places):
+    for forward in (
+        lambda s, x: sum(s.conv_fc(x[:, t]) for t in range(3)) / 3,
+        lambda s, x: sum(s.conv_fc(x) for t in range(3)),
+        with_reset,
+        one_node_in_two_places,
+    ):
         made = net(sj, "s")
         made.__class__ = type("Variant", (Net,), {"forward": forward})
-        with pytest.raises(ValueError, match=r"test_exchange_spikingjelly.py:\d+ calls conv_fc.2, a neuron that keeps its potential, "
-                                             r"\d times in one forward: a loop over time"):
+        with pytest.raises(
+            ValueError,
+            match=r"test_exchange_spikingjelly.py:\d+ calls conv_fc.2, a neuron that keeps its potential, "
+            r"\d times in one forward: a loop over time",
+        ):
             pcsnn.convert(made, T)
     once = net(sj, "s")
     once.__class__ = type("Variant", (Net,), {"forward": lambda s, x: sum(s.conv_fc(x[:, t]) for t in range(1))})
@@ -270,8 +337,18 @@ def test_bad_arguments(sj):
 def test_what_its_converter_makes_is_read(options):
     from spikingjelly.activation_based import ann2snn, functional
 
-    ann = randomise(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3),
-                                  nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)))
+    ann = randomise(
+        nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 4, 3),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(16, 3),
+        )
+    )
     x = images()
     source = ann2snn.Converter(recipe=ann2snn.RateCodingRecipe(dataloader=[x], **options)).convert(ann).eval()
     snn = pcsnn.convert(source, T)

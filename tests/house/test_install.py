@@ -11,8 +11,11 @@ from folders import ROOT
 def build(tmp_path, **environment):
     return subprocess.run(
         [sys.executable, "setup.py", "build_ext", "--build-lib", tmp_path / "lib", "--build-temp", tmp_path / "temp"],
-        cwd=ROOT, env={**os.environ, "CC": "no-such-compiler", "CXX": "no-such-compiler", **environment},
-        capture_output=True, text=True)
+        cwd=ROOT,
+        env={**os.environ, "CC": "no-such-compiler", "CXX": "no-such-compiler", **environment},
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_a_failed_build_warns(tmp_path):
@@ -30,12 +33,19 @@ def run_without_extension(tmp_path, code, **environment):
     shutil.copytree(ROOT / "pcsnn", tmp_path / "pcsnn", ignore=shutil.ignore_patterns("*.so", "__pycache__", "kernels"))
     shutil.copytree(ROOT / "kernels", tmp_path / "pcsnn" / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
     only_the_copy = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in str(f).lower()]\n"
-    return subprocess.run([sys.executable, "-c", only_the_copy + code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path), **environment},
-                          capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", only_the_copy + code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), **environment},
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_the_reference_runs_with_one_warning(tmp_path):
-    done = run_without_extension(tmp_path, """
+    done = run_without_extension(
+        tmp_path,
+        """
 import pathlib
 import torch
 import pcsnn
@@ -49,7 +59,9 @@ try:
         pass
 except RuntimeError as error:
     print(error)
-""", PCSNN_REQUIRE_EXT="0")
+""",
+        PCSNN_REQUIRE_EXT="0",
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:3] == ["[1, 4, 8]"] * 3
     assert "was not built" in done.stdout

@@ -27,10 +27,13 @@ def test_counts_rates_and_spikes(dtype, timesteps, shape):
     generator = torch.Generator().manual_seed(timesteps)
     theta = cases.thresholds(shape[1], generator)
     scale = torch.rand(shape[1], generator=generator)
-    for levels in (functional.levels(1.25, timesteps), functional.levels(theta, timesteps),
-                   functional.levels(theta, timesteps, quantization_levels=max(timesteps // 2, 1)),
-                   (functional.levels(1.0, timesteps) ** 3).sort().values,
-                   (functional.levels(theta, timesteps) ** 1.2).sort().values):
+    for levels in (
+        functional.levels(1.25, timesteps),
+        functional.levels(theta, timesteps),
+        functional.levels(theta, timesteps, quantization_levels=max(timesteps // 2, 1)),
+        (functional.levels(1.0, timesteps) ** 3).sort().values,
+        (functional.levels(theta, timesteps) ** 1.2).sort().values,
+    ):
         current = cases.near_levels(levels, shape, dtype, generator)
         on_gpu = (current.cuda(), levels.cuda())
         by_pixel = current.contiguous(memory_format=torch.channels_last)
@@ -39,7 +42,9 @@ def test_counts_rates_and_spikes(dtype, timesteps, shape):
             assert_same(found.cpu(), reference.fire_counts(current, levels))
             found = functional.fire_rates(laid_out.cuda(), on_gpu[1], scale.cuda())
             assert_same(found.cpu(), reference.fire_rates(current, levels, scale))
-        assert_same(functional.fire_rates(*on_gpu, scale.cuda(), repeat=0).cpu(), reference.fire_rates(current, levels, scale))
+        assert_same(
+            functional.fire_rates(*on_gpu, scale.cuda(), repeat=0).cpu(), reference.fire_rates(current, levels, scale)
+        )
         steps = cases.trains(levels, timesteps, (1, *shape[1:]), dtype, generator)
         assert_same(functional.fire_spikes(steps.cuda(), on_gpu[1]).cpu(), reference.fire_spikes(steps, levels))
 
@@ -55,8 +60,14 @@ def test_residual_and_in_place(dtype, shape):
     current = (cases.near_levels(levels, shape, dtype, generator).float() - branch).to(dtype)
     for residual, residual_scale in ((counts, scale), (branch.to(dtype), None)):
         expected = reference.fire_rates(current, levels, scale, residual, residual_scale)
-        actual = functional.fire_rates(current.cuda(), levels.cuda(), scale.cuda(), residual.cuda(),
-                                       None if residual_scale is None else residual_scale.cuda(), inplace=True)
+        actual = functional.fire_rates(
+            current.cuda(),
+            levels.cuda(),
+            scale.cuda(),
+            residual.cuda(),
+            None if residual_scale is None else residual_scale.cuda(),
+            inplace=True,
+        )
         assert_same(actual.cpu(), expected)
 
 
@@ -106,8 +117,10 @@ def test_three_channels_of_large_images(dtype):
     for timesteps in (32, 255):
         counts = torch.randint(timesteps + 1, (4, 3, 140, 140), generator=generator).to(torch.uint8)
         for stride, padding in ((2, 3), (1, 0)):
+
             def layer(*tensors):
                 return functional.conv2d_fire(*tensors, stride=stride, padding=padding, timesteps=timesteps)
+
             with pcsnn.use_backend("reference"):
                 expected = layer(counts, weight, levels)
             on_gpu = counts.cuda(), weight.cuda(), levels.cuda()

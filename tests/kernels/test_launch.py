@@ -14,7 +14,9 @@ from pcsnn.kernels import common, launch, rates, spikes
 from pcsnn.levels.spacing import find_spacing
 from pcsnn.operators import dispatch
 
-pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled")
+pytestmark = pytest.mark.skipif(
+    kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled"
+)
 STREAM = 77
 
 
@@ -34,12 +36,20 @@ class Device:
         self.planned += 1
         names = list(one.kernel.arg_names)
         values = one.arguments | one.constants
-        self.enqueued.append(dict(programs=one.programs, **{
-            name: value.data_ptr() if isinstance(value, torch.Tensor) else value for name, value in values.items()}))
+        self.enqueued.append(
+            dict(
+                programs=one.programs,
+                **{
+                    name: value.data_ptr() if isinstance(value, torch.Tensor) else value
+                    for name, value in values.items()
+                },
+            )
+        )
 
         def again(programs, y, z, stream, function, metadata, *rest):
             assert (y, z, stream, function, metadata, rest[:3]) == (1, 1, STREAM, "function", "metadata", (None,) * 3)
             self.enqueued.append(dict(programs=programs, **dict(zip(names, rest[3:], strict=True))))
+
         return types.SimpleNamespace(run=again, function="function", packed_metadata="metadata")
 
 
@@ -50,8 +60,13 @@ def device(monkeypatch):
 
 def fresh(one):
     """What a launch would enqueue."""
-    return dict(programs=one.programs, **{name: value.data_ptr() if isinstance(value, torch.Tensor) else value
-                                          for name, value in (one.arguments | one.constants).items()})
+    return dict(
+        programs=one.programs,
+        **{
+            name: value.data_ptr() if isinstance(value, torch.Tensor) else value
+            for name, value in (one.arguments | one.constants).items()
+        },
+    )
 
 
 def cases(seed):
@@ -59,22 +74,42 @@ def cases(seed):
     generator = torch.Generator().manual_seed(seed)
     theta = torch.rand(48, generator=generator) + 0.5
     even, bent = functional.levels(theta, 32), (functional.levels(theta, 32) ** 1.2).sort().values
-    scale, counts = torch.rand(48, generator=generator), torch.randint(32, (2, 48, 4, 4), generator=generator).to(torch.uint8)
+    scale, counts = (
+        torch.rand(48, generator=generator),
+        torch.randint(32, (2, 48, 4, 4), generator=generator).to(torch.uint8),
+    )
     current = torch.randn(2, 48, 4, 4, generator=generator)
     for x in (current, current.contiguous(memory_format=torch.channels_last), current.bfloat16()):
         for levels in (even, bent, even[0].contiguous()):
             repeat, line, reach = find_spacing(levels)
             y = counts.contiguous(memory_format=torch.channels_last) if x.stride(1) == 1 else counts
-            yield (kernels.fire_counts, (x, levels, y, scale, repeat, line, reach), lambda out, x=x, levels=levels, y=y, line=line,
-                   reach=reach, repeat=repeat: rates.plan(out, x, levels, None, y, scale, repeat, 0, 0, line, reach))
-            yield (kernels.fire_rates, (x, levels, scale, None, None, repeat, 0, 0, line, reach), lambda out, x=x, levels=levels,
-                   line=line, reach=reach, repeat=repeat: rates.plan(out, x, levels, scale, None, None, repeat, 0, 0, line,
-                                                                           reach))
+            yield (
+                kernels.fire_counts,
+                (x, levels, y, scale, repeat, line, reach),
+                lambda out, x=x, levels=levels, y=y, line=line, reach=reach, repeat=repeat: rates.plan(
+                    out, x, levels, None, y, scale, repeat, 0, 0, line, reach
+                ),
+            )
+            yield (
+                kernels.fire_rates,
+                (x, levels, scale, None, None, repeat, 0, 0, line, reach),
+                lambda out, x=x, levels=levels, line=line, reach=reach, repeat=repeat: rates.plan(
+                    out, x, levels, scale, None, None, repeat, 0, 0, line, reach
+                ),
+            )
             steps = torch.stack([x] * 32)
-            yield (kernels.fire_spikes, (steps, levels, None, torch.uint8, repeat, line, reach), lambda out, steps=steps, levels=levels,
-                   line=line, reach=reach, repeat=repeat: spikes.plan(out, steps, levels, None, repeat, line, reach))
-    yield (kernels.expand_spikes, (counts, 32, None, torch.float16, scale),
-           lambda out: spikes.plan_expansion(out, counts, 32, None, scale))
+            yield (
+                kernels.fire_spikes,
+                (steps, levels, None, torch.uint8, repeat, line, reach),
+                lambda out, steps=steps, levels=levels, line=line, reach=reach, repeat=repeat: spikes.plan(
+                    out, steps, levels, None, repeat, line, reach
+                ),
+            )
+    yield (
+        kernels.expand_spikes,
+        (counts, 32, None, torch.float16, scale),
+        lambda out: spikes.plan_expansion(out, counts, 32, None, scale),
+    )
 
 
 def test_what_is_enqueued_again_is_what_a_fresh_plan_says(device):
@@ -152,12 +187,24 @@ def direct(device, monkeypatch):
 def layers():
     """Fused layers of an int8 network, and one of bfloat16 weights; images for them."""
     torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.ReLU(), torch.nn.Conv2d(32, 32, 3, padding=1), torch.nn.ReLU(),
-                              torch.nn.Flatten(), torch.nn.Linear(32 * 36, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 32, 3),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(32, 32, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(32 * 36, 16),
+        torch.nn.ReLU(),
+        torch.nn.Linear(16, 4),
+    )
     x = torch.randn(2, 3, 8, 8)
     snn = pcsnn.convert(net, 8, calibration=x, method="max", progress=False)
-    return [module for weights in ("int8", "bfloat16") for module in pcsnn.optimize(snn, weights, example_inputs=x).modules()
-            if isinstance(module, (pcsnn.nn.SpikingConv2d, pcsnn.nn.SpikingLinear)) and module.counted]
+    return [
+        module
+        for weights in ("int8", "bfloat16")
+        for module in pcsnn.optimize(snn, weights, example_inputs=x).modules()
+        if isinstance(module, (pcsnn.nn.SpikingConv2d, pcsnn.nn.SpikingLinear)) and module.counted
+    ]
 
 
 def counts_for(layer, seed, batch=2):

@@ -13,7 +13,9 @@ from pcsnn import functional, kernels, reference
 from pcsnn.kernels import attention
 from pcsnn.kernels.offline import compile, launches
 
-pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled")
+pytestmark = pytest.mark.skipif(
+    kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled"
+)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=name)
 SMALL = attention.Tile(16, 16, 16, 64, 2)  # quick to compile; every other tile differs in sizes only
@@ -50,12 +52,16 @@ def test_counts_are_those_of_the_neuron(dtype):
     generator = torch.Generator().manual_seed(4)
     for timesteps, repeat in ((4, 1), (200, 0)):
         levels = functional.levels(2.0, timesteps)
-        query = (levels[torch.randint(timesteps, (2, 30, 24), generator=generator)]  # at levels, and one unit beside them
-                 * (1 + torch.randint(-1, 2, (2, 30, 24), generator=generator) * 2.0**-23)).to(dtype)
+        query = (
+            levels[torch.randint(timesteps, (2, 30, 24), generator=generator)]  # at levels, and one unit beside them
+            * (1 + torch.randint(-1, 2, (2, 30, 24), generator=generator) * 2.0**-23)
+        ).to(dtype)
 
         def call(*made):
             out = torch.empty_like(query)
-            run_compiled(attention.plan(out, *(x.contiguous() if isinstance(x, torch.Tensor) else x for x in made), share=SMALL))
+            run_compiled(
+                attention.plan(out, *(x.contiguous() if isinstance(x, torch.Tensor) else x for x in made), share=SMALL)
+            )
             return out
 
         counts = counts_through_identity(query, levels, repeat, call)
@@ -86,14 +92,20 @@ def test_tiles_fit_queries_and_heads():
         assert attention.tile(10**4, 64, size) == tiles[64] and attention.tile(10**4, 65, size) == tiles[128]
         assert attention.tile(10**4, attention.MAX_WIDTH, size) == tiles[256]
         assert attention.tile(tiles[0].rows, attention.MAX_WIDTH, size) == tiles[0]
-    assert attention.sums_keys_first(10**4, 10**4, 64, 64, False, 2) and not attention.sums_keys_first(49, 49, 32, 32, False, 2)
-    assert attention.sums_keys_first(100, 100, 64, 64, False, 4) and not attention.sums_keys_first(100, 100, 64, 64, True, 4)
+    assert attention.sums_keys_first(10**4, 10**4, 64, 64, False, 2) and not attention.sums_keys_first(
+        49, 49, 32, 32, False, 2
+    )
+    assert attention.sums_keys_first(100, 100, 64, 64, False, 4) and not attention.sums_keys_first(
+        100, 100, 64, 64, True, 4
+    )
 
 
 # ---- on a GPU ---------------------------------------------------------------------------------------------------------
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")
-@pytest.mark.parametrize("size", (*SIZES.values(), Size(2, 300, 300, 2, 64, 64), Size(1, 2000, 2000, 1, 256, 32)), ids=str)
+@pytest.mark.parametrize(
+    "size", (*SIZES.values(), Size(2, 300, 300, 2, 64, 64), Size(1, 2000, 2000, 1, 256, 32)), ids=str
+)
 @dtypes
 def test_on_a_gpu(dtype, size):
     generator = torch.Generator().manual_seed(7)

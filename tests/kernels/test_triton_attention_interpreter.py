@@ -42,7 +42,11 @@ def test_every_tile(dtype):
     generator = torch.Generator().manual_seed(2)
     for share in attention.TILES[dtype.itemsize].values():
         for form in ("causal", "bisected"):
-            check(interpret, attention_cases.arguments(Size(1, 130, 90, 1, 40, 70), FORMS[form], dtype, generator), share=share)
+            check(
+                interpret,
+                attention_cases.arguments(Size(1, 130, 90, 1, 40, 70), FORMS[form], dtype, generator),
+                share=share,
+            )
 
 
 @interpreted
@@ -77,7 +81,7 @@ def test_the_module_and_strided_inputs():
     generator = torch.Generator().manual_seed(5)
     layer = SpikingAttention(2, 4 + torch.rand(24, generator=generator), 4, scale=0.25, causal=True)
     wide = torch.randint(-4, 5, (2, 10, 144), generator=generator).float()
-    inputs = [wide[..., first:first + 48:2] for first in (0, 48, 96)]
+    inputs = [wide[..., first : first + 48 : 2] for first in (0, 48, 96)]
     with use_backend("triton"):
         actual = layer(*inputs)
     with use_backend("reference"):

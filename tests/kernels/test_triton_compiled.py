@@ -14,7 +14,9 @@ from pcsnn.kernels import rates as rate_kernels
 from pcsnn.kernels import spikes as spike_kernels
 from pcsnn.tensors.arithmetic import compute_dtype, per_channel
 
-pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled")
+pytestmark = pytest.mark.skipif(
+    kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled"
+)
 MAP_NORESERVE = 0x4000  # Linux's; mmap has the name from Python 3.13 on
 TIMESTEPS = (1, 4, 13, 32, 100, 255)
 ALIGNED, ODD = (1, 16, 2**16), (1, 17, 61681)  # rows of 2^20 neurons, and of 2^20 + 1
@@ -35,7 +37,7 @@ def strides(shape):
 def sliding_trains(mean, timesteps):
     """[T, N, ...] currents of which every step is `mean` further on in memory, so that T steps take the memory of one."""
     step = 16 if mean.numel() % 16 == 0 else 17
-    flat = torch.cat([mean.flatten(), mean.flatten()[:step * timesteps]])
+    flat = torch.cat([mean.flatten(), mean.flatten()[: step * timesteps]])
     return flat.as_strided((timesteps, *mean.shape), (step, *mean.stride()))
 
 
@@ -56,10 +58,12 @@ def test_counts_and_rates(dtype, shape, layout):
     theta = cases.thresholds(shape[1], generator)
     for timesteps in TIMESTEPS:
         by_channel = functional.levels(theta, timesteps)
-        tables = [(by_channel, cases.searches(by_channel)[::-1 if timesteps in (4, 13, 255) else -2])]
+        tables = [(by_channel, cases.searches(by_channel)[:: -1 if timesteps in (4, 13, 255) else -2])]
         if timesteps in (4, 32):  # near a line, and far from one
-            tables += [(levels, cases.searches(levels)) for levels in ((by_channel ** 1.2).sort().values,
-                                                                       (by_channel ** 3).sort().values)]
+            tables += [
+                (levels, cases.searches(levels))
+                for levels in ((by_channel**1.2).sort().values, (by_channel**3).sort().values)
+            ]
         if timesteps < 100 and layout == "planes":
             uniform = functional.levels(1.25, timesteps)
             tables.append((uniform, cases.searches(uniform)[-1:]))
@@ -74,8 +78,10 @@ def test_counts_and_rates(dtype, shape, layout):
         current = laid_out(cases.near_levels(by_channel, shape, dtype, generator), layout)
         out = Guarded(shape, current.stride(), dtype, misaligned)
         line = cases.searches(by_channel)[-1].line
-        assert_same(run(rate_kernels.plan(out.tensor, current, by_channel, scale, None, None, 1, 0, 0, line), out),
-                    in_chunks(lambda c: reference.fire_rates(c, by_channel, scale), current))
+        assert_same(
+            run(rate_kernels.plan(out.tensor, current, by_channel, scale, None, None, 1, 0, 0, line), out),
+            in_chunks(lambda c: reference.fire_rates(c, by_channel, scale), current),
+        )
 
 
 @shapes
@@ -94,9 +100,17 @@ def test_residual_in_place(dtype, shape):
             for repeat, line, reach in cases.searches(levels)[1:]:  # in steps of 4, without and with the line
                 out = Guarded(shape, strides(shape), dtype)
                 out.tensor.copy_(current)
-                launch = rate_kernels.plan(out.tensor, out.tensor, levels, scale, residual, residual_scale, repeat, 0, 0, line, reach)
-                assert_same(run(launch, out), in_chunks(
-                    lambda c, r: reference.fire_rates(c, levels, scale, r, residual_scale, repeat), current, residual))
+                launch = rate_kernels.plan(
+                    out.tensor, out.tensor, levels, scale, residual, residual_scale, repeat, 0, 0, line, reach
+                )
+                assert_same(
+                    run(launch, out),
+                    in_chunks(
+                        lambda c, r: reference.fire_rates(c, levels, scale, r, residual_scale, repeat),
+                        current,
+                        residual,
+                    ),
+                )
 
 
 def counts_of_trains(current, levels):
@@ -117,7 +131,7 @@ def test_spikes(dtype, shape, timesteps):
     current = sliding_trains(cases.near_levels(levels, shape, dtype, generator, specials=False), timesteps)
     current[:, :, 0, :1000:7] = torch.nan
     silent = (timesteps - in_chunks(lambda c: counts_of_trains(c, levels), current)).to(torch.uint8)
-    for repeat, line, reach in cases.searches(levels)[::-1 if timesteps in (13, 255) else -2]:
+    for repeat, line, reach in cases.searches(levels)[:: -1 if timesteps in (13, 255) else -2]:
         out = Guarded((timesteps, *shape), (current[0].numel(), *strides(shape)), torch.uint8, int(shape == ODD))
         spikes = run(spike_kernels.plan(out.tensor, current, levels, None, repeat, line, reach), out)
         for step in range(timesteps):  # (7): the last steps fire
@@ -138,13 +152,19 @@ def test_spike_dtypes_and_amplitudes(dtype, shape):
         forms += [(torch.float32, amplitude, None), (torch.float16, by_channel, order)]
     for current_dtype, worth, places in forms:
         current = sliding_trains(cases.near_levels(levels, shape, current_dtype, generator), timesteps)
-        out = Guarded((timesteps, *shape), (counts.numel(), *strides(shape)), torch.uint8 if dtype == torch.bool else dtype)
+        out = Guarded(
+            (timesteps, *shape), (counts.numel(), *strides(shape)), torch.uint8 if dtype == torch.bool else dtype
+        )
         line = cases.searches(levels)[-1].line
-        assert_same(run(spike_kernels.plan(out.tensor, current, levels, worth, 1, line), out).view(dtype),
-                    in_chunks(lambda c: reference.fire_spikes(c, levels, worth, dtype), current))
+        assert_same(
+            run(spike_kernels.plan(out.tensor, current, levels, worth, 1, line), out).view(dtype),
+            in_chunks(lambda c: reference.fire_spikes(c, levels, worth, dtype), current),
+        )
         out.tensor.zero_()
-        assert_same(run(spike_kernels.plan_expansion(out.tensor, counts, timesteps, places, worth), out).view(dtype),
-                    in_chunks(lambda c: reference.expand_spikes(c, timesteps, places, dtype, worth), counts))
+        assert_same(
+            run(spike_kernels.plan_expansion(out.tensor, counts, timesteps, places, worth), out).view(dtype),
+            in_chunks(lambda c: reference.expand_spikes(c, timesteps, places, dtype, worth), counts),
+        )
 
 
 def reserve(dtype, shape):
@@ -165,8 +185,11 @@ def test_more_than_2_to_31_neurons(kind):
     line = cases.searches(levels)[-1].line
     launch = rate_kernels.plan(out, current, levels, scale if kind == "rates" else None, None, None, 1, 0, 0, line)
     run_compiled(launch, first=launch.programs - tail // launch.constants["COLUMNS"])
-    expected = (reference.fire_counts(values, levels[1]) if kind == "counts"
-                else reference.fire_rates(values, levels[1], scale[1]))
+    expected = (
+        reference.fire_counts(values, levels[1])
+        if kind == "counts"
+        else reference.fire_rates(values, levels[1], scale[1])
+    )
     assert_same(out[0, 1, -tail:], expected)
 
 

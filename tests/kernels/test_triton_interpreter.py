@@ -30,9 +30,14 @@ def tables(timesteps, channels, generator):
     """(levels, Spacing) by layer and by channel: lines, staircases, levels near a line and far from one, in all ways to search."""
     theta = cases.thresholds(channels, generator)
     for threshold in (1.25, theta):
-        lines = [functional.levels(threshold, timesteps), functional.levels(threshold, timesteps, offset=0.3, shift=0.25)]
-        stairs = [functional.levels(threshold, timesteps, quantization_levels=count)
-                  for count in {1, 2, timesteps // 2} & {q for q in range(1, timesteps) if timesteps % q == 0}]
+        lines = [
+            functional.levels(threshold, timesteps),
+            functional.levels(threshold, timesteps, offset=0.3, shift=0.25),
+        ]
+        stairs = [
+            functional.levels(threshold, timesteps, quantization_levels=count)
+            for count in {1, 2, timesteps // 2} & {q for q in range(1, timesteps) if timesteps % q == 0}
+        ]
         for levels in lines + stairs:
             found = cases.searches(levels)
             assert found[-1].line is not None and found[-1].reach == 0
@@ -80,7 +85,7 @@ def test_signed_rates(dtype, timesteps):
     generator = torch.Generator().manual_seed(timesteps)
     for table in (torch.randn(timesteps, generator=generator), torch.randn(SHAPE[1], timesteps, generator=generator)):
         levels = table.sort(-1).values
-        levels[..., :timesteps // 4] = -torch.inf
+        levels[..., : timesteps // 4] = -torch.inf
         current = cases.near_levels(levels, SHAPE, dtype, generator)
         scale = without_rounding(torch.tensor(0.3), dtype)
         for turn, low in ((0, 1), (1, 1), (timesteps // 2, timesteps // 3), (timesteps, 0)):
@@ -89,7 +94,9 @@ def test_signed_rates(dtype, timesteps):
             expected = reference.fire_rates(current, levels, scale, turn=turn, low=low)
             assert_same(out.tensor, expected)
             with use_backend("triton"):
-                assert_same(functional.fire_rates(current.clone(), levels, scale, inplace=True, turn=turn, low=low), expected)
+                assert_same(
+                    functional.fire_rates(current.clone(), levels, scale, inplace=True, turn=turn, low=low), expected
+                )
 
 
 @interpreted
@@ -134,9 +141,12 @@ def test_spike_dtypes_and_amplitudes(dtype):
     current = cases.trains(levels, 7, SHAPE, torch.float32, generator)
     amplitudes = [None]
     if dtype.is_floating_point:
-        amplitudes += [torch.tensor(0.3), torch.tensor(-1.7, dtype=torch.float64),
-                       torch.tensor([1e-3, -2.0, torch.inf, 1 + 2**-11, 1e-9]),
-                       torch.randn(5, generator=generator, dtype=torch.float64)]
+        amplitudes += [
+            torch.tensor(0.3),
+            torch.tensor(-1.7, dtype=torch.float64),
+            torch.tensor([1e-3, -2.0, torch.inf, 1 + 2**-11, 1e-9]),
+            torch.randn(5, generator=generator, dtype=torch.float64),
+        ]
     if dtype == torch.bfloat16:  # see without_rounding
         amplitudes = [None] + [amplitude.to(dtype).to(amplitude.dtype) for amplitude in amplitudes[1:]]
     for amplitude in amplitudes:
@@ -145,7 +155,9 @@ def test_spike_dtypes_and_amplitudes(dtype):
         assert_same(spikes, reference.fire_spikes(current, levels, amplitude, dtype))
         counts = torch.randint(256, SHAPE, generator=generator).to(torch.uint8)
         for order in (None, torch.randperm(7, generator=generator)):
-            out = Guarded((7, *SHAPE), (counts.numel(), *counts.stride()), torch.uint8 if dtype == torch.bool else dtype)
+            out = Guarded(
+                (7, *SHAPE), (counts.numel(), *counts.stride()), torch.uint8 if dtype == torch.bool else dtype
+            )
             run_guarded(spike_kernels.plan_expansion(out.tensor, counts, 7, order, amplitude), out)
             assert_same(out.tensor.view(dtype), reference.expand_spikes(counts, 7, order, dtype, amplitude))
 
@@ -191,23 +203,33 @@ def test_outputs_are_laid_out_as_the_fakes_say():
         current = lay_out(cases.near_levels(levels, SHAPE, torch.float16, generator), layout)
         steps = lay_out_steps(cases.trains(levels, 4, SHAPE, torch.float16, generator), layout)
         counts = lay_out(torch.zeros(SHAPE, dtype=torch.uint8), layout)
-        calls = [("fire_counts", current, levels, None, None, 1), ("fire_rates", current, levels, scale, None, None, 1),
-                 ("fire_spikes", steps, levels, None, torch.bool, 1), ("expand_spikes", counts, 4, None, torch.bfloat16, None)]
+        calls = [
+            ("fire_counts", current, levels, None, None, 1),
+            ("fire_rates", current, levels, scale, None, None, 1),
+            ("fire_spikes", steps, levels, None, torch.bool, 1),
+            ("expand_spikes", counts, 4, None, torch.bfloat16, None),
+        ]
         for operator, *arguments in calls:
             actual = getattr(kernels, operator)(*arguments)
             with FakeTensorMode() as mode:
-                fake = getattr(torch.ops.pcsnn, operator)(*[mode.from_tensor(a) if isinstance(a, torch.Tensor) else a
-                                                            for a in arguments])
+                fake = getattr(torch.ops.pcsnn, operator)(
+                    *[mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments]
+                )
             assert (actual.shape, actual.stride(), actual.dtype) == (fake.shape, fake.stride(), fake.dtype)
 
 
 @interpreted
-@pytest.mark.parametrize("shape", [(1,), (15,), (16,), (17,), (0,), (0, 3), (1, 1), (2, 3), (1009,), (2, 16, 500), (1, 3, 331),
-                                   (2, 3, 4, 5, 6)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(1,), (15,), (16,), (17,), (0,), (0, 3), (1, 1), (2, 3), (1009,), (2, 16, 500), (1, 3, 331), (2, 3, 4, 5, 6)],
+    ids=str,
+)
 def test_shapes(shape):
     generator = torch.Generator().manual_seed(9)
     channels = shape[1] if len(shape) > 1 else 1
-    levels = functional.levels(cases.thresholds(channels, generator), 8) if len(shape) > 1 else functional.levels(1.0, 8)
+    levels = (
+        functional.levels(cases.thresholds(channels, generator), 8) if len(shape) > 1 else functional.levels(1.0, 8)
+    )
     current = cases.near_levels(levels, shape, torch.float32, generator)
     steps = cases.trains(levels, 8, shape, torch.float32, generator)
     with use_backend("triton"):

@@ -7,7 +7,9 @@ import pytest
 from pcsnn import kernels
 from pcsnn.kernels.offline import compile, launches
 
-pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled")
+pytestmark = pytest.mark.skipif(
+    kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled"
+)
 ALL = [] if kernels.INTERPRETED else launches.variants()
 CUDA = ("sm_80", "sm_90", "sm_100")
 SHARED = 32 * 1024  # bytes, to bring values of one size into the order of those of another
@@ -37,13 +39,24 @@ def test_compiles_without_spills_and_with_wide_accesses(variant):
             assert not re.search(r"\.ftz|\bmad\.(?:rn\.)?f", compiled.asm["ptx"]), name
         else:
             assert ".amdhsa_float_denorm_mode_32 3" in compiled.asm["amdgcn"]
-        fused = compiled.asm["llir"].count("call float @llvm.fma.f32") + compiled.asm["llir"].count("@llvm.nvvm.fma.rn.f(")
+        fused = compiled.asm["llir"].count("call float @llvm.fma.f32") + compiled.asm["llir"].count(
+            "@llvm.nvvm.fma.rn.f("
+        )
         if "bisected" in variant.form or "scanned" in variant.form or variant.operation == "expand_spikes":
             assert fused == 0, (name, fused)
 
 
-@pytest.mark.parametrize("variant", [v for v in ALL if v.form in ("flat line", "planes line", "last line") and v.size == "wide"
-                                     and v.operation in ("fire_counts", "fire_rates")], ids=str)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        v
+        for v in ALL
+        if v.form in ("flat line", "planes line", "last line")
+        and v.size == "wide"
+        and v.operation in ("fire_counts", "fire_rates")
+    ],
+    ids=str,
+)
 def test_levels_of_a_line_load_nothing_a_neuron(variant):
     """The current in loads of 128 bits, and what belongs to a channel once for all its neurons of a thread; two multiply-adds a
     neuron: the guess and the level."""
@@ -65,6 +78,9 @@ def test_variants_hold_every_configuration_of_every_operation():
     for operation in ("fire_counts", "fire_rates"):
         threads = {neurons_a_thread(v.launch) for v in ALL if v.operation == operation}
         assert {4, 32} <= threads, (operation, threads)
-    searches = {(v.launch.constants["LINE"], v.launch.constants["STEPS"] > 0, v.launch.constants["STEPS"] < 0)
-                for v in ALL if "LINE" in v.launch.constants}
+    searches = {
+        (v.launch.constants["LINE"], v.launch.constants["STEPS"] > 0, v.launch.constants["STEPS"] < 0)
+        for v in ALL
+        if "LINE" in v.launch.constants
+    }
     assert searches == {(1, False, False), (2, True, False), (0, True, False), (0, False, True)}

@@ -9,10 +9,15 @@ from pcsnn import functional, kernels, reference, use_backend
 from pcsnn.kernels import pooling
 from pcsnn.kernels.offline import compile
 
-pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled")
+pytestmark = pytest.mark.skipif(
+    kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled"
+)
 GEOMETRIES = [  # counts, kernel, stride, padding, dilation, ceil_mode
-    ((3, 64, 57, 56), (3, 3), (2, 2), (1, 1), (1, 1), False), ((2, 17, 33, 29), (2, 3), (1, 2), (1, 0), (1, 2), True),
-    ((1, 200, 9, 9), (5, 5), (3, 3), (2, 2), (1, 1), True), ((70, 1, 6, 6), (2, 2), (2, 2), (0, 0), (1, 1), False)]
+    ((3, 64, 57, 56), (3, 3), (2, 2), (1, 1), (1, 1), False),
+    ((2, 17, 33, 29), (2, 3), (1, 2), (1, 0), (1, 2), True),
+    ((1, 200, 9, 9), (5, 5), (3, 3), (2, 2), (1, 1), True),
+    ((70, 1, 6, 6), (2, 2), (2, 2), (0, 0), (1, 1), False),
+]
 
 
 def channels_last(shape):
@@ -33,7 +38,8 @@ def test_it_equals_the_reference(shape, kernel, stride, padding, dilation, ceil,
         expected = functional.max_pool2d(counts, kernel, stride, padding, dilation, ceil)
     if sums:
         expected = reference.sum_pool2d(counts, kernel, stride, padding, dilation, expected.shape[2:]).contiguous(
-            memory_format=torch.channels_last)
+            memory_format=torch.channels_last
+        )
     out = Guarded(expected.shape, channels_last(expected.shape), dtype)
     run_compiled(pooling.plan(out.tensor, counts, kernel, stride, padding, dilation, sums))
     out.check()
@@ -44,8 +50,10 @@ def test_it_equals_the_reference(shape, kernel, stride, padding, dilation, ceil,
 @pytest.mark.parametrize("channels", [1, 17, 64, 512])
 @DTYPES
 def test_it_compiles_without_spills(dtype, channels, sums):
-    counts, out = (torch.empty(8, channels, side, side, dtype=dtype, device="meta", memory_format=torch.channels_last)
-                   for side in (112, 56))
+    counts, out = (
+        torch.empty(8, channels, side, side, dtype=dtype, device="meta", memory_format=torch.channels_last)
+        for side in (112, 56)
+    )
     launch = pooling.plan(out, counts, (3, 3), (2, 2), (1, 1), (1, 1), sums)
     for name, target in compile.TARGETS.items():
         used = compile.resources(compile.compile_launch(launch, target))

@@ -15,7 +15,9 @@ from pcsnn import kernels, reference
 from pcsnn.kernels import synapses, tiles
 from pcsnn.kernels.offline import compile, launches
 
-pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled")
+pytestmark = pytest.mark.skipif(
+    kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled"
+)
 DTYPES = (torch.int8, torch.float16, torch.bfloat16)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=name)
 MAP_NORESERVE = 0x4000  # Linux's; mmap has the name from Python 3.13 on
@@ -41,8 +43,11 @@ def test_every_form(dtype, form):
     check(run_compiled, made, 200)
 
 
-@pytest.mark.parametrize("size, tile", [(size, tile) for size in (1, 2) for tile in tiles.of(size)],
-                         ids=lambda x: "x".join(map(str, x[:3])) if isinstance(x, tuple) else str(x))
+@pytest.mark.parametrize(
+    "size, tile",
+    [(size, tile) for size in (1, 2) for tile in tiles.of(size)],
+    ids=lambda x: "x".join(map(str, x[:3])) if isinstance(x, tuple) else str(x),
+)
 def test_every_tile_with_its_fibers_in_any_order(size, tile):
     dtype = {1: torch.int8, 2: torch.bfloat16}[size]
     generator = torch.Generator().manual_seed(tile.rows)
@@ -57,8 +62,11 @@ def test_float_inputs_and_aligned_channels(dtype):
     generator = torch.Generator().manual_seed(4)
     geometry = Geometry((2, 64, 9, 8), (48, 64, 3, 3), padding=(1, 1))
     for form in ("line by channel", "bisected by channel"):
-        check(run_compiled, product_cases.arguments(geometry, FORMS[form], dtype, 16, generator,
-                                                    valued=dtype != torch.int8), 16)
+        check(
+            run_compiled,
+            product_cases.arguments(geometry, FORMS[form], dtype, 16, generator, valued=dtype != torch.int8),
+            16,
+        )
 
 
 def reserve(shape):
@@ -74,8 +82,13 @@ def reserve(shape):
 @pytest.mark.parametrize("dtype", (torch.int8, torch.float16), ids=name)
 def test_more_than_2_to_31_counts(dtype, kind):
     generator = torch.Generator().manual_seed(6)
-    channels, kernel = {"pixels": (16, 1), "taps": (32, 3), "few channels": (16, 3), "depthwise": (16, 3),
-                        "2^31 pixels": (1, 1)}[kind]
+    channels, kernel = {
+        "pixels": (16, 1),
+        "taps": (32, 3),
+        "few channels": (16, 3),
+        "depthwise": (16, 3),
+        "2^31 pixels": (1, 1),
+    }[kind]
     groups = channels if kind == "depthwise" else 1
     width, tail = 2**11, 4
     height = 2**31 // width // channels + 2**8
@@ -86,7 +99,9 @@ def test_more_than_2_to_31_counts(dtype, kind):
     levels = torch.arange(-20, 60, 8).to(torch.int32 if dtype == torch.int8 else torch.float32)
     synapse = ((1, 1), (kernel // 2,) * 2, (1, 1), groups)
     launch = synapses.plan(out, counts, weight, None, levels, None, None, None, *synapse, 1, 4)
-    run_compiled(launch, first=launch.programs - launch.arguments["column_tiles"] * (tail * width // launch.constants["ROWS"]))
+    run_compiled(
+        launch, first=launch.programs - launch.arguments["column_tiles"] * (tail * width // launch.constants["ROWS"])
+    )
     expected = reference.conv2d_fire(counts[:, :, -near:], weight, None, levels, None, None, None, *synapse, 1)
     assert_same(out[:, :, -tail:], expected[:, :, -tail:])
 
@@ -108,7 +123,11 @@ def test_compiles_with_tensor_cores_without_spills_in_shared_memory(variant):
         if target.backend == "cuda" and sums * variant.output.itemsize >= 16:
             assert used["store128"] == used["stores"] > 0, (target_name, used)
         assert not re.search(r"\breassoc\b|\bfast\b", compiled.asm["llir"]), target_name
-        if launch.kernel is synapses.product_kernel and launch.constants["ROWS"] >= 64 and target_name in ("sm_80", "sm_90"):
+        if (
+            launch.kernel is synapses.product_kernel
+            and launch.constants["ROWS"] >= 64
+            and target_name in ("sm_80", "sm_90")
+        ):
             check_loop(compiled.asm["ptx"], variant, target_name)
 
 
@@ -130,7 +149,7 @@ def check_loop(ptx, variant, target_name):
 def loads_behind_the_product(launch):
     """Loads from global memory that sm_90 issues behind its last product, and the bytes of them all."""
     ptx = compile.compile_launch(launch, compile.TARGETS["sm_90"]).asm["ptx"]
-    behind = ptx[ptx.rindex("wgmma.mma_async"):]
+    behind = ptx[ptx.rindex("wgmma.mma_async") :]
     loads = re.findall(r"ld\.global\S*?(?:\.v(\d))?\.b(\d+)", behind)
     return len(loads), sum(int(lanes or 1) * int(bits) // 8 for lanes, bits in loads)
 
@@ -142,7 +161,9 @@ def test_levels_of_a_line_are_not_loaded(dtype):
     bare = launch._replace(arguments=launch.arguments | dict(line_ptr=None), constants=constants | dict(LINE=0))
     _, table = loads_behind_the_product(launch)
     _, rest = loads_behind_the_product(bare)
-    columns = constants["COLUMNS"] // 4  # those of a thread: a quad shares a row; where it reads pieces of them, a pair does
+    columns = (
+        constants["COLUMNS"] // 4
+    )  # those of a thread: a quad shares a row; where it reads pieces of them, a pair does
     assert (table - rest) // (3 * 4) in (columns, 2 * columns), "first, step and 1 / step of each column"
 
 

@@ -32,7 +32,9 @@ def test_every_geometry(dtype, geometry):
     place = list(GEOMETRIES).index(geometry) + DTYPES.index(dtype)
     for i in range(place, place + 3 * len(FORMS), 4)[:3]:  # each form meets some of the geometries
         timesteps = TIMESTEPS[i % len(TIMESTEPS)]
-        made = product_cases.arguments(GEOMETRIES[geometry], list(FORMS.values())[i % len(FORMS)], dtype, timesteps, generator)
+        made = product_cases.arguments(
+            GEOMETRIES[geometry], list(FORMS.values())[i % len(FORMS)], dtype, timesteps, generator
+        )
         check(interpret, made, timesteps, misaligned=i % 2)
 
 
@@ -49,9 +51,11 @@ def test_every_form(dtype, form):
 @dtypes
 def test_timesteps_and_saturation(dtype, timesteps):
     generator = torch.Generator().manual_seed(2)
-    for geometry, forms in (("images of pixels", ("line", "near a line", "bisected", "stairs")),
-                            ("depthwise", ("line by channel",)),
-                            ("few channels", ("bisected by channel", "line by channel"))):
+    for geometry, forms in (
+        ("images of pixels", ("line", "near a line", "bisected", "stairs")),
+        ("depthwise", ("line by channel",)),
+        ("few channels", ("bisected by channel", "line by channel")),
+    ):
         for form in forms:
             made = product_cases.arguments(GEOMETRIES[geometry], FORMS[form], dtype, timesteps, generator)
             counts = check(interpret, made, timesteps)
@@ -89,8 +93,11 @@ def test_channels_are_filled_up_to_fours(dtype, timesteps, channels, monkeypatch
             found, expected = [], []
             for backend, results in (("triton", found), ("reference", expected)):
                 with use_backend(backend):
-                    results.append(functional.conv2d_fire(values, weight, levels, padding=padding, stride=(2, 1),
-                                                          timesteps=timesteps))
+                    results.append(
+                        functional.conv2d_fire(
+                            values, weight, levels, padding=padding, stride=(2, 1), timesteps=timesteps
+                        )
+                    )
             assert_same(found[0], expected[0].contiguous(memory_format=torch.channels_last))
 
 
@@ -153,15 +160,31 @@ def test_sums_beyond_int32_compare_as_if_they_were_not():
     generator = torch.Generator().manual_seed(6)
     counts = torch.randint(5, (2, 20, 2, 2), generator=generator).to(torch.uint8)
     weight = torch.randint(-128, 128, (4, 20, 1, 1), generator=generator).to(torch.int8)
-    levels = torch.tensor([-2**30, 0, 2**31 - 2, 2**31 - 1], dtype=torch.int32)
-    bias = torch.tensor([2**31 - 1, -2**31, 2**30, -2**30], dtype=torch.int32)
+    levels = torch.tensor([-(2**30), 0, 2**31 - 2, 2**31 - 1], dtype=torch.int32)
+    bias = torch.tensor([2**31 - 1, -(2**31), 2**30, -(2**30)], dtype=torch.int32)
     residual = torch.randint(256, (2, 4, 2, 2), generator=generator).to(torch.uint8)
-    scale = torch.tensor([2**31 - 1, -2**31, 0, 2**24], dtype=torch.int32)
-    for table, repeat in ((levels, 0), (torch.full((33,), 2**31 - 1, dtype=torch.int32), 1),
-                          (torch.full((3, 33), 2**31 - 1, dtype=torch.int32)[:1], 33)):
+    scale = torch.tensor([2**31 - 1, -(2**31), 0, 2**24], dtype=torch.int32)
+    for table, repeat in (
+        (levels, 0),
+        (torch.full((33,), 2**31 - 1, dtype=torch.int32), 1),
+        (torch.full((3, 33), 2**31 - 1, dtype=torch.int32)[:1], 33),
+    ):
         made = (counts, weight, bias, table, None, residual, scale, (1, 1), (0, 0), (1, 1), 1, repeat)
         check(interpret, made, 4)
-    narrow = (counts, weight, bias // 2**20, levels // 2**20, None, residual, scale // 2**20, (1, 1), (0, 0), (1, 1), 1, 0)
+    narrow = (
+        counts,
+        weight,
+        bias // 2**20,
+        levels // 2**20,
+        None,
+        residual,
+        scale // 2**20,
+        (1, 1),
+        (0, 0),
+        (1, 1),
+        1,
+        0,
+    )
     check(interpret, narrow, 4)
     for rates in (None, torch.tensor(0.3)):  # currents: cut to int32; scaled, rounded once
         check(interpret, (counts, weight, bias, None, rates, residual, scale, (1, 1), (0, 0), (1, 1), 1, 1), 4)
@@ -170,8 +193,14 @@ def test_sums_beyond_int32_compare_as_if_they_were_not():
 @interpreted
 def test_int8_sums_that_int32_may_not_hold_are_refused():
     def plan(inputs, timesteps):
-        counts, weight, out = (torch.empty(shape, dtype=dtype, device="meta") for shape, dtype in
-                               (((1, inputs, 1, 1), torch.uint8), ((1, inputs), torch.int8), ((1, 1, 1, 1), torch.int32)))
+        counts, weight, out = (
+            torch.empty(shape, dtype=dtype, device="meta")
+            for shape, dtype in (
+                ((1, inputs, 1, 1), torch.uint8),
+                ((1, inputs), torch.int8),
+                ((1, 1, 1, 1), torch.int32),
+            )
+        )
         return synapses.plan(out, counts, weight, None, None, None, None, None, (1, 1), (0, 0), (1, 1), 1, 1, timesteps)
 
     assert plan(2**17, 127).programs == 1
@@ -202,11 +231,31 @@ def test_every_layout_through_the_public_functions(dtype, layout):
         weight = lay_out(weight, layout)
     options = dict(bias=bias, scale=scale, residual=lay_out(residual, layout), residual_scale=residual_scale)
     with use_backend("triton"):
-        actual = functional.conv2d_fire(lay_out(counts, layout), weight, levels, stride=stride, padding=padding,
-                                        dilation=dilation, groups=groups, repeat=repeat, timesteps=8, **options)
+        actual = functional.conv2d_fire(
+            lay_out(counts, layout),
+            weight,
+            levels,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            repeat=repeat,
+            timesteps=8,
+            **options,
+        )
     with use_backend("reference"):
-        expected = functional.conv2d_fire(lay_out(counts, layout), weight, levels, stride=stride, padding=padding,
-                                          dilation=dilation, groups=groups, repeat=repeat, timesteps=8, **options)
+        expected = functional.conv2d_fire(
+            lay_out(counts, layout),
+            weight,
+            levels,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            repeat=repeat,
+            timesteps=8,
+            **options,
+        )
     assert_same(actual, expected)
     assert actual.stride() == expected.stride()
     assert actual.is_contiguous(memory_format=torch.channels_last)
@@ -222,7 +271,9 @@ def test_linear_layers(dtype, shape):
     for form in FORMS.values():
         made = product_cases.arguments(geometry, form, dtype, 200, generator)
         counts, weight, bias, levels, scale, residual, residual_scale, *_, repeat = made
-        counts, residual = (None if x is None else x[:rows].reshape(*shape[:-1], x.shape[1]) for x in (counts, residual))
+        counts, residual = (
+            None if x is None else x[:rows].reshape(*shape[:-1], x.shape[1]) for x in (counts, residual)
+        )
         made = (counts, weight.reshape(21, -1), bias, levels, scale, residual, residual_scale, repeat)
         actual = kernels.linear_fire(*made, 200, *product_cases.searched(made))
         assert_same(actual, reference.linear_fire(*made))
@@ -233,8 +284,9 @@ def test_linear_layers(dtype, shape):
 @pytest.mark.parametrize("dtype", (*DTYPES, torch.float32), ids=name)
 def test_no_inputs_give_the_bias(dtype):
     bias = torch.tensor([-3, 4]).to(torch.int32 if dtype == torch.int8 else dtype)
-    currents = kernels.linear_fire(torch.zeros(3, 0, dtype=torch.uint8), torch.zeros(2, 0, dtype=dtype), bias, None, None, None,
-                                   None, 1, 200)
+    currents = kernels.linear_fire(
+        torch.zeros(3, 0, dtype=torch.uint8), torch.zeros(2, 0, dtype=dtype), bias, None, None, None, None, 1, 200
+    )
     assert_same(currents, bias.expand(3, 2))
 
 

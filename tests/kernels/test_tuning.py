@@ -22,6 +22,7 @@ def timed(fastest, seen):
     def timer(tile):
         seen.append(tile)
         return 1.0 if tile == fastest else 2.0
+
     return timer
 
 
@@ -36,7 +37,11 @@ def test_each_kind_is_timed_once_and_found_by_later_processes(path):
             assert choose(chosen, kind, timed(fastest, seen)) == fastest
     assert seen == 2 * list(TILES)
     later = tuning.Choices(path)
-    assert choose(later, "a", None) == TILES[2] and choose(later, "b", None) == TILES[0] and choose(later, "c", None) is None
+    assert (
+        choose(later, "a", None) == TILES[2]
+        and choose(later, "b", None) == TILES[0]
+        and choose(later, "c", None) is None
+    )
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -47,9 +52,22 @@ def test_choices_of_two_processes_are_joined(path):
     assert tuning.Choices(path).tiles == {"a": TILES[1], "b": TILES[2]}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"tiles": 1}', '{"tiles": {"a": 3}}', '{"tiles": {"a": [1, 2]}}',
-                                  '{"tiles": {"a": [4096, 64, 64, 128, 4]}}', '{"tiles": {"a": ["128", 64, 64, 128, 4]}}',
-                                  '{"tiles": {"a": [[128], 64, 64, 128, 4]}}', "\udce9"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"tiles": 1}',
+        '{"tiles": {"a": 3}}',
+        '{"tiles": {"a": [1, 2]}}',
+        '{"tiles": {"a": [4096, 64, 64, 128, 4]}}',
+        '{"tiles": {"a": ["128", 64, 64, 128, 4]}}',
+        '{"tiles": {"a": [[128], 64, 64, 128, 4]}}',
+        "\udce9",
+    ],
+)
 def test_a_damaged_file_is_ignored_with_a_warning(path, text):
     path.parent.mkdir(parents=True)
     path.write_bytes(text.encode(errors="surrogateescape"))
@@ -80,7 +98,9 @@ def test_a_folder_that_cannot_be_written_warns(tmp_path):
 def test_names_of_kinds():
     def kind(batch, weight=(64, 32, 3, 3), stride=(1, 1), dtype=torch.int8):
         counts, out = (torch.empty(batch, channels, 8, 8, device="meta") for channels in (weight[1], weight[0]))
-        return synapses.Kind(out, counts, torch.empty(weight, dtype=dtype, device="meta"), stride, (1, 1), (1, 1), 1).name()
+        return synapses.Kind(
+            out, counts, torch.empty(weight, dtype=dtype, device="meta"), stride, (1, 1), (1, 1), 1
+        ).name()
 
     assert kind(5) == kind(8) != kind(9)  # rows up to a power of two
     assert len({kind(8), kind(8, (64, 32, 3, 1)), kind(8, stride=(2, 2)), kind(8, dtype=torch.float16)}) == 4

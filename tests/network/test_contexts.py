@@ -37,11 +37,15 @@ def default_dtype(dtype):
 
 
 CONTEXTS = {
-    "inference mode": torch.inference_mode, "no gradients": torch.no_grad, "gradients": torch.enable_grad,
+    "inference mode": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "gradients": torch.enable_grad,
     "autocast to bfloat16": lambda: torch.autocast("cpu", torch.bfloat16),
     "autocast to float16": lambda: torch.autocast("cpu", torch.float16),
-    "default float64": lambda: default_dtype(torch.float64), "default float16": lambda: default_dtype(torch.float16),
-    "default bfloat16": lambda: default_dtype(torch.bfloat16), "default device": lambda: torch.device("meta"),
+    "default float64": lambda: default_dtype(torch.float64),
+    "default float16": lambda: default_dtype(torch.float16),
+    "default bfloat16": lambda: default_dtype(torch.bfloat16),
+    "default device": lambda: torch.device("meta"),
 }
 
 
@@ -88,7 +92,9 @@ def test_a_model_and_data_made_in_a_context(context):
     if context == "default device":
         pytest.skip("a model without values")
     with CONTEXTS[context]():
-        net = randomise(nn.Sequential(nn.Linear(5, 6, dtype=torch.float32), nn.ReLU(), nn.Linear(6, 3, dtype=torch.float32)))
+        net = randomise(
+            nn.Sequential(nn.Linear(5, 6, dtype=torch.float32), nn.ReLU(), nn.Linear(6, 3, dtype=torch.float32))
+        )
         x = torch.arange(200, dtype=torch.float32).view(40, 5).sin()
         found = [convert(net, (x,), method) for method in METHODS]
     for method, snn in zip(METHODS, found):
@@ -106,7 +112,10 @@ def test_generators_of_features():
     expected = pcsnn.convert(net, 6, calibration=list(x.split(4)), method="light", progress=False)
     for kind in (torch.no_grad, torch.inference_mode):
         decorated = kind()(lambda: (yield from x.split(4)))
-        same(pcsnn.convert(net, 6, calibration=decorated(), method="light", progress=False).state_dict(), expected.state_dict())
+        same(
+            pcsnn.convert(net, 6, calibration=decorated(), method="light", progress=False).state_dict(),
+            expected.state_dict(),
+        )
     for method in METHODS:
         with pytest.raises(ValueError, match="calibration: .*leaves torch.inference_mode switched on"):
             pcsnn.convert(net, 6, calibration=data(), method=method, progress=False)
@@ -120,7 +129,9 @@ def test_networks_loaded_copied_and_changed_in_inference_mode(tmp_path):
     with torch.inference_mode():
         loaded = pcsnn.load(tmp_path / "snn.safetensors")
         other = copy.deepcopy(snn)
-        inside = [module(*x) for module in (loaded, other, pcsnn.optimize(copy.deepcopy(snn)), pcsnn.set_timesteps(loaded, 6))]
+        inside = [
+            module(*x) for module in (loaded, other, pcsnn.optimize(copy.deepcopy(snn)), pcsnn.set_timesteps(loaded, 6))
+        ]
     for value in (*inside, loaded(*x), other(*x)):
         torch.testing.assert_close(value, snn(*x), rtol=1e-5, atol=1e-5)
 
@@ -134,8 +145,15 @@ def test_optimised_networks_know_no_autocast(weights):
         assert torch.equal(snn(*x), expected)
 
 
-@pytest.mark.parametrize("network_dtype, dtype", [
-    (torch.float32, torch.float16), (torch.float32, torch.float64), (torch.float32, torch.uint8), (torch.float16, torch.float32)])
+@pytest.mark.parametrize(
+    "network_dtype, dtype",
+    [
+        (torch.float32, torch.float16),
+        (torch.float32, torch.float64),
+        (torch.float32, torch.uint8),
+        (torch.float16, torch.float32),
+    ],
+)
 def test_inputs_of_another_dtype_are_refused_by_name(network_dtype, dtype):
     snn = convert(build("mlp", nn.ReLU, network_dtype), inputs("mlp", network_dtype), "max")
     with pytest.raises(TypeError, match=f"inputs: expected {network_dtype}.*got {dtype}"):
@@ -179,8 +197,12 @@ def test_threads_convert_side_by_side_while_others_run():
         while not done.is_set():
             caught(lambda: torch.testing.assert_close(net(*x), output, rtol=0, atol=0))
 
-    threads = [threading.Thread(target=lambda: [caught(lambda: same(convert(net, x, "quick").state_dict(), expected))
-                                                for _ in range(3)]) for _ in range(3)]
+    threads = [
+        threading.Thread(
+            target=lambda: [caught(lambda: same(convert(net, x, "quick").state_dict(), expected)) for _ in range(3)]
+        )
+        for _ in range(3)
+    ]
     runner = threading.Thread(target=run)
     for thread in (runner, *threads):
         thread.start()
@@ -198,8 +220,18 @@ def test_threads_convert_side_by_side_while_others_run():
 @pytest.mark.parametrize("method", METHODS)
 def test_half_precision_is_calibrated_as_well_as_float32(dtype, method, monkeypatch):
     monkeypatch.setattr(layerwise, "STEPS", {"light": 15, "advanced": 15})
-    net = randomise(nn.Sequential(conv(), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-                                  nn.Flatten(), nn.Linear(4, 3, bias=False)))
+    net = randomise(
+        nn.Sequential(
+            conv(),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            conv(4, 4),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 3, bias=False),
+        )
+    )
     x = torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     half, expected = copy.deepcopy(net).to(dtype), net(x)
     error = (convert(net, (x,), method)(x) - expected).norm()
@@ -244,16 +276,25 @@ def test_casts_to_half_precision_that_a_network_spells_out(method):
     x = torch.randn(32, 5, generator=torch.Generator().manual_seed(0))
     snn = convert(net, (x,), method, strict=False)
     assert snn(x).dtype == torch.float16
-    assert ((snn(x) - net(x)).float().norm() < 0.5 * net(x).float().norm())
+    assert (snn(x) - net(x)).float().norm() < 0.5 * net(x).float().norm()
 
 
 # Computed weights
 
 
-@pytest.mark.parametrize("change", [parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.spectral_norm,
-                                    lambda layer: prune.l1_unstructured(layer, "weight", 0.3)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        parametrizations.weight_norm,
+        parametrizations.spectral_norm,
+        nn.utils.spectral_norm,
+        lambda layer: prune.l1_unstructured(layer, "weight", 0.3),
+    ],
+)
 def test_advanced_takes_computed_weights_or_names_them(change):
-    net = nn.Sequential(change(nn.Linear(5, 6)) or nn.Linear(5, 6), nn.ReLU(), change(nn.Linear(6, 3)) or nn.Linear(6, 3)).eval()
+    net = nn.Sequential(
+        change(nn.Linear(5, 6)) or nn.Linear(5, 6), nn.ReLU(), change(nn.Linear(6, 3)) or nn.Linear(6, 3)
+    ).eval()
     x = torch.randn(32, 5, generator=torch.Generator().manual_seed(0))
     net.requires_grad_(False)(x)
     try:
@@ -306,8 +347,13 @@ def test_an_interrupt_within_the_steps_closes_bars(method, where, monkeypatch):
     opened = []
     bars = batches
     tqdm = bars.tqdm
-    monkeypatch.setattr(bars, "tqdm", lambda *arguments, **named: opened.append(
-        tqdm(*arguments, **named | {"disable": False, "file": io.StringIO()})) or opened[-1])
+    monkeypatch.setattr(
+        bars,
+        "tqdm",
+        lambda *arguments, **named: (
+            opened.append(tqdm(*arguments, **named | {"disable": False, "file": io.StringIO()})) or opened[-1]
+        ),
+    )
 
     def interrupt(*arguments, **named):
         raise KeyboardInterrupt

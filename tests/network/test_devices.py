@@ -75,8 +75,22 @@ def test_learned_thresholds(name):
 
 
 METHODS = ("max", "paper", "quick", "light", "advanced")
-SUBSET = ("mlp", "tokens", "depthwise", "transposed", "conv1d", "conv_bn", "linear_bn", "residual", "cat", "attention",
-          "average_pools", "max_pools", "two_inputs", "tuple_output")
+SUBSET = (
+    "mlp",
+    "tokens",
+    "depthwise",
+    "transposed",
+    "conv1d",
+    "conv_bn",
+    "linear_bn",
+    "residual",
+    "cat",
+    "attention",
+    "average_pools",
+    "max_pools",
+    "two_inputs",
+    "tuple_output",
+)
 SIGNED = {"leaky": nn.LeakyReLU, "prelu": lambda: nn.PReLU(4, 0.2), "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}
 
 
@@ -101,8 +115,9 @@ def assert_calibrates_alike(net, data, x, method, **options):
     return far, near
 
 
-@pytest.mark.parametrize("name, method", [(name, method) for method in METHODS
-                                          for name in (SUBSET if method == "quick" else SUBSET[::4])])
+@pytest.mark.parametrize(
+    "name, method", [(name, method) for method in METHODS for name in (SUBSET if method == "quick" else SUBSET[::4])]
+)
 def test_calibrated(name, method, few_steps):
     x = inputs(name)
     far, near = assert_calibrates_alike(build(name, nn.ReLU), inputs(name, batch=12, seed=2), x, method)
@@ -139,6 +154,7 @@ def test_staircases_of_another_t(few_steps):
 
 def test_hybrids():
     """Operations that stay analog, and tensors that a network makes for itself."""
+
     def forward(s, x):
         x = s.act(s.conv(x))
         mask = torch.ones_like(x) * s.weights
@@ -154,8 +170,11 @@ def test_hybrids():
         assert_optimises_alike(far, near, x, weights)
 
 
-FORMS = {"converted": lambda snn, x: snn, "float32": lambda snn, x: pcsnn.optimize(snn),
-         "int8": lambda snn, x: pcsnn.optimize(snn, "int8", example_inputs=x, first_last=True)}
+FORMS = {
+    "converted": lambda snn, x: snn,
+    "float32": lambda snn, x: pcsnn.optimize(snn),
+    "int8": lambda snn, x: pcsnn.optimize(snn, "int8", example_inputs=x, first_last=True),
+}
 
 
 @pytest.fixture(params=FORMS)

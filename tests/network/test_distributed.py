@@ -21,8 +21,16 @@ LIMIT = 240  # seconds after which a launch hangs
 
 def torchrun(processes, *arguments):
     environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join([str(ROOT), str(SUPPORT)]))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-               str(SUPPORT / "distributed_program.py"), *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        str(SUPPORT / "distributed_program.py"),
+        *map(str, arguments),
+    ]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT)
 
 
@@ -33,7 +41,9 @@ def found(request, tmp_path_factory):
     done = torchrun(request.param, folder)
     assert done.returncode == 0, done.stderr
     results = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(request.param)]
-    assert [(result["rank"], result["size"]) for result in results] == [(i, request.param) for i in range(request.param)]
+    assert [(result["rank"], result["size"]) for result in results] == [
+        (i, request.param) for i in range(request.param)
+    ]
     return results
 
 
@@ -69,7 +79,9 @@ def test_calibration_is_that_of_one_process(found, method):
     """One process takes batches as large as those of all processes together."""
     expected = calibrated(method, images().split(8 * len(found))).state_dict()
     for key, value in expected.items():
-        torch.testing.assert_close(found[0][method][key], value, rtol=1e-4, atol=1e-5, msg=lambda text: f"{key}: {text}")
+        torch.testing.assert_close(
+            found[0][method][key], value, rtol=1e-4, atol=1e-5, msg=lambda text: f"{key}: {text}"
+        )
     other = calibrated("max", images()).state_dict()
     assert any(not torch.allclose(value, other[key], rtol=1e-3) for key, value in expected.items() if key in other)
 
@@ -98,7 +110,11 @@ def test_sweep_counts_every_image_once(found):
         assert sweep.float_accuracy == expected.float_accuracy
         for row, other in zip(sweep.rows, expected.rows, strict=True):
             assert (row.timesteps, row.accuracy, row.fidelity, row.spikes_per_neuron) == (
-                other.timesteps, other.accuracy, other.fidelity, other.spikes_per_neuron)
+                other.timesteps,
+                other.accuracy,
+                other.fidelity,
+                other.spikes_per_neuron,
+            )
             assert row.logit_error == pytest.approx(other.logit_error, rel=1e-5)
 
 
@@ -125,7 +141,7 @@ def test_what_differs_between_processes_is_refused_by_all(found):
 def test_a_failing_process_ends_all_with_its_reason(tmp_path):
     done = torchrun(2, tmp_path, "fail")
     assert done.returncode != 0 and not list(tmp_path.iterdir())
-    reason = done.stderr[done.stderr.index("Root Cause"):]
+    reason = done.stderr[done.stderr.index("Root Cause") :]
     assert "rank      : 1 " in reason
     assert "ValueError: calibration: expected finite values, got NaN or infinity in batch 0" in reason
 
@@ -133,7 +149,9 @@ def test_a_failing_process_ends_all_with_its_reason(tmp_path):
 def test_a_killed_process_ends_all_under_torchrun(tmp_path):
     done = torchrun(2, tmp_path, "kill")
     assert done.returncode != 0 and not list(tmp_path.iterdir())
-    failures = done.stderr[done.stderr.index("FAILED"):]  # torchrun takes the killed one or the one that misses it for the cause
+    failures = done.stderr[
+        done.stderr.index("FAILED") :
+    ]  # torchrun takes the killed one or the one that misses it for the cause
     assert "Signal 9 (SIGKILL)" in failures and "Root Cause" in failures
 
 
@@ -141,11 +159,19 @@ def test_a_killed_process_is_noticed_by_the_others_without_torchrun(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join([str(ROOT), str(SUPPORT)]),
-                       MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2")
+    environment = dict(
+        os.environ,
+        OMP_NUM_THREADS="1",
+        PYTHONPATH=os.pathsep.join([str(ROOT), str(SUPPORT)]),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        WORLD_SIZE="2",
+    )
     command = [sys.executable, str(SUPPORT / "distributed_program.py"), str(tmp_path), "kill"]
-    started = [subprocess.Popen(command, env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
-               for rank in range(2)]
+    started = [
+        subprocess.Popen(command, env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
     try:
         words = started[0].communicate(timeout=LIMIT)[1]
         assert started[0].returncode == 1 and started[1].wait(LIMIT) == -signal.SIGKILL
@@ -176,14 +202,25 @@ def test_evaluation_by_hand():
     assert unlabelled.accuracy is None and unlabelled.images == COUNT and "no labels" in str(unlabelled)
 
 
-@pytest.mark.parametrize("change, error, words", [
-    (dict(snn=two_layers()), TypeError, "snn: expected a SpikingNetwork.*got Sequential"),
-    (dict(ignore="void"), TypeError, "ignore: expected an integer, got str"),
-    (dict(ignore=1, data=[(images(), torch.ones(COUNT, dtype=torch.int64))]), ValueError, "ignore: every label of data is 1"),
-    (dict(data=7), TypeError, "data: expected a tensor, or an iterable .*got int"),
-    (dict(data=[]), ValueError, "data: expected at least one batch with data, got none"),
-    (dict(data=[(images(), labels()[:5])]), ValueError, r"data: expected labels \(65,\) for outputs \(65, 3\), got \(5,\)"),
-])
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        (dict(snn=two_layers()), TypeError, "snn: expected a SpikingNetwork.*got Sequential"),
+        (dict(ignore="void"), TypeError, "ignore: expected an integer, got str"),
+        (
+            dict(ignore=1, data=[(images(), torch.ones(COUNT, dtype=torch.int64))]),
+            ValueError,
+            "ignore: every label of data is 1",
+        ),
+        (dict(data=7), TypeError, "data: expected a tensor, or an iterable .*got int"),
+        (dict(data=[]), ValueError, "data: expected at least one batch with data, got none"),
+        (
+            dict(data=[(images(), labels()[:5])]),
+            ValueError,
+            r"data: expected labels \(65,\) for outputs \(65, 3\), got \(5,\)",
+        ),
+    ],
+)
 def test_evaluate_refuses(change, error, words):
     snn = pcsnn.convert(two_layers(), 8, calibration=images(), method="max")
     with pytest.raises(error, match=words):
@@ -204,14 +241,17 @@ class Endless(IterableDataset):
         return iter(())
 
 
-@pytest.mark.parametrize("change, error, words", [
-    (dict(data=Endless()), TypeError, "data: expected tensors or a dataset with a length, got Endless"),
-    (dict(data=(images(), labels()[:3])), ValueError, "data: expected tensors of one length, got 65, 3"),
-    (dict(data=(images(), "cat")), TypeError, "data: expected a tensor, got str"),
-    (dict(data=torch.tensor(1)), ValueError, "data: expected at least 1 dimensions"),
-    (dict(batch_size=0), ValueError, "batch_size: expected a value in 1..2147483648, got 0"),
-    (dict(shuffle=True), TypeError, "options: expected those that leave open which items are read, got shuffle"),
-])
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        (dict(data=Endless()), TypeError, "data: expected tensors or a dataset with a length, got Endless"),
+        (dict(data=(images(), labels()[:3])), ValueError, "data: expected tensors of one length, got 65, 3"),
+        (dict(data=(images(), "cat")), TypeError, "data: expected a tensor, got str"),
+        (dict(data=torch.tensor(1)), ValueError, "data: expected at least 1 dimensions"),
+        (dict(batch_size=0), ValueError, "batch_size: expected a value in 1..2147483648, got 0"),
+        (dict(shuffle=True), TypeError, "options: expected those that leave open which items are read, got shuffle"),
+    ],
+)
 def test_shard_refuses(change, error, words):
     with pytest.raises(error, match=words):
         pcsnn.distributed.shard(**(dict(data=images()) | change))

@@ -87,6 +87,7 @@ class Taped:
         def replay():
             log.append("replay")
             tape.replay()
+
         return replay, out
 
     def fill(self, static, source):
@@ -129,12 +130,28 @@ def same(found, expected):
     found, expected = pytree.tree_flatten(found), pytree.tree_flatten(expected)
     return found[1] == expected[1] and all(
         a.dtype == b.dtype and a.device == b.device and a.requires_grad == b.requires_grad and torch.equal(a, b)
-        if isinstance(a, torch.Tensor) else a == b for a, b in zip(found[0], expected[0]))
+        if isinstance(a, torch.Tensor)
+        else a == b
+        for a, b in zip(found[0], expected[0])
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["residual", "two_inputs", "dict_output", "tuple_output", "options", "slices", "sizes",
-                                  "max_pool_first", "attention", "add_a_size"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "residual",
+        "two_inputs",
+        "dict_output",
+        "tuple_output",
+        "options",
+        "slices",
+        "sizes",
+        "max_pool_first",
+        "attention",
+        "add_a_size",
+    ],
+)
 def test_replays_are_what_the_network_says(tape, name, form):
     snn, plain = graphic(name, form)
     kept = []
@@ -175,9 +192,18 @@ class Options(nn.Module):
 
 def test_arguments_of_other_kinds(tape):
     x, module, kept = torch.randn(3, 4), Options(), cuda_graphs.Graphs(8)
-    for arguments in ({}, {"scale": 2.0}, {"scale": 2}, {"scale": True}, {"scale": 1}, {"scale": -0.0},
-                      {"scale": 0.0}, {"mode": "other"},
-                      {"scale": torch.tensor(3.0)}, {"extra": {"y": (torch.randn(2),)}}):
+    for arguments in (
+        {},
+        {"scale": 2.0},
+        {"scale": 2},
+        {"scale": True},
+        {"scale": 1},
+        {"scale": -0.0},
+        {"scale": 0.0},
+        {"mode": "other"},
+        {"scale": torch.tensor(3.0)},
+        {"extra": {"y": (torch.randn(2),)}},
+    ):
         for expected in (NEW, AGAIN):
             x = torch.randn(3, 4)
             assert same(kept.run(module, (x,), arguments), module(x, **arguments))
@@ -210,8 +236,16 @@ def test_layouts_are_kept(tape, weights):
     def layouts():
         x = torch.randn(3, 3, 8, 8)
         wide = torch.randn(3, 3, 16, 8)
-        return (x, x.contiguous(memory_format=torch.channels_last), wide[:, :, ::2], wide[:, :, 8:], x.transpose(2, 3),
-                x[:1].expand(3, -1, -1, -1), torch.randn(3, 3, 15).unfold(2, 8, 1), x[..., :1].expand(-1, -1, -1, 8))
+        return (
+            x,
+            x.contiguous(memory_format=torch.channels_last),
+            wide[:, :, ::2],
+            wide[:, :, 8:],
+            x.transpose(2, 3),
+            x[:1].expand(3, -1, -1, -1),
+            torch.randn(3, 3, 15).unfold(2, 8, 1),
+            x[..., :1].expand(-1, -1, -1, 8),
+        )
 
     strides = Strides()
     for expected in (NEW, AGAIN):
@@ -225,8 +259,16 @@ def test_layouts_are_kept(tape, weights):
 def test_the_least_recently_used_graph_goes_first(tape):
     snn, plain = graphic(graph=2)
     one, two, three = (inputs("residual", batch=batch) for batch in (1, 2, 3))
-    for x, expected in ((one, FIRST), (two, NEW), (one, AGAIN), (three, NEW), (one, AGAIN), (two, NEW), (three, NEW),
-                        (two, AGAIN)):
+    for x, expected in (
+        (one, FIRST),
+        (two, NEW),
+        (one, AGAIN),
+        (three, NEW),
+        (one, AGAIN),
+        (two, NEW),
+        (three, NEW),
+        (two, AGAIN),
+    ):
         assert same(snn(*x), plain(*x)) and done() == expected
     snn.max_graphs = 1
     for x, expected in ((one, FIRST), (two, FIRST), (two, AGAIN), (one, FIRST)):
@@ -243,8 +285,11 @@ def _load(snn):
 
 def _some_weight(snn):
     """A tensor that a layer multiplies by, and its owner."""
-    return next((module, module.weight) for module in snn.network.modules()
-                if isinstance(getattr(module, "weight", None), torch.Tensor))
+    return next(
+        (module, module.weight)
+        for module in snn.network.modules()
+        if isinstance(getattr(module, "weight", None), torch.Tensor)
+    )
 
 
 def _write(snn):
@@ -285,9 +330,17 @@ def _code(snn):
     snn.network.recompile()
 
 
-CHANGES = {"set_timesteps": lambda snn: pcsnn.set_timesteps(snn, 2 * LEVELS), "load_state_dict": _load,
-           "write": _write, "replace": _replace, "data": _data, "module": _module, "code": _code,
-           "to": lambda snn: snn.to("cpu"), "drop_graphs": lambda snn: snn.drop_graphs()}
+CHANGES = {
+    "set_timesteps": lambda snn: pcsnn.set_timesteps(snn, 2 * LEVELS),
+    "load_state_dict": _load,
+    "write": _write,
+    "replace": _replace,
+    "data": _data,
+    "module": _module,
+    "code": _code,
+    "to": lambda snn: snn.to("cpu"),
+    "drop_graphs": lambda snn: snn.drop_graphs(),
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -356,8 +409,12 @@ def test_hooks_are_called(tape):
     snn(*x)
     done()
     layer, seen = dict(snn.neurons()).popitem()[1], []
-    for register in (layer.register_forward_hook, layer.register_forward_pre_hook, snn.network.register_forward_hook,
-                     nn.modules.module.register_module_forward_hook):
+    for register in (
+        layer.register_forward_hook,
+        layer.register_forward_pre_hook,
+        snn.network.register_forward_hook,
+        nn.modules.module.register_module_forward_hook,
+    ):
         hook = register(lambda *_: seen.append(1))
         snn(*x)
         hook.remove()
@@ -400,6 +457,7 @@ def _within(context):
     def call(snn, x, expected):
         with context() as mode:
             assert torch.equal(snn(x), expected) and getattr(mode, "names", True)
+
     return call
 
 
@@ -414,9 +472,12 @@ def _gradient(snn, x, expected):
 
 
 PLAIN_CALLS = {
-    "dispatch_mode": _within(Seen), "function_mode": _within(Functions),
+    "dispatch_mode": _within(Seen),
+    "function_mode": _within(Functions),
     "use_backend": _within(lambda: pcsnn.use_backend("reference")),
-    "capturing": _busy, "vmap": _vmapped, "gradient": _gradient,
+    "capturing": _busy,
+    "vmap": _vmapped,
+    "gradient": _gradient,
     "autocast": lambda snn, x, expected: _autocast(snn, x),
     "subclass": lambda snn, x, expected: snn(x.as_subclass(Mine)),
     "empty": lambda snn, x, expected: snn(x[:0]),
@@ -447,7 +508,7 @@ def _fake(snn, x):
 @pytest.mark.parametrize("name", PLAIN_CALLS)
 def test_calls_that_run_without_graphs(tape, name):
     snn, plain = graphic()
-    x, = inputs("residual")
+    (x,) = inputs("residual")
     expected = plain(x)
     PLAIN_CALLS[name](snn, x, expected)
     assert done() == []
@@ -475,10 +536,17 @@ def test_calls_whose_parameters_learn_run_without_graphs(tape):
 
 def test_calls_that_have_graphs_all_the_same(tape):
     snn, plain = graphic()
-    x, = inputs("residual")
+    (x,) = inputs("residual")
     expected = plain(x)
-    for first, call in enumerate((torch.no_grad, torch.inference_mode, torch.enable_grad, lambda: torch.device("cpu"),
-                                  lambda: torch.autocast("cuda", enabled=False))):
+    for first, call in enumerate(
+        (
+            torch.no_grad,
+            torch.inference_mode,
+            torch.enable_grad,
+            lambda: torch.device("cpu"),
+            lambda: torch.autocast("cuda", enabled=False),
+        )
+    ):
         with call():
             assert torch.equal(snn(x), expected) and done() == (AGAIN if first else FIRST)
     with torch.no_grad():
@@ -544,9 +612,14 @@ def test_errors_of_the_network_are_its_own_and_cost_no_graph(tape):
     assert same(snn(*x), plain(*x)) and done() == AGAIN
 
 
-@pytest.mark.parametrize("error, raised, words", [
-    (RuntimeError("not permitted"), RuntimeError, "^max_graphs: expected .*max_graphs = 0.*, got not permitted"),
-    (torch.OutOfMemoryError("no memory"), torch.OutOfMemoryError, "^no memory")], ids=["not_permitted", "memory"])
+@pytest.mark.parametrize(
+    "error, raised, words",
+    [
+        (RuntimeError("not permitted"), RuntimeError, "^max_graphs: expected .*max_graphs = 0.*, got not permitted"),
+        (torch.OutOfMemoryError("no memory"), torch.OutOfMemoryError, "^no memory"),
+    ],
+    ids=["not_permitted", "memory"],
+)
 def test_a_capture_that_fails(tape, monkeypatch, error, raised, words):
     snn, plain = graphic()
     x, y = inputs("residual"), inputs("residual", batch=1)
@@ -585,9 +658,12 @@ def test_copies_have_graphs_of_their_own(tape, tmp_path):
     snn(*x)
     pcsnn.save(snn, tmp_path / "net.safetensors")
     torch.save(copy.deepcopy(snn), tmp_path / "net.pt")  # pickling a GraphModule compiles its code anew
-    copies = (copy.deepcopy(snn), pcsnn.load(tmp_path / "net.safetensors"),
-              torch.load(tmp_path / "net.pt", weights_only=False),
-              pickle.loads(pickle.dumps(copy.deepcopy(snn))))
+    copies = (
+        copy.deepcopy(snn),
+        pcsnn.load(tmp_path / "net.safetensors"),
+        torch.load(tmp_path / "net.pt", weights_only=False),
+        pickle.loads(pickle.dumps(copy.deepcopy(snn))),
+    )
     done()
     for other in copies:
         assert other.max_graphs == 3 and other.graph_bytes == 0
@@ -617,7 +693,7 @@ def test_threads_share_the_graphs(tape):
 
     def work(first):
         start.wait()
-        for x, expected in itertools.islice(itertools.cycle(cases[first % 3:] + cases[:first % 3]), 30):
+        for x, expected in itertools.islice(itertools.cycle(cases[first % 3 :] + cases[: first % 3]), 30):
             try:
                 out = snn(*x)
                 if not torch.equal(out, expected):
@@ -757,8 +833,9 @@ class TestOnAGpu:
         return [snn.cuda() for snn in graphic(name, form, **options)]
 
     @pytest.mark.parametrize("form", FORMS)
-    @pytest.mark.parametrize("name", ["residual", "two_inputs", "dict_output", "tuple_output", "max_pool_first",
-                                      "attention", "slices"])
+    @pytest.mark.parametrize(
+        "name", ["residual", "two_inputs", "dict_output", "tuple_output", "max_pool_first", "attention", "slices"]
+    )
     def test_replays_are_bit_equal(self, name, form):
         snn, plain = self.pair(name, form)
         kept = []
@@ -770,7 +847,7 @@ class TestOnAGpu:
 
     def test_layouts_and_grad_modes(self):
         snn, plain = self.pair()
-        x, = cuda(inputs("residual", batch=4))
+        (x,) = cuda(inputs("residual", batch=4))
         layouts = (x, x.contiguous(memory_format=torch.channels_last), x[::2], x[:1].expand(4, -1, -1, -1))
         for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
             with mode():
@@ -817,7 +894,7 @@ class TestOnAGpu:
 
     def test_it_moves(self):
         snn, plain = graphic("residual", "int8")
-        x, = inputs("residual")
+        (x,) = inputs("residual")
         for device, captured in (("cpu", 0), ("cuda", 1), ("cpu", 0), ("cuda", 1)):
             snn.to(device), plain.to(device)
             assert snn.graph_bytes == 0

@@ -36,9 +36,14 @@ def grows(work, warm, times):
     return tuple(after - before for before, after in zip(*found))
 
 
-FORMS = {"collapsed": lambda snn: snn, "float32": pcsnn.optimize, "int8": lambda snn: pcsnn.optimize(snn, "int8"),
-         "bfloat16": lambda snn: pcsnn.optimize(snn, "bfloat16"), "packed": baselines.packed,
-         "serial": baselines.serial}
+FORMS = {
+    "collapsed": lambda snn: snn,
+    "float32": pcsnn.optimize,
+    "int8": lambda snn: pcsnn.optimize(snn, "int8"),
+    "bfloat16": lambda snn: pcsnn.optimize(snn, "bfloat16"),
+    "packed": baselines.packed,
+    "serial": baselines.serial,
+}
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="needs /proc of Linux")
@@ -59,6 +64,7 @@ def test_fifty_conversions(method, times):
     def once():
         snn = pcsnn.convert(model, 6, calibration=[x], method=method, progress=False)
         pcsnn.optimize(snn, "int8")(x)
+
     known = len(_known)
     objects, memory = grows(once, 3, times)
     assert objects < 100 and memory < 16 * MEBIBYTES and len(_known) <= known
@@ -78,10 +84,14 @@ def test_analyses(tool):
     def forced():
         with pcsnn.use_backend("reference"):
             snn(x)
-    calls = {"record": recorded, "use_backend": forced,
-             "layer_errors": lambda: analysis.layer_errors(net, snn, x, progress=False),
-             "count_operations": lambda: analysis.count_operations(snn, x, progress=False),
-             "evaluate": lambda: analysis.evaluate(snn, x, spikes=True, progress=False)}
+
+    calls = {
+        "record": recorded,
+        "use_backend": forced,
+        "layer_errors": lambda: analysis.layer_errors(net, snn, x, progress=False),
+        "count_operations": lambda: analysis.count_operations(snn, x, progress=False),
+        "evaluate": lambda: analysis.evaluate(snn, x, spikes=True, progress=False),
+    }
     objects, memory = grows(calls[tool], 5, 30)
     assert objects < 200 and memory < 16 * MEBIBYTES and not dispatch._forcing
 

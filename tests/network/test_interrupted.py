@@ -18,8 +18,24 @@ from tqdm import tqdm
 import pcsnn
 from pcsnn import analysis
 
-SWEEP = ("sweep", *NET, "--data", "photos", "--timesteps", 2, 3, 4, 5, 8, 16, "--skip", "time", "operations", "--quiet",
-         "--output")
+SWEEP = (
+    "sweep",
+    *NET,
+    "--data",
+    "photos",
+    "--timesteps",
+    2,
+    3,
+    4,
+    5,
+    8,
+    16,
+    "--skip",
+    "time",
+    "operations",
+    "--quiet",
+    "--output",
+)
 
 
 def killed(seconds, *arguments):
@@ -63,7 +79,7 @@ def test_a_sweep_cut_anywhere_goes_on(tmp_path, undisturbed):
     whole, _ = undisturbed
     generator, path = random.Random(1), tmp_path / "s.jsonl"
     for _ in range(12):
-        path.write_bytes(whole[:generator.randrange(len(whole))])
+        path.write_bytes(whole[: generator.randrange(len(whole))])
         assert run(*SWEEP, path) == 0 and path.read_bytes() == whole
 
 
@@ -90,6 +106,7 @@ def test_a_killed_sweep_of_other_settings(tmp_path, undisturbed, capsys):
 def test_commands_stopped_by_the_keyboard(tmp_path, monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
         patch.setattr(pcsnn, "convert", stop)
         patch.setattr(analysis, "sweep", stop)
@@ -101,6 +118,7 @@ def test_commands_stopped_by_the_keyboard(tmp_path, monkeypatch, capsys):
 
 
 # KeyboardInterrupt in conversions
+
 
 class Interrupted:
     """Calibration data that is stopped by the keyboard in a batch of a given pass."""
@@ -121,16 +139,29 @@ class Interrupted:
 
 def state_of(model):
     """All that a conversion could leave behind in a model."""
-    modules = [(name, type(module), module.training, len(module._forward_hooks), len(module._forward_pre_hooks),
-                module.__dict__.keys())
-               for name, module in model.named_modules()]
+    modules = [
+        (
+            name,
+            type(module),
+            module.training,
+            len(module._forward_hooks),
+            len(module._forward_pre_hooks),
+            module.__dict__.keys(),
+        )
+        for name, module in model.named_modules()
+    ]
     tensors = model.state_dict(keep_vars=True)
     return modules, {name: (value.data_ptr(), value.requires_grad, value.clone()) for name, value in tensors.items()}
 
 
 def same_state(one, two):
-    return one[0] == two[0] and one[1].keys() == two[1].keys() and all(
-        value[:2] == two[1][name][:2] and torch.equal(value[2], two[1][name][2]) for name, value in one[1].items())
+    return (
+        one[0] == two[0]
+        and one[1].keys() == two[1].keys()
+        and all(
+            value[:2] == two[1][name][:2] and torch.equal(value[2], two[1][name][2]) for name, value in one[1].items()
+        )
+    )
 
 
 @pytest.fixture
@@ -142,9 +173,18 @@ def terminal(monkeypatch):
     assert not tqdm._instances
 
 
-@pytest.mark.parametrize("method, passes, batch", [
-    ("max", 0, 0), ("max", 0, 2), ("paper", 0, 1), ("paper", 1, 2), ("light", 0, 1), ("quick", 0, 1),
-    ("advanced", 0, 2)])
+@pytest.mark.parametrize(
+    "method, passes, batch",
+    [
+        ("max", 0, 0),
+        ("max", 0, 2),
+        ("paper", 0, 1),
+        ("paper", 1, 2),
+        ("light", 0, 1),
+        ("quick", 0, 1),
+        ("advanced", 0, 2),
+    ],
+)
 @pytest.mark.parametrize("training", [False, True])
 def test_a_conversion_stopped_by_the_keyboard_leaves_the_model(terminal, method, passes, batch, training):
     model = build("conv_bn", nn.ReLU).train(training)
@@ -179,11 +219,13 @@ def test_analyses_stopped_by_the_keyboard(terminal, tool):
     model, x = build("residual"), inputs("residual")[0]
     snn = pcsnn.convert(model, LEVELS)
     before, data = state_of(snn), Interrupted([x] * 3, 1 if tool == "sweep" else 0, 1)
-    calls = {"sweep": lambda: analysis.sweep(model, data, [3, 4], "none"),
-             "layer_errors": lambda: analysis.layer_errors(model, snn, data),
-             "count_operations": lambda: analysis.count_operations(snn, data),
-             "check_shuffle": lambda: analysis.check_shuffle(snn, data),
-             "evaluate": lambda: analysis.evaluate(snn, data, spikes=True)}
+    calls = {
+        "sweep": lambda: analysis.sweep(model, data, [3, 4], "none"),
+        "layer_errors": lambda: analysis.layer_errors(model, snn, data),
+        "count_operations": lambda: analysis.count_operations(snn, data),
+        "check_shuffle": lambda: analysis.check_shuffle(snn, data),
+        "evaluate": lambda: analysis.evaluate(snn, data, spikes=True),
+    }
     with pytest.raises(KeyboardInterrupt):
         calls[tool]()
     assert same_state(before, state_of(snn))

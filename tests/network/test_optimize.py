@@ -32,7 +32,9 @@ T = 2 * LEVELS
 
 def converted(name, activation=lambda: QCFS(LEVELS), timesteps=T):
     net = build(name, activation)
-    method = dict(method="none") if activation is not nn.ReLU else dict(method="quick", calibration=[inputs(name, batch=24)])
+    method = (
+        dict(method="none") if activation is not nn.ReLU else dict(method="quick", calibration=[inputs(name, batch=24)])
+    )
     return pcsnn.convert(net, timesteps, progress=False, strict=False, **method)
 
 
@@ -45,6 +47,7 @@ def counts(snn, *x):
 def wide(activation=lambda: QCFS(LEVELS), seed=2):
     """A residual network with every form that passes on counts: 16 and more channels, a branch with a convolution, one
     without, max pools, a concatenation, slices and padding, a flattened end; 16 channels are int8's least."""
+
     def forward(s, x):
         x = s.a(s.norm(s.stem(x)))
         x = F.max_pool2d(x, 3, 2, 1)
@@ -56,10 +59,22 @@ def wide(activation=lambda: QCFS(LEVELS), seed=2):
         x = s.pool(s.i(s.deep(x)))
         return s.last(s.j(s.linear(torch.flatten(x, 1))))
 
-    parts = dict(stem=conv(3, 16, bias=False), norm=nn.BatchNorm2d(16), one=conv(16, 16), two=conv(16, 16), three=conv(16, 24, stride=2),
-                 four=conv(24, 24), side=conv(16, 24, 1, 0, stride=2), five=conv(24, 16, stride=2), six=conv(16, 32),
-                 seven=conv(32, 16), deep=conv(48, 48, groups=48), pool=nn.MaxPool2d(2), linear=nn.Linear(48, 20),
-                 last=nn.Linear(20, 7))
+    parts = dict(
+        stem=conv(3, 16, bias=False),
+        norm=nn.BatchNorm2d(16),
+        one=conv(16, 16),
+        two=conv(16, 16),
+        three=conv(16, 24, stride=2),
+        four=conv(24, 24),
+        side=conv(16, 24, 1, 0, stride=2),
+        five=conv(24, 16, stride=2),
+        six=conv(16, 32),
+        seven=conv(32, 16),
+        deep=conv(48, 48, groups=48),
+        pool=nn.MaxPool2d(2),
+        linear=nn.Linear(48, 20),
+        last=nn.Linear(20, 7),
+    )
     return randomise(network(forward, **parts, **{name: activation() for name in "abcdefghij"}), seed)
 
 
@@ -68,8 +83,12 @@ def pictures(batch=6, seed=5):
 
 
 def wide_snn(timesteps=T, **options):
-    return pcsnn.convert(wide(**options), timesteps, progress=False,
-                         **({"calibration": pictures(32), "method": "quick"} if options else {"method": "none"}))
+    return pcsnn.convert(
+        wide(**options),
+        timesteps,
+        progress=False,
+        **({"calibration": pictures(32), "method": "quick"} if options else {"method": "none"}),
+    )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -105,14 +124,20 @@ def test_counts_between_layers(name, activation, weights):
 @pytest.mark.parametrize("timesteps", [T, 5, 127, 129, 255])
 def test_int8_is_what_its_whole_numbers_say(timesteps, relu):
     """Every fused layer against float64: its own weights times their scale, on the counts that reach it."""
-    snn = wide_snn(timesteps, activation=nn.ReLU) if relu else pcsnn.convert(wide(), timesteps, method="quick",
-                                                                            calibration=pictures(32), progress=False)
+    snn = (
+        wide_snn(timesteps, activation=nn.ReLU)
+        if relu
+        else pcsnn.convert(wide(), timesteps, method="quick", calibration=pictures(32), progress=False)
+    )
     fused = pcsnn.optimize(snn, "int8")
     seen, hooks = {}, []
     for name, module in fused.network.named_modules():
         if isinstance(module, (SpikingConv2d, SpikingLinear)) and module.counted:
-            hooks.append(module.register_forward_hook(
-                lambda layer, arguments, output, name=name: seen.__setitem__(name, (layer, arguments, output))))
+            hooks.append(
+                module.register_forward_hook(
+                    lambda layer, arguments, output, name=name: seen.__setitem__(name, (layer, arguments, output))
+                )
+            )
     with torch.no_grad():
         out = fused(pictures())
         with pcsnn.use_backend("reference"):
@@ -122,19 +147,31 @@ def test_int8_is_what_its_whole_numbers_say(timesteps, relu):
     assert kinds.pop("i") == (torch.float32 if bent else torch.int8)
     assert set(kinds.values()) == {torch.int8} and len(kinds) == 8
     for name, (layer, (x, *residual), found) in seen.items():
-        unit = 1 if layer.weight_scale is None else layer.weight_scale.double().view(-1, *[1] * (layer.weight.dim() - 1))
+        unit = (
+            1 if layer.weight_scale is None else layer.weight_scale.double().view(-1, *[1] * (layer.weight.dim() - 1))
+        )
         weight = layer.weight.double() * unit / layer.input_steps
         bias = layer.bias.double()
-        doubt = (1.5 * unit / layer.input_steps).view(1, -1, *[1] * (found.dim() - 2)) if layer.weight_scale is not None else 1e-5
-        z = (F.linear(x.double(), weight, bias) if isinstance(layer, SpikingLinear)
-             else F.conv2d(x.double(), weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups))
+        doubt = (
+            (1.5 * unit / layer.input_steps).view(1, -1, *[1] * (found.dim() - 2))
+            if layer.weight_scale is not None
+            else 1e-5
+        )
+        z = (
+            F.linear(x.double(), weight, bias)
+            if isinstance(layer, SpikingLinear)
+            else F.conv2d(x.double(), weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        )
         if residual and residual[0].dtype == torch.uint8:
             steps = timesteps // even.repeat_of(timesteps, layer.residual_levels)
             z = z + residual[0].double() * per_channel(layer.residual_worth.double() / steps, 4)
             doubt = doubt * (1 + residual[0].double())
         elif residual:
             z = z + residual[0].double() * layer.weight_scale.double().view(1, -1, 1, 1) / layer.input_steps
-        low, high = (reference.search(z + shift, layer.levels.double()) // (timesteps // layer.steps) for shift in (-doubt, doubt))
+        low, high = (
+            reference.search(z + shift, layer.levels.double()) // (timesteps // layer.steps)
+            for shift in (-doubt, doubt)
+        )
         assert ((low <= found) & (found <= high)).all(), name
         assert (high - low).double().mean() < 0.25 * max(1, timesteps / 32), name
         assert found.max() <= layer.steps
@@ -142,7 +179,9 @@ def test_int8_is_what_its_whole_numbers_say(timesteps, relu):
 
 def test_what_each_layer_becomes():
     fused = pcsnn.optimize(wide_snn(), "int8")
-    kinds = [type(fused.network.get_submodule(node.target)) for node in fused.network.graph.nodes if node.op == "call_module"]
+    kinds = [
+        type(fused.network.get_submodule(node.target)) for node in fused.network.graph.nodes if node.op == "call_module"
+    ]
     assert kinds.count(SpikingConv2d) == 9 and kinds.count(SpikingLinear) == 1 and kinds.count(SynapticConv2d) == 1
     assert kinds.count(Rates) == 1 and CollapsedNeuron not in kinds and nn.BatchNorm2d not in kinds
     details = {row.name: row.detail for row in fused.report.rows}
@@ -197,13 +236,21 @@ def test_another_number_of_timesteps(weights):
 
 def inverted_residual():
     """Convolutions of counts with no neuron right behind them: their sum is a value."""
+
     def forward(s, x):
         x = s.project(s.a(s.stem(x)))
         x = x + s.second(s.c(s.depthwise(s.b(s.expand(x)))))
         return s.last(s.d(s.head(x)))
 
-    parts = dict(stem=conv(3, 16), project=conv(16, 8, 1, 0), expand=conv(8, 32, 1, 0), depthwise=conv(32, 32, groups=32),
-                 second=conv(32, 8, 1, 0), head=conv(8, 24, 1, 0), last=conv(24, 5))
+    parts = dict(
+        stem=conv(3, 16),
+        project=conv(16, 8, 1, 0),
+        expand=conv(8, 32, 1, 0),
+        depthwise=conv(32, 32, groups=32),
+        second=conv(32, 8, 1, 0),
+        head=conv(8, 24, 1, 0),
+        last=conv(24, 5),
+    )
     return randomise(network(forward, **parts, **{name: nn.ReLU6() for name in "abcd"}))
 
 
@@ -228,14 +275,23 @@ def test_sums_of_values():
 
 def averaging(activation=lambda: QCFS(LEVELS), seed=3):
     """Average pools in all forms: windows, a function with padding behind a max pool, concatenated, as a residual, adaptive."""
+
     def forward(s, x):
         x = s.pool(s.a(s.stem(x)))
         y = F.avg_pool2d(F.max_pool2d(s.b(s.one(x)), 1), 3, stride=1, padding=1)
         x = s.c(s.two(torch.cat([x, s.pool(s.d(s.wide(x)))], 1)) + F.avg_pool2d(y, (1, 2), (2, 2)))
         return s.last(s.e(s.linear(torch.flatten(s.adaptive(x), 1))))
 
-    parts = dict(stem=conv(3, 16), pool=nn.AvgPool2d(2), one=conv(16, 24), wide=nn.ConvTranspose2d(16, 16, 2, stride=2), two=conv(32, 24, stride=2),
-                 adaptive=nn.AdaptiveAvgPool2d((2, 1)), linear=nn.Linear(48, 20), last=nn.Linear(20, 7))
+    parts = dict(
+        stem=conv(3, 16),
+        pool=nn.AvgPool2d(2),
+        one=conv(16, 24),
+        wide=nn.ConvTranspose2d(16, 16, 2, stride=2),
+        two=conv(32, 24, stride=2),
+        adaptive=nn.AdaptiveAvgPool2d((2, 1)),
+        linear=nn.Linear(48, 20),
+        last=nn.Linear(20, 7),
+    )
     return randomise(network(forward, **parts, **{name: activation() for name in "abcde"}), seed)
 
 
@@ -259,9 +315,14 @@ def test_average_pools_of_counts(tmp_path):
     with pytest.raises(ValueError, match=r"counts: expected height and width \(4, 4\).*got \(8, 8\)"):
         fused(torch.randn(1, 3, 32, 32))
     before = copy.deepcopy(fused.state_dict())
-    with pytest.raises(ValueError, match="timesteps: expected at most 63 where average pooling adds up the counts of 4 neurons, got 211"):
+    with pytest.raises(
+        ValueError,
+        match="timesteps: expected at most 63 where average pooling adds up the counts of 4 neurons, got 211",
+    ):
         pcsnn.set_timesteps(fused, 211)
-    assert fused.timesteps == LEVELS and all(torch.equal(value, before[key]) for key, value in fused.state_dict().items())
+    assert fused.timesteps == LEVELS and all(
+        torch.equal(value, before[key]) for key, value in fused.state_dict().items()
+    )
     pcsnn.set_timesteps(fused, 2 * LEVELS)
     assert torch.equal(fused(x), pcsnn.optimize(pcsnn.set_timesteps(snn, 2 * LEVELS), "int8", example_inputs=x)(x))
 
@@ -277,8 +338,11 @@ def test_average_pools_whose_sums_pass_a_byte():
 def test_cut_off_windows_keep_their_divisors():
     def forward(s, x):
         x = s.a(s.stem(x))
-        return s.last(F.avg_pool2d(x, 3, 2, 1, count_include_pad=False) + F.avg_pool2d(x, 3, 2, 1, True) + F.avg_pool2d(
-            x, 3, 2, 1, divisor_override=5))
+        return s.last(
+            F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
+            + F.avg_pool2d(x, 3, 2, 1, True)
+            + F.avg_pool2d(x, 3, 2, 1, divisor_override=5)
+        )
 
     net = randomise(network(forward, stem=conv(3, 16), last=conv(16, 16), a=QCFS(LEVELS)))
     snn = pcsnn.convert(net, LEVELS, progress=False, method="none")
@@ -331,18 +395,45 @@ def test_scales_are_fractions_of_the_distance_of_levels():
     assert limit(32) == limit(129) == 127 and 2 * 255 * limit(255) <= 2**15 - 1 < 2 * 255 * (limit(255) + 1)
 
 
-@pytest.mark.parametrize("call, error, words", [
-    (lambda: pcsnn.optimize(wide()), TypeError, "snn: expected a SpikingNetwork"),
-    (lambda: pcsnn.optimize(wide_snn(), "int4"), ValueError, "weights: expected one of float32, bfloat16, int8, got 'int4'"),
-    (lambda: pcsnn.optimize(pcsnn.optimize(wide_snn())), ValueError, "snn: is optimised"),
-    (lambda: pcsnn.optimize(wide_snn(), "int8", first_last=True), ValueError, "first_last: expected with .*example_inputs=None"),
-    (lambda: pcsnn.optimize(wide_snn(), first_last=True, example_inputs=pictures()), ValueError, "first_last: expected with weights='int8'"),
-    (lambda: pcsnn.optimize(wide_snn(), "int8", example_inputs=pictures() / 0), ValueError, "example_inputs: expected finite"),
-    (lambda: pcsnn.optimize(wide_snn().double()), ValueError, "snn: expected float32 weights, got torch.float64"),
-    (lambda: pcsnn.baselines.serial(pcsnn.optimize(wide_snn())), ValueError, "snn: is optimised"),
-    (lambda: pcsnn.analysis.layer_errors(wide(), pcsnn.optimize(wide_snn()), pictures()), ValueError, "snn: is optimised"),
-    (lambda: SpikingConv2d(torch.zeros(2, 3, 1, 1), 4, threshold=1.0, emits="spikes"), ValueError, "emits: expected counts or rates"),
-])
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: pcsnn.optimize(wide()), TypeError, "snn: expected a SpikingNetwork"),
+        (
+            lambda: pcsnn.optimize(wide_snn(), "int4"),
+            ValueError,
+            "weights: expected one of float32, bfloat16, int8, got 'int4'",
+        ),
+        (lambda: pcsnn.optimize(pcsnn.optimize(wide_snn())), ValueError, "snn: is optimised"),
+        (
+            lambda: pcsnn.optimize(wide_snn(), "int8", first_last=True),
+            ValueError,
+            "first_last: expected with .*example_inputs=None",
+        ),
+        (
+            lambda: pcsnn.optimize(wide_snn(), first_last=True, example_inputs=pictures()),
+            ValueError,
+            "first_last: expected with weights='int8'",
+        ),
+        (
+            lambda: pcsnn.optimize(wide_snn(), "int8", example_inputs=pictures() / 0),
+            ValueError,
+            "example_inputs: expected finite",
+        ),
+        (lambda: pcsnn.optimize(wide_snn().double()), ValueError, "snn: expected float32 weights, got torch.float64"),
+        (lambda: pcsnn.baselines.serial(pcsnn.optimize(wide_snn())), ValueError, "snn: is optimised"),
+        (
+            lambda: pcsnn.analysis.layer_errors(wide(), pcsnn.optimize(wide_snn()), pictures()),
+            ValueError,
+            "snn: is optimised",
+        ),
+        (
+            lambda: SpikingConv2d(torch.zeros(2, 3, 1, 1), 4, threshold=1.0, emits="spikes"),
+            ValueError,
+            "emits: expected counts or rates",
+        ),
+    ],
+)
 def test_refusals(call, error, words):
     with pytest.raises(error, match=words):
         call()
@@ -355,12 +446,17 @@ def test_shipped_networks_stay_as_accurate(name):
     images, labels = data.normalise(images[:600], data.FASHION_MNIST), labels[:600]
     snn = pcsnn.convert(net, options["levels"], method="none")
     with torch.no_grad():
-        right = {weights: (pcsnn.optimize(snn, weights)(images).argmax(1) == labels).sum().item() for weights in ("float32", "int8")}
+        right = {
+            weights: (pcsnn.optimize(snn, weights)(images).argmax(1) == labels).sum().item()
+            for weights in ("float32", "int8")
+        }
     assert abs(right["float32"] - right["int8"]) <= 4
 
 
 def test_fused_layers_refuse_what_is_no_tensor():
     for weights in WEIGHTS:
-        layer = next(module for module in pcsnn.optimize(wide_snn(), weights).modules() if isinstance(module, SpikingConv2d))
+        layer = next(
+            module for module in pcsnn.optimize(wide_snn(), weights).modules() if isinstance(module, SpikingConv2d)
+        )
         with pytest.raises(TypeError, match="expected a tensor, got list"):
             layer([[1.0]])

@@ -43,6 +43,7 @@ def test_serial_calls_of_two_threads(monkeypatch):
         spikes = fire(self, *currents)
         barrier.wait()
         return spikes
+
     monkeypatch.setattr(SerialIF, "fire", in_turns)
     with ThreadPoolExecutor(2) as pool:
         assert all(torch.equal(one, two) for one, two in zip(pool.map(lambda batch: serial(*batch), batches), expected))
@@ -58,6 +59,7 @@ def test_a_serial_call_inside_another_of_the_same_network():
             place = len(inner)
             inner.append(None)
             inner[place] = serial(*x)
+
     handle = neuron.register_forward_pre_hook(nested)
     assert torch.equal(serial(*x), expected) and len(inner) == 3
     assert all(torch.equal(out, expected) for out in inner)
@@ -80,6 +82,7 @@ def test_serial_neurons_stepped_by_hand():
     def train(values):
         neuron.reset()
         return torch.stack([neuron(values) for _ in range(9)])
+
     expected = [train(values) for values in z]
     neuron.reset()
     first = neuron(z[0])
@@ -90,8 +93,10 @@ def test_serial_neurons_stepped_by_hand():
             meet()
             steps.append(neuron(z[number]))
         return torch.stack(steps)
-    for found, wanted in zip(in_step(*(lambda meet, number=number: stepped(number, meet) for number in range(THREADS))),
-                             expected):
+
+    for found, wanted in zip(
+        in_step(*(lambda meet, number=number: stepped(number, meet) for number in range(THREADS))), expected
+    ):
         assert torch.equal(found, wanted)
     assert torch.equal(torch.stack([first, neuron(z[0])]), expected[0][:2])  # this thread's train went on
     assert copy.deepcopy(neuron).potential is None
@@ -104,10 +109,12 @@ def test_operations_are_counted_beside_another_count():
     def count(meet):
         meet()
         return analysis.count_operations(snn, x, progress=False).as_dict()
+
     assert in_step(count, count) == [expected] * 2
 
 
 # recordings
+
 
 def test_a_recording_holds_what_its_thread_ran():
     snn = converted()
@@ -120,6 +127,7 @@ def test_a_recording_holds_what_its_thread_ran():
                 snn(x)
             meet()
         return x, recording
+
     for x, recording in in_step(*(lambda meet, number=number: recorded(number, meet) for number in range(THREADS))):
         with pcsnn.record(snn) as alone:
             snn(x)
@@ -149,6 +157,7 @@ def test_tasks_record_apart():
 
     async def all_of_them():
         return await asyncio.gather(*map(recorded, (1, 3, 2)))
+
     assert asyncio.run(all_of_them()) == [len(x), 3 * len(x), 2 * len(x)]
 
 
@@ -183,6 +192,7 @@ def test_spikes_are_counted_beside_other_forwards(monkeypatch):
     def others():
         while not stop.is_set():
             snn(x[:1])
+
     thread = threading.Thread(target=others)
     thread.start()
     try:
@@ -204,8 +214,11 @@ def test_shuffle_checks_side_by_side():
 @pytest.mark.parametrize("form", ["collapsed", "packed", "int8"])
 def test_forms_without_state(form):
     snn = converted("convolutions")
-    make = {"collapsed": lambda: snn, "packed": lambda: baselines.packed(snn),
-            "int8": lambda: pcsnn.optimize(snn, "int8")}
+    make = {
+        "collapsed": lambda: snn,
+        "packed": lambda: baselines.packed(snn),
+        "int8": lambda: pcsnn.optimize(snn, "int8"),
+    }
     network = make[form]()
     batches = [inputs("convolutions", seed=seed) for seed in range(THREADS)]
     expected = [tree_leaves(network(*batch)) for batch in batches]
@@ -213,12 +226,15 @@ def test_forms_without_state(form):
     def many(number, meet):
         meet()
         return [tree_leaves(network(*batches[number])) for _ in range(5)]
-    for found, wanted in zip(in_step(*(lambda meet, number=number: many(number, meet) for number in range(THREADS))),
-                             expected):
+
+    for found, wanted in zip(
+        in_step(*(lambda meet, number=number: many(number, meet) for number in range(THREADS))), expected
+    ):
         assert all(torch.equal(one, two) for leaves in found for one, two in zip(leaves, wanted, strict=True))
 
 
 # backends
+
 
 def forced():
     return pcsnn.backend_info()["forced"]
@@ -243,14 +259,18 @@ def test_a_backend_is_forced_in_one_thread():
         found = forced(), dispatch.is_forced()
         meet()
         return found
+
     assert in_step(reference, cpp, neither) == [("reference", None), "c++", (None, False)]
     assert forced() is None
 
 
 def test_threads_started_inside_keep_the_default(monkeypatch):
     called, rates = [], functional.fire_counts
-    monkeypatch.setitem(dispatch._REFERENCE, "fire_counts", lambda *arguments: called.append(threading.get_ident())
-                        or dispatch._reference_counts(*arguments))
+    monkeypatch.setitem(
+        dispatch._REFERENCE,
+        "fire_counts",
+        lambda *arguments: called.append(threading.get_ident()) or dispatch._reference_counts(*arguments),
+    )
     arguments = torch.randn(3, 4), functional.levels(1.0, 4)
     with pcsnn.use_backend("reference"), ThreadPoolExecutor(1) as pool:
         pool.submit(rates, *arguments).result()
@@ -287,6 +307,7 @@ def test_tasks_force_apart():
 
     async def all_of_them():
         return await asyncio.gather(of("reference"), of("c++"), of("reference"))
+
     assert asyncio.run(all_of_them()) == ["reference", "c++", "reference"]
 
 

@@ -15,14 +15,16 @@ from pcsnn.exchange.state_dicts import find_state, unwrapped
 from pcsnn.nn import QCFS
 
 WRAPPED = {
-    "data parallel": nn.DataParallel, "compiled": lambda net: torch.compile(net, backend="eager"),
+    "data parallel": nn.DataParallel,
+    "compiled": lambda net: torch.compile(net, backend="eager"),
     "compiled in parallel": lambda net: nn.DataParallel(torch.compile(net, backend="eager")),
     "parallel, compiled": lambda net: torch.compile(nn.DataParallel(net), backend="eager"),
     "in a training module": lambda net: nn.ModuleDict({"model": net}),
     "compiled in a training module": lambda net: nn.ModuleDict({"net": torch.compile(net, backend="eager")}),
 }
 INSIDE = {
-    "itself": lambda state: state, "net": lambda state: {"net": state, "acc": 93.1, "epoch": 7},
+    "itself": lambda state: state,
+    "net": lambda state: {"net": state, "acc": 93.1, "epoch": 7},
     "state_dict": lambda state: {"state_dict": state, "optimizer": {"state": {}, "param_groups": []}},
     "model": lambda state: {"model": collections.OrderedDict(state), "epoch": 3},
     "nested": lambda state: {"model": {"state_dict": state}},
@@ -70,9 +72,10 @@ def test_two_tensors_of_one_name_are_refused(tmp_path, capsys):
     state = net().state_dict()
     with pytest.raises(ValueError, match="two of its tensors are 0.weight once module., _orig_mod. are left out"):
         unwrapped(state | {"module.0.weight": state["0.weight"]}, set(state))
-    safetensors.torch.save_file({name: value.clone().contiguous() for name, value in
-                                 (state | {"module.0.weight": state["0.weight"]}).items()},
-                                tmp_path / "net.safetensors")
+    safetensors.torch.save_file(
+        {name: value.clone().contiguous() for name, value in (state | {"module.0.weight": state["0.weight"]}).items()},
+        tmp_path / "net.safetensors",
+    )
     assert run("convert", "cli_nets:make", "--weights", tmp_path / "net.safetensors", "--timesteps", 4) == 1
     assert "--weights: " in (told := capsys.readouterr().err) and "two of its tensors are 0.weight" in told
 
@@ -85,9 +88,19 @@ def test_names_that_fit_nothing(names, tmp_path, capsys):
     assert "does not fit cli_nets:make" in (told := capsys.readouterr().err) and "Missing key(s)" in told
 
 
-@pytest.mark.parametrize("checkpoint", [
-    {}, {"epoch": 3}, {"net": {}}, {"net": {"epoch": 3}}, [torch.ones(1)], None, {"net": [torch.ones(1)]},
-    {"a": torch.ones(1), "b": 3}])
+@pytest.mark.parametrize(
+    "checkpoint",
+    [
+        {},
+        {"epoch": 3},
+        {"net": {}},
+        {"net": {"epoch": 3}},
+        [torch.ones(1)],
+        None,
+        {"net": [torch.ones(1)]},
+        {"a": torch.ones(1), "b": 3},
+    ],
+)
 def test_no_state_dict(checkpoint):
     assert find_state(checkpoint) is None
     with pytest.raises(ValueError, match="path_or_state_dict: expected a state dict"):

@@ -42,10 +42,17 @@ def test_pixels_midway_between_counts():
     assert same(there(near)(there(values)), near(values))
 
 
-@pytest.mark.parametrize("options", [
-    dict(timesteps=7), dict(timesteps=6, input_levels=3, residual_levels=3), dict(timesteps=31, fixed_steps=255),
-    dict(timesteps=5, input_area=9, residual_area=9), dict(timesteps=12, quantization_levels=6, emits="rates")],
-    ids=lambda options: " ".join(f"{name}={value}" for name, value in options.items()))
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(timesteps=7),
+        dict(timesteps=6, input_levels=3, residual_levels=3),
+        dict(timesteps=31, fixed_steps=255),
+        dict(timesteps=5, input_area=9, residual_area=9),
+        dict(timesteps=12, quantization_levels=6, emits="rates"),
+    ],
+    ids=lambda options: " ".join(f"{name}={value}" for name, value in options.items()),
+)
 @pytest.mark.parametrize("bias", [True, False])
 def test_whole_levels_where_levels_meet_sums(options, bias):
     """Levels, and what residual counts are worth, that lie at whole sums, or half way between."""
@@ -53,8 +60,14 @@ def test_whole_levels_where_levels_meet_sums(options, bias):
     weight = torch.ones(CHANNELS, 3, 1, 1, dtype=torch.int8)
     scale = drawn(CHANNELS)
     threshold = scale * torch.arange(1, CHANNELS + 1) * 2
-    near = nn.SpikingConv2d(weight, weight_scale=scale, bias=scale * 3 if bias else None, threshold=threshold,
-                            residual_worth=scale * steps * torch.arange(CHANNELS) / 2, **options)
+    near = nn.SpikingConv2d(
+        weight,
+        weight_scale=scale,
+        bias=scale * 3 if bias else None,
+        threshold=threshold,
+        residual_worth=scale * steps * torch.arange(CHANNELS) / 2,
+        **options,
+    )
     far = there(near)
     for name in ("operand_levels", "operand_residual_scale"):
         assert same(getattr(far, name), getattr(near, name)), name
@@ -65,6 +78,7 @@ def test_values_of_counts(area):
     near = nn.Rates(drawn(CHANNELS), 5, area=area)
     counts = torch.arange(250, dtype=torch.uint8).expand(1, CHANNELS, 250)
     assert same(there(near)(there(counts)), near(counts))
-    synapse = nn.SynapticLinear(torch.ones(CHANNELS, 3, dtype=torch.int8), 5, weight_scale=drawn(CHANNELS), input_area=area,
-                                emits="values")
+    synapse = nn.SynapticLinear(
+        torch.ones(CHANNELS, 3, dtype=torch.int8), 5, weight_scale=drawn(CHANNELS), input_area=area, emits="values"
+    )
     assert same(there(synapse).operand_scale, synapse.operand_scale)

@@ -85,9 +85,13 @@ def test_bad_arguments(case):
 
 def test_good_arguments():
     x = torch.randint(0, 5, (2, 2, 9, 9), dtype=torch.uint8)
-    for options in ({}, {"stride": 2, "padding": (1, 0), "dilation": [2, 1]},
-                    {"groups": 1, "bias": S, "threshold": S, "offset": S}, {"bend": torch.zeros(4, 4)},
-                    {"input_levels": 2, "input_area": 3, "residual_worth": torch.tensor(0.5)}):
+    for options in (
+        {},
+        {"stride": 2, "padding": (1, 0), "dilation": [2, 1]},
+        {"groups": 1, "bias": S, "threshold": S, "offset": S},
+        {"bend": torch.zeros(4, 4)},
+        {"input_levels": 2, "input_area": 3, "residual_worth": torch.tensor(0.5)},
+    ):
         for kind in (W4, W4.bfloat16(), BYTES4):
             layer = conv(weight=kind, weight_scale=S if kind is BYTES4 else None, **options)
             assert layer(x).shape == layer._shape(x) and layer.stride == ((2, 2) if "stride" in options else (1, 1))

@@ -87,7 +87,7 @@ def test_qcfs_learns():
 
 def test_qcfs_has_no_second_derivative():
     z = currents(5).requires_grad_()
-    grad, = torch.autograd.grad(QCFS(4)(z).sum(), z, create_graph=True)
+    (grad,) = torch.autograd.grad(QCFS(4)(z).sum(), z, create_graph=True)
     with pytest.raises(RuntimeError):
         grad.sum().backward()
 
@@ -103,14 +103,21 @@ def test_qcfs_state_dict_deepcopy_and_casts():
     assert "levels=4" in repr(act)
 
 
-@pytest.mark.parametrize("arguments, error, words", [
-    ((0,), ValueError, "levels: expected a value in 1..255, got 0"), ((256,), ValueError, "levels: "),
-    ((4.0,), TypeError, "levels: "),
-    ((True,), TypeError, "levels: "), ((4, 0.0), ValueError, "threshold: expected values above zero"),
-    ((4, -1), ValueError, "threshold: "),
-    ((4, float("nan")), ValueError, "threshold: "), ((4, "8"), TypeError, "threshold: "),
-    ((4, torch.ones(3)), ValueError, "threshold: expected a number"),
-    ((4, True), TypeError, "threshold: ")])
+@pytest.mark.parametrize(
+    "arguments, error, words",
+    [
+        ((0,), ValueError, "levels: expected a value in 1..255, got 0"),
+        ((256,), ValueError, "levels: "),
+        ((4.0,), TypeError, "levels: "),
+        ((True,), TypeError, "levels: "),
+        ((4, 0.0), ValueError, "threshold: expected values above zero"),
+        ((4, -1), ValueError, "threshold: "),
+        ((4, float("nan")), ValueError, "threshold: "),
+        ((4, "8"), TypeError, "threshold: "),
+        ((4, torch.ones(3)), ValueError, "threshold: expected a number"),
+        ((4, True), TypeError, "threshold: "),
+    ],
+)
 def test_qcfs_refuses(arguments, error, words):
     with pytest.raises(error, match=words):
         QCFS(*arguments)
@@ -138,8 +145,6 @@ def test_qcfs_compiles_and_exports():
 # ParallelSpikingNeuron
 
 
-
-
 @pytest.mark.parametrize("timesteps", [1, 2, 5, 8, 32, 255])
 def test_parallel_neuron_fires_like_qcfs_of_the_mean_for_uneven_currents(timesteps):
     x = currents(timesteps, 4, 50).double()
@@ -155,26 +160,33 @@ def test_parallel_neuron_fires_like_qcfs_of_the_mean_for_uneven_currents(timeste
 def test_outputs_agree(dtype):
     x = currents(6, 3, 4, 5, dtype=dtype)
     theta = torch.tensor([0.5, 1.0, 2.0, torch.inf])
-    spikes, counts, rate = (ParallelSpikingNeuron(theta, 6, output=output)(x) for output in ("spikes", "counts",
-                                                                                             "rate"))
+    spikes, counts, rate = (
+        ParallelSpikingNeuron(theta, 6, output=output)(x) for output in ("spikes", "counts", "rate")
+    )
     assert spikes.dtype == rate.dtype == dtype and counts.dtype == torch.uint8
     assert spikes.shape == x.shape and counts.shape == rate.shape == (3, 4, 5)
     assert torch.equal((spikes != 0).sum(0), counts.long()) and not counts[:, 3].any() and counts[:, :3].any()
-    assert torch.equal(counts.long(),
-                       reference.search(reference.fire_spikes(x,
-                                                              even.table(theta.double(), 6)).sum(0).float() - 0.5,
-                                                       torch.arange(6.0)).long())
-    torch.testing.assert_close(rate.double(),
-                               torch.where(theta == torch.inf, 0, theta).double()[None, :, None] * counts / 6,
-                               rtol=0.01, atol=0)
+    assert torch.equal(
+        counts.long(),
+        reference.search(
+            reference.fire_spikes(x, even.table(theta.double(), 6)).sum(0).float() - 0.5, torch.arange(6.0)
+        ).long(),
+    )
+    torch.testing.assert_close(
+        rate.double(), torch.where(theta == torch.inf, 0, theta).double()[None, :, None] * counts / 6, rtol=0.01, atol=0
+    )
     plain = ParallelSpikingNeuron(theta, 6, amplitude=1.0)(x)
     assert set(plain.unique().tolist()) == {0.0, 1.0}
 
 
 def test_shift():
     x = torch.full((4, 1, 1), 0.3)
-    assert [int(ParallelSpikingNeuron(1.0, 4, shift=shift, output="counts")(x)) for shift in (0.0, 0.5, 0.8,
-                                                                                              1.0)] == [1, 1, 2, 2]
+    assert [int(ParallelSpikingNeuron(1.0, 4, shift=shift, output="counts")(x)) for shift in (0.0, 0.5, 0.8, 1.0)] == [
+        1,
+        1,
+        2,
+        2,
+    ]
 
 
 def make(kind, **options):
@@ -261,25 +273,48 @@ class TestNeuronModules:
         make(kind)(x)
         assert torch.equal(x, before)
 
-    @pytest.mark.parametrize("threshold, error", [
-        (0, ValueError), (0.0, ValueError), (-1.0, ValueError), (float("nan"), ValueError),
-        (torch.tensor([1.0, 0.0]), ValueError),
-        (torch.tensor([1.0, float("nan")]), ValueError), (torch.ones(2, 2), ValueError), (torch.ones(0), ValueError),
-        (torch.ones(2, dtype=torch.int64), TypeError), ("1", TypeError), (None, TypeError), (True, TypeError),
-        ([1.0], TypeError)])
+    @pytest.mark.parametrize(
+        "threshold, error",
+        [
+            (0, ValueError),
+            (0.0, ValueError),
+            (-1.0, ValueError),
+            (float("nan"), ValueError),
+            (torch.tensor([1.0, 0.0]), ValueError),
+            (torch.tensor([1.0, float("nan")]), ValueError),
+            (torch.ones(2, 2), ValueError),
+            (torch.ones(0), ValueError),
+            (torch.ones(2, dtype=torch.int64), TypeError),
+            ("1", TypeError),
+            (None, TypeError),
+            (True, TypeError),
+            ([1.0], TypeError),
+        ],
+    )
     def test_bad_thresholds(self, kind, threshold, error):
         with pytest.raises(error, match="threshold: "):
             (ParallelSpikingNeuron if kind == "parallel" else CollapsedNeuron)(threshold, 4)
 
-    @pytest.mark.parametrize("timesteps, error",
-                             [(0, ValueError), (256, ValueError), (-3, ValueError), (True, TypeError), (4.0, TypeError),
-                                                  (None, TypeError), ("4", TypeError), (torch.tensor(4), TypeError)])
+    @pytest.mark.parametrize(
+        "timesteps, error",
+        [
+            (0, ValueError),
+            (256, ValueError),
+            (-3, ValueError),
+            (True, TypeError),
+            (4.0, TypeError),
+            (None, TypeError),
+            ("4", TypeError),
+            (torch.tensor(4), TypeError),
+        ],
+    )
     def test_bad_timesteps(self, kind, timesteps, error):
         with pytest.raises(error, match="timesteps: "):
             (ParallelSpikingNeuron if kind == "parallel" else CollapsedNeuron)(1.0, timesteps)
 
-    @pytest.mark.parametrize("amplitude, error",
-                             [(float("nan"), ValueError), (torch.ones(2, 2), ValueError), ("1", TypeError)])
+    @pytest.mark.parametrize(
+        "amplitude, error", [(float("nan"), ValueError), (torch.ones(2, 2), ValueError), ("1", TypeError)]
+    )
     def test_bad_amplitudes(self, kind, amplitude, error):
         with pytest.raises(error):
             (ParallelSpikingNeuron if kind == "parallel" else CollapsedNeuron)(1.0, 4, amplitude=amplitude)
@@ -294,10 +329,15 @@ class TestNeuronModules:
             neuron(example(kind).transpose(-1, -2))
 
 
-@pytest.mark.parametrize("options, error, words", [
-    ({"output": "train"}, ValueError, "output: expected one of spikes, counts, rate, got 'train'"),
-    ({"shift": float("nan")}, ValueError, "shift: "),
-    ({"shift": "half"}, TypeError, "shift: "), ({"output": None}, ValueError, "output: ")])
+@pytest.mark.parametrize(
+    "options, error, words",
+    [
+        ({"output": "train"}, ValueError, "output: expected one of spikes, counts, rate, got 'train'"),
+        ({"shift": float("nan")}, ValueError, "shift: "),
+        ({"shift": "half"}, TypeError, "shift: "),
+        ({"output": None}, ValueError, "output: "),
+    ],
+)
 def test_bad_options_of_the_parallel_neuron(options, error, words):
     with pytest.raises(error, match=words):
         ParallelSpikingNeuron(1.0, 4, **options)
@@ -351,11 +391,25 @@ def test_set_timesteps_and_adjust():
         neuron.set_timesteps(0)
     assert neuron.timesteps == 4
     neuron.adjust(torch.full((4,), 0.2), torch.full((4,), 1.1))
-    assert torch.equal(neuron(x), CollapsedNeuron(1.5, 4, quantization_levels=4, offset=torch.full((4,), 0.2),
-                                                  amplitude=torch.full((4,), 1.1))(x))
+    assert torch.equal(
+        neuron(x),
+        CollapsedNeuron(1.5, 4, quantization_levels=4, offset=torch.full((4,), 0.2), amplitude=torch.full((4,), 1.1))(
+            x
+        ),
+    )
 
 
 def test_every_public_name_is_there():
-    for name in ("convert", "set_timesteps", "record", "save", "load", "backend_info", "use_backend", "baselines",
-                 "functional", "nn"):
+    for name in (
+        "convert",
+        "set_timesteps",
+        "record",
+        "save",
+        "load",
+        "backend_info",
+        "use_backend",
+        "baselines",
+        "functional",
+        "nn",
+    ):
         assert hasattr(pcsnn, name)

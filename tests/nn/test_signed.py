@@ -54,7 +54,7 @@ def test_rates_equal_the_reference(timesteps, dtype):
     for channels in (None, shape[1]):
         for table in cases.tables(timesteps, channels):
             levels = table.levels.clone()
-            levels[..., :timesteps // 3] = -torch.inf
+            levels[..., : timesteps // 3] = -torch.inf
             current = cases.currents(shape, table.levels, dtype)
             for scale in (torch.tensor(0.3), torch.linspace(0.1, 2, shape[1])):
                 for turn, low in BALANCES:
@@ -62,7 +62,20 @@ def test_rates_equal_the_reference(timesteps, dtype):
                         continue
                     cases.compare("c++", "fire_rates", current, levels, scale, current, None, 0, turn, low)
                     for repeat, line, reach in table.spacings:
-                        cases.compare("c++", "fire_rates", current, table.levels, scale, None, None, repeat, turn, low, line, reach)
+                        cases.compare(
+                            "c++",
+                            "fire_rates",
+                            current,
+                            table.levels,
+                            scale,
+                            None,
+                            None,
+                            repeat,
+                            turn,
+                            low,
+                            line,
+                            reach,
+                        )
             for name, value in cases.layouts(current):
                 cases.compare("c++", "fire_rates", value, levels, torch.tensor(0.3), None, None, 0, 1, 1, what=name)
 
@@ -100,20 +113,38 @@ def test_a_signed_train_adds_up_to_its_balance(timesteps):
 
 
 ACTIVATIONS = {
-    "LeakyReLU": nn.LeakyReLU, "strong LeakyReLU": lambda: nn.LeakyReLU(0.3), "PReLU": nn.PReLU, "PReLU by channel": lambda: nn.PReLU(8),
-    "ELU": nn.ELU, "GELU": nn.GELU, "tanh GELU": lambda: nn.GELU("tanh"), "SiLU": nn.SiLU, "Hardswish": nn.Hardswish,
+    "LeakyReLU": nn.LeakyReLU,
+    "strong LeakyReLU": lambda: nn.LeakyReLU(0.3),
+    "PReLU": nn.PReLU,
+    "PReLU by channel": lambda: nn.PReLU(8),
+    "ELU": nn.ELU,
+    "GELU": nn.GELU,
+    "tanh GELU": lambda: nn.GELU("tanh"),
+    "SiLU": nn.SiLU,
+    "Hardswish": nn.Hardswish,
     "Mish": nn.Mish,
 }
 
 
 def convolutions(make):
     """Two convolutions and a residual sum, an activation behind each, and a classifier."""
+
     def forward(self, x):
         first = self.act1(self.norm(self.conv1(x)))
         second = self.act2(self.conv2(first) + first)
         return self.fc(second.mean((2, 3)))
-    return randomise(network(forward, conv1=nn.Conv2d(3, 8, 3, padding=1), norm=nn.BatchNorm2d(8), act1=make(),
-                             conv2=nn.Conv2d(8, 8, 3, padding=1), act2=make(), fc=nn.Linear(8, 5)))
+
+    return randomise(
+        network(
+            forward,
+            conv1=nn.Conv2d(3, 8, 3, padding=1),
+            norm=nn.BatchNorm2d(8),
+            act1=make(),
+            conv2=nn.Conv2d(8, 8, 3, padding=1),
+            act2=make(),
+            fc=nn.Linear(8, 5),
+        )
+    )
 
 
 DATA = torch.randn(24, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -153,8 +184,13 @@ def test_least_squares_and_gradients_improve_on_the_range(name):
     net = convolutions(ACTIVATIONS[name])
     with torch.no_grad():
         expected = net(DATA)
-    errors = {method: (pcsnn.convert(net, 6, calibration=DATA, method=method, signed=True, progress=False)(DATA)
-                       - expected).square().mean().item() for method in ("max", "quick", "light", "advanced")}
+    errors = {
+        method: (pcsnn.convert(net, 6, calibration=DATA, method=method, signed=True, progress=False)(DATA) - expected)
+        .square()
+        .mean()
+        .item()
+        for method in ("max", "quick", "light", "advanced")
+    }
     assert errors["quick"] < errors["max"]
     assert errors["advanced"] < errors["quick"] and errors["light"] <= errors["quick"] * 1.05
     with pytest.raises(ValueError, match="'paper' is defined for activations that do not go below zero"):
@@ -194,14 +230,22 @@ def test_max_pools_only_where_the_activation_rises():
 
     snn = pcsnn.convert(pooled(nn.LeakyReLU(0.2)), 32, calibration=DATA, method="max", signed=True, progress=False)
     assert not [row for row in snn.report.rows if row.kind == "analog"]
-    torch.testing.assert_close(baselines.packed(snn.double())(DATA.double()), snn(DATA.double()), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        baselines.packed(snn.double())(DATA.double()), snn(DATA.double()), rtol=1e-12, atol=1e-12
+    )
     snn = pcsnn.convert(pooled(nn.SiLU()), 32, calibration=DATA, method="max", signed=True, progress=False)
 
     def behind(self, x):
         return self.fc(F.max_pool2d(self.act(self.conv(x)), 2).flatten(1))
+
     with pytest.raises(ValueError, match="max_pool2d of a sum of spike trains"):
-        pcsnn.convert(randomise(network(behind, conv=nn.Conv2d(3, 4, 3, padding=1), act=nn.SiLU(), fc=nn.Linear(36, 5))), 8,
-                      calibration=DATA, method="max", signed=True)
+        pcsnn.convert(
+            randomise(network(behind, conv=nn.Conv2d(3, 4, 3, padding=1), act=nn.SiLU(), fc=nn.Linear(36, 5))),
+            8,
+            calibration=DATA,
+            method="max",
+            signed=True,
+        )
 
 
 def test_too_few_steps_change_nothing():
@@ -220,6 +264,7 @@ def test_too_few_steps_change_nothing():
 def test_functions_convert_like_modules():
     def forward(self, x):
         return self.fc(F.silu(self.conv1(F.leaky_relu(self.conv(x), 0.1))).flatten(1))
+
     net = randomise(network(forward, conv=nn.Conv2d(3, 4, 3), conv1=nn.Conv2d(4, 4, 3), fc=nn.Linear(16, 5)))
     snn = pcsnn.convert(net, 128, calibration=DATA, method="max", signed=True, progress=False)
     assert [neuron.kind for _, neuron in snn.neurons()] == ["leaky_relu", "silu"]

@@ -144,8 +144,10 @@ def test_calls(case, forbid_operators):
 @pytest.fixture
 def forbid_operators(monkeypatch):
     """Nothing may be computed before the arguments are checked."""
+
     def call(name, *arguments):
         raise AssertionError(f"{name} was called")
+
     monkeypatch.setattr(dispatch, "call", call)
 
 

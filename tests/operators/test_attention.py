@@ -126,27 +126,35 @@ def test_set_timesteps_state_and_export():
 QUERY = torch.zeros(2, 5, 12)
 
 
-@pytest.mark.parametrize("inputs, options, error, words", [
-    ((QUERY[0], QUERY, QUERY), {}, ValueError, "query: expected at least 3 dimensions"),
-    ((QUERY, QUERY.double(), QUERY), {}, TypeError, "key: expected dtype"),
-    ((QUERY, QUERY[..., :6], QUERY), {}, ValueError, "key: expected"),
-    ((QUERY, QUERY, QUERY[:, :4]), {}, ValueError, "value: expected the tokens"),
-    ((QUERY, QUERY, QUERY[..., :5]), {}, ValueError, "value: expected features"),
-    ((QUERY, QUERY[:, :4], QUERY[:, :4]), dict(causal=True), ValueError, "key: expected as many tokens"),
-    ((QUERY.expand(3, 2, 5, 12), QUERY, QUERY), {}, ValueError, "query: expected 4 time-steps"),
-    ((QUERY, QUERY.expand(3, 2, 5, 12), QUERY), {}, ValueError, "key: expected 4 time-steps"),
-    ((QUERY.clone().requires_grad_(), QUERY, QUERY), {}, RuntimeError, "query requires a gradient"),
-    ((QUERY, None, QUERY), {}, TypeError, "key: expected a tensor"),
-])
+@pytest.mark.parametrize(
+    "inputs, options, error, words",
+    [
+        ((QUERY[0], QUERY, QUERY), {}, ValueError, "query: expected at least 3 dimensions"),
+        ((QUERY, QUERY.double(), QUERY), {}, TypeError, "key: expected dtype"),
+        ((QUERY, QUERY[..., :6], QUERY), {}, ValueError, "key: expected"),
+        ((QUERY, QUERY, QUERY[:, :4]), {}, ValueError, "value: expected the tokens"),
+        ((QUERY, QUERY, QUERY[..., :5]), {}, ValueError, "value: expected features"),
+        ((QUERY, QUERY[:, :4], QUERY[:, :4]), dict(causal=True), ValueError, "key: expected as many tokens"),
+        ((QUERY.expand(3, 2, 5, 12), QUERY, QUERY), {}, ValueError, "query: expected 4 time-steps"),
+        ((QUERY, QUERY.expand(3, 2, 5, 12), QUERY), {}, ValueError, "key: expected 4 time-steps"),
+        ((QUERY.clone().requires_grad_(), QUERY, QUERY), {}, RuntimeError, "query requires a gradient"),
+        ((QUERY, None, QUERY), {}, TypeError, "key: expected a tensor"),
+    ],
+)
 def test_the_module_refuses(inputs, options, error, words):
     with pytest.raises(error, match=words):
         SpikingAttention(4, 1.0, 4, **options)(*inputs)
 
 
-@pytest.mark.parametrize("arguments, error, words", [
-    ((0, 1.0, 4), ValueError, "heads"), ((1.5, 1.0, 4), TypeError, "heads"), ((1, -1.0, 4), ValueError, "threshold"),
-    ((1, 1.0, 256), ValueError, "timesteps"),
-])
+@pytest.mark.parametrize(
+    "arguments, error, words",
+    [
+        ((0, 1.0, 4), ValueError, "heads"),
+        ((1.5, 1.0, 4), TypeError, "heads"),
+        ((1, -1.0, 4), ValueError, "threshold"),
+        ((1, 1.0, 256), ValueError, "timesteps"),
+    ],
+)
 def test_the_constructor_refuses(arguments, error, words):
     with pytest.raises(error, match=words):
         SpikingAttention(*arguments)
@@ -182,13 +190,21 @@ def test_the_order_of_products_is_that_of_fewer_multiplications(monkeypatch):
         orders.clear()
 
 
-@pytest.mark.parametrize("change, error, words", [
-    (dict(heads=5), ValueError, "query: expected features"), (dict(causal=1), TypeError, "causal"),
-    (dict(levels=torch.ones(3, 4)), ValueError, "levels: expected one row"), (dict(scale=torch.ones(3)), ValueError, "scale"),
-    (dict(scale=torch.nan), ValueError, "scale"), (dict(levels=torch.tensor([2.0, 1.0])), ValueError, "ascending"),
-    (dict(query=torch.zeros(1, 2, 5, 12)), ValueError, "key: expected"), (dict(query=torch.zeros(2, 5, 12).int()), TypeError, "query"),
-    (dict(repeat=3), ValueError, "repeat"), (dict(key=torch.zeros(2, 5, 12, device="meta")), ValueError, "one device"),
-])
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        (dict(heads=5), ValueError, "query: expected features"),
+        (dict(causal=1), TypeError, "causal"),
+        (dict(levels=torch.ones(3, 4)), ValueError, "levels: expected one row"),
+        (dict(scale=torch.ones(3)), ValueError, "scale"),
+        (dict(scale=torch.nan), ValueError, "scale"),
+        (dict(levels=torch.tensor([2.0, 1.0])), ValueError, "ascending"),
+        (dict(query=torch.zeros(1, 2, 5, 12)), ValueError, "key: expected"),
+        (dict(query=torch.zeros(2, 5, 12).int()), TypeError, "query"),
+        (dict(repeat=3), ValueError, "repeat"),
+        (dict(key=torch.zeros(2, 5, 12, device="meta")), ValueError, "one device"),
+    ],
+)
 def test_the_operator_refuses(change, error, words):
     arguments = dict(query=QUERY, key=QUERY, value=QUERY, levels=functional.levels(1.0, 4), scale=1.0, heads=3) | change
     with pytest.raises(error, match=words):
@@ -206,8 +222,10 @@ class Attention(nn.Module):
         self.q_act, self.k_act, self.v_act, self.last = (activation() for _ in range(4))
 
     def forward(self, x):
-        q, k, v = (act(layer(x)).unflatten(-1, (3, 4)).transpose(1, 2) for act, layer in
-                   ((self.q_act, self.q), (self.k_act, self.k), (self.v_act, self.v)))
+        q, k, v = (
+            act(layer(x)).unflatten(-1, (3, 4)).transpose(1, 2)
+            for act, layer in ((self.q_act, self.q), (self.k_act, self.k), (self.v_act, self.v))
+        )
         if self.form == "queries first":
             out = (q * 0.25) @ k.transpose(-2, -1) @ v
         elif self.form == "keys first":
@@ -236,7 +254,8 @@ def test_linear_attention_converts_exactly_and_is_named(form):
             assert torch.equal(snn(x), net(x)) and snn(x).any()
         rows = [row for row in snn.report.rows if row.detail.startswith("linear attention")]
         assert [(row.kind, row.detail) for row in rows] == [
-            ("exact", "linear attention: q_act spiking, k_act and v_act averaged over time")]
+            ("exact", "linear attention: q_act spiking, k_act and v_act averaged over time")
+        ]
         assert sum(row.detail == f"matmul within {rows[0].name}" for row in snn.report.rows) == 1
         assert not any(row.kind == "analog" for row in snn.report.rows)
 
@@ -284,4 +303,6 @@ def test_the_transformer_is_lossless():
         assert torch.equal(snn(x), net(x))
     assert sum("linear attention" in row.detail for row in snn.report.rows) == 2
     with pytest.raises(ValueError, match="heads: expected a divisor of 64"):
-        models.linear_transformer.LinearTransformer(64, 1, 3, 8, scale=1.0, in_channels=1, num_classes=2, activation=nn.ReLU)
+        models.linear_transformer.LinearTransformer(
+            64, 1, 3, 8, scale=1.0, in_channels=1, num_classes=2, activation=nn.ReLU
+        )

@@ -42,7 +42,14 @@ def operands(dtype, channels, shape, generator, timesteps=32, style="even"):
     worth = worth.to(torch.int32) if whole else worth / 64
     current = rand(generator, -1000, 1000, *shape)
     current = current.to(torch.int32) if whole else (current / 16).to(dtype)
-    return levels, bias, torch.rand(channels, generator=generator), rand(generator, 0, 255, *shape).to(torch.uint8), worth, current
+    return (
+        levels,
+        bias,
+        torch.rand(channels, generator=generator),
+        rand(generator, 0, 255, *shape).to(torch.uint8),
+        worth,
+        current,
+    )
 
 
 def weights(dtype, shape, generator):
@@ -85,10 +92,19 @@ def test_convolutions_with_every_residual_and_output(dtype, geometry):
     for style in ("even", "uneven", "shared"):
         levels, bias, scale, residual, worth, current = operands(dtype, outputs, shape, generator, style=style)
         for residuals, b, s in itertools.product(
-                ({}, dict(residual=residual, residual_scale=worth), dict(residual=residual, residual_scale=worth[0]),
-                 dict(residual=current)), (None, bias), (None, scale, scale[0])):
+            (
+                {},
+                dict(residual=residual, residual_scale=worth),
+                dict(residual=residual, residual_scale=worth[0]),
+                dict(residual=current),
+            ),
+            (None, bias),
+            (None, scale, scale[0]),
+        ):
             for table in (levels, None):
-                check(functional.conv2d_fire, counts, weight, table, bias=b, scale=s, timesteps=32, **residuals, **options)
+                check(
+                    functional.conv2d_fire, counts, weight, table, bias=b, scale=s, timesteps=32, **residuals, **options
+                )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
@@ -99,8 +115,11 @@ def test_linear_layers_with_every_residual_and_output(dtype, shape):
     counts = rand(generator, 0, 32, *shape).to(torch.uint8)
     levels, bias, scale, residual, worth, current = operands(dtype, 7, (*shape[:-1], 7), generator)
     for residuals, b, s, table in itertools.product(
-            ({}, dict(residual=residual, residual_scale=worth), dict(residual=current)), (None, bias), (None, scale),
-            (levels, None)):
+        ({}, dict(residual=residual, residual_scale=worth), dict(residual=current)),
+        (None, bias),
+        (None, scale),
+        (levels, None),
+    ):
         check(functional.linear_fire, counts, weight, table, bias=b, scale=s, timesteps=32, **residuals)
 
 
@@ -130,8 +149,9 @@ def test_even_whole_levels_are_counted_by_the_product_itself(monkeypatch):
     """The one primitive runs where the levels lie on a line, saturates at both ends, and is right next to every level."""
     asked = []
     convolve = synapses._convolve
-    monkeypatch.setattr(synapses, "_convolve", lambda x, layer, dtype, *rest: (
-        asked.append(dtype), convolve(x, layer, dtype, *rest))[1])
+    monkeypatch.setattr(
+        synapses, "_convolve", lambda x, layer, dtype, *rest: (asked.append(dtype), convolve(x, layer, dtype, *rest))[1]
+    )
     generator = torch.Generator().manual_seed(0)
     weight = torch.eye(8, dtype=torch.int8).view(8, 8, 1, 1) * torch.arange(1, 9, dtype=torch.int8).view(8, 1, 1, 1)
     for timesteps, distance in itertools.product((1, 2, 13, 32, 100, 127), (1, 2, 3, 999)):
@@ -184,8 +204,10 @@ def test_counts_of_the_dtype_of_half_precision_weights(dtype):
     counts = rand(generator, 0, 32, 2, 6, 7, 7).to(torch.uint8)
     levels, bias, scale, residual, worth, _ = operands(dtype, 9, (2, 9, 5, 5), generator)
     flat = weights(dtype, (9, 294), generator)
-    for call, kernel, x, branch in ((functional.conv2d_fire, weight, counts, residual),
-                                    (functional.linear_fire, flat, counts.flatten(1), residual[:, :, 0, 0])):
+    for call, kernel, x, branch in (
+        (functional.conv2d_fire, weight, counts, residual),
+        (functional.linear_fire, flat, counts.flatten(1), residual[:, :, 0, 0]),
+    ):
         for table, s in ((levels, None), (levels, scale), (None, scale)):
             expected = check(call, x, kernel, table, bias=bias, scale=s, residual=branch, residual_scale=worth)
             given = dict(bias=bias, scale=s, residual=branch.to(dtype), residual_scale=worth)
@@ -199,15 +221,22 @@ def test_it_is_the_synapse_and_the_neurons_one_after_the_other():
     generator = torch.Generator().manual_seed(5)
     counts = rand(generator, 0, 8, 2, 16, 9, 9).to(torch.uint8)
     weight = torch.randn(12, 16, 3, 3, generator=generator)
-    levels, worth = functional.levels(torch.rand(12, generator=generator) * 20 + 1, 8), torch.rand(12, generator=generator)
+    levels, worth = (
+        functional.levels(torch.rand(12, generator=generator) * 20 + 1, 8),
+        torch.rand(12, generator=generator),
+    )
     bias = torch.randn(12, generator=generator)
     x = counts.float().contiguous(memory_format=torch.channels_last)
     current = F.conv2d(x, weight, bias, padding=1)
     residual = rand(generator, 0, 8, *current.shape).to(torch.uint8)
-    found = functional.conv2d_fire(counts, weight, levels, bias=bias, residual=residual, residual_scale=worth, padding=1)
+    found = functional.conv2d_fire(
+        counts, weight, levels, bias=bias, residual=residual, residual_scale=worth, padding=1
+    )
     assert torch.equal(found, functional.fire_counts(current, levels, residual, worth)) and 0 < found.float().mean() < 8
-    assert torch.equal(functional.conv2d_fire(counts, weight, levels, bias=bias, scale=worth, padding=1),
-                       functional.fire_rates(current, levels, worth))
+    assert torch.equal(
+        functional.conv2d_fire(counts, weight, levels, bias=bias, scale=worth, padding=1),
+        functional.fire_rates(current, levels, worth),
+    )
 
 
 def test_changed_weights_and_levels_are_seen():
@@ -222,19 +251,32 @@ def test_changed_weights_and_levels_are_seen():
     assert not torch.equal(check(functional.conv2d_fire, counts, weight, levels, timesteps=32), before)
 
 
-@pytest.mark.parametrize("kernel, stride, padding, dilation, ceil", [
-    (2, None, 0, 1, False), (3, 2, 1, 1, False), (3, 2, 1, 1, True), ((2, 3), (1, 2), (1, 0), 2, False), (5, 3, 2, 1, True), (1, 1, 0, 1, False)])
+@pytest.mark.parametrize(
+    "kernel, stride, padding, dilation, ceil",
+    [
+        (2, None, 0, 1, False),
+        (3, 2, 1, 1, False),
+        (3, 2, 1, 1, True),
+        ((2, 3), (1, 2), (1, 0), 2, False),
+        (5, 3, 2, 1, True),
+        (1, 1, 0, 1, False),
+    ],
+)
 def test_max_pool(kernel, stride, padding, dilation, ceil):
     generator = torch.Generator().manual_seed(7)
     for shape in ((2, 17, 11, 12), (1, 1, 9, 9), (0, 3, 9, 9), (3, 64, 10, 13)):
         counts = rand(generator, 0, 255, *shape).to(torch.uint8)
         expected = F.max_pool2d(counts.float(), kernel, stride, padding, dilation, ceil).to(torch.uint8)
         for layout in (torch.contiguous_format, torch.channels_last):
-            found = check(functional.max_pool2d, counts.contiguous(memory_format=layout), kernel, stride, padding, dilation, ceil)
+            found = check(
+                functional.max_pool2d, counts.contiguous(memory_format=layout), kernel, stride, padding, dilation, ceil
+            )
             assert torch.equal(found, expected) and found.dtype == torch.uint8
 
 
-@pytest.mark.parametrize("kernel, stride, padding", [(2, None, 0), (3, 2, 1), ((2, 3), (1, 2), (1, 0)), ((1, 7), None, 0), (1, 1, 0)])
+@pytest.mark.parametrize(
+    "kernel, stride, padding", [(2, None, 0), (3, 2, 1), ((2, 3), (1, 2), (1, 0)), ((1, 7), None, 0), (1, 1, 0)]
+)
 def test_sum_pool(kernel, stride, padding):
     generator = torch.Generator().manual_seed(7)
     for shape in ((2, 17, 11, 12), (1, 1, 9, 9), (0, 3, 9, 9), (3, 64, 10, 13)):
@@ -270,56 +312,112 @@ def test_whole_levels_are_the_least_sums_that_reach_them():
     assert (functional.whole_levels(torch.full((6, 3), torch.inf), unit) == WHOLE).all()
 
 
-BASE = dict(counts=torch.zeros(1, 4, 5, 5, dtype=torch.uint8), weight=torch.zeros(3, 4, 2, 2), levels=torch.arange(1.0, 5.0))
+BASE = dict(
+    counts=torch.zeros(1, 4, 5, 5, dtype=torch.uint8), weight=torch.zeros(3, 4, 2, 2), levels=torch.arange(1.0, 5.0)
+)
 
 
-@pytest.mark.parametrize("change, error, words", [
-    (dict(counts=torch.zeros(1, 4, 5, 5, dtype=torch.int64)), TypeError, "counts: expected dtype .*uint8 or .*float32, got"),
-    (dict(counts=torch.zeros(1, 4, 5, 5), weight=torch.zeros(3, 4, 2, 2, dtype=torch.int8)), TypeError, "counts: expected dtype"),
-    (dict(counts=torch.zeros(4, 5, 5, dtype=torch.uint8)), ValueError, r"counts: expected \[N, 4, H, W\]"),
-    (dict(counts=torch.zeros(1, 3, 5, 5, dtype=torch.uint8)), ValueError, r"counts: expected \[N, 4, H, W\]"),
-    (dict(counts=torch.zeros(1, 4, 1, 5, dtype=torch.uint8)), ValueError, "counts: expected at least the size of the kernel"),
-    (dict(weight=torch.zeros(3, 4, 2, 2, dtype=torch.float64)), TypeError, "weight: expected dtype"),
-    (dict(weight=torch.zeros(3, 4, 2)), ValueError, "weight: expected"),
-    (dict(groups=2), ValueError, "weight: expected .* multiple of 2 groups"),
-    (dict(groups=0), ValueError, "groups: expected a value"),
-    (dict(stride=0), ValueError, "stride: expected a value"),
-    (dict(padding=-1), ValueError, "padding: expected a value"),
-    (dict(dilation=(1, 2, 3)), ValueError, "dilation: expected a number or two"),
-    (dict(bias=torch.zeros(4)), ValueError, r"bias: expected \[3\]"),
-    (dict(bias=torch.zeros(3, dtype=torch.float64)), TypeError, "bias: expected dtype"),
-    (dict(levels=torch.tensor([2.0, 1.0])), ValueError, "levels: expected ascending values"),
-    (dict(levels=torch.zeros(2, 4)), ValueError, "levels: expected one row for each channel"),
-    (dict(levels=torch.arange(4, dtype=torch.int32)), TypeError, "levels: expected dtype"),
-    (dict(weight=torch.zeros(3, 4, 2, 2, dtype=torch.int8)), TypeError, "levels: expected dtype .*int32"),
-    (dict(scale=torch.zeros(2)), ValueError, "scale: expected one row for each channel"),
-    (dict(residual=torch.zeros(1, 3, 4, 4, dtype=torch.uint8)), ValueError, "residual_scale: expected with uint8 counts"),
-    (dict(residual=torch.zeros(1, 3, 4, 5)), ValueError, "residual: expected the shape of the result"),
-    (dict(residual=torch.zeros(1, 3, 4, 4, dtype=torch.float16)), TypeError, "residual: expected dtype"),
-    (dict(residual_scale=torch.ones(3)), ValueError, "residual_scale: expected None without a residual"),
-    (dict(repeat=3), ValueError, "repeat: expected 0 or a divisor of 4"),
-    (dict(timesteps=256), ValueError, "timesteps: expected a value in 1..255"),
-    (dict(weight=torch.zeros(3, 4, 2, 2, requires_grad=True)), RuntimeError, "weight requires a gradient"),
-])
+@pytest.mark.parametrize(
+    "change, error, words",
+    [
+        (
+            dict(counts=torch.zeros(1, 4, 5, 5, dtype=torch.int64)),
+            TypeError,
+            "counts: expected dtype .*uint8 or .*float32, got",
+        ),
+        (
+            dict(counts=torch.zeros(1, 4, 5, 5), weight=torch.zeros(3, 4, 2, 2, dtype=torch.int8)),
+            TypeError,
+            "counts: expected dtype",
+        ),
+        (dict(counts=torch.zeros(4, 5, 5, dtype=torch.uint8)), ValueError, r"counts: expected \[N, 4, H, W\]"),
+        (dict(counts=torch.zeros(1, 3, 5, 5, dtype=torch.uint8)), ValueError, r"counts: expected \[N, 4, H, W\]"),
+        (
+            dict(counts=torch.zeros(1, 4, 1, 5, dtype=torch.uint8)),
+            ValueError,
+            "counts: expected at least the size of the kernel",
+        ),
+        (dict(weight=torch.zeros(3, 4, 2, 2, dtype=torch.float64)), TypeError, "weight: expected dtype"),
+        (dict(weight=torch.zeros(3, 4, 2)), ValueError, "weight: expected"),
+        (dict(groups=2), ValueError, "weight: expected .* multiple of 2 groups"),
+        (dict(groups=0), ValueError, "groups: expected a value"),
+        (dict(stride=0), ValueError, "stride: expected a value"),
+        (dict(padding=-1), ValueError, "padding: expected a value"),
+        (dict(dilation=(1, 2, 3)), ValueError, "dilation: expected a number or two"),
+        (dict(bias=torch.zeros(4)), ValueError, r"bias: expected \[3\]"),
+        (dict(bias=torch.zeros(3, dtype=torch.float64)), TypeError, "bias: expected dtype"),
+        (dict(levels=torch.tensor([2.0, 1.0])), ValueError, "levels: expected ascending values"),
+        (dict(levels=torch.zeros(2, 4)), ValueError, "levels: expected one row for each channel"),
+        (dict(levels=torch.arange(4, dtype=torch.int32)), TypeError, "levels: expected dtype"),
+        (dict(weight=torch.zeros(3, 4, 2, 2, dtype=torch.int8)), TypeError, "levels: expected dtype .*int32"),
+        (dict(scale=torch.zeros(2)), ValueError, "scale: expected one row for each channel"),
+        (
+            dict(residual=torch.zeros(1, 3, 4, 4, dtype=torch.uint8)),
+            ValueError,
+            "residual_scale: expected with uint8 counts",
+        ),
+        (dict(residual=torch.zeros(1, 3, 4, 5)), ValueError, "residual: expected the shape of the result"),
+        (dict(residual=torch.zeros(1, 3, 4, 4, dtype=torch.float16)), TypeError, "residual: expected dtype"),
+        (dict(residual_scale=torch.ones(3)), ValueError, "residual_scale: expected None without a residual"),
+        (dict(repeat=3), ValueError, "repeat: expected 0 or a divisor of 4"),
+        (dict(timesteps=256), ValueError, "timesteps: expected a value in 1..255"),
+        (dict(weight=torch.zeros(3, 4, 2, 2, requires_grad=True)), RuntimeError, "weight requires a gradient"),
+    ],
+)
 def test_convolution_refuses(change, error, words):
     with pytest.raises(error, match=words):
         functional.conv2d_fire(**(BASE | change))
 
 
-@pytest.mark.parametrize("call, error, words", [
-    (lambda: functional.linear_fire(torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(4, 2)), ValueError, r"weight: expected \[O, 3\]"),
-    (lambda: functional.linear_fire(torch.zeros(2, 0, dtype=torch.uint8), torch.zeros(4, 0)), ValueError, r"weight: expected \[O, 0\]"),
-    (lambda: functional.linear_fire(torch.zeros((), dtype=torch.uint8), torch.zeros(4, 2)), ValueError, "counts: expected at least 1"),
-    (lambda: functional.linear_fire(5, torch.zeros(4, 2)), TypeError, "counts: expected a tensor"),
-    (lambda: functional.max_pool2d(torch.zeros(1, 2, 3, 3), 2), TypeError, "counts: expected dtype"),
-    (lambda: functional.max_pool2d(torch.zeros(2, 3, 3, dtype=torch.uint8), 2), ValueError, r"counts: expected \[N, C, H, W\]"),
-    (lambda: functional.max_pool2d(torch.zeros(1, 2, 3, 3, dtype=torch.uint8), 2, padding=2), ValueError, "padding: expected at most half"),
-    (lambda: functional.max_pool2d(torch.zeros(1, 2, 3, 3, dtype=torch.uint8), 4), ValueError, "counts: expected at least the size"),
-    (lambda: functional.sum_pool2d(torch.zeros(1, 2, 3, 3), 2), TypeError, "counts: expected dtype"),
-    (lambda: functional.sum_pool2d(torch.zeros(1, 2, 3, 3, dtype=torch.uint8), 2, padding=2), ValueError, "padding: expected at most half"),
-    (lambda: functional.whole_levels(torch.ones(3), torch.zeros(2)), ValueError, "weight_scale: expected positive"),
-    (lambda: functional.whole_levels(torch.ones(3), torch.ones(2), torch.ones(3)), ValueError, r"bias: expected \[2\]"),
-])
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (
+            lambda: functional.linear_fire(torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(4, 2)),
+            ValueError,
+            r"weight: expected \[O, 3\]",
+        ),
+        (
+            lambda: functional.linear_fire(torch.zeros(2, 0, dtype=torch.uint8), torch.zeros(4, 0)),
+            ValueError,
+            r"weight: expected \[O, 0\]",
+        ),
+        (
+            lambda: functional.linear_fire(torch.zeros((), dtype=torch.uint8), torch.zeros(4, 2)),
+            ValueError,
+            "counts: expected at least 1",
+        ),
+        (lambda: functional.linear_fire(5, torch.zeros(4, 2)), TypeError, "counts: expected a tensor"),
+        (lambda: functional.max_pool2d(torch.zeros(1, 2, 3, 3), 2), TypeError, "counts: expected dtype"),
+        (
+            lambda: functional.max_pool2d(torch.zeros(2, 3, 3, dtype=torch.uint8), 2),
+            ValueError,
+            r"counts: expected \[N, C, H, W\]",
+        ),
+        (
+            lambda: functional.max_pool2d(torch.zeros(1, 2, 3, 3, dtype=torch.uint8), 2, padding=2),
+            ValueError,
+            "padding: expected at most half",
+        ),
+        (
+            lambda: functional.max_pool2d(torch.zeros(1, 2, 3, 3, dtype=torch.uint8), 4),
+            ValueError,
+            "counts: expected at least the size",
+        ),
+        (lambda: functional.sum_pool2d(torch.zeros(1, 2, 3, 3), 2), TypeError, "counts: expected dtype"),
+        (
+            lambda: functional.sum_pool2d(torch.zeros(1, 2, 3, 3, dtype=torch.uint8), 2, padding=2),
+            ValueError,
+            "padding: expected at most half",
+        ),
+        (lambda: functional.whole_levels(torch.ones(3), torch.zeros(2)), ValueError, "weight_scale: expected positive"),
+        (
+            lambda: functional.whole_levels(torch.ones(3), torch.ones(2), torch.ones(3)),
+            ValueError,
+            r"bias: expected \[2\]",
+        ),
+    ],
+)
 def test_other_refusals(call, error, words):
     with pytest.raises(error, match=words):
         call()
@@ -327,6 +425,8 @@ def test_other_refusals(call, error, words):
 
 def test_geometry_of_fakes_is_that_of_torch():
     for size, kernel, stride, padding, dilation in itertools.product((5, 8), (1, 3), (1, 2), (0, 1), (1, 2)):
-        expected = F.conv2d(torch.zeros(1, 1, size, size), torch.zeros(1, 1, kernel, kernel), None, stride, padding, dilation)
+        expected = F.conv2d(
+            torch.zeros(1, 1, size, size), torch.zeros(1, 1, kernel, kernel), None, stride, padding, dilation
+        )
         assert convolved((size,), (kernel,), (stride,), (padding,), (dilation,))[0] == expected.shape[2]
     assert reference.search(torch.tensor([3]), torch.tensor([3, 4], dtype=torch.int32)).tolist() == [1]

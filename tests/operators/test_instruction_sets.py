@@ -17,8 +17,9 @@ pytestmark = pytest.mark.skipif(bool(dispatch._no_extension), reason=f"no C++ ke
 
 
 def run(code, **environment):
-    return subprocess.run([sys.executable, "-c", code], cwd=SUPPORT, env={**os.environ, **environment},
-                          capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=SUPPORT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,9 @@ def guard(tmp_path_factory):
     if not sys.platform.startswith("linux") or compiler is None:
         pytest.skip("guarded memory needs Linux and a C compiler")
     library = tmp_path_factory.mktemp("guard") / "guarded_memory.so"
-    subprocess.run([compiler, "-O1", "-shared", "-fPIC", SUPPORT / "guarded_memory.c", "-o", library, "-ldl"], check=True)
+    subprocess.run(
+        [compiler, "-O1", "-shared", "-fPIC", SUPPORT / "guarded_memory.c", "-o", library, "-ldl"], check=True
+    )
     return library
 
 
@@ -36,8 +39,12 @@ def test_equal_to_the_reference_within_its_memory(capability, guard):
     best = torch.backends.cpu.get_cpu_capability().lower()
     if capability not in ("default", best) and not (capability == "avx2" and best == "avx512"):
         pytest.skip(f"this processor has {best}")
-    done = run("import runpy; runpy.run_path('sweep.py', run_name='__main__')", LD_PRELOAD=str(guard),
-               PCSNN_CPU_CAPABILITY=capability, PYTHONPATH=str(SUPPORT))
+    done = run(
+        "import runpy; runpy.run_path('sweep.py', run_name='__main__')",
+        LD_PRELOAD=str(guard),
+        PCSNN_CPU_CAPABILITY=capability,
+        PYTHONPATH=str(SUPPORT),
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     used, compared, backend = done.stdout.split()
     assert (used, backend) == (capability, "c++") and int(compared) > 800

@@ -41,7 +41,11 @@ def lines(generator, count=400):
     yield torch.nextafter(close, torch.zeros(count)), step, x
     yield close * (1 + random_floats(count, generator, -12, -3)), step, x
     midway = 1 + (2 * torch.randint(2**10, (count,), generator=generator) + 1).double() * 2.0**-23
-    yield random_floats(count, generator, -80, -50), midway.float(), 2 * torch.randint(1, 128, (count,), generator=generator) + 1
+    yield (
+        random_floats(count, generator, -80, -50),
+        midway.float(),
+        2 * torch.randint(1, 128, (count,), generator=generator) + 1,
+    )
 
 
 def test_levels_are_exact_arithmetic_rounded_once():
@@ -97,8 +101,12 @@ def test_the_line_of_every_table_is_found(timesteps):
             made = functional.levels(theta, timesteps, quantization_levels=count, shift=shift, offset=offset)
             check_line(made, timesteps // count)
             row = int(theta.isfinite().nonzero()[0])
-            check_line(functional.levels(theta[row].item(), timesteps, quantization_levels=count, shift=shift,
-                                         offset=offset[row].item()), timesteps // count)
+            check_line(
+                functional.levels(
+                    theta[row].item(), timesteps, quantization_levels=count, shift=shift, offset=offset[row].item()
+                ),
+                timesteps // count,
+            )
 
 
 def test_silent_channels_lie_on_any_line():
@@ -113,7 +121,10 @@ def test_silent_channels_lie_on_any_line():
             counts = cases.compare("c++", "fire_counts", current.to(dtype), levels, None, None, spacings=[spacing])
             assert counts[:, 0].tolist() == [0, 0, 0, 12, 0, 0, 0]
     huge = torch.tensor([[1e300] * 3, [-1e300] * 3], dtype=torch.float64)
-    assert cases.compare("c++", "fire_counts", huge, levels, None, None, spacings=searches(levels)).tolist() == [[0, 12, 0], [0, 0, 0]]
+    assert cases.compare("c++", "fire_counts", huge, levels, None, None, spacings=searches(levels)).tolist() == [
+        [0, 12, 0],
+        [0, 0, 0],
+    ]
 
 
 @pytest.mark.parametrize("timesteps", (2, 8, 100, 255))
@@ -164,7 +175,9 @@ def test_counts_are_within_reach_of_a_fitted_line(timesteps):
 
 
 def test_whole_lines():
-    levels = (torch.tensor([[-70], [5], [2**30], [-(2**31)]]) + torch.tensor([[3], [1], [7], [2**26]]) * torch.arange(30)).int()
+    levels = (
+        torch.tensor([[-70], [5], [2**30], [-(2**31)]]) + torch.tensor([[3], [1], [7], [2**26]]) * torch.arange(30)
+    ).int()
     levels = torch.cat([levels, torch.full((1, 30), checks.NEVER, dtype=torch.int32)])
     levels[2:4] = levels[:2]
     repeat, line, reach = find_spacing(levels)

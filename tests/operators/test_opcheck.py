@@ -19,7 +19,10 @@ SCALES = torch.tensor([0.25, 0.5, 1.0])
 STEPS = torch.stack([LAST, CURRENT, CURRENT, -CURRENT])
 
 KERNEL = torch.randn(3, 3, 2, 2, generator=torch.Generator().manual_seed(1))
-WHOLE, WHOLE_LEVELS = (40 * KERNEL).to(torch.int8), torch.arange(-200, 200, 100, dtype=torch.int32).expand(3, 4).contiguous()
+WHOLE, WHOLE_LEVELS = (
+    (40 * KERNEL).to(torch.int8),
+    torch.arange(-200, 200, 100, dtype=torch.int32).expand(3, 4).contiguous(),
+)
 GEOMETRY = [2, 1], [1, 0], [1, 1], 1
 COUNTED, SUMS = COUNTS[:, :, :3, :4], torch.arange(72, dtype=torch.int32).reshape(2, 3, 3, 4)  # of its outputs' shape
 
@@ -67,14 +70,51 @@ SAMPLES = {
         (COUNTS, WHOLE, WHOLE_LEVELS[:, 0], WHOLE_LEVELS, SCALES, SUMS, None, *GEOMETRY, 0, 255),
         (COUNTS[:0], WHOLE, None, None, None, None, None, *GEOMETRY, 1, 120),
         (COUNTS, KERNEL, None, ROWS, None, None, None, *GEOMETRY, 1, 120, LINES),
-        (COUNTS.half(), KERNEL.half(), None, ROWS, None, COUNTED.half(), SCALES, *GEOMETRY, 1, 120, LINES, 0, torch.float16),
+        (
+            COUNTS.half(),
+            KERNEL.half(),
+            None,
+            ROWS,
+            None,
+            COUNTED.half(),
+            SCALES,
+            *GEOMETRY,
+            1,
+            120,
+            LINES,
+            0,
+            torch.float16,
+        ),
     ],
     "linear_fire": [
         (COUNTS[:, :, :3, 0], KERNEL[:, :, 0, 0], None, ROWS, None, None, None, 1, 120),
         (LAST[:, :, 0, :3], KERNEL[:, :, 0, 0], SCALES, LEVELS, SCALE, None, None, 1, 255),
-        (COUNTS[:, :, 0, :3], WHOLE[:, :, 0, 0], None, WHOLE_LEVELS, None, COUNTS[:, :, 1, :3], WHOLE_LEVELS[:, 1], 0, 120),
+        (
+            COUNTS[:, :, 0, :3],
+            WHOLE[:, :, 0, 0],
+            None,
+            WHOLE_LEVELS,
+            None,
+            COUNTS[:, :, 1, :3],
+            WHOLE_LEVELS[:, 1],
+            0,
+            120,
+        ),
         (COUNTS[:, 0, 0, :3], KERNEL[:, :, 0, 0].half(), None, None, None, None, None, 1, 120),
-        (COUNTS[:, 0, 0, :3], KERNEL[:, :, 0, 0].bfloat16(), None, ROWS, None, None, None, 1, 120, LINES, 0, torch.bfloat16),
+        (
+            COUNTS[:, 0, 0, :3],
+            KERNEL[:, :, 0, 0].bfloat16(),
+            None,
+            ROWS,
+            None,
+            None,
+            None,
+            1,
+            120,
+            LINES,
+            0,
+            torch.bfloat16,
+        ),
     ],
     "spiking_attention": [
         (CURRENT[0], CURRENT[1], CURRENT[1, :, :, :3].contiguous(), LEVELS, SCALE, 1, False, 1),

@@ -29,15 +29,27 @@ def both(function, *arguments, **options):
 
 def test_odd_windows_and_ambiguous_strides():
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run([sys.executable, SUPPORT / "windows.py", "0", "300"], cwd=SUPPORT, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": path})
+    done = subprocess.run(
+        [sys.executable, SUPPORT / "windows.py", "0", "300"],
+        cwd=SUPPORT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
     assert done.returncode == 0 and done.stdout.split() == ["300"], (done.returncode, done.stderr[-2000:])
 
 
-@pytest.mark.parametrize("kernel, stride, padding, dilation, beyond", [
-    ((1, 1), (1, 2), (0, 1), (1, 1), True), ((1, 1), (2, 1), (0, 1), (1, 1), False),
-    ((3, 3), (2, 2), (2, 2), (1, 1), False), ((3, 3), (2, 2), (3, 0), (1, 1), True),
-    ((3, 3), (1, 1), (9, 9), (1, 1), False), ((3, 1), (2, 2), (4, 0), (2, 5), False)])
+@pytest.mark.parametrize(
+    "kernel, stride, padding, dilation, beyond",
+    [
+        ((1, 1), (1, 2), (0, 1), (1, 1), True),
+        ((1, 1), (2, 1), (0, 1), (1, 1), False),
+        ((3, 3), (2, 2), (2, 2), (1, 1), False),
+        ((3, 3), (2, 2), (3, 0), (1, 1), True),
+        ((3, 3), (1, 1), (9, 9), (1, 1), False),
+        ((3, 1), (2, 2), (4, 0), (2, 5), False),
+    ],
+)
 def test_windows_beyond_the_borders(kernel, stride, padding, dilation, beyond):
     assert beyond_borders(kernel, stride, padding, dilation) == beyond
     layer = torch.nn.Conv2d(2, 2, kernel, stride, padding, dilation)
@@ -50,8 +62,15 @@ def test_windows_beyond_the_borders(kernel, stride, padding, dilation, beyond):
 def test_windows_that_see_no_image_at_all():
     x, bias = torch.ones(2, 3, 1, 1, dtype=torch.uint8), torch.tensor([0.5, 4.0])
     for dtype in (torch.float32, torch.bfloat16):
-        got = both(functional.conv2d_fire, x, torch.ones(2, 3, 1, 1, dtype=dtype), torch.tensor([1.0, 2.0, 3.0, 4.0]),
-                   bias=bias.to(dtype), stride=100, padding=2)
+        got = both(
+            functional.conv2d_fire,
+            x,
+            torch.ones(2, 3, 1, 1, dtype=dtype),
+            torch.tensor([1.0, 2.0, 3.0, 4.0]),
+            bias=bias.to(dtype),
+            stride=100,
+            padding=2,
+        )
         assert got.flatten().tolist() == [0, 4] * 2
 
 
@@ -112,8 +131,17 @@ def test_no_sum_reaches_the_level_never(per_channel):
             assert (got == below).all() or table[0] == TOP - 1
         residual = torch.full((1, 16, 2, 2), TOP, dtype=torch.int32)
         assert (both(functional.conv2d_fire, COUNTS, FULL, levels, residual=residual, timesteps=8) == below).all()
-        assert (both(functional.linear_fire, COUNTS[0, :, 0].t(), FULL[:, :, 0, 0], levels,
-                     bias=torch.full((16,), TOP, dtype=torch.int32), timesteps=8) == below).all()
+        assert (
+            both(
+                functional.linear_fire,
+                COUNTS[0, :, 0].t(),
+                FULL[:, :, 0, 0],
+                levels,
+                bias=torch.full((16,), TOP, dtype=torch.int32),
+                timesteps=8,
+            )
+            == below
+        ).all()
 
 
 # ---- floating values -------------------------------------------------------------------------------------------------
@@ -126,10 +154,20 @@ def test_attention_of_zeros_is_positive_zero(dtype, causal):
         query, key, value = (torch.randint(-1, 2, shape, generator=generator).to(dtype) for _ in range(3))
         for signs in (1.0, -1.0):
             zeros = query * 0 * signs
-            for given in ((query, key, value), (query, -0.0 * key, value), (zeros, key, value),
-                          (query, key, -0.0 * value)):
-                got = both(functional.spiking_attention, *given, functional.levels(1.0, 4), scale=-0.25 * signs,
-                           heads=heads, causal=causal)
+            for given in (
+                (query, key, value),
+                (query, -0.0 * key, value),
+                (zeros, key, value),
+                (query, key, -0.0 * value),
+            ):
+                got = both(
+                    functional.spiking_attention,
+                    *given,
+                    functional.levels(1.0, 4),
+                    scale=-0.25 * signs,
+                    heads=heads,
+                    causal=causal,
+                )
                 assert not (got.signbit() & (got == 0)).any()
 
 
@@ -166,8 +204,14 @@ def test_layers_take_batches_of_any_size(batch, weight):
 
 def test_networks_of_denormal_thresholds_and_enormous_activations():
     torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Conv2d(2, 16, 3), pcsnn.nn.QCFS(4), torch.nn.Conv2d(16, 16, 3), pcsnn.nn.QCFS(4),
-                              torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 16, 3),
+        pcsnn.nn.QCFS(4),
+        torch.nn.Conv2d(16, 16, 3),
+        pcsnn.nn.QCFS(4),
+        torch.nn.Flatten(),
+        torch.nn.Linear(16, 3),
+    ).eval()
     for theta in (1e-41, 1e-30, 1e30):
         for layer in net:
             if isinstance(layer, pcsnn.nn.QCFS):
@@ -185,28 +229,41 @@ def test_networks_of_denormal_thresholds_and_enormous_activations():
 # ---- operators called directly ---------------------------------------------------------------------------------------
 LEVELS, FLOAT, TOKENS = functional.levels(1.0, 4), FULL.float(), torch.ones(2, 3, 4)
 BAD = {  # operator: arguments, what the message names
-    "fire_counts": [((COUNTS, LEVELS, None, None, 1), "current"), ((COUNTS.float(), LEVELS, None, None, 3), "repeat"),
-                    ((COUNTS.float(), LEVELS, None, None, 1, LEVELS), "line"),
-                    ((COUNTS.float(), LEVELS, None, None, 0, None, -1), "reach"),
-                    ((COUNTS.float(), LEVELS, COUNTS[:, :2], torch.ones(()), 0), "residual")],
-    "fire_rates_": [((torch.zeros(()).expand(3, 4), LEVELS, torch.ones(()), None, None, 0), "current"),
-                    ((torch.zeros(9).as_strided((3, 3), (2, 1)), LEVELS, torch.ones(()), None, None, 0), "current"),
-                    ((torch.zeros(3, 4), LEVELS, torch.ones(()), None, None, 0, 5), "turn")],
-    "expand_spikes": [((COUNTS, 256, None, torch.uint8, None), "timesteps"),
-                      ((COUNTS, 4, torch.arange(3), torch.uint8, None), "order"),
-                      ((COUNTS, 4, None, torch.int8, None), "dtype")],
-    "max_pool2d": [((COUNTS, [2, 2], [0, 1], [0, 0], [1, 1], [2, 2]), "stride"),
-                   ((COUNTS, [2], [1, 1], [0, 0], [1, 1], [2, 2]), "kernel"),
-                   ((COUNTS, [2, 2], [1, 1], [0, 0], [1, 1], [9, 3]), "sizes"),
-                   ((COUNTS, [2, 2], [1, 1], [2**62, 0], [1, 1], [3, 3]), "padding")],
-    "conv2d_fire": [((COUNTS, FULL, None, None, None, None, None, [1, 0], [0, 0], [1, 1], 1, 1, 8), "stride"),
-                    ((COUNTS, FULL, None, None, None, None, None, [1, 1], [0, 0], [2**40, 1], 1, 1, 8), "dilation"),
-                    ((COUNTS, FULL, None, None, None, None, None, [1, 1], [0, 0], [1, 1], 3, 1, 8), "weight"),
-                    ((COUNTS[:, :, :2], FULL, None, None, None, None, None, [2, 2], [0, 0], [1, 1], 1, 1, 8), "counts"),
-                    ((COUNTS, FLOAT, None, LEVELS, None, None, None, [1, 1], [0, 0], [1, 1], 1, 1, 0), "timesteps"),
-                    ((COUNTS, FLOAT, LEVELS, LEVELS, None, None, None, [1, 1], [0, 0], [1, 1], 1, 1, 8), "bias")],
-    "linear_fire": [((COUNTS[0, 0, 0, 0], FULL[0, :, :, 0].float(), None, LEVELS, None, None, None, 1, 8), "counts"),
-                    ((COUNTS, FULL[0, 0].float(), None, LEVELS, None, None, None, 1, 8), "weight")],
+    "fire_counts": [
+        ((COUNTS, LEVELS, None, None, 1), "current"),
+        ((COUNTS.float(), LEVELS, None, None, 3), "repeat"),
+        ((COUNTS.float(), LEVELS, None, None, 1, LEVELS), "line"),
+        ((COUNTS.float(), LEVELS, None, None, 0, None, -1), "reach"),
+        ((COUNTS.float(), LEVELS, COUNTS[:, :2], torch.ones(()), 0), "residual"),
+    ],
+    "fire_rates_": [
+        ((torch.zeros(()).expand(3, 4), LEVELS, torch.ones(()), None, None, 0), "current"),
+        ((torch.zeros(9).as_strided((3, 3), (2, 1)), LEVELS, torch.ones(()), None, None, 0), "current"),
+        ((torch.zeros(3, 4), LEVELS, torch.ones(()), None, None, 0, 5), "turn"),
+    ],
+    "expand_spikes": [
+        ((COUNTS, 256, None, torch.uint8, None), "timesteps"),
+        ((COUNTS, 4, torch.arange(3), torch.uint8, None), "order"),
+        ((COUNTS, 4, None, torch.int8, None), "dtype"),
+    ],
+    "max_pool2d": [
+        ((COUNTS, [2, 2], [0, 1], [0, 0], [1, 1], [2, 2]), "stride"),
+        ((COUNTS, [2], [1, 1], [0, 0], [1, 1], [2, 2]), "kernel"),
+        ((COUNTS, [2, 2], [1, 1], [0, 0], [1, 1], [9, 3]), "sizes"),
+        ((COUNTS, [2, 2], [1, 1], [2**62, 0], [1, 1], [3, 3]), "padding"),
+    ],
+    "conv2d_fire": [
+        ((COUNTS, FULL, None, None, None, None, None, [1, 0], [0, 0], [1, 1], 1, 1, 8), "stride"),
+        ((COUNTS, FULL, None, None, None, None, None, [1, 1], [0, 0], [2**40, 1], 1, 1, 8), "dilation"),
+        ((COUNTS, FULL, None, None, None, None, None, [1, 1], [0, 0], [1, 1], 3, 1, 8), "weight"),
+        ((COUNTS[:, :, :2], FULL, None, None, None, None, None, [2, 2], [0, 0], [1, 1], 1, 1, 8), "counts"),
+        ((COUNTS, FLOAT, None, LEVELS, None, None, None, [1, 1], [0, 0], [1, 1], 1, 1, 0), "timesteps"),
+        ((COUNTS, FLOAT, LEVELS, LEVELS, None, None, None, [1, 1], [0, 0], [1, 1], 1, 1, 8), "bias"),
+    ],
+    "linear_fire": [
+        ((COUNTS[0, 0, 0, 0], FULL[0, :, :, 0].float(), None, LEVELS, None, None, None, 1, 8), "counts"),
+        ((COUNTS, FULL[0, 0].float(), None, LEVELS, None, None, None, 1, 8), "weight"),
+    ],
     "spiking_attention": [((TOKENS, TOKENS, TOKENS, LEVELS, torch.ones(()), 3, False, 0), "query")],
 }
 

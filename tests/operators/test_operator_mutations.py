@@ -15,8 +15,9 @@ from pcsnn.operators import dispatch
 LEAST, MOST, SECONDS = 50, 500, 10  # calls of an operator, and for how long a child goes on
 NAMES = operator_mutations.names() if not dispatch._no_extension else []
 
-pytestmark = pytest.mark.skipif(bool(dispatch._no_extension) or not sys.platform.startswith("linux"),
-                                reason="needs the C++ kernels, on Linux")
+pytestmark = pytest.mark.skipif(
+    bool(dispatch._no_extension) or not sys.platform.startswith("linux"), reason="needs the C++ kernels, on Linux"
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,9 @@ def test_every_operator_has_samples():
 def test_mutations(part, environment, tmp_path):
     log, chosen = tmp_path / "call", NAMES[part::3]
     command = [sys.executable, "-W", "ignore", SUPPORT / "operator_mutations.py", log, part, MOST, SECONDS, *chosen]
-    done = subprocess.run(list(map(str, command)), cwd=SUPPORT, env=environment, capture_output=True, text=True,
-                          timeout=300)
+    done = subprocess.run(
+        list(map(str, command)), cwd=SUPPORT, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, f"at {log.read_text().strip()}:\n{done.stderr[-2000:]}"
     for name, (accepted, refused) in json.loads(done.stdout.splitlines()[-1]).items():
         assert accepted + refused >= LEAST, name

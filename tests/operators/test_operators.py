@@ -57,7 +57,7 @@ def test_counts_of_every_size(size, dtype):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_counts_and_rates_of_every_layout(shape):
-    for per_channel in (False, True)[:len(shape)]:
+    for per_channel in (False, True)[: len(shape)]:
         table = cases.tables(8, channels_of(shape, per_channel))[0]
         for dtype in cases.DTYPES:
             current = cases.currents(shape, table.levels, dtype)
@@ -81,7 +81,7 @@ def test_expanded_currents():
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_residuals(shape, dtype):
     generator = torch.Generator().manual_seed(3)
-    for per_channel in (False, True)[:len(shape)]:
+    for per_channel in (False, True)[: len(shape)]:
         for table in cases.tables(8, channels_of(shape, per_channel)):
             current = cases.currents(shape, table.levels, dtype)
             floats = cases.currents(shape, table.levels, dtype, seed=1)
@@ -133,9 +133,11 @@ def test_rates_in_place_with_residuals_in_the_same_memory():
         memory = cases.currents((6000,), table.levels, torch.float32)
         expected = memory.clone()
         with dispatch.use_backend("reference"):
-            functional.fire_rates(expected[5:5005], table.levels, 0.5, expected[5 - offset:5005 - offset], inplace=True)
+            functional.fire_rates(
+                expected[5:5005], table.levels, 0.5, expected[5 - offset : 5005 - offset], inplace=True
+            )
         with dispatch.use_backend("c++"):
-            functional.fire_rates(memory[5:5005], table.levels, 0.5, memory[5 - offset:5005 - offset], inplace=True)
+            functional.fire_rates(memory[5:5005], table.levels, 0.5, memory[5 - offset : 5005 - offset], inplace=True)
         cases.assert_same(memory, expected)
 
 
@@ -179,14 +181,16 @@ def test_spikes_of_every_dtype_and_layout(out_dtype):
                 for name, view in views:
                     what = f"{name}, {shape}, {dtype}"
                     for amplitude in amplitudes:
-                        compare("fire_spikes", view, table.levels, amplitude, out_dtype, spacings=table.spacings, what=what)
+                        compare(
+                            "fire_spikes", view, table.levels, amplitude, out_dtype, spacings=table.spacings, what=what
+                        )
 
 
 @pytest.mark.parametrize("timesteps", cases.TIMESTEPS)
 def test_expansion(timesteps):
     generator = torch.Generator().manual_seed(timesteps)
     order = torch.randperm(timesteps, generator=generator)
-    outside = torch.tensor([-2**63, 2**63 - 1, -1, timesteps, -300, 300, -256, 255])[torch.arange(timesteps) % 8]
+    outside = torch.tensor([-(2**63), 2**63 - 1, -1, timesteps, -300, 300, -256, 255])[torch.arange(timesteps) % 8]
     for shape in ((70,), (2, 3, 7, 5)):
         counts = torch.randint(256, shape, generator=generator).to(torch.uint8)
         for dtype in checks.SPIKE_DTYPES:
@@ -208,7 +212,9 @@ def test_large_outputs_pass_the_caches_unchanged():
         compare("fire_spikes", current, levels, amplitude, out_dtype, spacings=spacings)
     last = current[:2].transpose(1, 3).contiguous().transpose(1, 3)[1]
     shared = levels[0].contiguous()
-    compare("fire_rates", current[:, :, 0].contiguous(), shared, torch.tensor(0.5), None, None, spacings=searches(shared))
+    compare(
+        "fire_rates", current[:, :, 0].contiguous(), shared, torch.tensor(0.5), None, None, spacings=searches(shared)
+    )
     compare("fire_rates", last.repeat(2, 1, 1), levels, torch.tensor(0.5), None, None, spacings=spacings)
 
 
@@ -252,8 +258,12 @@ def test_any_shape_stride_dtype_and_timesteps(data):
     current, scale = data.draw(strided(dtype))
     per_channel = current.dim() > 1 and current.shape[1] > 0 and data.draw(st.booleans())
     theta = torch.rand(current.shape[1], dtype=torch.float64) * scale + 1e-3 if per_channel else scale
-    levels = functional.levels(theta, timesteps, quantization_levels=data.draw(st.sampled_from((None, 1, 2, 4))),
-                               offset=data.draw(st.sampled_from((0.0, 0.3, -2.0))) * scale)
+    levels = functional.levels(
+        theta,
+        timesteps,
+        quantization_levels=data.draw(st.sampled_from((None, 1, 2, 4))),
+        offset=data.draw(st.sampled_from((0.0, 0.3, -2.0))) * scale,
+    )
     options = dict(spacings=[data.draw(st.sampled_from(searches(levels)))])
     residual, residual_scale = None, None
     kind = data.draw(st.sampled_from(("none", "float", "counts")))
@@ -280,7 +290,9 @@ def test_spikes_of_any_shape_stride_dtype_and_timesteps(data):
     amplitude = None
     if out_dtype.is_floating_point and data.draw(st.booleans()):
         amplitude = torch.rand(current.shape[2]) if per_channel else torch.tensor(scale)
-    spikes = compare("fire_spikes", current, levels, amplitude, out_dtype, spacings=[data.draw(st.sampled_from(searches(levels)))])
+    spikes = compare(
+        "fire_spikes", current, levels, amplitude, out_dtype, spacings=[data.draw(st.sampled_from(searches(levels)))]
+    )
     counts = compare("fire_counts", current[0], levels, None, None, 0)
     compare("expand_spikes", counts, timesteps, torch.randperm(timesteps), out_dtype, amplitude)
     # (7): the last k steps of a sorted train fire.
@@ -326,7 +338,10 @@ def test_raw_calls_check_what_memory_needs():
         (lambda: torch.ops.pcsnn.fire_spikes(current, levels[:2], None, torch.uint8, 1, line[:2]), "line"),
         (lambda: torch.ops.pcsnn.linear_fire(counted, weight, None, levels, *[None] * 3, 1, 4, line[:2]), "line"),
         (lambda: torch.ops.pcsnn.conv2d_fire(*image, None, levels, *[None] * 3, 1, 0, 1, 1, 1, 4, line[:2]), "line"),
-        (lambda: torch.ops.pcsnn.linear_fire(counted, weight, None, levels, *[None] * 3, 1, 4, line, 0, torch.half), "counts_dtype"),
+        (
+            lambda: torch.ops.pcsnn.linear_fire(counted, weight, None, levels, *[None] * 3, 1, 4, line, 0, torch.half),
+            "counts_dtype",
+        ),
         (lambda: torch.ops.pcsnn.fire_spikes(current, levels[:2], None, torch.int32, 0), "out_dtype"),
         (lambda: torch.ops.pcsnn.fire_spikes(current, levels[:2], scale, torch.uint8, 0), "out_dtype"),
         (lambda: torch.ops.pcsnn.expand_spikes(current, 4, None, torch.uint8, None), "counts"),
@@ -346,7 +361,12 @@ def test_wrong_spacing_reads_no_foreign_memory():
     current = cases.currents((4000,), torch.linspace(-2, 6, 8), torch.float32)
     for levels in (torch.full((8,), torch.nan), torch.tensor([5.0, -torch.inf, 3, torch.nan, 2, torch.inf, 1, 0])):
         for repeat in (1, 2, 4, 8):
-            for line in (None, torch.tensor([1.0, 1, 1]), torch.tensor([torch.nan, 0, torch.inf]), torch.tensor([-1.0, -1, -1])):
+            for line in (
+                None,
+                torch.tensor([1.0, 1, 1]),
+                torch.tensor([torch.nan, 0, torch.inf]),
+                torch.tensor([-1.0, -1, -1]),
+            ):
                 for dtype in (torch.float32, torch.float64):
                     assert torch.ops.pcsnn.fire_counts(current.to(dtype), levels, None, None, repeat, line).max() <= 8
 

@@ -13,8 +13,9 @@ from pcsnn import functional, use_backend
 from pcsnn.cpu import synapses
 from pcsnn.operators import dispatch
 
-pytestmark = pytest.mark.skipif(bool(dispatch._no_extension) or torch.ops.pcsnn.cpu_capability() == "default",
-                                reason="no C++ kernels for AVX2")
+pytestmark = pytest.mark.skipif(
+    bool(dispatch._no_extension) or torch.ops.pcsnn.cpu_capability() == "default", reason="no C++ kernels for AVX2"
+)
 GEOMETRIES = {  # counts, outputs, kernel, stride, padding, dilation
     "pixels": ((3, 32, 1, 1), 16, (1, 1), (1, 1), (0, 0), (1, 1)),
     "rows of pixels": ((2, 16, 5, 7), 48, (1, 1), (1, 1), (0, 0), (1, 1)),
@@ -33,7 +34,11 @@ def made(shape, outputs, kernel, depth, seed=0):
     generator = torch.Generator().manual_seed(seed)
     counts = torch.randint(33, shape, generator=generator).to(torch.uint8).contiguous(memory_format=torch.channels_last)
     most = synapses.PAIR // (2 * depth * 32)
-    weight = torch.randint(-most, most + 1, (outputs, shape[1], *kernel), generator=generator).clamp(-128, 127).to(torch.int8)
+    weight = (
+        torch.randint(-most, most + 1, (outputs, shape[1], *kernel), generator=generator)
+        .clamp(-128, 127)
+        .to(torch.int8)
+    )
     return counts, weight
 
 
@@ -76,7 +81,9 @@ def test_depth_is_what_16_bits_hold():
     assert synapses._depth(weight[:, :40], 1) is None
     weight[3] = 127
     assert [synapses._depth(weight, timesteps) for timesteps in (16, 17, 32, 33)] == [8, 4, 4, None]
-    assert synapses._depth(torch.full((16, 16, 1, 1), -128, dtype=torch.int8), 32) is None  # 4 * 2 * 128 * 32 is one too many
+    assert (
+        synapses._depth(torch.full((16, 16, 1, 1), -128, dtype=torch.int8), 32) is None
+    )  # 4 * 2 * 128 * 32 is one too many
 
 
 @pytest.mark.parametrize("timesteps", (1, 8, 16, 17, 32, 33, 64, 65, 129, 255))
@@ -91,7 +98,9 @@ def test_the_operator_with_and_without_them(timesteps, monkeypatch):
         residual = torch.randint(256, (2, 48, 9, 7), generator=generator).to(torch.uint8)
         worth = torch.randint(-50, 50, (48,), generator=generator).int()
         for levels, branch in ((even, None), (uneven, None), (even, residual), (None, None)):
-            given = dict(residual=branch, residual_scale=None if branch is None else worth, padding=1, timesteps=timesteps)
+            given = dict(
+                residual=branch, residual_scale=None if branch is None else worth, padding=1, timesteps=timesteps
+            )
             with use_backend("reference"):
                 expected = functional.conv2d_fire(counts, weight, levels, **given)
             for narrow in (True, False):
@@ -102,9 +111,15 @@ def test_the_operator_with_and_without_them(timesteps, monkeypatch):
 def test_what_does_not_fit_is_refused():
     counts, weight = made((1, 32, 5, 5), 16, (3, 3), 4)
     blocks, rest = synapses._blocks(weight), (16, (3, 3), (1, 1), (0, 0), (1, 1), 0)
-    calls = ((counts.float(), blocks, None, *rest, 4), (counts, blocks[:, :2], None, *rest, 4), (counts, blocks, None, *rest, 2),
-             (counts[:, :12], blocks, None, *rest, 4), (counts, blocks, torch.ones(16), *rest, 4),
-             (counts[:, :, :2], blocks, None, *rest, 4), (counts, blocks, None, 16, (3, 3), (0, 1), *rest[3:], 4))
+    calls = (
+        (counts.float(), blocks, None, *rest, 4),
+        (counts, blocks[:, :2], None, *rest, 4),
+        (counts, blocks, None, *rest, 2),
+        (counts[:, :12], blocks, None, *rest, 4),
+        (counts, blocks, torch.ones(16), *rest, 4),
+        (counts[:, :, :2], blocks, None, *rest, 4),
+        (counts, blocks, None, 16, (3, 3), (0, 1), *rest[3:], 4),
+    )
     for x, packed, factor, *other in calls:
         with pytest.raises(RuntimeError, match="expected"):
             torch.ops.pcsnn._products(x, packed, factor, None, *other)
@@ -118,6 +133,11 @@ assert not onednn._narrow()
 x, w = torch.zeros(1, 16, 1, 1, dtype=torch.uint8), torch.zeros(256, dtype=torch.int8)
 torch.ops.pcsnn._products(x, w, None, None, 16, [1, 1], [1, 1], [0, 0], [1, 1], 0, 4)
 """
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PCSNN_CPU_CAPABILITY": "default"}, capture_output=True,
-                          text=True, cwd=SUPPORT)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PCSNN_CPU_CAPABILITY": "default"},
+        capture_output=True,
+        text=True,
+        cwd=SUPPORT,
+    )
     assert done.returncode and "this processor has no AVX2" in done.stderr

@@ -55,9 +55,11 @@ def test_weights_of_int8_that_change(write, shared, kind):
     x = torch.randint(1, 5, (2, 16, 6, 6), generator=generator).to(torch.uint8)
     weight = torch.randint(-9, 10, (16, 4 if kind == "grouped" else 16, 3, 3), generator=generator).to(torch.int8)
     levels = torch.arange(1, 5, dtype=torch.int32) * 20
-    run = {"conv2d": lambda: functional.conv2d_fire(x, weight, levels, timesteps=4),
-           "grouped": lambda: functional.conv2d_fire(x, weight, levels, groups=4, timesteps=4),
-           "linear": lambda: functional.linear_fire(x[..., 0, 0], weight, levels, timesteps=4)}[kind]
+    run = {
+        "conv2d": lambda: functional.conv2d_fire(x, weight, levels, timesteps=4),
+        "grouped": lambda: functional.conv2d_fire(x, weight, levels, groups=4, timesteps=4),
+        "linear": lambda: functional.linear_fire(x[..., 0, 0], weight, levels, timesteps=4),
+    }[kind]
     if kind == "linear":
         weight = weight[:, :, 0, 0].contiguous()
     if shared:
@@ -75,9 +77,14 @@ def test_levels_biases_and_orders_that_change(dtype):
     x = torch.randint(0, 5, (2, 16, 6, 6), dtype=torch.uint8)
     weight = torch.randint(-9, 10, (16, 16, 3, 3)).to(torch.int8 if whole else torch.float32)
     levels, bias = (torch.arange(1, 9) * 20).to(dtype), torch.zeros(16, dtype=dtype)
-    for write in (lambda: None, lambda: levels.data.add_(30), lambda: levels.data.copy_(levels ** 2),
-                  lambda: levels.numpy().fill(7), lambda: bias.data.fill_(2**20),
-                  lambda: bias.data.fill_(2**30 if whole else 0)):
+    for write in (
+        lambda: None,
+        lambda: levels.data.add_(30),
+        lambda: levels.data.copy_(levels**2),
+        lambda: levels.numpy().fill(7),
+        lambda: bias.data.fill_(2**20),
+        lambda: bias.data.fill_(2**30 if whole else 0),
+    ):
         write()
         for added in (None, bias):
             with use_backend("reference"):
@@ -97,8 +104,14 @@ def test_levels_biases_and_orders_that_change(dtype):
 
 def test_layers_of_an_optimised_network():
     torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), pcsnn.nn.QCFS(4), torch.nn.Conv2d(16, 16, 3), pcsnn.nn.QCFS(4),
-                              torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3),
+        pcsnn.nn.QCFS(4),
+        torch.nn.Conv2d(16, 16, 3),
+        pcsnn.nn.QCFS(4),
+        torch.nn.Flatten(),
+        torch.nn.Linear(64, 3),
+    ).eval()
     x = torch.randn(2, 3, 6, 6)
     snn = pcsnn.optimize(pcsnn.convert(net, 4, progress=False), "int8")
     layer = next(module for module in snn.modules() if getattr(module, "weight", x).dtype == torch.int8)
@@ -128,8 +141,19 @@ def test_the_checksum_tells_every_change_of_values_shape_and_strides():
                 assert checksum(x.clone()) == checksum(x)
         assert len(sums) == 1 + 2 * len({0, 7, 63, 64, size // 2, size - 1} & set(range(size)))
     x = torch.randn(64, 64, generator=generator)
-    forms = [x, -x, x.t(), x.t().contiguous(), x.flip(0), x[:, ::2], x.reshape(-1), x.view(torch.int32), x.double(),
-             x + 0, x.roll(8)]
+    forms = [
+        x,
+        -x,
+        x.t(),
+        x.t().contiguous(),
+        x.flip(0),
+        x[:, ::2],
+        x.reshape(-1),
+        x.view(torch.int32),
+        x.double(),
+        x + 0,
+        x.roll(8),
+    ]
     assert len({checksum(form) for form in forms}) == len(forms) - 1  # x + 0 is x
     assert checksum(x.requires_grad_()) == checksum(x.detach().clone())
 
@@ -149,6 +173,7 @@ def test_without_a_checksum_the_version_tells_and_forget_drops(monkeypatch):
 
     def look(tensor):
         return memo.remembered(tensor, "sum", lambda: calls.append(0) or float(tensor.sum()))
+
     assert look(layer.weight) == look(layer.weight) and len(calls) == 1
     layer.weight.add_(1)
     look(layer.weight)

@@ -18,8 +18,14 @@ DATA = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 def converted(activation=nn.SiLU, timesteps=13):
     """A signed layer, a residual sum, and a layer without signs."""
-    net = network(lambda s, x: s.last(s.relu(s.second(s.act(s.first(x))) + s.first(x)).flatten(1)), act=activation(),
-                  relu=nn.ReLU(), first=nn.Conv2d(3, 4, 3), second=nn.Conv2d(4, 4, 3, padding=1), last=nn.Linear(64, 5))
+    net = network(
+        lambda s, x: s.last(s.relu(s.second(s.act(s.first(x))) + s.first(x)).flatten(1)),
+        act=activation(),
+        relu=nn.ReLU(),
+        first=nn.Conv2d(3, 4, 3),
+        second=nn.Conv2d(4, 4, 3, padding=1),
+        last=nn.Linear(64, 5),
+    )
     return pcsnn.convert(randomise(net), timesteps, calibration=DATA, method="max", signed=True, progress=False)
 
 
@@ -58,9 +64,16 @@ def test_spikes_of_either_sign_are_counted(recorded):
     assert torch.equal(recording.spike_counts("relu"), recording.counts["relu"])
     assert recording.histogram("act").tolist() == [int((fired == k).sum()) for k in range(14)]
     row = dataclasses.asdict(recording.summary()[0])
-    assert row == dict(name="act", samples=4, neurons=64, spikes=int(fired.sum()), rate=int(fired.sum()) / trains.numel(),
-                       sparsity=int((trains == 0).sum()) / trains.numel(), silent=int((fired == 0).all(0).sum()),
-                       saturated=int((fired == 13).sum()) / fired.numel())
+    assert row == dict(
+        name="act",
+        samples=4,
+        neurons=64,
+        spikes=int(fired.sum()),
+        rate=int(fired.sum()) / trains.numel(),
+        sparsity=int((trains == 0).sum()) / trains.numel(),
+        silent=int((fired == 0).all(0).sum()),
+        saturated=int((fired == 13).sum()) / fired.numel(),
+    )
 
 
 def test_what_signed_neurons_refuse(recorded):

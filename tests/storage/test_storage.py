@@ -47,20 +47,39 @@ def test_a_loaded_network_is_an_ordinary_one(tmp_path):
 
 
 def test_analog_parts_come_back(tmp_path):
-    net = randomise(nn.Sequential(conv(), QCFS(4), nn.LeakyReLU(0.3), nn.GroupNorm(2, 4), nn.Softmax(1), nn.Flatten(),
-                                  nn.Linear(256, 8),
-                                  nn.LayerNorm(8), nn.PReLU(), nn.Linear(8, 8), QCFS(4)))
+    net = randomise(
+        nn.Sequential(
+            conv(),
+            QCFS(4),
+            nn.LeakyReLU(0.3),
+            nn.GroupNorm(2, 4),
+            nn.Softmax(1),
+            nn.Flatten(),
+            nn.Linear(256, 8),
+            nn.LayerNorm(8),
+            nn.PReLU(),
+            nn.Linear(8, 8),
+            QCFS(4),
+        )
+    )
     snn, x = pcsnn.convert(net, 4, strict=False), torch.randn(2, 3, 8, 8)
     pcsnn.save(snn, tmp_path / "net")
     assert torch.equal(pcsnn.load(tmp_path / "net")(x), net(x))
 
 
 def test_every_function_of_the_tables_can_be_saved():
-    tables = (taxonomy.SYNAPSE_FUNCTIONS, taxonomy.LINEAR_FUNCTIONS, taxonomy.ADDITIONS, taxonomy.PRODUCTS,
-              taxonomy.QUOTIENTS,
-              taxonomy.SHAPE_FUNCTIONS, taxonomy.MOVING_FUNCTIONS, taxonomy.MAX_POOL_FUNCTIONS,
-              taxonomy.INTERPOLATIONS,
-              {F.relu, F.gelu, torch.softmax, F.interpolate, F.batch_norm})
+    tables = (
+        taxonomy.SYNAPSE_FUNCTIONS,
+        taxonomy.LINEAR_FUNCTIONS,
+        taxonomy.ADDITIONS,
+        taxonomy.PRODUCTS,
+        taxonomy.QUOTIENTS,
+        taxonomy.SHAPE_FUNCTIONS,
+        taxonomy.MOVING_FUNCTIONS,
+        taxonomy.MAX_POOL_FUNCTIONS,
+        taxonomy.INTERPOLATIONS,
+        {F.relu, F.gelu, torch.softmax, F.interpolate, F.batch_norm},
+    )
     for function in set().union(*tables):
         assert functions.function(functions.function_name(function)) is function
     names = taxonomy.FUNCTION_METHODS | taxonomy.MOVING_METHODS | taxonomy.SIZE_METHODS | taxonomy.SHAPE_METHODS

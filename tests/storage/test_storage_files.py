@@ -23,8 +23,9 @@ from pcsnn.storage import container
 
 
 def wide(width, seed=0):
-    return pcsnn.convert(randomise(nn.Sequential(nn.Linear(3, width), QCFS(4), nn.Linear(width, 3)), seed), 4,
-                         progress=False)
+    return pcsnn.convert(
+        randomise(nn.Sequential(nn.Linear(3, width), QCFS(4), nn.Linear(width, 3)), seed), 4, progress=False
+    )
 
 
 # A file that changed
@@ -67,23 +68,36 @@ def crafted(path, header, data=b""):
     return path
 
 
-@pytest.mark.parametrize("header", [
-    "", "[]", "{", "5", '{"__metadata__": []}', '{"__metadata__": {"pcsnn": 5}}', '{"a": {}}', '{"a": []}',
-    '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
-    '{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
-    '{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}',
-    '{"a": {"dtype": "F64", "shape": [2305843009213693952, 8], '
-    '"data_offsets": [0, 0]}}', '{"a": {"dtype": "F32", "shape": [0, 9999999999999999], "data_offsets": [0, 0]}}',
-    '{"a": {"dtype": "X", "shape": [], "data_offsets": [0, 8]}}',
-    '{"a": {"dtype": ["F32"], "shape": [], "data_offsets": [0, 8]}}',
-    '{"a": {"dtype": "U8", "shape": [8.0], "data_offsets": [0, 8]}}',
-    '{"a": {"dtype": "U8", "shape": [true, 8], "data_offsets": [0, 8]}}',
-    '{"a": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}, '
-    '"a": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}',
-    '{"a": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}, '
-    '"b": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}',
-    '{"a": {"dtype": "BOOL", "shape": [8], "data_offsets": [0, 8]}}', "[" * 100_000, '{"a": ' * 50_000],
-                         ids=lambda text: text[:70])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "[]",
+        "{",
+        "5",
+        '{"__metadata__": []}',
+        '{"__metadata__": {"pcsnn": 5}}',
+        '{"a": {}}',
+        '{"a": []}',
+        '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
+        '{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
+        '{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}',
+        '{"a": {"dtype": "F64", "shape": [2305843009213693952, 8], "data_offsets": [0, 0]}}',
+        '{"a": {"dtype": "F32", "shape": [0, 9999999999999999], "data_offsets": [0, 0]}}',
+        '{"a": {"dtype": "X", "shape": [], "data_offsets": [0, 8]}}',
+        '{"a": {"dtype": ["F32"], "shape": [], "data_offsets": [0, 8]}}',
+        '{"a": {"dtype": "U8", "shape": [8.0], "data_offsets": [0, 8]}}',
+        '{"a": {"dtype": "U8", "shape": [true, 8], "data_offsets": [0, 8]}}',
+        '{"a": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}, '
+        '"a": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}',
+        '{"a": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}, '
+        '"b": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}}',
+        '{"a": {"dtype": "BOOL", "shape": [8], "data_offsets": [0, 8]}}',
+        "[" * 100_000,
+        '{"a": ' * 50_000,
+    ],
+    ids=lambda text: text[:70],
+)
 def test_broken_headers_are_value_errors(header, tmp_path):
     with pytest.raises(ValueError, match="is not a safetensors file"):
         pcsnn.load(crafted(tmp_path / "net", header, b"\7" * 8))
@@ -140,8 +154,10 @@ print(most() - before, sum(value.nbytes for value in snn.state_dict().values()))
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="no /proc")
 def test_load_takes_the_memory_of_its_tensors(tmp_path):
-    pcsnn.save(pcsnn.convert(randomise(nn.Sequential(nn.Linear(2000, 6000), QCFS(4), nn.Linear(6000, 6000))), 4),
-               tmp_path / "net")
+    pcsnn.save(
+        pcsnn.convert(randomise(nn.Sequential(nn.Linear(2000, 6000), QCFS(4), nn.Linear(6000, 6000))), 4),
+        tmp_path / "net",
+    )
     found = subprocess.run([sys.executable, "-c", MEMORY, tmp_path / "net"], capture_output=True, text=True, check=True)
     more, tensors = map(int, found.stdout.split())
     assert tensors > 1.5e8 and more < tensors + 4e7
@@ -200,8 +216,9 @@ def test_a_kill_leaves_the_old_file_and_a_name_that_says_what_it_is(tmp_path):
     pcsnn.save(pcsnn.load(path), path)
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()],
-                         ids=["full disk", "interrupt"])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=["full disk", "interrupt"]
+)
 def test_an_existing_file_survives_a_failed_save(error, tmp_path, monkeypatch):
     snn, path = saved(tmp_path)
     before = path.read_bytes()
@@ -253,8 +270,12 @@ def test_special_places_are_refused_in_one_line(tmp_path):
     snn, path = saved(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     os.symlink("loop", tmp_path / "loop")
-    for place, kind in ((tmp_path, "folder"), (tmp_path / "pipe", "pipe"), ("/dev/null", "device"),
-                        (tmp_path / "loop", "")):
+    for place, kind in (
+        (tmp_path, "folder"),
+        (tmp_path / "pipe", "pipe"),
+        ("/dev/null", "device"),
+        (tmp_path / "loop", ""),
+    ):
         with pytest.raises(OSError, match=f"path: cannot save.*{kind}"):
             pcsnn.save(snn, place)
         with pytest.raises((OSError, ValueError), match=f"path: .*{kind}"):
@@ -282,8 +303,9 @@ def test_a_link_stays_a_link(tmp_path):
     for _ in range(2):
         pcsnn.save(snn, tmp_path / "link")
         assert os.readlink(tmp_path / "link") == "elsewhere/net" and os.listdir(tmp_path / "elsewhere") == ["net"]
-    assert torch.equal(pcsnn.load(tmp_path / "link")(*inputs("upsampling_functions")),
-                       snn(*inputs("upsampling_functions")))
+    assert torch.equal(
+        pcsnn.load(tmp_path / "link")(*inputs("upsampling_functions")), snn(*inputs("upsampling_functions"))
+    )
 
 
 def test_names_of_any_kind(tmp_path):
@@ -306,8 +328,11 @@ def test_names_of_any_kind(tmp_path):
             pcsnn.load(wrong)
 
 
-@pytest.mark.parametrize("context", [torch.inference_mode, lambda: torch.device("meta"), torch.enable_grad],
-                         ids=["inference", "device", "grad"])
+@pytest.mark.parametrize(
+    "context",
+    [torch.inference_mode, lambda: torch.device("meta"), torch.enable_grad],
+    ids=["inference", "device", "grad"],
+)
 def test_what_is_set_around_load_does_not_matter(context, tmp_path):
     snn, path = saved(tmp_path, "residual")
     old = torch.get_default_dtype()

@@ -7,6 +7,7 @@ from torch.utils.data import IterableDataset
 
 ERRORS = ("current", "rate", "clipping", "rounding", "propagated")
 
+
 def two_layers(activation=nn.ReLU, seed=0):
     return randomise(nn.Sequential(nn.Linear(5, 6), activation(), nn.Linear(6, 4), activation(), nn.Linear(4, 3)), seed)
 

@@ -62,7 +62,7 @@ def tables(timesteps, channels=None, seed=0):
         dead[::2] = torch.inf
         found.append(_table("dead channels", functional.levels(dead, timesteps)))
         half_dead = uneven.clone()
-        half_dead[..., timesteps // 2:] = torch.inf
+        half_dead[..., timesteps // 2 :] = torch.inf
         found.append(_table("upper levels out of reach", half_dead))
     else:
         found.append(_table("dead layer", torch.full((timesteps,), torch.inf)))
@@ -137,8 +137,10 @@ def assert_same_values(got, expected, what=""):
         same |= got.isnan() & expected.isnan()
     if not same.all():
         where = (~same).nonzero()[0].tolist()
-        raise AssertionError(f"{what}: {int((~same).sum())} of {same.numel()} differ, first at {where}: "
-                             f"{got[tuple(where)]} instead of {expected[tuple(where)]}")
+        raise AssertionError(
+            f"{what}: {int((~same).sum())} of {same.numel()} differ, first at {where}: "
+            f"{got[tuple(where)]} instead of {expected[tuple(where)]}"
+        )
 
 
 def described(name, arguments, spacing):

@@ -70,8 +70,10 @@ def folder(tmp_path_factory):
         for number in range(4):
             pixels = generator.integers(0, 256, (10, 12, 3), dtype=numpy.uint8)
             Image.fromarray(pixels).save(place / "photos" / kind / f"{number}.png")
-    arrays = {"images": generator.integers(0, 256, (9, 3, 8, 8), dtype=numpy.uint8),
-              "labels": generator.integers(0, 3, 9)}
+    arrays = {
+        "images": generator.integers(0, 256, (9, 3, 8, 8), dtype=numpy.uint8),
+        "labels": generator.integers(0, 3, 9),
+    }
     numpy.savez(place / "arrays.npz", **arrays)
     return place
 
@@ -101,6 +103,7 @@ def run(*arguments):
 
 def net(**options):
     import cli_nets
+
     return cli_nets.make(**options).eval().to(memory_format=torch.channels_last)
 
 

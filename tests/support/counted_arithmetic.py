@@ -130,14 +130,21 @@ class Arithmetic:
         outside, weight = m.out_channels, m.weight.tolist()
         inside_group, outside_group = m.in_channels // m.groups, outside // m.groups
         if transposed:
-            sizes = [(n - 1) * s - 2 * p + d * (k - 1) + o + 1 for n, s, p, d, k, o in
-                     zip(x.shape[1:], m.stride, m.padding, m.dilation, m.kernel_size, m.output_padding)]
+            sizes = [
+                (n - 1) * s - 2 * p + d * (k - 1) + o + 1
+                for n, s, p, d, k, o in zip(
+                    x.shape[1:], m.stride, m.padding, m.dilation, m.kernel_size, m.output_padding
+                )
+            ]
         else:
-            sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, s, p, d, k in
-                     zip(x.shape[1:], m.stride, m.padding, m.dilation, m.kernel_size)]
+            sizes = [
+                (n + 2 * p - d * (k - 1) - 1) // s + 1
+                for n, s, p, d, k in zip(x.shape[1:], m.stride, m.padding, m.dilation, m.kernel_size)
+            ]
         bias = [0.0] * outside if m.bias is None else m.bias.tolist()
-        sums = {(o, *place): self.number(bias[o]) for o in range(outside)
-                for place in itertools.product(*map(range, sizes))}
+        sums = {
+            (o, *place): self.number(bias[o]) for o in range(outside) for place in itertools.product(*map(range, sizes))
+        }
         taps = list(itertools.product(*map(range, m.kernel_size)))
         for c, y, z in itertools.product(*map(range, x.shape)):  # each element to its targets
             group = c // inside_group
@@ -161,7 +168,7 @@ class Arithmetic:
         for start in range(0, len(x.cells), m.in_features):
             for row, b in zip(rows, bias):
                 total = self.number(b)
-                for cell, w in zip(x.cells[start:start + m.in_features], row):
+                for cell, w in zip(x.cells[start : start + m.in_features], row):
                     total = self.send(total, cell, w)
                 out.append(total)
         return (*x.shape[:-1], m.out_features), out
@@ -178,12 +185,16 @@ class Arithmetic:
         """(channel, the cells of a window) for each output in turn."""
         for c, oy, oz in itertools.product(range(x.shape[0]), *map(range, sizes)):
             if isinstance(m, nn.AdaptiveAvgPool2d):
-                spans = [range(math.floor(o * n / s), math.ceil((o + 1) * n / s))
-                         for o, n, s in zip((oy, oz), x.shape[1:], sizes)]
+                spans = [
+                    range(math.floor(o * n / s), math.ceil((o + 1) * n / s))
+                    for o, n, s in zip((oy, oz), x.shape[1:], sizes)
+                ]
             else:
                 k, s, p = (v if isinstance(v, tuple) else (v, v) for v in (m.kernel_size, m.stride, m.padding))
-                spans = [range(max(o * step - pad, 0), min(o * step - pad + taps, n))
-                         for o, taps, step, pad, n in zip((oy, oz), k, s, p, x.shape[1:])]
+                spans = [
+                    range(max(o * step - pad, 0), min(o * step - pad + taps, n))
+                    for o, taps, step, pad, n in zip((oy, oz), k, s, p, x.shape[1:])
+                ]
             yield [x.at(c, y, z) for y, z in itertools.product(*spans)]
 
     def pooled(self, m, x):
@@ -229,8 +240,9 @@ class Arithmetic:
                 left, right = a.cells[(n * rows + i) * inner + k], b.cells[(n * inner + k) * columns + j]
                 if left.number is None:
                     for worth in left.fired:
-                        total = self.accumulate(total, worth * (sum(right.fired) if right.number is None else
-                                                                right.number.value))
+                        total = self.accumulate(
+                            total, worth * (sum(right.fired) if right.number is None else right.number.value)
+                        )
                 else:
                     total = self.send(total, right, left.number.value)
             out.append(total)
@@ -255,13 +267,13 @@ class Arithmetic:
             shape = (x.shape[0], *sizes)
             if isinstance(module, nn.MaxPool2d):
                 return Array(shape, [self.maximum(cells) for cells in windows])
-            area = module.kernel_size ** 2 if isinstance(module, nn.AvgPool2d) else None
+            area = module.kernel_size**2 if isinstance(module, nn.AvgPool2d) else None
             out = [self.average(cells, area or len(cells)) for cells in windows]
         elif node.target is torch.mean:
             (first, second), shape = node.args[1], x.shape[:1]
             assert (first, second) == (2, 3)
             size = len(x.cells) // shape[0]
-            out = [self.average(x.cells[start:start + size], size) for start in range(0, len(x.cells), size)]
+            out = [self.average(x.cells[start : start + size], size) for start in range(0, len(x.cells), size)]
         elif node.target in (operator.add, torch.add):
             shape, out = x.shape, [self.together(pair) for pair in zip(*(array.cells for array in arrays), strict=True)]
         elif node.target is operator.matmul:

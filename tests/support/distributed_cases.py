@@ -1,6 +1,5 @@
 """What one process and several both compute, for tests/network/test_distributed.py."""
 
-
 import torch
 from analysis_cases import data, two_layers
 from tiny_networks import conv, randomise
@@ -44,8 +43,13 @@ def calibrated(method, calibration):
     steps, layerwise.STEPS = layerwise.STEPS, {"light": STEPS, "advanced": STEPS}
     try:
         if isinstance(calibration, list):
-            net = exact(randomise(nn.Sequential(conv(), nn.ReLU(), conv(4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-                                                nn.Flatten(), nn.Linear(4, 3))))
+            net = exact(
+                randomise(
+                    nn.Sequential(
+                        conv(), nn.ReLU(), conv(4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+                    )
+                )
+            )
         else:
             net = exact(two_layers())
         return pcsnn.convert(net, 5, calibration=calibration, method=method)
@@ -54,7 +58,9 @@ def calibrated(method, calibration):
 
 
 def signed(calibration, method):
-    net = exact(randomise(nn.Sequential(nn.Linear(5, 8), nn.SiLU(), nn.Linear(8, 8), nn.LeakyReLU(0.25), nn.Linear(8, 3))))
+    net = exact(
+        randomise(nn.Sequential(nn.Linear(5, 8), nn.SiLU(), nn.Linear(8, 8), nn.LeakyReLU(0.25), nn.Linear(8, 3)))
+    )
     return pcsnn.convert(net, 12, calibration=calibration, method=method, signed=True)
 
 

@@ -1,8 +1,8 @@
 """What tests/network/test_distributed.py runs under torchrun: every process writes what it found to FOLDER/<rank>.pt.
 
-    distributed_program.py FOLDER          all that must agree with one process
-    distributed_program.py FOLDER fail     process 1 has NaN in its data
-    distributed_program.py FOLDER kill     process 1 is killed while it reads its data
+distributed_program.py FOLDER          all that must agree with one process
+distributed_program.py FOLDER fail     process 1 has NaN in its data
+distributed_program.py FOLDER kill     process 1 is killed while it reads its data
 """
 
 import os

@@ -28,5 +28,10 @@ def write(path, description, tensors):
 
 def node(name, op, target, args=(), **kwargs):
     """A node of a description; arguments are JSON."""
-    return {"name": name, "op": op, "target": target, "args": {"tuple": list(args)},
-            "kwargs": {"dict": [*map(list, kwargs.items())]}}
+    return {
+        "name": name,
+        "op": op,
+        "target": target,
+        "args": {"tuple": list(args)},
+        "kwargs": {"dict": [*map(list, kwargs.items())]},
+    }

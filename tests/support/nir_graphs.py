@@ -36,10 +36,33 @@ def branching(extra=()):
     """A layer, branches of weights, of a scale and around both that add up, another layer; and `extra` edges."""
     start, end = ends([6], [3])
     a, b, c = (np.random.RandomState(seed).randn(*size) for seed, size in enumerate([(6, 6), (6, 6), (3, 6)]))
-    nodes = start | {"a": nir.Affine(a, np.ones(6)), "s": fire(6, 0.8), "b": nir.Linear(b),
-                     "z": nir.Scale(np.arange(6) / 4), "t": fire(6, 0.5), "c": nir.Linear(c)} | end
-    return graph_of(nodes, [("in", "a"), ("a", "s"), ("s", "b"), ("s", "z"), ("z", "t"), ("b", "t"), ("in", "t"),
-                            ("t", "c"), ("c", "out"), *extra])
+    nodes = (
+        start
+        | {
+            "a": nir.Affine(a, np.ones(6)),
+            "s": fire(6, 0.8),
+            "b": nir.Linear(b),
+            "z": nir.Scale(np.arange(6) / 4),
+            "t": fire(6, 0.5),
+            "c": nir.Linear(c),
+        }
+        | end
+    )
+    return graph_of(
+        nodes,
+        [
+            ("in", "a"),
+            ("a", "s"),
+            ("s", "b"),
+            ("s", "z"),
+            ("z", "t"),
+            ("b", "t"),
+            ("in", "t"),
+            ("t", "c"),
+            ("c", "out"),
+            *extra,
+        ],
+    )
 
 
 def counts_of(snn, *x):

@@ -32,8 +32,10 @@ class Machine(Arithmetic):
 
     def currents(self, operands):
         """For each step, the current of each neuron."""
-        return [[self.together(cells) for cells in zip(*(array.cells for array in step), strict=True)]
-                for step in zip(*operands, strict=True)]
+        return [
+            [self.together(cells) for cells in zip(*(array.cells for array in step), strict=True)]
+            for step in zip(*operands, strict=True)
+        ]
 
     def search(self, value, levels):
         """How many levels a value reaches, by bisection of a table filled up to 2^b - 1 levels."""
@@ -108,7 +110,7 @@ class Machine(Arithmetic):
                 continue
             total = self.number(0)
             for cell in over_time:
-                for number in ([cell.number] if cell.number is not None else map(self.number, cell.fired)):
+                for number in [cell.number] if cell.number is not None else map(self.number, cell.fired):
                     total = total + number
             cells.append(Cell(total * self.number(1 / len(steps)), fixed=True, averaged=True))
         return Array(steps[0].shape, cells)
@@ -158,8 +160,10 @@ class Machine(Arithmetic):
             elif self.is_move(node):
                 sources = [values[source] for source in node.all_input_nodes]
                 count = max((len(value) for value in sources if isinstance(value, list)), default=1)
-                moved = [self.move(node, {source: _step(values[source], t) for source in node.all_input_nodes})
-                         for t in range(count)]
+                moved = [
+                    self.move(node, {source: _step(values[source], t) for source in node.all_input_nodes})
+                    for t in range(count)
+                ]
                 values[node] = moved if isinstance(moved[0], Array) else moved[0]
             else:
                 operands = [values[arg] for arg in node.args if isinstance(arg, fx.Node)]
@@ -175,8 +179,10 @@ class Machine(Arithmetic):
             return operands[0]
         if node.target is operator.add and not any(cell.number for array in arrays for cell in array.cells):
             one, two = operands
-            return [Array(a.shape, [Cell(trains=x.trains + y.trains) for x, y in zip(a.cells, b.cells, strict=True)])
-                    for a, b in zip(one, two, strict=True)]
+            return [
+                Array(a.shape, [Cell(trains=x.trains + y.trains) for x, y in zip(a.cells, b.cells, strict=True)])
+                for a, b in zip(one, two, strict=True)
+            ]
         if isinstance(module, nn.AdaptiveAvgPool2d) and self.pooled(module, arrays[0]) == arrays[0].shape[1:]:
             return operands[0]  # each window is one place
         for position, operand in enumerate(operands):

@@ -19,31 +19,71 @@ BYTES = torch.ones(1, 32, 6, 5, dtype=torch.uint8)
 FUSED = "conv2d_fire", "linear_fire"
 PRIVATE = {
     **{f"{part}{name}": SAMPLES[name] for name in FUSED for part in ("_", "_check_")},
-    "_products": [(BYTES, BLOCKS, None, None, 16, [3, 3], [1, 2], [1, 1], [1, 1], 8, 4),
-                  (BYTES, BLOCKS, torch.ones(16), torch.zeros(16), 16, [3, 3], [1, 1], [0, 0], [1, 1], 8, 8)],
-    "transfer_gradient": [(CURRENT, -CURRENT, torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([0.5, 2.0])),
-                          (CURRENT, CURRENT, ROWS, ROWS[:, 1:])],
+    "_products": [
+        (BYTES, BLOCKS, None, None, 16, [3, 3], [1, 2], [1, 1], [1, 1], 8, 4),
+        (BYTES, BLOCKS, torch.ones(16), torch.zeros(16), 16, [3, 3], [1, 1], [0, 0], [1, 1], 8, 8),
+    ],
+    "transfer_gradient": [
+        (CURRENT, -CURRENT, torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([0.5, 2.0])),
+        (CURRENT, CURRENT, ROWS, ROWS[:, 1:]),
+    ],
     "cpu_capability": [()],
 }
 # Stages that random arguments would seldom reach together.
 MORE = {
-    "conv2d_fire": [(COUNTS, KERNEL, None, ROWS, None, None, None, [3, 3], [4, 5], [1, 2], 1, 1, 120),
-                    (COUNTS[..., :1], KERNEL[..., :1], SCALES, LEVELS, None, None, None, [1, 2], [1, 3], [1, 2], 1, 1,
-                     120, LINE),
-                    (COUNTS, WHOLE, None, WHOLE_LEVELS, None, None, None, [3, 3], [4, 5], [1, 2], 1, 1, 120),
-                    (COUNTS, KERNEL[:, :1], None, ROWS, None, None, None, *GEOMETRY[:3], 3, 1, 120),
-                    (COUNTS, WHOLE[:, :1], None, WHOLE_LEVELS, None, None, None, *GEOMETRY[:3], 3, 1, 120)],
+    "conv2d_fire": [
+        (COUNTS, KERNEL, None, ROWS, None, None, None, [3, 3], [4, 5], [1, 2], 1, 1, 120),
+        (COUNTS[..., :1], KERNEL[..., :1], SCALES, LEVELS, None, None, None, [1, 2], [1, 3], [1, 2], 1, 1, 120, LINE),
+        (COUNTS, WHOLE, None, WHOLE_LEVELS, None, None, None, [3, 3], [4, 5], [1, 2], 1, 1, 120),
+        (COUNTS, KERNEL[:, :1], None, ROWS, None, None, None, *GEOMETRY[:3], 3, 1, 120),
+        (COUNTS, WHOLE[:, :1], None, WHOLE_LEVELS, None, None, None, *GEOMETRY[:3], 3, 1, 120),
+    ]
 }
-LIMITS = [0, 1, 2, 3, 5, 127, 255, 256, 2**15, 2**20, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, -1, -2,
-          -(2**31), -(2**63)]
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int8, torch.int32,
-          torch.int64, torch.bool, torch.complex64]
+LIMITS = [
+    0,
+    1,
+    2,
+    3,
+    5,
+    127,
+    255,
+    256,
+    2**15,
+    2**20,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**40,
+    2**62,
+    2**63 - 1,
+    -1,
+    -2,
+    -(2**31),
+    -(2**63),
+]
+DTYPES = [
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.uint8,
+    torch.int8,
+    torch.int32,
+    torch.int64,
+    torch.bool,
+    torch.complex64,
+]
 
 
 def names():
     """Every operator of the library, whoever registered it."""
-    return sorted({schema.name.removeprefix("pcsnn::") for schema in torch._C._jit_get_all_schemas()
-                   if schema.name.startswith("pcsnn::")})
+    return sorted(
+        {
+            schema.name.removeprefix("pcsnn::")
+            for schema in torch._C._jit_get_all_schemas()
+            if schema.name.startswith("pcsnn::")
+        }
+    )
 
 
 def samples(name):
@@ -118,7 +158,12 @@ TENSORS = [
     lambda draw, x: torch.nn.Parameter(x.float()),
     lambda draw, x: _without_storage(x),
     lambda draw, x: _short_storage(x),
-    _strided, _strided, _resized, _resized, _filled, _filled,
+    _strided,
+    _strided,
+    _resized,
+    _resized,
+    _filled,
+    _filled,
 ]
 
 

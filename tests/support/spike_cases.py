@@ -20,7 +20,7 @@ def every_count(timesteps, shape=(2, 3)):
     """A Recording of a layer "a" that fired every count, and some more at random."""
     snn = pcsnn.convert(nn.Sequential(nn.Linear(3, 3), QCFS(timesteps)), timesteps)
     known = torch.arange(timesteps + 1).repeat(2 * shape[0] * shape[1])
-    counts = known[:len(known) // (shape[0] * shape[1]) * shape[0] * shape[1]].reshape(-1, *shape).to(torch.uint8)
+    counts = known[: len(known) // (shape[0] * shape[1]) * shape[0] * shape[1]].reshape(-1, *shape).to(torch.uint8)
     with pcsnn.record(snn) as recording:
         recording._parts["1"].append(counts)
     return recording, counts

@@ -26,7 +26,12 @@ class MemoryModule(nn.Module, StepModule):
 class BaseNode(MemoryModule):
     def __init__(self, v_threshold=1.0, v_reset=0.0, surrogate_function=None, step_mode="s"):
         super().__init__()
-        self.v_threshold, self.v_reset, self.surrogate_function, self.step_mode = v_threshold, v_reset, surrogate_function, step_mode
+        self.v_threshold, self.v_reset, self.surrogate_function, self.step_mode = (
+            v_threshold,
+            v_reset,
+            surrogate_function,
+            step_mode,
+        )
         self.register_memory("v", 0.0)
 
     def single_step_forward(self, x):
@@ -36,7 +41,11 @@ class BaseNode(MemoryModule):
         return spike
 
     def forward(self, x):
-        return self.single_step_forward(x) if self.step_mode == "s" else torch.stack([self.single_step_forward(step) for step in x])
+        return (
+            self.single_step_forward(x)
+            if self.step_mode == "s"
+            else torch.stack([self.single_step_forward(step) for step in x])
+        )
 
 
 class IFNode(BaseNode):
@@ -72,7 +81,9 @@ def _layer(kind):
     return type(kind.__name__, (kind, StepModule), {"__init__": __init__, "forward": forward})
 
 
-Conv2d, BatchNorm2d, MaxPool2d, Flatten, Linear = map(_layer, (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Flatten, nn.Linear))
+Conv2d, BatchNorm2d, MaxPool2d, Flatten, Linear = map(
+    _layer, (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Flatten, nn.Linear)
+)
 
 
 class Dropout(MemoryModule):
@@ -122,7 +133,8 @@ class Delay(MemoryModule):
 _PACKAGES = {
     "neuron": (BaseNode, IFNode, HalfThresholdIFNode, LIFNode, ActivationAwareIFNode),
     "layer": (Conv2d, BatchNorm2d, MaxPool2d, Flatten, Linear, Dropout, SeqToANNContainer, VotingLayer, Delay),
-    "ann2snn.modules": (VoltageScaler, ChannelVoltageScaler), "base": (StepModule, MemoryModule),
+    "ann2snn.modules": (VoltageScaler, ChannelVoltageScaler),
+    "base": (StepModule, MemoryModule),
 }
 for _package, _classes in _PACKAGES.items():
     for _class in _classes:

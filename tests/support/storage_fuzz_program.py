@@ -30,40 +30,135 @@ from pcsnn.storage import classes, functions
 
 SEED, COUNT, FOLDER = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
 NAMES = ("upsampling_functions", "views", "sizes", "learned_constants", "residual", "pre_activation")
-WORDS = ["", "x", "conv", "act", "weight", "0", "self", "forward", "__class__", "__init__", "__getattribute__",
-         "_modules", "graph", "code",
-         "to_folder", "__class__.__base__.__base__.state_dict", "act.threshold", "conv.weight", "eval", "exec",
-         "import os", "a b", "é",
-         "x\n", "torch.load", "operator.attrgetter", "F.relu", "torch.empty", "torch.from_file", "as_strided", "apply_",
-         "register_forward_hook", "set_", "data", "nn.Module", "cuda:0", "meta", "%999999999d", "{0.__class__}",
-         "...ij->ji", "out", "inplace"]
-NUMBERS = [0, 1, 2, 3, -1, -2, 7, 255, 256, 2**15, 2**31 - 1, 2**31, 2**62, 2**63 - 1, -2**63, 10**30, 0.5, -1.5, 1e300,
-           float("inf"),
-           float("nan"), True, False, None]
+WORDS = [
+    "",
+    "x",
+    "conv",
+    "act",
+    "weight",
+    "0",
+    "self",
+    "forward",
+    "__class__",
+    "__init__",
+    "__getattribute__",
+    "_modules",
+    "graph",
+    "code",
+    "to_folder",
+    "__class__.__base__.__base__.state_dict",
+    "act.threshold",
+    "conv.weight",
+    "eval",
+    "exec",
+    "import os",
+    "a b",
+    "é",
+    "x\n",
+    "torch.load",
+    "operator.attrgetter",
+    "F.relu",
+    "torch.empty",
+    "torch.from_file",
+    "as_strided",
+    "apply_",
+    "register_forward_hook",
+    "set_",
+    "data",
+    "nn.Module",
+    "cuda:0",
+    "meta",
+    "%999999999d",
+    "{0.__class__}",
+    "...ij->ji",
+    "out",
+    "inplace",
+]
+NUMBERS = [
+    0,
+    1,
+    2,
+    3,
+    -1,
+    -2,
+    7,
+    255,
+    256,
+    2**15,
+    2**31 - 1,
+    2**31,
+    2**62,
+    2**63 - 1,
+    -(2**63),
+    10**30,
+    0.5,
+    -1.5,
+    1e300,
+    float("inf"),
+    float("nan"),
+    True,
+    False,
+    None,
+]
 allowed, touched = set(), []
 
 
 def audit(event, args):
     if not touched or touched[0] is None:
         return
-    writes = event == "open" and (isinstance(args[1], str) and set(args[1]) & set("wax+") or isinstance(args[2], int)
-                                  and args[2] & 3)
-    if writes or event.startswith(("subprocess", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.remove",
-                                   "os.rename", "os.mkdir",
-                                   "os.rmdir", "os.chmod", "os.link", "os.symlink", "socket.", "shutil.",
-                                   "ctypes.dlopen", "pty.spawn")):
+    writes = event == "open" and (
+        isinstance(args[1], str) and set(args[1]) & set("wax+") or isinstance(args[2], int) and args[2] & 3
+    )
+    if writes or event.startswith(
+        (
+            "subprocess",
+            "os.system",
+            "os.exec",
+            "os.fork",
+            "os.posix_spawn",
+            "os.remove",
+            "os.rename",
+            "os.mkdir",
+            "os.rmdir",
+            "os.chmod",
+            "os.link",
+            "os.symlink",
+            "socket.",
+            "shutil.",
+            "ctypes.dlopen",
+            "pty.spawn",
+        )
+    ):
         touched.append((event, str(args)[:200]))
 
 
 def state():
     """What may not change."""
-    holders = (torch, F, torch.Tensor, nn, nn.Module, fx.GraphModule, fx.Graph, fx.Node, nn.Linear, nn.Conv2d, pcsnn,
-               pcsnn.nn)
+    holders = (
+        torch,
+        F,
+        torch.Tensor,
+        nn,
+        nn.Module,
+        fx.GraphModule,
+        fx.Graph,
+        fx.Node,
+        nn.Linear,
+        nn.Conv2d,
+        pcsnn,
+        pcsnn.nn,
+    )
     found = {(index, key): id(value) for index, holder in enumerate(holders) for key, value in vars(holder).items()}
-    settings = (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled(),
-                torch.is_inference_mode_enabled(),
-                torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), tuple(sys.path),
-                len(vars(sys.modules["builtins"])))
+    settings = (
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        tuple(sys.path),
+        len(vars(sys.modules["builtins"])),
+    )
     return found, settings
 
 
@@ -71,14 +166,19 @@ def seeds():
     """(description, tensors, inputs) of what is mutated."""
     found = []
     for name in NAMES:
-        found.append((pcsnn.convert(build(name), 4, progress=False, method="max", calibration=[inputs(name)]),
-                      inputs(name)))
+        found.append(
+            (pcsnn.convert(build(name), 4, progress=False, method="max", calibration=[inputs(name)]), inputs(name))
+        )
     x = torch.randn(2, 3, 8, 8)
-    hybrid = randomise(nn.Sequential(conv(), QCFS(4), nn.LeakyReLU(0.3), nn.GroupNorm(2, 4), nn.MaxPool2d(2),
-                                     nn.Flatten(2), nn.LSTM(16, 4)))
+    hybrid = randomise(
+        nn.Sequential(
+            conv(), QCFS(4), nn.LeakyReLU(0.3), nn.GroupNorm(2, 4), nn.MaxPool2d(2), nn.Flatten(2), nn.LSTM(16, 4)
+        )
+    )
     found.append((pcsnn.convert(hybrid, 4, strict=False, progress=False), (x,)))
-    plain = randomise(nn.Sequential(conv(3, 16), QCFS(4), conv(16, 16), QCFS(4), nn.AvgPool2d(2), nn.Flatten(),
-                                    nn.Linear(256, 3)))
+    plain = randomise(
+        nn.Sequential(conv(3, 16), QCFS(4), conv(16, 16), QCFS(4), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(256, 3))
+    )
     for weights in ("float32", "int8"):
         found.append((pcsnn.optimize(pcsnn.convert(plain, 4, progress=False), weights, example_inputs=x), (x,)))
     for number, (snn, x) in enumerate(found):
@@ -95,12 +195,19 @@ def places(value, path=()):
 
 def random_value(rng, description):
     names = [entry["name"] for entry in description["nodes"] if isinstance(entry, dict) and "name" in entry] or ["x"]
-    return rng.choice([lambda: rng.choice(NUMBERS), lambda: rng.choice(WORDS), lambda: {"node": rng.choice(names)},
-                       lambda: {"tuple": [rng.choice(NUMBERS) for _ in range(rng.randrange(5))]},
-                       lambda: {"torch": rng.choice(
-                           ["float64", "int8", "bool", "strided", "load", "channels_last"])},
-                       lambda: {"device": rng.choice(WORDS)},
-                       lambda: {"slice": [rng.choice(NUMBERS) for _ in range(3)]}, lambda: [], lambda: {}])()
+    return rng.choice(
+        [
+            lambda: rng.choice(NUMBERS),
+            lambda: rng.choice(WORDS),
+            lambda: {"node": rng.choice(names)},
+            lambda: {"tuple": [rng.choice(NUMBERS) for _ in range(rng.randrange(5))]},
+            lambda: {"torch": rng.choice(["float64", "int8", "bool", "strided", "load", "channels_last"])},
+            lambda: {"device": rng.choice(WORDS)},
+            lambda: {"slice": [rng.choice(NUMBERS) for _ in range(3)]},
+            lambda: [],
+            lambda: {},
+        ]
+    )()
 
 
 def new_node(rng, description):
@@ -108,8 +215,13 @@ def new_node(rng, description):
     nodes = description["nodes"]
     place = rng.randrange(1, len(nodes))
     values = [{"node": entry["name"]} for entry in nodes[:place]]
-    likely = [rng.choice(values), rng.randrange(-2, 4), rng.choice(values), {"tuple": [1, 2]},
-              random_value(rng, description)]
+    likely = [
+        rng.choice(values),
+        rng.randrange(-2, 4),
+        rng.choice(values),
+        {"tuple": [1, 2]},
+        random_value(rng, description),
+    ]
     arguments = [rng.choice(values)] + [rng.choice(likely) for _ in range(rng.randrange(4))]
     kwargs = {key: rng.choice(likely) for key in rng.sample(sorted(functions.KEYWORDS), rng.choice((0, 0, 1)))}
     if rng.random() < 0.5:
@@ -117,7 +229,7 @@ def new_node(rng, description):
     else:
         new = node("added", "call_method", rng.choice(sorted(functions.METHODS)), arguments, **kwargs)
     nodes.insert(place, new)
-    for entry in nodes[place + 1:]:
+    for entry in nodes[place + 1 :]:
         for holder, key in list(places(entry["args"])):
             if holder[key] in values and rng.random() < 0.3:
                 holder[key] = {"node": "added"}
@@ -146,13 +258,20 @@ def mutate(rng, description, tensors):
     elif kind == 10:
         name = rng.choice(list(tensors))
         value = tensors[name]
-        tensors[name] = rng.choice([lambda: value[..., :1], lambda: value.flatten(), lambda: value.double(),
-                                    lambda: value.to(torch.int8),
-                                    lambda: value.bool(), lambda: value * float("nan") if value.is_floating_point()
-                                    else value,
-                                    lambda: -value, lambda: value[:0] if value.dim() else value,
-                                    lambda: value.repeat(2, *[1] * value.dim()),
-                                    lambda: torch.full_like(value, 100)])().contiguous()
+        tensors[name] = rng.choice(
+            [
+                lambda: value[..., :1],
+                lambda: value.flatten(),
+                lambda: value.double(),
+                lambda: value.to(torch.int8),
+                lambda: value.bool(),
+                lambda: value * float("nan") if value.is_floating_point() else value,
+                lambda: -value,
+                lambda: value[:0] if value.dim() else value,
+                lambda: value.repeat(2, *[1] * value.dim()),
+                lambda: torch.full_like(value, 100),
+            ]
+        )().contiguous()
     else:
         name, other = rng.choice(list(tensors)), rng.choice(WORDS + list(tensors))
         tensors[other or "x"] = tensors.pop(name)
@@ -163,9 +282,13 @@ def damage(rng, path):
     data = bytearray(path.read_bytes())
     for _ in range(rng.choice((1, 1, 2, 8))):
         place = rng.randrange(min(len(data), rng.choice((16, 300, len(data)))))
-        rng.choice([lambda: data.__setitem__(place, data[place] ^ 1 << rng.randrange(8)),
-                    lambda: data.__delitem__(slice(place, None)),
-                    lambda: data.__setitem__(slice(place, place), bytes([rng.randrange(256)]))])()
+        rng.choice(
+            [
+                lambda: data.__setitem__(place, data[place] ^ 1 << rng.randrange(8)),
+                lambda: data.__delitem__(slice(place, None)),
+                lambda: data.__setitem__(slice(place, place), bytes([rng.randrange(256)])),
+            ]
+        )()
         if not data:
             break
     path.write_bytes(data)
@@ -185,8 +308,9 @@ def main():
         description, tensors, x = rng.choice(found)
         description, tensors = copy.deepcopy(description), dict(tensors)
         damaged = rng.random() < 0.15
-        with contextlib.suppress(IndexError, KeyError, TypeError, AttributeError,
-                                 ValueError):  # a mutation of what is mutated already
+        with contextlib.suppress(
+            IndexError, KeyError, TypeError, AttributeError, ValueError
+        ):  # a mutation of what is mutated already
             for _ in range(0 if damaged else rng.choice((1, 1, 1, 2, 4))):
                 mutate(rng, description, tensors)
         write(path, json.dumps(description), tensors)
@@ -201,8 +325,10 @@ def main():
         outcomes[outcome] += 1
         seen, touched[:] = touched[1:], [None]
         if seen or state() != before:
-            sys.exit(f"BROKEN: case {number} of seed {SEED} changed {seen or 'torch or Python'}: "
-                     f"{json.dumps(description)[:3000]}")
+            sys.exit(
+                f"BROKEN: case {number} of seed {SEED} changed {seen or 'torch or Python'}: "
+                f"{json.dumps(description)[:3000]}"
+            )
         if damaged and outcome != "refused" and path.read_bytes() != whole:
             sys.exit(f"BROKEN: case {number} of seed {SEED}: a damaged file was loaded")
     print(json.dumps(outcomes))

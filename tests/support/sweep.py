@@ -45,7 +45,9 @@ def every_edge():
     for timesteps in (1, 2, 3, 4, 8, 16, 17, 32, 100, 128, 255):
         for channels in (None, 5):
             for table in cases.tables(timesteps, channels, seed=timesteps):
-                options = dict(spacings=table.spacings, what=f"edges of {table.name}, T={timesteps}, {channels} channels")
+                options = dict(
+                    spacings=table.spacings, what=f"edges of {table.name}, T={timesteps}, {channels} channels"
+                )
                 for dtype in (torch.float32, torch.float64):
                     current = cases.edges(table.levels, dtype)
                     layouts = [current] if channels is None else [current[None], current.t().contiguous()]
@@ -65,12 +67,23 @@ def every_edge():
 
 def convolutions():
     """int8 weights and counts up to 8, so that every instruction set takes its own way, in tensors that end with their pages."""
-    for shape, outputs, kernel, stride, padding in (((2, 32, 7, 9), 32, 3, 1, 1), ((1, 16, 13, 5), 16, 1, 2, 0), ((1, 8, 6, 6), 16, 3, 2, 0),
-                                                    ((1, 5, 8, 8), 3, 3, 1, 1)):
+    for shape, outputs, kernel, stride, padding in (
+        ((2, 32, 7, 9), 32, 3, 1, 1),
+        ((1, 16, 13, 5), 16, 1, 2, 0),
+        ((1, 8, 6, 6), 16, 3, 2, 0),
+        ((1, 5, 8, 8), 3, 3, 1, 1),
+    ):
         counts = (torch.arange(math.prod(shape)) % 9).reshape(shape).to(torch.uint8)
         counts = counts.contiguous(memory_format=torch.channels_last)
-        weight = (torch.arange(outputs * shape[1] * kernel**2) * 37 % 255 - 127).reshape(outputs, shape[1], kernel, kernel).to(torch.int8)
-        for levels in (torch.arange(-400, 400, 100, dtype=torch.int32), torch.tensor([-90, 3, 5, 700], dtype=torch.int32)):
+        weight = (
+            (torch.arange(outputs * shape[1] * kernel**2) * 37 % 255 - 127)
+            .reshape(outputs, shape[1], kernel, kernel)
+            .to(torch.int8)
+        )
+        for levels in (
+            torch.arange(-400, 400, 100, dtype=torch.int32),
+            torch.tensor([-90, 3, 5, 700], dtype=torch.int32),
+        ):
             given = dict(stride=stride, padding=padding, timesteps=8)
             with pcsnn.use_backend("reference"):
                 expected = pcsnn.functional.conv2d_fire(counts, weight, levels, **given)

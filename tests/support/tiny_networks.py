@@ -46,7 +46,7 @@ def randomise(net, seed=0):
                 continue
             for name, parameter in module.named_parameters(recurse=False):
                 fan = max(parameter[0].numel() if parameter.dim() > 1 else 4, 1)
-                draw(parameter, -(3 / fan) ** 0.5, 1.2 * (3 / fan) ** 0.5)
+                draw(parameter, -((3 / fan) ** 0.5), 1.2 * (3 / fan) ** 0.5)
             if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
                 draw(module.running_mean, -0.4, 0.4)
                 draw(module.running_var, 0.4, 1.5)
@@ -55,8 +55,9 @@ def randomise(net, seed=0):
 
 def inputs(name, dtype=torch.float32, batch=3, seed=1):
     generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(batch, *shape, generator=generator,
-                             dtype=torch.float64).to(dtype) for shape in NETWORKS[name][1])
+    return tuple(
+        torch.randn(batch, *shape, generator=generator, dtype=torch.float64).to(dtype) for shape in NETWORKS[name][1]
+    )
 
 
 def build(name, activation=lambda: QCFS(LEVELS), dtype=torch.float32):
@@ -169,39 +170,125 @@ LAYERS = {
     "depthwise": (lambda a: seq(conv(), a(), conv(4, 4, groups=4), a(), conv(4, 6, 1, 0)), [IMAGE]),
     "grouped": (lambda a: seq(conv(3, 6), a(), conv(6, 4, groups=2), a()), [IMAGE]),
     "dilated": (lambda a: seq(conv(), a(), conv(4, 4, padding=2, dilation=2, padding_mode="circular"), a()), [IMAGE]),
-    "transposed": (lambda a: seq(conv(), a(), nn.ConvTranspose2d(4, 6, 3, 2), nn.BatchNorm2d(6), a(),
-                                 nn.ConvTranspose2d(6, 6, 3, groups=2), nn.BatchNorm2d(6), a(),
-                                 nn.ConvTranspose2d(6, 6, 3, groups=6), nn.BatchNorm2d(6), a()), [SMALL]),
-    "conv1d": (lambda a: seq(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), a(), nn.MaxPool1d(2), nn.AvgPool1d(2),
-                             nn.ConvTranspose1d(4, 4, 3), a(), nn.AdaptiveMaxPool1d(3)), [(3, 16)]),
-    "conv3d": (lambda a: seq(nn.Conv3d(2, 4, 3), nn.BatchNorm3d(4), a(), nn.MaxPool3d(2, ceil_mode=True),
-                             nn.AvgPool3d(2),
-                             nn.ConvTranspose3d(4, 3, 2), a(), nn.AdaptiveAvgPool3d(1)), [(2, 7, 7, 7)]),
+    "transposed": (
+        lambda a: seq(
+            conv(),
+            a(),
+            nn.ConvTranspose2d(4, 6, 3, 2),
+            nn.BatchNorm2d(6),
+            a(),
+            nn.ConvTranspose2d(6, 6, 3, groups=2),
+            nn.BatchNorm2d(6),
+            a(),
+            nn.ConvTranspose2d(6, 6, 3, groups=6),
+            nn.BatchNorm2d(6),
+            a(),
+        ),
+        [SMALL],
+    ),
+    "conv1d": (
+        lambda a: seq(
+            nn.Conv1d(3, 4, 3),
+            nn.BatchNorm1d(4),
+            a(),
+            nn.MaxPool1d(2),
+            nn.AvgPool1d(2),
+            nn.ConvTranspose1d(4, 4, 3),
+            a(),
+            nn.AdaptiveMaxPool1d(3),
+        ),
+        [(3, 16)],
+    ),
+    "conv3d": (
+        lambda a: seq(
+            nn.Conv3d(2, 4, 3),
+            nn.BatchNorm3d(4),
+            a(),
+            nn.MaxPool3d(2, ceil_mode=True),
+            nn.AvgPool3d(2),
+            nn.ConvTranspose3d(4, 3, 2),
+            a(),
+            nn.AdaptiveAvgPool3d(1),
+        ),
+        [(2, 7, 7, 7)],
+    ),
     "stem_only": (lambda a: seq(conv(), a()), [IMAGE]),
     "on_the_input": (lambda a: seq(a(), conv(), a()), [IMAGE]),
     "activation_twice": (lambda a: seq(conv(), a(), a(), conv(4, 2)), [IMAGE]),
-    "functional_layers": (lambda a: network(
-        _functional, act=a(), w=parameter(4, 3, 3, 3), b=parameter(4), mean=torch.tensor([.1, -.2, .3, 0.]),
-        variance=torch.tensor([.5, .6, .9, 1.1]), w2=parameter(5, 256)), [IMAGE]),
-    "constant_matrix": (lambda a: network(lambda s, x: torch.einsum("nf,fg->ng", s.act(x @ s.w), s.w2) @ s.w2.T,
-                                          act=a(),
-                                          w=parameter(6, 8), w2=parameter(8, 5)), [(6,)]),
+    "functional_layers": (
+        lambda a: network(
+            _functional,
+            act=a(),
+            w=parameter(4, 3, 3, 3),
+            b=parameter(4),
+            mean=torch.tensor([0.1, -0.2, 0.3, 0.0]),
+            variance=torch.tensor([0.5, 0.6, 0.9, 1.1]),
+            w2=parameter(5, 256),
+        ),
+        [IMAGE],
+    ),
+    "constant_matrix": (
+        lambda a: network(
+            lambda s, x: torch.einsum("nf,fg->ng", s.act(x @ s.w), s.w2) @ s.w2.T,
+            act=a(),
+            w=parameter(6, 8),
+            w2=parameter(8, 5),
+        ),
+        [(6,)],
+    ),
 }
 NORMS = {
     "conv_bn": (lambda a: seq(conv(bias=False), nn.BatchNorm2d(4), a(), conv(4, 4), nn.BatchNorm2d(4), a()), [IMAGE]),
-    "bn_no_affine": (lambda a: seq(conv(), nn.BatchNorm2d(4, affine=False), a(), nn.Flatten(), nn.Linear(256, 5),
-                                   nn.BatchNorm1d(5, affine=False), a()), [IMAGE]),
-    "linear_bn": (lambda a: seq(nn.Linear(6, 8), nn.BatchNorm1d(8), a(), nn.Linear(8, 8, bias=False), nn.BatchNorm1d(8),
-                                a(), nn.Linear(8, 3)), [(6,)]),
+    "bn_no_affine": (
+        lambda a: seq(
+            conv(),
+            nn.BatchNorm2d(4, affine=False),
+            a(),
+            nn.Flatten(),
+            nn.Linear(256, 5),
+            nn.BatchNorm1d(5, affine=False),
+            a(),
+        ),
+        [IMAGE],
+    ),
+    "linear_bn": (
+        lambda a: seq(
+            nn.Linear(6, 8),
+            nn.BatchNorm1d(8),
+            a(),
+            nn.Linear(8, 8, bias=False),
+            nn.BatchNorm1d(8),
+            a(),
+            nn.Linear(8, 3),
+        ),
+        [(6,)],
+    ),
     "linear_bn_over_tokens": (lambda a: seq(nn.Linear(6, 6), nn.BatchNorm1d(6), a(), nn.Linear(6, 6), a()), [(6, 6)]),
-    "bn_after_add": (holding(lambda s, x: s.last(s.norm(s.act(s.conv(x)) + s.conv(x))), norm=nn.BatchNorm2d(4)),
-                     [IMAGE]),
-    "pre_activation": (holding(_pre_activation, pool=nn.MaxPool2d(2), norm=nn.BatchNorm2d(4), norm2=nn.BatchNorm2d(4),
-                               third=conv(4, 4)), [IMAGE]),
+    "bn_after_add": (
+        holding(lambda s, x: s.last(s.norm(s.act(s.conv(x)) + s.conv(x))), norm=nn.BatchNorm2d(4)),
+        [IMAGE],
+    ),
+    "pre_activation": (
+        holding(
+            _pre_activation, pool=nn.MaxPool2d(2), norm=nn.BatchNorm2d(4), norm2=nn.BatchNorm2d(4), third=conv(4, 4)
+        ),
+        [IMAGE],
+    ),
     "bn_first": (lambda a: seq(nn.BatchNorm2d(3), a(), conv(), a()), [IMAGE]),
     "bn_twice": (lambda a: seq(conv(), nn.BatchNorm2d(4), nn.BatchNorm2d(4), a()), [IMAGE]),
-    "shared_conv_two_norms": (lambda a: network(_two_norms, conv=conv(), act=a(), shared=conv(4, 4), b=a(), c=a(),
-                                                norm1=nn.BatchNorm2d(4), norm2=nn.BatchNorm2d(4)), [IMAGE]),
+    "shared_conv_two_norms": (
+        lambda a: network(
+            _two_norms,
+            conv=conv(),
+            act=a(),
+            shared=conv(4, 4),
+            b=a(),
+            c=a(),
+            norm1=nn.BatchNorm2d(4),
+            norm2=nn.BatchNorm2d(4),
+        ),
+        [IMAGE],
+    ),
 }
 SHARED = {
     "shared_activation": (behind(lambda s, h: s.act(s.second(h + s.act(s.second(s.act(h)))))), [IMAGE]),
@@ -223,24 +310,47 @@ SUMS = {
     "sum_of_list": (behind(lambda s, h: s.last(sum([s.second(h), h, h]))), [IMAGE]),
     "add_a_size": (holding(lambda s, x: s.last(s.second(s.act(s.conv(x))) + x.size(1))), [IMAGE]),
     "scaled": (behind(lambda s, h: s.last(s.second(h * 0.7) / 2).mul(-1.5).div(3)), [IMAGE]),
-    "learned_constants": (behind(lambda s, h: s.last(s.second(h * torch.sigmoid(s.gate)) + s.bias),
-                                 gate=parameter(1, 4, 1, 1), bias=torch.tensor([[[.1]], [[-.2]], [[.3]], [[.4]]])),
-                                 [IMAGE]),
+    "learned_constants": (
+        behind(
+            lambda s, h: s.last(s.second(h * torch.sigmoid(s.gate)) + s.bias),
+            gate=parameter(1, 4, 1, 1),
+            bias=torch.tensor([[[0.1]], [[-0.2]], [[0.3]], [[0.4]]]),
+        ),
+        [IMAGE],
+    ),
 }
 MOVES = {
     "cat": (holding(_cat, third=conv(11, 4)), [IMAGE]),
-    "cat_of_currents": (behind(lambda s, h: s.last(torch.cat((s.second(h), s.third(h)), dim=1)), third=conv(4, 2)),
-                        [IMAGE]),
+    "cat_of_currents": (
+        behind(lambda s, h: s.last(torch.cat((s.second(h), s.third(h)), dim=1)), third=conv(4, 2)),
+        [IMAGE],
+    ),
     "split": (behind(_split, third=conv(2, 2)), [IMAGE]),
     "pad": (behind(lambda s, h: s.last(s.second(F.pad(F.pad(h, (1, 2, 0, 1)), (1, 1), "constant", 0.3)))), [IMAGE]),
-    "pad_modules": (lambda a: seq(nn.ReflectionPad2d(1), conv(padding=0), a(), nn.ZeroPad2d(1), nn.ReplicationPad2d(1),
-                                  conv(4, 4), a(), nn.ConstantPad2d(1, 0.5), conv(4, 2)), [IMAGE]),
+    "pad_modules": (
+        lambda a: seq(
+            nn.ReflectionPad2d(1),
+            conv(padding=0),
+            a(),
+            nn.ZeroPad2d(1),
+            nn.ReplicationPad2d(1),
+            conv(4, 4),
+            a(),
+            nn.ConstantPad2d(1, 0.5),
+            conv(4, 2),
+        ),
+        [IMAGE],
+    ),
     "slices": (behind(lambda s, h: s.last(s.second(h[:, :, ::2, 1:-1]))[..., 0]), [IMAGE]),
     "views": (behind(_views, linear=nn.Linear(256, 5)), [IMAGE]),
     "sizes": (holding(_sizes, linear=nn.Linear(128, 5)), [IMAGE]),
-    "pixel_shuffle": (lambda a: seq(conv(), a(), nn.PixelShuffle(2), nn.PixelUnshuffle(2), nn.ChannelShuffle(2),
-                                    conv(4, 4), a()), [IMAGE]),
+    "pixel_shuffle": (
+        lambda a: seq(conv(), a(), nn.PixelShuffle(2), nn.PixelUnshuffle(2), nn.ChannelShuffle(2), conv(4, 4), a()),
+        [IMAGE],
+    ),
 }
+
+
 def _heads(h):
     """[N, 4, 8, 8] -> [N, 2 heads, 64 tokens, 2]."""
     return h.flatten(2).unflatten(1, (2, 2)).transpose(-2, -1)
@@ -265,47 +375,142 @@ def _causal(s, h):
 
 
 ATTENTION = {
-    "attention": (lambda a: network(lambda s, x: _attention(s, s.act(s.conv(x))), conv=conv(), act=a(), second=conv(4, 4),
-                                    last=a(), conv3=conv(4, 4), third=a(), conv4=conv(4, 4), fourth=a()), [IMAGE]),
-    "attention_keys_first": (lambda a: network(lambda s, x: _keys_first(s, s.act(s.conv(x))), conv=conv(), act=a(),
-                                               second=conv(4, 4), last=a(), conv3=conv(4, 4), conv4=conv(4, 4), fourth=a()),
-                             [IMAGE]),
-    "causal_attention": (behind(lambda s, h: _causal(s, h), future=torch.ones(64, 64, dtype=torch.bool).triu(1)), [IMAGE]),
+    "attention": (
+        lambda a: network(
+            lambda s, x: _attention(s, s.act(s.conv(x))),
+            conv=conv(),
+            act=a(),
+            second=conv(4, 4),
+            last=a(),
+            conv3=conv(4, 4),
+            third=a(),
+            conv4=conv(4, 4),
+            fourth=a(),
+        ),
+        [IMAGE],
+    ),
+    "attention_keys_first": (
+        lambda a: network(
+            lambda s, x: _keys_first(s, s.act(s.conv(x))),
+            conv=conv(),
+            act=a(),
+            second=conv(4, 4),
+            last=a(),
+            conv3=conv(4, 4),
+            conv4=conv(4, 4),
+            fourth=a(),
+        ),
+        [IMAGE],
+    ),
+    "causal_attention": (
+        behind(lambda s, h: _causal(s, h), future=torch.ones(64, 64, dtype=torch.bool).triu(1)),
+        [IMAGE],
+    ),
     "product": (behind(lambda s, h: s.last(s.second(h)) @ s.weights(h), weights=conv(4, 4)), [IMAGE]),
 }
 POOLS = {
-    "average_pools": (lambda a: seq(conv(), a(), nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
-                                    conv(4, 4),
-                                    a(), nn.AdaptiveAvgPool2d(2)), [IMAGE]),
-    "average_pool_functions": (behind(
-        lambda s, h: F.adaptive_avg_pool2d(s.last(s.second(F.avg_pool2d(h, 2))), 1).flatten(1)), [IMAGE]),
-    "max_pools": (lambda a: seq(nn.MaxPool2d(2, 1), conv(), a(), nn.MaxPool2d(3, 2, 1, ceil_mode=True), conv(4, 4), a(),
-                                nn.AdaptiveMaxPool2d(2)), [IMAGE]),
-    "max_pool_functions": (behind(lambda s, h: F.adaptive_max_pool2d(
-        s.last(s.second(F.max_pool2d(h, 3, 2, padding=1, ceil_mode=True))), 1)), [IMAGE]),
-    "max_pool_first": (lambda a: seq(conv(), nn.MaxPool2d(2), a(), conv(4, 4), nn.BatchNorm2d(4), nn.Dropout(),
-                                     nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(1), a(), nn.Flatten(), nn.Linear(4, 3)),
-                                     [IMAGE]),
+    "average_pools": (
+        lambda a: seq(
+            conv(),
+            a(),
+            nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+            conv(4, 4),
+            a(),
+            nn.AdaptiveAvgPool2d(2),
+        ),
+        [IMAGE],
+    ),
+    "average_pool_functions": (
+        behind(lambda s, h: F.adaptive_avg_pool2d(s.last(s.second(F.avg_pool2d(h, 2))), 1).flatten(1)),
+        [IMAGE],
+    ),
+    "max_pools": (
+        lambda a: seq(
+            nn.MaxPool2d(2, 1),
+            conv(),
+            a(),
+            nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+            conv(4, 4),
+            a(),
+            nn.AdaptiveMaxPool2d(2),
+        ),
+        [IMAGE],
+    ),
+    "max_pool_functions": (
+        behind(
+            lambda s, h: F.adaptive_max_pool2d(s.last(s.second(F.max_pool2d(h, 3, 2, padding=1, ceil_mode=True))), 1)
+        ),
+        [IMAGE],
+    ),
+    "max_pool_first": (
+        lambda a: seq(
+            conv(),
+            nn.MaxPool2d(2),
+            a(),
+            conv(4, 4),
+            nn.BatchNorm2d(4),
+            nn.Dropout(),
+            nn.MaxPool2d(2),
+            nn.AdaptiveMaxPool2d(1),
+            a(),
+            nn.Flatten(),
+            nn.Linear(4, 3),
+        ),
+        [IMAGE],
+    ),
     "max_pool_function_first": (holding(_pool_first), [IMAGE]),
-    "max_pool_over_channels": (behind(lambda s, h: F.max_pool1d(s.last(s.linear(h.amax(1).flatten(1))).unsqueeze(1), 2),
-                                      linear=nn.Linear(64, 8)), [IMAGE]),
+    "max_pool_over_channels": (
+        behind(
+            lambda s, h: F.max_pool1d(s.last(s.linear(h.amax(1).flatten(1))).unsqueeze(1), 2), linear=nn.Linear(64, 8)
+        ),
+        [IMAGE],
+    ),
     "max_pool_after_cat": (behind(lambda s, h: F.max_pool2d(torch.cat([h, s.last(s.second(h))], 1), 2)), [IMAGE]),
     "means": (behind(lambda s, h: torch.mean(s.last(s.second(h)), dim=(2, 3)) + h.mean((1, 2, 3))[:, None]), [IMAGE]),
-    "upsampling": (lambda a: seq(conv(), a(), nn.Upsample(scale_factor=2), nn.MaxPool2d(2), conv(4, 4), a(),
-                                 nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), conv(4, 2), a()),
-                                 [SMALL]),
+    "upsampling": (
+        lambda a: seq(
+            conv(),
+            a(),
+            nn.Upsample(scale_factor=2),
+            nn.MaxPool2d(2),
+            conv(4, 4),
+            a(),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+            conv(4, 2),
+            a(),
+        ),
+        [SMALL],
+    ),
     "upsampling_functions": (holding(_upsample), [SMALL]),
 }
 DROPPED = {
-    "dropout": (lambda a: seq(nn.Dropout2d(), conv(), nn.Identity(), a(), nn.Dropout(0.9, inplace=True), conv(4, 4),
-                              nn.AlphaDropout(), a(), nn.Flatten(), nn.Dropout1d(), nn.Linear(256, 4), nn.Dropout()),
-                              [IMAGE]),
-    "dropout_functions": (behind(lambda s, h: F.dropout(s.last(s.second(F.dropout2d(h, 0.5, s.training))), 0.9, False)),
-                          [IMAGE]),
+    "dropout": (
+        lambda a: seq(
+            nn.Dropout2d(),
+            conv(),
+            nn.Identity(),
+            a(),
+            nn.Dropout(0.9, inplace=True),
+            conv(4, 4),
+            nn.AlphaDropout(),
+            a(),
+            nn.Flatten(),
+            nn.Dropout1d(),
+            nn.Linear(256, 4),
+            nn.Dropout(),
+        ),
+        [IMAGE],
+    ),
+    "dropout_functions": (
+        behind(lambda s, h: F.dropout(s.last(s.second(F.dropout2d(h, 0.5, s.training))), 0.9, False)),
+        [IMAGE],
+    ),
 }
 SHAPES = {
-    "nested": (lambda a: network(_loop, layers=nn.ModuleList([seq(seq(conv(), a()), conv(4, 4)), a(), nn.Identity()])),
-               [IMAGE]),
+    "nested": (
+        lambda a: network(_loop, layers=nn.ModuleList([seq(seq(conv(), a()), conv(4, 4)), a(), nn.Identity()])),
+        [IMAGE],
+    ),
     "two_inputs": (holding(lambda s, x, y: s.last(s.second(s.act(s.conv(x))) + s.conv(y))), [IMAGE, IMAGE]),
     "tuple_output": (behind(lambda s, h: (h, [s.last(s.second(h))])), [IMAGE]),
     "dict_output": (behind(lambda s, h: {"aux": h, "out": s.last(s.second(h))}), [IMAGE]),

@@ -86,8 +86,16 @@ def multiplied(call, sources, accumulates, products, words=0):
     over_time = any(source.over_time for source in sources)
     macs = products * call.passes(*sources)
     apart = "macs" if over_time or any(source.averaged for source in sources) else "input_macs"
-    return Counter({"additions": accumulates + macs, "multiplications": macs, "accumulates": accumulates, apart: macs,
-                    "bits": call.bits(result, *sources), "parameters": WORD * words}), result
+    return Counter(
+        {
+            "additions": accumulates + macs,
+            "multiplications": macs,
+            "accumulates": accumulates,
+            apart: macs,
+            "bits": call.bits(result, *sources),
+            "parameters": WORD * words,
+        }
+    ), result
 
 
 def gathered(call, through, divides):

@@ -117,20 +117,29 @@ class _ParallelWalk(_Walk):
         counts = neuron.counts(*currents)
         neurons, spikes = counts.numel(), Signals.spikes(counts)
         additions, bits = _currents(operands, counts.shape, self.steps)
-        spent = Counter(additions=additions + self.steps * neurons, comparisons=self.steps.bit_length() * neurons,
-                        spikes=int(counts.sum()), bits=bits + spikes.bits(self.steps),
-                        parameters=WORD * neuron.levels.numel())
+        spent = Counter(
+            additions=additions + self.steps * neurons,
+            comparisons=self.steps.bit_length() * neurons,
+            spikes=int(counts.sum()),
+            bits=bits + spikes.bits(self.steps),
+            parameters=WORD * neuron.levels.numel(),
+        )
         return neuron.rates_of(counts, currents[0].dtype), spikes, {"parallel": spent}
 
     def average(self, node, source):
         over_time = (source.trains > 0) | (source.number == MOVING)
-        result = Signals(torch.zeros_like(source.events), torch.zeros_like(source.trains),
-                         source.number.masked_fill(over_time, AVERAGE))
+        result = Signals(
+            torch.zeros_like(source.events),
+            torch.zeros_like(source.trains),
+            source.number.masked_fill(over_time, AVERAGE),
+        )
         if over_time.any():
             moving = int((source.number == MOVING).sum())
-            spent = Counter(additions=int(source.events.sum()) + self.steps * moving,
-                            multiplications=int(over_time.sum()),
-                            bits=source.bits(self.steps) + result.bits(self.steps))
+            spent = Counter(
+                additions=int(source.events.sum()) + self.steps * moving,
+                multiplications=int(over_time.sum()),
+                bits=source.bits(self.steps) + result.bits(self.steps),
+            )
             self._spend(node, "average", "over time", False, {"parallel": spent})
         return result
 
@@ -145,8 +154,13 @@ class _SerialWalk(_Walk):
         neurons, spikes = fired.numel(), Signals.spikes(fired)
         additions, bits = _currents(operands, fired.shape, 1)
         potential = 2 * WORD * neurons  # read and written
-        spent = Counter(additions=additions + 2 * neurons, comparisons=neurons, spikes=int(fired.sum()),
-                        bits=bits + potential + spikes.bits(1), parameters=WORD * neuron.threshold.numel())
+        spent = Counter(
+            additions=additions + 2 * neurons,
+            comparisons=neurons,
+            spikes=int(fired.sum()),
+            bits=bits + potential + spikes.bits(1),
+            parameters=WORD * neuron.threshold.numel(),
+        )
         return neuron.worth(fired), spikes, {"serial": spent}
 
 
@@ -162,9 +176,17 @@ class _RateWalk(_Walk):
         additions, bits = _currents(operands, counts.shape, 1)
         bits += rates.bits(1)
         tables, search = WORD * (neuron.levels.numel() + neuron.scale.numel()), neuron.timesteps.bit_length()
-        spent = {"collapsed": Counter(additions=additions, multiplications=neurons, spikes=int(counts.sum()),
-                                      comparisons=search * neurons, bits=bits, parameters=tables),
-                 "float": Counter(additions=additions, comparisons=neurons, bits=bits)}
+        spent = {
+            "collapsed": Counter(
+                additions=additions,
+                multiplications=neurons,
+                spikes=int(counts.sum()),
+                comparisons=search * neurons,
+                bits=bits,
+                parameters=tables,
+            ),
+            "float": Counter(additions=additions, comparisons=neurons, bits=bits),
+        }
         return neuron.rates_of(counts, currents[0].dtype), rates, spent
 
 
@@ -181,8 +203,9 @@ class _Totals:
         self._uncounted.update(dict.fromkeys(walk.uncounted))
         for key, (name, kind, detail, once, spent) in walk.spent.items():
             if self._layers[key] is None:
-                self._layers[key] = LayerOperations(name, kind, detail, once,
-                                                    {execution: Counter() for execution in EXECUTIONS})
+                self._layers[key] = LayerOperations(
+                    name, kind, detail, once, {execution: Counter() for execution in EXECUTIONS}
+                )
             for execution, counter in spent.items():
                 if first or not once:
                     counts = self._layers[key].counts[execution]
@@ -194,8 +217,11 @@ class _Totals:
             per_image = {name: amount / images for name, amount in counter.items()}
             return Count(bytes=per_image.pop("bits", 0) / 8, **per_image)
 
-        layers = [dataclasses.replace(layer, counts={name: count(counter) for name, counter in layer.counts.items()})
-                  for layer in self._layers.values() if layer is not None]
+        layers = [
+            dataclasses.replace(layer, counts={name: count(counter) for name, counter in layer.counts.items()})
+            for layer in self._layers.values()
+            if layer is not None
+        ]
         return Operations(timesteps, images, layers, list(self._uncounted))
 
 

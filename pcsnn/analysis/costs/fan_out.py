@@ -19,8 +19,9 @@ def through_module(module, plane):
     plane, ones, channels = _one_channel(plane, module.weight, module.groups, transposed)
     if transposed:
         function = getattr(F, f"conv_transpose{plane.dim() - 2}d")
-        out = function(plane, ones, None, module.stride, module.padding, module.output_padding, module.groups,
-                       module.dilation)
+        out = function(
+            plane, ones, None, module.stride, module.padding, module.output_padding, module.groups, module.dilation
+        )
     else:
         out = module._conv_forward(plane, ones, None)  # with its padding mode; others may run the module meanwhile
     return out.sum().item() * channels
@@ -73,7 +74,7 @@ def adaptive_windows(lengths, sizes):
     for length, size in zip(lengths, sizes):
         cover = torch.zeros(size, length, dtype=torch.bool)
         for window in range(size):
-            cover[window, window * length // size:-(-(window + 1) * length // size)] = True
+            cover[window, window * length // size : -(-(window + 1) * length // size)] = True
         covered.append(cover)
     return covered
 
@@ -95,5 +96,7 @@ def windows_less_one(cover, value):
 
 def copies(cover):
     """Whether each window is one place, and each place one window."""
-    return all(places.shape[0] == places.shape[1] and bool(places.diagonal().all()) and int(places.sum()) == len(places)
-               for places in cover)
+    return all(
+        places.shape[0] == places.shape[1] and bool(places.diagonal().all()) and int(places.sum()) == len(places)
+        for places in cover
+    )

@@ -4,8 +4,12 @@ from pcsnn.analysis import plots
 from pcsnn.analysis.costs.results import Operations
 
 # execution: colour, marker, line
-_STYLES = {"serial": (plots.WRONG, "o", "-"), "parallel": ("#ff7f0e", "^", "-"), "collapsed": (plots.RIGHT, "o", "-"),
-           "float": (plots.FLOAT, "s", "--")}
+_STYLES = {
+    "serial": (plots.WRONG, "o", "-"),
+    "parallel": ("#ff7f0e", "^", "-"),
+    "collapsed": (plots.RIGHT, "o", "-"),
+    "float": (plots.FLOAT, "s", "--"),
+}
 
 
 def plot_operations(results, path=None):
@@ -38,16 +42,20 @@ def plot_operations(results, path=None):
         totals = [result.total(execution) for result in results]
         style = dict(color=colour, marker=marker, linestyle=line, label=execution)
         macs = [count.macs + count.input_macs for count in totals]
-        rest = [count.additions + count.multiplications + count.comparisons - count.accumulates - 2 * mac
-                for count, mac in zip(totals, macs)]
+        rest = [
+            count.additions + count.multiplications + count.comparisons - count.accumulates - 2 * mac
+            for count, mac in zip(totals, macs)
+        ]
         synaptic.plot(steps, [(count.accumulates + mac) / 1e6 for count, mac in zip(totals, macs)], **style)
         others.plot(steps, [value / 1e6 for value in rest], **style)
         energy.plot(steps, [1e6 * result.energy()[execution].total for result in results], **style)
         traffic.plot(steps, [count.bytes / 2**20 for count in totals], **style)
-    for axes, title, label in ((synaptic, "Synaptic operations (MACs, accumulates)", "millions an image"),
-                               (others, "Neurons, pools and sums", "million operations an image"),
-                               (energy, "Energy of synaptic operations, 45 nm", "microjoules an image"),
-                               (traffic, "Least memory traffic", "MiB an image")):
+    for axes, title, label in (
+        (synaptic, "Synaptic operations (MACs, accumulates)", "millions an image"),
+        (others, "Neurons, pools and sums", "million operations an image"),
+        (energy, "Energy of synaptic operations, 45 nm", "microjoules an image"),
+        (traffic, "Least memory traffic", "MiB an image"),
+    ):
         plots.finish(axes, title, label)
         plots.against_timesteps(axes, steps)
     return plots.save(figure, path)

@@ -24,8 +24,14 @@ def _windows(call, dilated):
         pool = call.module
         dilation = pool.dilation if dilated else 1
         return fan_out.windows(lengths, sizes, pool.kernel_size, pool.stride, pool.padding, dilation)
-    return fan_out.windows(lengths, sizes, call.argument(1, "kernel_size"), call.argument(2, "stride"),
-                           call.argument(3, "padding", 0), call.argument(4, "dilation", 1) if dilated else 1)
+    return fan_out.windows(
+        lengths,
+        sizes,
+        call.argument(1, "kernel_size"),
+        call.argument(2, "stride"),
+        call.argument(3, "padding", 0),
+        call.argument(4, "dilation", 1) if dilated else 1,
+    )
 
 
 def average_pool(call):

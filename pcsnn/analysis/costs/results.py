@@ -133,8 +133,11 @@ class Operations:
             macs = count.macs + count.input_macs
             additions = count.additions - macs - count.accumulates + count.comparisons
             multiplications = count.multiplications - macs
-            result[execution] = Energy(mac * count.input_macs, mac * count.macs + accumulate * count.accumulates,
-                                       accumulate * additions + (mac - accumulate) * multiplications)
+            result[execution] = Energy(
+                mac * count.input_macs,
+                mac * count.macs + accumulate * count.accumulates,
+                accumulate * additions + (mac - accumulate) * multiplications,
+            )
         return result
 
     def table(self):
@@ -144,12 +147,20 @@ class Operations:
         totals = [self.total(execution) for execution in EXECUTIONS]
         for name in (part.name for part in dataclasses.fields(Count)):
             cells.append((name.replace("_", " "), *(_figure(getattr(total, name)) for total in totals)))
-        for name, words in (("first_layer", "energy, first layer"), ("synapses", "energy, synapses"),
-                            ("total", "energy, total"), ("rest", "energy, the rest")):
+        for name, words in (
+            ("first_layer", "energy, first layer"),
+            ("synapses", "energy, synapses"),
+            ("total", "energy, total"),
+            ("rest", "energy, the rest"),
+        ):
             cells.append((words, *(f"{1e6 * getattr(energies[execution], name):.4g} uJ" for execution in EXECUTIONS)))
-        lines = [*table(cells), "", *table(self._layer_cells()),
-                 f"T = {self.timesteps}, mean of {self.images} images; serial and parallel: synaptic operations "
-                 "(accumulates and MACs), spikes"]
+        lines = [
+            *table(cells),
+            "",
+            *table(self._layer_cells()),
+            f"T = {self.timesteps}, mean of {self.images} images; serial and parallel: synaptic operations "
+            "(accumulates and MACs), spikes",
+        ]
         if self.uncounted:
             lines.append(f"not counted: {', '.join(self.uncounted)}")
         return "\n".join(lines)
@@ -157,8 +168,10 @@ class Operations:
     def _layer_cells(self):
         cells = [("layer", "kind", "", "serial", "parallel", "MACs", "serial spikes", "parallel spikes")]
         for layer in self.layers:
-            synaptic = [_figure(count.accumulates + count.macs + count.input_macs) for count in
-                        (layer.counts[execution] for execution in ("serial", "parallel", "float"))]
+            synaptic = [
+                _figure(count.accumulates + count.macs + count.input_macs)
+                for count in (layer.counts[execution] for execution in ("serial", "parallel", "float"))
+            ]
             spikes = [_figure(layer.counts[execution].spikes) for execution in _STEPPED]
             cells.append((layer.name, layer.kind, layer.detail + (", once" if layer.once else ""), *synaptic, *spikes))
         return cells
@@ -169,10 +182,14 @@ class Operations:
     def as_dict(self):
         """Plain numbers, lists and dicts: T, images, totals and energies of each execution, and the layers."""
         return {
-            "timesteps": self.timesteps, "images": self.images, "uncounted": list(self.uncounted),
+            "timesteps": self.timesteps,
+            "images": self.images,
+            "uncounted": list(self.uncounted),
             "total": {execution: dataclasses.asdict(self.total(execution)) for execution in EXECUTIONS},
-            "energy": {execution: {**dataclasses.asdict(energy), "total": energy.total}
-                       for execution, energy in self.energy().items()},
+            "energy": {
+                execution: {**dataclasses.asdict(energy), "total": energy.total}
+                for execution, energy in self.energy().items()
+            },
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
         }
 

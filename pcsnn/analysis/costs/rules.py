@@ -57,7 +57,7 @@ def _product(call):
     """A matrix product. A spike of the left factor adds a row of the right one; a spike of the right one adds a column
     of the left one's numbers; numbers are multiplied."""
     first = 1 if call.node.target is torch.einsum else 0
-    left, right = call.signals[first:first + 2]
+    left, right = call.signals[first : first + 2]
 
     def through(a, b):
         return whole(call.node.target(*call.args[:first], a, b)) if a.any() and b.any() else 0
@@ -105,8 +105,17 @@ def _scaling(call):
 def _larger(call):
     """The larger of two trains of one worth: a comparison of each pair at every step."""
     operands = call.wide([signals for signals in call.signals[:2] if isinstance(signals, Signals)])
-    result = Signals(*(torch.stack(planes).amax(0) for planes in zip(*((part.events, part.trains, part.number) for part in operands))))
-    return "pool", Counter(comparisons=call.value.numel() * call.passes(*operands), bits=call.bits(result, *operands)), result
+    result = Signals(
+        *(
+            torch.stack(planes).amax(0)
+            for planes in zip(*((part.events, part.trains, part.number) for part in operands))
+        )
+    )
+    return (
+        "pool",
+        Counter(comparisons=call.value.numel() * call.passes(*operands), bits=call.bits(result, *operands)),
+        result,
+    )
 
 
 def _moved(call):
@@ -119,8 +128,9 @@ def _moved(call):
 
     def change(plane):
         """Methods like type_as may change the dtype too."""
-        moved = call.run([getattr(part, plane) for part in source] if isinstance(source, (tuple, list))
-                         else getattr(source, plane))
+        moved = call.run(
+            [getattr(part, plane) for part in source] if isinstance(source, (tuple, list)) else getattr(source, plane)
+        )
         return moved.double() if isinstance(moved, torch.Tensor) else tuple(part.double() for part in moved)
 
     return None, Counter(), Signals(change("events"), change("trains"), change("number"))

@@ -47,8 +47,13 @@ class LayerErrors:
         cells = [("layer", "current", "rate", "clipping", "rounding", "propagated", "dead", "saturated")]
         for row in self.rows:
             errors = (row.current, row.rate, row.clipping, row.rounding, row.propagated)
-            cells.append((row.name, *(f"{error:.4f}" for error in errors),
-                          *(f"{100 * share:5.1f} %" for share in (row.dead, row.saturated))))
+            cells.append(
+                (
+                    row.name,
+                    *(f"{error:.4f}" for error in errors),
+                    *(f"{100 * share:5.1f} %" for share in (row.dead, row.saturated)),
+                )
+            )
         footer = f"relative errors (RMS) against the float network; method {self.method}, T = {self.timesteps}"
         return "\n".join([*table(cells), footer])
 
@@ -77,8 +82,11 @@ def relative(squares, reference_squares):
 
 
 def _batch_norms(network):
-    return {node.target for node in network.graph.nodes
-            if node.op == "call_module" and isinstance(network.get_submodule(node.target), taxonomy.BATCH_NORMS)}
+    return {
+        node.target
+        for node in network.graph.nodes
+        if node.op == "call_module" and isinstance(network.get_submodule(node.target), taxonomy.BATCH_NORMS)
+    }
 
 
 def _first_parameter(module):
@@ -103,8 +111,10 @@ class _Layer:
         current, residual = arguments if len(arguments) == 2 else (*arguments, None)
         student = add_residual(current, residual, None)
         if student.shape != self.z.shape:
-            raise ValueError(f"net: expected the source of snn, whose {self.name} has currents {tuple(student.shape)}, "
-                             f"got {tuple(self.z.shape)}")
+            raise ValueError(
+                f"net: expected the source of snn, whose {self.name} has currents {tuple(student.shape)}, "
+                f"got {tuple(self.z.shape)}"
+            )
         counts = neuron.counts(*arguments)
         rate = neuron.rates_of(counts, current.dtype).double()
         target = self.activation.forward(student).double()
@@ -117,8 +127,15 @@ class _Layer:
             least, most = highest.clamp(max=0), highest.clamp(min=0)
         outside = (target < least) | (target > most)
         own = rate - target
-        parts = {"z": z, "a": a, "current": student.double() - z, "rate": rate - a, "propagated": target - a,
-                 "clipping": own.where(outside, 0), "rounding": own.where(~outside, 0)}
+        parts = {
+            "z": z,
+            "a": a,
+            "current": student.double() - z,
+            "rate": rate - a,
+            "propagated": target - a,
+            "clipping": own.where(outside, 0),
+            "rounding": own.where(~outside, 0),
+        }
         for key, part in parts.items():
             self.squares[key] += part.square().sum().item()
         self.outputs += counts.numel()
@@ -131,10 +148,17 @@ class _Layer:
         for whose, key in (("net", "a"), ("net", "z"), ("snn", "current"), ("snn", "rate")):
             if not math.isfinite(self.squares[key]):
                 raise ValueError(f"{whose}: {self.name} reaches NaN or infinity on the data")
-        errors = {key: relative(self.squares[key], self.squares["a"])
-                  for key in ("rate", "clipping", "rounding", "propagated")}
-        return LayerError(self.name, relative(self.squares["current"], self.squares["z"]), **errors,
-                          dead=1 - self.fired.double().mean().item(), saturated=self.saturated / self.outputs)
+        errors = {
+            key: relative(self.squares[key], self.squares["a"])
+            for key in ("rate", "clipping", "rounding", "propagated")
+        }
+        return LayerError(
+            self.name,
+            relative(self.squares["current"], self.squares["z"]),
+            **errors,
+            dead=1 - self.fired.double().mean().item(),
+            saturated=self.saturated / self.outputs,
+        )
 
 
 def _layers(network, snn):
@@ -145,11 +169,15 @@ def _layers(network, snn):
     places = {node.target: node for node in network.graph.nodes if node.meta.get("activation")}
     neurons = dict(snn.neurons())
     if list(places) != list(neurons):
-        raise ValueError(f"net: expected the source of snn, with activations at {', '.join(neurons)}, "
-                         f"got {', '.join(places) or 'none'}")
+        raise ValueError(
+            f"net: expected the source of snn, with activations at {', '.join(neurons)}, "
+            f"got {', '.join(places) or 'none'}"
+        )
     modules = dict(network.named_modules())
-    return [_Layer(name, modules[name], neuron, has_channels(places[name].args[0], modules))
-            for name, neuron in neurons.items()]
+    return [
+        _Layer(name, modules[name], neuron, has_channels(places[name].args[0], modules))
+        for name, neuron in neurons.items()
+    ]
 
 
 @torch.no_grad()

@@ -33,8 +33,11 @@ class Evaluation:
     spikes: dict[str, int] = field(default_factory=dict)
 
     def __str__(self):
-        accuracy = "no labels" if self.accuracy is None else (f"accuracy {100 * self.accuracy:.2f} % "
-                                                              f"({self.right} of {self.decisions})")
+        accuracy = (
+            "no labels"
+            if self.accuracy is None
+            else (f"accuracy {100 * self.accuracy:.2f} % ({self.right} of {self.decisions})")
+        )
         spikes = f"; {sum(self.spikes.values()) / self.images:.1f} spikes an image" if self.spikes else ""
         return f"{self.images} images, T = {self.timesteps}: {accuracy}{spikes}"
 
@@ -66,7 +69,7 @@ def evaluate(snn, data, *, spikes=False, ignore=None, progress=True):
     """
     check_converted(snn)
     if ignore is not None:
-        checks.integer("ignore", ignore, -2**63, 2**63 - 1)
+        checks.integer("ignore", ignore, -(2**63), 2**63 - 1)
     device = next(snn.neurons())[1].levels.device
     data = Labelled(data, required_inputs(snn.network), device, progress)
     collectives.agree("snn", snn, snn.timesteps, spikes, ignore)

@@ -48,8 +48,16 @@ class Sweep:
     def __str__(self):
         cells = [("T", "accuracy", "fidelity", "logit error", "spikes per neuron", "method")]
         for row in self.rows:
-            cells.append((str(row.timesteps), _percent(row.accuracy), _percent(row.fidelity), f"{row.logit_error:.4f}",
-                          f"{row.spikes_per_neuron:.3f}", row.method))
+            cells.append(
+                (
+                    str(row.timesteps),
+                    _percent(row.accuracy),
+                    _percent(row.fidelity),
+                    f"{row.logit_error:.4f}",
+                    f"{row.spikes_per_neuron:.3f}",
+                    row.method,
+                )
+            )
         footer = f"float accuracy {_percent(self.float_accuracy).strip()}; method {self.method}"
         return "\n".join([*table(cells), footer])
 
@@ -89,10 +97,18 @@ def _evaluate(network, snn, data, ignore):
         for name in recording.counts:
             fired = recording.spike_counts(name)
             spikes, neurons = spikes + int(fired.sum()), neurons + fired.numel()
-    right, same, decisions, labelled, spikes, neurons = collectives.totals(right, same, decisions, labelled, spikes, neurons)
+    right, same, decisions, labelled, spikes, neurons = collectives.totals(
+        right, same, decisions, labelled, spikes, neurons
+    )
     difference, norm = collectives.totals(difference, norm)
-    return SweepRow(snn.timesteps, right / labelled if labelled else None, same / decisions, relative(difference, norm),
-                    spikes / neurons, snn.report.method)
+    return SweepRow(
+        snn.timesteps,
+        right / labelled if labelled else None,
+        same / decisions,
+        relative(difference, norm),
+        spikes / neurons,
+        snn.report.method,
+    )
 
 
 def _check(timesteps, method, options):
@@ -108,14 +124,24 @@ def _check(timesteps, method, options):
     known = set(inspect.signature(convert).parameters) - {"model", "timesteps", "calibration", "method", "progress"}
     unknown = sorted(set(options) - known)
     if unknown:
-        raise TypeError(f"options: expected those of pcsnn.convert ({', '.join(sorted(known))}), "
-                        f"got {', '.join(unknown)}")
+        raise TypeError(
+            f"options: expected those of pcsnn.convert ({', '.join(sorted(known))}), got {', '.join(unknown)}"
+        )
     return timesteps
 
 
 @torch.no_grad()
-def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=None, progress=True, ignore=None, after_each=None,
-          **options):
+def sweep(
+    net,
+    data,
+    timesteps=(2, 4, 8, 16, 32),
+    method="auto",
+    calibration=None,
+    progress=True,
+    ignore=None,
+    after_each=None,
+    **options,
+):
     """Convert a network at several T and measure each result against the float network on the same data.
 
     Methods whose settings depend on T, and "auto", which chooses by T, convert anew for each; "none" too, as folding of
@@ -153,7 +179,7 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
     """
     timesteps = _check(timesteps, method, options)
     if ignore is not None:
-        checks.integer("ignore", ignore, -2**63, 2**63 - 1)
+        checks.integer("ignore", ignore, -(2**63), 2**63 - 1)
     network, inputs = float_network(net)
     device = checks.device_of(*network.parameters(), *network.buffers())
     if calibration is not None:
@@ -167,8 +193,14 @@ def sweep(net, data, timesteps=(2, 4, 8, 16, 32), method="auto", calibration=Non
     snn = None
     for value in timesteps:
         if snn is None or anew:
-            snn = convert(net, value, calibration=data.source if calibration is None else calibration, method=method,
-                          progress=progress, **options)
+            snn = convert(
+                net,
+                value,
+                calibration=data.source if calibration is None else calibration,
+                method=method,
+                progress=progress,
+                **options,
+            )
         else:
             set_timesteps(snn, value)
         result.rows.append(_evaluate(network, snn, data, ignore))

@@ -43,8 +43,10 @@ def plot_raster(recording, layer, path, *, sample=0, neurons=64, order=None):
     _check_sample(recording, layer, sample)
     total = recording.counts_of(layer)[0].numel()
     chosen, samples = _some(neurons, total), slice(sample, sample + 1)
-    trains = [recording.spikes(layer, places, chosen, samples)[:, 0].T.to("cpu", torch.int8)
-              for places in ([None] if order is None else [None, order])]
+    trains = [
+        recording.spikes(layer, places, chosen, samples)[:, 0].T.to("cpu", torch.int8)
+        for places in ([None] if order is None else [None, order])
+    ]
     figure = new_figure(5.0 * len(trains) + 0.6, 1.4 + min(6.0, 0.08 * len(trains[0]) + 1.0))
     all_axes = figure.subplots(1, len(trains), sharey=True, squeeze=False)[0]
     width = min(3.0, 100 / recording.timesteps)
@@ -90,7 +92,7 @@ def plot_histograms(recording, path, layers=None):
         axes.bar(range(len(often)), (100 * often / often.sum().clamp(min=1)).tolist(), 0.9, color=RIGHT)
         finish(axes, short(name), "% of neurons")
         axes.xaxis.get_major_locator().set_params(integer=True)
-    for axes in all_axes[len(names):]:
+    for axes in all_axes[len(names) :]:
         axes.set_visible(False)
     figure.supxlabel("spike count", fontsize=10)
     figure.suptitle(f"Spike counts, T = {recording.timesteps}", fontsize=13)
@@ -121,8 +123,9 @@ def plot_rates(recording, path):
     finish(sparsity, "Sparsity: zeros among neurons and time-steps", "%")
     sparsity.set_ylim(0, 100)
     for shift, colour, label, values in (
-            (-0.2, "#555555", "silent neurons", [100 * row.silent / row.neurons for row in rows]),
-            (0.2, WRONG, "counts at T", [100 * row.saturated for row in rows])):
+        (-0.2, "#555555", "silent neurons", [100 * row.silent / row.neurons for row in rows]),
+        (0.2, WRONG, "counts at T", [100 * row.saturated for row in rows]),
+    ):
         ends.bar([place + shift for place in places], values, 0.4, color=colour, label=label)
     finish(ends, "Neurons that fire in no sample, counts that are T", "%")
     names = [short(row.name) for row in rows]
@@ -151,8 +154,9 @@ def plot_rate_maps(recording, layer, path, *, sample=0, channels=16):
     _check_sample(recording, layer, sample)
     counts = recording.counts_of(layer)
     if counts.dim() != 4:
-        raise ValueError(f"layer: expected one with counts [N, C, H, W], got {layer} with counts of "
-                         f"{counts.dim()} dimensions")
+        raise ValueError(
+            f"layer: expected one with counts [N, C, H, W], got {layer} with counts of {counts.dim()} dimensions"
+        )
     checks.integer("channels", channels, 1, 2**31 - 1)
     maps = recording.spike_counts(layer)[sample, :channels].cpu().double() / recording.timesteps
     columns = min(8, len(maps))
@@ -165,8 +169,12 @@ def plot_rate_maps(recording, layer, path, *, sample=0, channels=16):
             shown = axes.imshow(maps[channel].numpy(), vmin=0, vmax=1, cmap="magma", interpolation="nearest")
             axes.set_title(str(channel), fontsize=8)
     figure.colorbar(shown, ax=list(all_axes), shrink=0.8, label="spikes per step")
-    figure.suptitle(f"{short(layer)}: firing rates of {len(maps)} of {counts.shape[1]} channels, sample {sample}, "
-                    f"T = {recording.timesteps}", fontsize=11, **PLAIN)
+    figure.suptitle(
+        f"{short(layer)}: firing rates of {len(maps)} of {counts.shape[1]} channels, sample {sample}, "
+        f"T = {recording.timesteps}",
+        fontsize=11,
+        **PLAIN,
+    )
     return save(figure, path)
 
 

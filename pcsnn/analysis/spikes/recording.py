@@ -70,8 +70,10 @@ class Recording:
         if len(parts) > 1:
             if len({part.shape[1:] for part in parts}) > 1:
                 shapes = ", ".join(dict.fromkeys(str(list(part.shape[1:])) for part in parts))
-                raise ValueError(f"layer: {layer} fired in samples of different shapes, {shapes}, which cannot be "
-                                 "joined; record them apart")
+                raise ValueError(
+                    f"layer: {layer} fired in samples of different shapes, {shapes}, which cannot be "
+                    "joined; record them apart"
+                )
             parts[:] = [torch.cat(parts)]
         return parts[0]
 
@@ -133,8 +135,7 @@ class Recording:
         return ({name: spikes(step) for name, spikes in at.items()} for step in range(self.timesteps))
 
     def rates(self):
-        """{layer name: firing rates amplitude * k / T, float32 [N, ...]}.
-        """
+        """{layer name: firing rates amplitude * k / T, float32 [N, ...]}."""
         rates = {}
         for name, counts in self.counts.items():
             layer = self._neurons[name]
@@ -181,14 +182,16 @@ class Recording:
     def _check_timesteps(self, name, layer):
         now = _neuron(layer).timesteps
         if now != self.timesteps:
-            raise RuntimeError(f"layer: {name} was recorded at T = {self.timesteps}, and has T = {now} by now; "
-                               "record each T apart")
+            raise RuntimeError(
+                f"layer: {name} was recorded at T = {self.timesteps}, and has T = {now} by now; record each T apart"
+            )
 
     def _watch(self, name):
         def hook(layer, arguments):
             self._check_timesteps(name, layer)
             fired = _fired(layer, arguments)
             self._parts[name].append(fired if self._device is None else fired.to(self._device))
+
         return hook
 
 
@@ -199,8 +202,9 @@ def _check_layers(snn, layers):
     layers = list(layers)
     unknown = [name for name in layers if name not in names]
     if unknown or not layers:
-        raise ValueError(f"layers: expected names among {', '.join(names)}, "
-                         f"got {', '.join(map(repr, unknown)) or 'none'}")
+        raise ValueError(
+            f"layers: expected names among {', '.join(names)}, got {', '.join(map(repr, unknown)) or 'none'}"
+        )
     return layers
 
 

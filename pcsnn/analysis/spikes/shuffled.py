@@ -68,8 +68,10 @@ class ShuffleCheck:
             shown = " ".join(map(str, order[:8])) + (" ..." if len(order) > 8 else "")
             cells.append((row.name, f"{row.counted:,}", f"{row.different:,}", str(row.largest), shown))
         verdict, dtype = "same" if self.same else "NOT the same", str(self.dtype).removeprefix("torch.")
-        footer = (f"{verdict} under shuffled trains, {dtype}; relative error of the output {self.output_error:.1e} "
-                  f"(rounding: up to {self.tolerance:.1e})")
+        footer = (
+            f"{verdict} under shuffled trains, {dtype}; relative error of the output {self.output_error:.1e} "
+            f"(rounding: up to {self.tolerance:.1e})"
+        )
         return "\n".join([*table(cells), footer])
 
 
@@ -165,5 +167,6 @@ def check_shuffle(snn, data, seed=0, *, dtype=torch.float64, progress=True):
         sums[:] = map(sum, zip(sums, _squares(shuffled(*batch), expected)))
 
     run_through(both, Batches(data, required_inputs(collapsed.network), device, "data"), "shuffling", progress)
-    return ShuffleCheck(orders, relative(*sums), ROUNDING * torch.finfo(dtype).eps, dtype,
-                        [layer.row() for layer in layers.values()])
+    return ShuffleCheck(
+        orders, relative(*sums), ROUNDING * torch.finfo(dtype).eps, dtype, [layer.row() for layer in layers.values()]
+    )

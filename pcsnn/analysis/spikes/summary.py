@@ -39,22 +39,46 @@ def summarise(name, counts, histogram):
     spikes = sum(k * many for k, many in enumerate(often))
     places = timesteps * counts.numel()
     silent = int((counts.amax(0) == 0).sum())
-    return LayerSpikes(name, len(counts), counts[0].numel(), spikes, spikes / places, (places - spikes) / places,
-                       silent, often[timesteps] / counts.numel())
+    return LayerSpikes(
+        name,
+        len(counts),
+        counts[0].numel(),
+        spikes,
+        spikes / places,
+        (places - spikes) / places,
+        silent,
+        often[timesteps] / counts.numel(),
+    )
 
 
 def spike_table(rows, timesteps):
     """LayerSpikes as text, with a line for all layers together."""
     cells = [("layer", "neurons", "firing rate", "sparsity", "silent", "saturated")]
     for row in rows:
-        cells.append((row.name, f"{row.neurons:,}", f"{row.rate:.4f}", f"{100 * row.sparsity:6.2f} %",
-                      f"{row.silent:,}", f"{100 * row.saturated:6.2f} %"))
+        cells.append(
+            (
+                row.name,
+                f"{row.neurons:,}",
+                f"{row.rate:.4f}",
+                f"{100 * row.sparsity:6.2f} %",
+                f"{row.silent:,}",
+                f"{100 * row.saturated:6.2f} %",
+            )
+        )
     counts = sum(row.samples * row.neurons for row in rows)
     if rows:
         rate = sum(row.spikes for row in rows) / (counts * timesteps)
         saturated = sum(row.saturated * row.samples * row.neurons for row in rows) / counts
-        cells.append(("all", f"{sum(row.neurons for row in rows):,}", f"{rate:.4f}", f"{100 * (1 - rate):6.2f} %",
-                      f"{sum(row.silent for row in rows):,}", f"{100 * saturated:6.2f} %"))
+        cells.append(
+            (
+                "all",
+                f"{sum(row.neurons for row in rows):,}",
+                f"{rate:.4f}",
+                f"{100 * (1 - rate):6.2f} %",
+                f"{sum(row.silent for row in rows):,}",
+                f"{100 * saturated:6.2f} %",
+            )
+        )
     samples = ", ".join(map(str, dict.fromkeys(row.samples for row in rows))) or "0"
     footer = f"firing rate in spikes per neuron and time-step; T = {timesteps}, {samples} samples"
     return "\n".join([*table(cells), footer])

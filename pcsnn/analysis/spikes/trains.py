@@ -45,8 +45,10 @@ def unpack_spikes(packed, timesteps):
     checks.timesteps(timesteps)
     checks.tensor("packed", packed, (torch.uint8,), 1)
     if len(packed) != -(-timesteps // BITS):
-        raise ValueError(f"packed: expected {-(-timesteps // BITS)} bytes a neuron for {timesteps} time-steps, "
-                         f"got shape {tuple(packed.shape)}")
+        raise ValueError(
+            f"packed: expected {-(-timesteps // BITS)} bytes a neuron for {timesteps} time-steps, "
+            f"got shape {tuple(packed.shape)}"
+        )
     if timesteps % BITS and (packed[-1] >> timesteps % BITS).any():
         raise ValueError(f"packed: expected bits of {timesteps} time-steps, got spikes beyond them")
     spikes = torch.empty(timesteps, *packed.shape[1:], dtype=torch.bool, device=packed.device)
@@ -81,8 +83,9 @@ def order_of(layer, order, device):
     """The order of one layer, on `device`, of an `order` that is for all layers, {name: order}, or None."""
     if isinstance(order, dict):
         if layer not in order:
-            raise ValueError(f"order: expected an order for {layer}, "
-                             f"got orders for {', '.join(map(repr, order)) or 'no layer'}")
+            raise ValueError(
+                f"order: expected an order for {layer}, got orders for {', '.join(map(repr, order)) or 'no layer'}"
+            )
         order = order[layer]
     return order.to(device) if isinstance(order, torch.Tensor) else order
 
@@ -113,8 +116,9 @@ def pick(counts, neurons):
             raise TypeError(f"neurons: expected integers, got {type(wrong[0]).__name__} ({wrong[0]!r})")
         places = torch.tensor(neurons, dtype=torch.int64)
     else:
-        raise TypeError("neurons: expected a tensor, a list, a range or a slice of indices, "
-                        f"got {type(neurons).__name__}")
+        raise TypeError(
+            f"neurons: expected a tensor, a list, a range or a slice of indices, got {type(neurons).__name__}"
+        )
     if places.dim() != 1:
         raise ValueError(f"neurons: expected indices [len], got shape {tuple(places.shape)}")
     if len(places) and not -total <= int(places.min()) <= int(places.max()) < total:

@@ -14,8 +14,15 @@ from pcsnn.tensors import checks
 
 NEURONS = ("IFNode", "SimpleIFNode", "HalfThresholdIFNode")
 _DYNAMICS = {
-    "forward", "single_step_forward", "multi_step_forward", "single_step_functional_forward", "multi_step_functional_forward",
-    "materialize_states", "neuronal_charge", "neuronal_fire", "neuronal_reset",
+    "forward",
+    "single_step_forward",
+    "multi_step_forward",
+    "single_step_functional_forward",
+    "multi_step_functional_forward",
+    "materialize_states",
+    "neuronal_charge",
+    "neuronal_fire",
+    "neuronal_reset",
 }
 _CONTAINERS = ("SeqToANNContainer", "MultiStepContainer", "StepModeContainer")
 _DROPPED = ("Dropout", "Dropout2d", "VoltageHook")
@@ -34,8 +41,9 @@ def is_spikingjelly(model):
 def is_multi_step(model):
     """Whether the network takes all time-steps at once, [T, N, ...]."""
     modes = {getattr(module, "step_mode", None) for module in model.modules() if classes(module)}
-    return "m" in modes or any(classes(module)[:1] in (["SeqToANNContainer"], ["MultiStepContainer"])
-                               for module in model.modules())
+    return "m" in modes or any(
+        classes(module)[:1] in (["SeqToANNContainer"], ["MultiStepContainer"]) for module in model.modules()
+    )
 
 
 def is_neuron(module):
@@ -49,16 +57,23 @@ def neuron_settings(name, module):
     what = f"model: {name} is {type(module).__name__}"
     expected = f"expected {', '.join(NEURONS[:-1])} or {NEURONS[-1]} with soft reset (v_reset=None)"
     known = classes(module)[0]
-    changed = [method for kind in type(module).__mro__ if kind.__module__.partition(".")[0] != "spikingjelly"
-               and issubclass(kind, nn.Module) and kind is not nn.Module for method in _DYNAMICS & set(vars(kind))]
+    changed = [
+        method
+        for kind in type(module).__mro__
+        if kind.__module__.partition(".")[0] != "spikingjelly" and issubclass(kind, nn.Module) and kind is not nn.Module
+        for method in _DYNAMICS & set(vars(kind))
+    ]
     if known not in NEURONS:
-        raise ValueError(f"{what}; {expected}: the count of a neuron that leaks, adapts or learns does not follow from "
-                         "the mean current")
+        raise ValueError(
+            f"{what}; {expected}: the count of a neuron that leaks, adapts or learns does not follow from "
+            "the mean current"
+        )
     if changed:
         raise ValueError(f"{what}, which changes {changed[0]} of {known}; {expected}")
     if module.v_reset is not None:
-        raise ValueError(f"{what} with hard reset (v_reset={module.v_reset}), which forgets what is above the threshold; "
-                         f"{expected}")
+        raise ValueError(
+            f"{what} with hard reset (v_reset={module.v_reset}), which forgets what is above the threshold; {expected}"
+        )
     if not getattr(module.surrogate_function, "spiking", True):
         raise ValueError(f"{what} whose surrogate function does not spike; {expected}")
     threshold = float(module.v_threshold)
@@ -89,12 +104,16 @@ def _stand_in(name, module, shift):
         return nn.Sequential(nn.Unflatten(1, (1, -1)), nn.AvgPool1d(module.voting_size), nn.Flatten(1))
     plain = getattr(nn, kind, None)
     if isinstance(plain, type) and isinstance(module, plain) and type(module).__name__ == kind:
-        made = plain.__new__(plain)  # the same layer without steps, sharing weights and options; its network may read the mode
+        made = plain.__new__(
+            plain
+        )  # the same layer without steps, sharing weights and options; its network may read the mode
         made.__dict__.update(vars(module), step_mode=module.step_mode)
         return made
     if "MemoryModule" in known or not list(module.children()):
-        raise ValueError(f"model: {name} is {type(module).__name__} of SpikingJelly, which pcsnn does not know; expected its "
-                         f"layers of torch.nn, its IF nodes and its scalers")
+        raise ValueError(
+            f"model: {name} is {type(module).__name__} of SpikingJelly, which pcsnn does not know; expected its "
+            f"layers of torch.nn, its IF nodes and its scalers"
+        )
     return module
 
 

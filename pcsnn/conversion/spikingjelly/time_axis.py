@@ -9,9 +9,32 @@ from pcsnn.graph import taxonomy
 from pcsnn.graph.places import argument
 from pcsnn.nn.integrate_fire import IntegrateFire
 
-_ELEMENTWISE = (taxonomy.ADDITIONS | taxonomy.PRODUCTS | taxonomy.QUOTIENTS | set(taxonomy.IN_PLACE_FUNCTIONS)
-                | {torch.relu, F.relu, torch.neg, operator.neg}) - taxonomy.MATRIX_PRODUCTS - {torch.einsum}
-_ELEMENTWISE_NAMES = {"contiguous", "clone", "relu", "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "float", "to"}
+_ELEMENTWISE = (
+    (
+        taxonomy.ADDITIONS
+        | taxonomy.PRODUCTS
+        | taxonomy.QUOTIENTS
+        | set(taxonomy.IN_PLACE_FUNCTIONS)
+        | {torch.relu, F.relu, torch.neg, operator.neg}
+    )
+    - taxonomy.MATRIX_PRODUCTS
+    - {torch.einsum}
+)
+_ELEMENTWISE_NAMES = {
+    "contiguous",
+    "clone",
+    "relu",
+    "add",
+    "add_",
+    "sub",
+    "sub_",
+    "mul",
+    "mul_",
+    "div",
+    "div_",
+    "float",
+    "to",
+}
 _JOINS = {torch.cat, torch.concat, torch.concatenate}
 
 
@@ -50,8 +73,10 @@ def _gets_time(node):
 
 
 def _refuse(node, what):
-    raise ValueError(f"model: {node.meta.get('location') or node.name} {what}; expected time as dimension 0 of a multi-step "
-                     "network, made by unsqueeze(0) with expand or repeat, kept by its layers, and averaged by mean(0)")
+    raise ValueError(
+        f"model: {node.meta.get('location') or node.name} {what}; expected time as dimension 0 of a multi-step "
+        "network, made by unsqueeze(0) with expand or repeat, kept by its layers, and averaged by mean(0)"
+    )
 
 
 def _shift_dim(node, position, name, default):
@@ -60,7 +85,7 @@ def _shift_dim(node, position, name, default):
     if dim in (0, 1) or not isinstance(dim, int):
         _refuse(node, f"calls {taxonomy.name(node.target)} over dimension {dim} of [T, N, ...]")
     if dim > 0:
-        node.args = node.args[:position] + (dim - 1,) + node.args[position + 1:]
+        node.args = node.args[:position] + (dim - 1,) + node.args[position + 1 :]
         node.kwargs = {key: value for key, value in node.kwargs.items() if key != name}
 
 
@@ -101,7 +126,11 @@ class _Removal:
             self.timed.add(node)
         elif _repeats_steps(node):
             _drop(node)
-        elif _is(node, "mean") and argument(node, 1, "dim", None) in (0, (0,), [0]) and not argument(node, 2, "keepdim", False):
+        elif (
+            _is(node, "mean")
+            and argument(node, 1, "dim", None) in (0, (0,), [0])
+            and not argument(node, 2, "keepdim", False)
+        ):
             self.averages.append(node)  # what it averages is an average already; its readers see no time
         else:
             self._call(node)
@@ -137,8 +166,10 @@ def refuse_loops(network):
     for name, nodes in calls.items():
         if len(nodes) > 1:
             where = nodes[-1].meta.get("location") or name
-            raise ValueError(f"model: {where} calls {name}, a neuron that keeps its potential, {len(nodes)} times in one "
-                             "forward: a loop over time; convert the network inside the loop and give it the mean of its inputs over time")
+            raise ValueError(
+                f"model: {where} calls {name}, a neuron that keeps its potential, {len(nodes)} times in one "
+                "forward: a loop over time; convert the network inside the loop and give it the mean of its inputs over time"
+            )
 
 
 def remove_time(network):

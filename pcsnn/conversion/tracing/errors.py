@@ -51,7 +51,7 @@ def explain(model, error):
         return ValueError(f"model: {where}{text}")
     advice = next(
         (advice for part, advice in _ADVICE if part in text),
-        "a step that needs real tensors: take it out of forward, or " "convert the parts of the network without it",
+        "a step that needs real tensors: take it out of forward, or convert the parts of the network without it",
     )
     line = f"({lines[-1].line}): " if lines and lines[-1].line else ""
     return ValueError(f"model: torch.fx cannot trace {type(model).__name__}: {where}{line}{text}. This is {advice}")

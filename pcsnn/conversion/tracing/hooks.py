@@ -61,8 +61,11 @@ def _separated(hook, memo):
     """
     if not isinstance(hook, types.FunctionType):
         return hook
-    holders = {name: _copied(hook.__globals__[name], memo) for name in hook.__code__.co_names
-               if isinstance(hook.__globals__.get(name), (list, dict, set))}
+    holders = {
+        name: _copied(hook.__globals__[name], memo)
+        for name in hook.__code__.co_names
+        if isinstance(hook.__globals__.get(name), (list, dict, set))
+    }
     cells = tuple(_cell(cell, memo) for cell in hook.__closure__ or ())
     made = types.FunctionType(
         hook.__code__,
@@ -97,6 +100,7 @@ def drop_hooks(module):
 
 def with_hooks(module, call):
     """call(*args, **kwargs) with the forward hooks of `module` around it, as torch.nn.Module has them."""
+
     def hooked(*args, **kwargs):
         for key, hook in list(module._forward_pre_hooks.items()):
             if key in module._forward_pre_hooks_with_kwargs:
@@ -110,6 +114,7 @@ def with_hooks(module, call):
             changed = _run(module, hook, *given, result)
             result = result if changed is None else changed
         return result
+
     return hooked
 
 

@@ -38,6 +38,7 @@ class InPlaceProxy(fx.Proxy):
 def _in_place(function):
     def method(self, other):
         return self.tracer.create_proxy("call_function", function, (self, other), {})
+
     return method
 
 

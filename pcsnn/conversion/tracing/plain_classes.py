@@ -36,8 +36,11 @@ _HARMLESS = {
 
 def is_layer_class(kind):
     """Whether a class is one of torch.nn's or pcsnn's own that a graph calls as a whole."""
-    return kind in _OURS or (kind.__module__.startswith(("torch.nn.", "torch.ao.nn.")) and issubclass(kind, nn.Module)
-                             and kind not in (nn.Module, nn.Sequential))
+    return kind in _OURS or (
+        kind.__module__.startswith(("torch.nn.", "torch.ao.nn."))
+        and issubclass(kind, nn.Module)
+        and kind not in (nn.Module, nn.Sequential)
+    )
 
 
 def layer_class(module):
@@ -51,7 +54,7 @@ def is_plain(module):
     if base is None or "forward" in vars(module):
         return False
     given = {*dir(base), *module._parameters, *module._buffers, *inspect.signature(base.__init__).parameters}
-    own = type(module).__mro__[:type(module).__mro__.index(base)]
+    own = type(module).__mro__[: type(module).__mro__.index(base)]
     return not any(set(vars(kind)) & given - _HARMLESS for kind in own)
 
 

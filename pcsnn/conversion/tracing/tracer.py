@@ -22,7 +22,9 @@ from pcsnn.graph.names import unused_name
 
 HOME = pathlib.Path(__file__).parents[2]
 _CONVERTER = ("calibration", "conversion", "data", "graph", "network", "storage")
-NOT_SOURCE = tuple(f"{folder}{os.sep}" for folder in (pathlib.Path(torch.__file__).parent, *(HOME / room for room in _CONVERTER)))
+NOT_SOURCE = tuple(
+    f"{folder}{os.sep}" for folder in (pathlib.Path(torch.__file__).parent, *(HOME / room for room in _CONVERTER))
+)
 _LOCK = threading.RLock()  # torch.fx patches classes while it traces
 _SETTING = (bool, int, float, str, type(None), tuple, list)
 

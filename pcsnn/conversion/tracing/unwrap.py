@@ -66,8 +66,11 @@ def _refuse(what, module):
             f"{what} is sharded over processes ({type(module).__name__}); gather its full state_dict, load it into "
             "the plain network, and convert that"
         )
-    lazy = [key for key, value in (*module._parameters.items(), *module._buffers.items())
-            if value is not None and torch.nn.parameter.is_lazy(value)]
+    lazy = [
+        key
+        for key, value in (*module._parameters.items(), *module._buffers.items())
+        if value is not None and torch.nn.parameter.is_lazy(value)
+    ]
     if lazy:
         raise ValueError(
             f"{what} is {type(module).__name__} whose {lazy[0]} has no shape yet; run the model on one batch first"

@@ -62,8 +62,12 @@ def integers(node, key, count, least):
         values = []
     if count is not None and len(values) == 1:
         values *= count
-    if not values or count is not None and len(values) != count or any(
-            not part.is_integer() or not least <= part < MOST for part in values):
+    if (
+        not values
+        or count is not None
+        and len(values) != count
+        or any(not part.is_integer() or not least <= part < MOST for part in values)
+    ):
         many = "integers" if count is None else f"{count} integers" if count > 1 else "an integer"
         node.refuse(f"{key}: expected {many} of at least {least}, got {f'{value}'[:80]}")
     return tuple(int(part) for part in values)

@@ -66,8 +66,9 @@ def read(path_or_graph):
     if isinstance(path_or_graph, nir.NIRGraph):
         return _from_object(nir, path_or_graph, ())
     if not isinstance(path_or_graph, (str, os.PathLike)):
-        raise TypeError("path_or_graph: expected a nir.NIRGraph or the path of a file, "
-                        f"got {type(path_or_graph).__name__}")
+        raise TypeError(
+            f"path_or_graph: expected a nir.NIRGraph or the path of a file, got {type(path_or_graph).__name__}"
+        )
     return _from_file(os.fspath(path_or_graph))
 
 
@@ -98,8 +99,7 @@ def _from_object(nir, graph, above):
 
 def _edges(edges):
     try:
-        pairs = [tuple(part.decode() if isinstance(part, bytes) else str(part) for part in edge)
-                 for edge in edges]
+        pairs = [tuple(part.decode() if isinstance(part, bytes) else str(part) for part in edge) for edge in edges]
     except (TypeError, ValueError):
         pairs = [()]
     if any(len(pair) != 2 for pair in pairs):
@@ -156,8 +156,10 @@ def _value(h5py, item, where):
     if not text and item.dtype.kind not in "biuf":
         raise Refused(f"{where}: expected numbers or text, got {item.dtype}")
     if item.shape is None or item.nbytes > RATIO * item.id.get_storage_size() + SLACK:
-        raise Refused(f"{where}: {item.shape} of {item.dtype} are not in the file, which holds "
-                      f"{item.id.get_storage_size()} bytes of it")
+        raise Refused(
+            f"{where}: {item.shape} of {item.dtype} are not in the file, which holds "
+            f"{item.id.get_storage_size()} bytes of it"
+        )
     value = item[()]
     return value.decode() if isinstance(value, bytes) else value
 

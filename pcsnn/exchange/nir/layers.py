@@ -13,8 +13,11 @@ from pcsnn.nn.integrate_fire import IntegrateFire
 
 NO_COUNT = "the count of a neuron that leaks does not follow from the mean current"
 REFUSED = {
-    "LIF": NO_COUNT, "CubaLIF": NO_COUNT, "LI": "it leaks, and gives a potential and no spikes",
-    "CubaLI": "it leaks, and gives a potential and no spikes", "I": "it gives a potential and no spikes",
+    "LIF": NO_COUNT,
+    "CubaLIF": NO_COUNT,
+    "LI": "it leaks, and gives a potential and no spikes",
+    "CubaLI": "it leaks, and gives a potential and no spikes",
+    "I": "it gives a potential and no spikes",
     "Delay": "spikes that come later are lost at the end of T steps",
 }
 KNOWN = "Input, Output, Affine, Linear, Conv1d, Conv2d, Scale, SumPool2d, AvgPool2d, Flatten, IF, Threshold"
@@ -78,7 +81,7 @@ def _convolution(node, shape):
     weight = tensor(node, "weight")
     if weight.dim() != dims + 2:
         node.refuse(f"weight: expected {dims + 2} dimensions, [out, in, ...], got shape {list(weight.shape)}")
-    groups, = integers(node, "groups", 1, 1)
+    (groups,) = integers(node, "groups", 1, 1)
     if weight.shape[0] % groups:
         node.refuse(f"groups: expected a divisor of the {weight.shape[0]} output channels, got {groups}")
     stride, dilation = (integers(node, key, dims, 1) for key in ("stride", "dilation"))
@@ -101,19 +104,31 @@ def _convolution(node, shape):
         pads = (0,) * dims if padding == "valid" else padding
         sizes = _sizes(node, shape[1:], weight.shape[2:], stride, pads, dilation)
     kind = nn.Conv1d if dims == 1 else nn.Conv2d
-    made = kind(weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]), stride, padding, dilation, groups,
-                device="meta")
+    made = kind(
+        weight.shape[1] * groups,
+        weight.shape[0],
+        tuple(weight.shape[2:]),
+        stride,
+        padding,
+        dilation,
+        groups,
+        device="meta",
+    )
     bias = None if node.fields.get("bias") is None else _bias(node, weight)
     return Layer(_with_parameters(made, weight, bias), (weight.shape[0], *sizes))
 
 
 def _sizes(node, spatial, kernel, stride, padding, dilation):
     """What a window leaves of each dimension."""
-    sizes = tuple((size + 2 * pad - spread * (taps - 1) - 1) // step + 1 for size, taps, step, pad, spread
-                  in zip(spatial, kernel, stride, padding, dilation))
+    sizes = tuple(
+        (size + 2 * pad - spread * (taps - 1) - 1) // step + 1
+        for size, taps, step, pad, spread in zip(spatial, kernel, stride, padding, dilation)
+    )
     if min(sizes) < 1 or math.prod(sizes) >= MOST:
-        node.refuse(f"its window of {list(kernel)} leaves nothing of {list(spatial)} with a stride of {list(stride)}, "
-                    f"a padding of {list(padding)} and a dilation of {list(dilation)}")
+        node.refuse(
+            f"its window of {list(kernel)} leaves nothing of {list(spatial)} with a stride of {list(stride)}, "
+            f"a padding of {list(padding)} and a dilation of {list(dilation)}"
+        )
     return sizes
 
 
@@ -136,7 +151,9 @@ def _flatten(node, shape):
     if max(first, last) >= len(shape) or first % len(shape) > last % len(shape):
         node.refuse(f"expected start_dim and end_dim in order among {len(shape)} dimensions, got {first} and {last}")
     first, last = first % len(shape), last % len(shape)
-    return Layer(nn.Flatten(first + 1, last + 1), (*shape[:first], math.prod(shape[first:last + 1]), *shape[last + 1:]))
+    return Layer(
+        nn.Flatten(first + 1, last + 1), (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
+    )
 
 
 def _scale(node, shape):
@@ -170,15 +187,19 @@ def _fire(node, shape, dt, shift):
     for key, expected in (("reset", "subtract"), ("fires", ">=")):
         said = metadata.get(key, expected)
         if (said.decode() if isinstance(said, bytes) else said) != expected:
-            node.refuse(f"{key}: expected {expected!r}, got {said!r}: the count of any other neuron does not follow "
-                        "from the mean current")
+            node.refuse(
+                f"{key}: expected {expected!r}, got {said!r}: the count of any other neuron does not follow "
+                "from the mean current"
+            )
     threshold, resistance = (spread(node, key, shape) for key in ("v_threshold", "r"))
     if node.fields.get("v_reset") is not None:
         elsewhere = spread(node, "v_reset", shape)
         if elsewhere.any():
-            node.refuse("v_reset: expected zero, which for a neuron without steps is to lose its threshold with "
-                        f"each spike, got {elsewhere[elsewhere != 0][0]:g}: a hard reset forgets what is above the "
-                        "threshold")
+            node.refuse(
+                "v_reset: expected zero, which for a neuron without steps is to lose its threshold with "
+                f"each spike, got {elsewhere[elsewhere != 0][0]:g}: a hard reset forgets what is above the "
+                "threshold"
+            )
     if not (threshold > 0).all():
         node.refuse(f"v_threshold: expected values above zero, got {threshold.min():g}")
     if not (resistance > 0).all():
@@ -187,11 +208,12 @@ def _fire(node, shape, dt, shift):
     first = _start(node, shape, threshold, silent) if shift is None else shift
     threshold = np.where(silent, np.inf, threshold / (resistance * dt))
     if not (threshold.astype(np.float32) > 0).all() or (threshold[~silent] >= np.finfo(np.float32).max).any():
-        node.refuse("v_threshold / (r dt): expected numbers that float32 holds, got "
-                    f"{threshold.min():g}..{threshold.max():g}")
+        node.refuse(
+            f"v_threshold / (r dt): expected numbers that float32 holds, got {threshold.min():g}..{threshold.max():g}"
+        )
     levels = metadata.get("quantization_levels")
     if levels is not None:
-        levels, = integers(Metadata(node, metadata), "quantization_levels", 1, 1)
+        (levels,) = integers(Metadata(node, metadata), "quantization_levels", 1, 1)
     return _neuron(node, shape, threshold, first, levels)
 
 
@@ -209,8 +231,10 @@ def _start(node, shape, threshold, silent):
     if ratio.size == 0:
         return 0.0
     if np.ptp(ratio) > 1e-6 * max(1.0, abs(ratio.flat[0])):
-        metadata.refuse("v_initial: expected the same share of the threshold for all neurons of a layer, got "
-                        f"{ratio.min():g} to {ratio.max():g}")
+        metadata.refuse(
+            "v_initial: expected the same share of the threshold for all neurons of a layer, got "
+            f"{ratio.min():g} to {ratio.max():g}"
+        )
     return float(ratio.flat[0])
 
 
@@ -226,6 +250,16 @@ def _pass(node, shape):
     return Layer(nn.Identity(), shape)
 
 
-_MAKERS = {"Affine": _affine, "Linear": _affine, "Conv1d": _convolution, "Conv2d": _convolution, "Scale": _scale,
-           "SumPool2d": _pool, "AvgPool2d": _pool, "Flatten": _flatten, "IF": _fire, "Threshold": _threshold,
-           "Pass": _pass}
+_MAKERS = {
+    "Affine": _affine,
+    "Linear": _affine,
+    "Conv1d": _convolution,
+    "Conv2d": _convolution,
+    "Scale": _scale,
+    "SumPool2d": _pool,
+    "AvgPool2d": _pool,
+    "Flatten": _flatten,
+    "IF": _fire,
+    "Threshold": _threshold,
+    "Pass": _pass,
+}

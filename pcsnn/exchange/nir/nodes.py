@@ -15,8 +15,14 @@ from pcsnn.nn import ChannelScale, CollapsedNeuron
 
 _SUMS = {operator.add, torch.add}
 _RESHAPES = {"flatten", "view", "reshape", "contiguous", "clone", "detach"}
-_POOL_OPTIONS = (("kernel_size", None), ("stride", None), ("padding", 0), ("ceil_mode", False), ("count_include_pad", True),
-                 ("divisor_override", None))
+_POOL_OPTIONS = (
+    ("kernel_size", None),
+    ("stride", None),
+    ("padding", 0),
+    ("ceil_mode", False),
+    ("count_include_pad", True),
+    ("divisor_override", None),
+)
 
 
 @dataclass(frozen=True)
@@ -97,11 +103,19 @@ class Builder:
         value = self._translate(node, module, values, shape) if values else None
         if value is None:
             name = _name(node)
-            kind = "a constant" if node.op == "get_attr" else type(module).__name__ if module else taxonomy.name(node.target)
+            kind = (
+                "a constant"
+                if node.op == "get_attr"
+                else type(module).__name__
+                if module
+                else taxonomy.name(node.target)
+            )
             where = node.meta.get("location")
-            raise ValueError(f"snn: {name} ({kind}{f', {where}' if where else ''}) has no form in NIR; expected "
-                             "convolutions of one or two dimensions, linear layers on [N, C], average and sum pools, "
-                             "flattening, sums and IF neurons")
+            raise ValueError(
+                f"snn: {name} ({kind}{f', {where}' if where else ''}) has no form in NIR; expected "
+                "convolutions of one or two dimensions, linear layers on [N, C], average and sum pools, "
+                "flattening, sums and IF neurons"
+            )
         return value
 
     def _add(self, wanted, made, sources):
@@ -133,8 +147,10 @@ class Builder:
         if isinstance(module, ChannelScale):
             return first.times(module.scale)
         if isinstance(module, nn.AvgPool2d) or node.target is F.avg_pool2d:
-            options = [getattr(module, name) if module else argument(node, 1 + place, name, default)
-                       for place, (name, default) in enumerate(_POOL_OPTIONS)]
+            options = [
+                getattr(module, name) if module else argument(node, 1 + place, name, default)
+                for place, (name, default) in enumerate(_POOL_OPTIONS)
+            ]
             return self._pool(node, first, shape, *options)
         if isinstance(module, nn.AdaptiveAvgPool2d) or node.target is F.adaptive_avg_pool2d:
             return self._whole_pool(node, first, shape)
@@ -148,14 +164,20 @@ class Builder:
         if any(value is None or value.shape != shape for value in values):
             return None
         if neuron.bend is not None:
-            raise ValueError(f"snn: {node.target} was calibrated to uneven levels (C3), which an IF neuron of NIR cannot hold; "
-                             "calibrate with method 'max' or 'paper', or at T > 16")
+            raise ValueError(
+                f"snn: {node.target} was calibrated to uneven levels (C3), which an IF neuron of NIR cannot hold; "
+                "calibrate with method 'max' or 'paper', or at T > 16"
+            )
         theta = neuron.threshold.clamp(max=torch.finfo(neuron.threshold.dtype).max)
         if neuron.offset.any():
             self._shift(node, values, neuron.offset)
         sources = self._joined(values)
-        metadata = {"reset": "subtract", "fires": ">=", "v_initial": _full(theta * neuron.shift, shape),
-                    "shift": neuron.shift}
+        metadata = {
+            "reset": "subtract",
+            "fires": ">=",
+            "v_initial": _full(theta * neuron.shift, shape),
+            "shift": neuron.shift,
+        }
         if neuron.quantization_levels is not None:
             metadata["quantization_levels"] = neuron.quantization_levels
         made = self.nir.IF(r=_full(torch.ones_like(theta), shape), v_threshold=_full(theta, shape), metadata=metadata)
@@ -166,7 +188,12 @@ class Builder:
         """Add an offset [] or [C] to the current: to the bias of a synapse that nothing else reads, or by a node of its own."""
         for source, value in zip(node.args, values):
             made = self.nodes[value.sources[0]]
-            if len(value.sources) == 1 and value.scale is None and value.sources[0] in self.own and len(source.users) == 1:
+            if (
+                len(value.sources) == 1
+                and value.scale is None
+                and value.sources[0] in self.own
+                and len(source.users) == 1
+            ):
                 made.bias = made.bias + offset.numpy()
                 return
         channels = values[0].shape[0]
@@ -202,7 +229,12 @@ class Builder:
         if flat:
             options = {key: value if isinstance(value, str) else value[0] for key, value in options.items()}
         return (self.nir.Conv1d if flat else self.nir.Conv2d)(
-            input_shape=shape[1] if flat else tuple(shape[1:]), weight=weight.numpy(), bias=bias.numpy(), groups=1, **options)
+            input_shape=shape[1] if flat else tuple(shape[1:]),
+            weight=weight.numpy(),
+            bias=bias.numpy(),
+            groups=1,
+            **options,
+        )
 
     def _affine(self, name, factor, bias, value):
         """factor [C] and bias [C] as a node: a diagonal matrix, as a convolution of one pixel where there are pixels."""
@@ -236,8 +268,12 @@ class Builder:
     @staticmethod
     def _reaches_over(value, shape, kernel, stride, padding):
         """Whether rounding sizes up makes windows that end beyond the padded image."""
-        return any((after - 1) * step + taps > before + 2 * pad for before, after, taps, step, pad in zip(
-            value.shape[1:], shape[1:], _pair(kernel), _pair(stride or kernel), padding))
+        return any(
+            (after - 1) * step + taps > before + 2 * pad
+            for before, after, taps, step, pad in zip(
+                value.shape[1:], shape[1:], _pair(kernel), _pair(stride or kernel), padding
+            )
+        )
 
     def _whole_pool(self, node, value, shape):
         """Adaptive pooling to a size that divides the input's."""

@@ -80,8 +80,10 @@ def _network(nir_graph, dt, shift):
         shape = shapes[sources[0]]
         for source in sources[1:]:
             if shapes[source] != shape:
-                node.refuse(f"adds up values of other shapes, {list(shape)} from {sources[0]} and "
-                            f"{list(shapes[source])} from {source}")
+                node.refuse(
+                    f"adds up values of other shapes, {list(shape)} from {sources[0]} and "
+                    f"{list(shapes[source])} from {source}"
+                )
         value = values[sources[0]]
         for source in sources[1:]:
             value = graph.call_function(operator.add, (value, values[source]))

@@ -23,8 +23,10 @@ def ordered(graph):
         order = list(graphlib.TopologicalSorter(sources).static_order())
     except graphlib.CycleError as error:
         cycle = error.args[1][:-1]
-        raise Refused(f"{', '.join(cycle[:5])}{', ...' if len(cycle) > 5 else ''} form a cycle; expected none: what "
-                      "a neuron gets back from later layers depends on single steps, not on the mean current") from None
+        raise Refused(
+            f"{', '.join(cycle[:5])}{', ...' if len(cycle) > 5 else ''} form a cycle; expected none: what "
+            "a neuron gets back from later layers depends on single steps, not on the mean current"
+        ) from None
     return [(nodes[name], sources[name]) for name in order]
 
 
@@ -50,8 +52,9 @@ def _flatten(graph, prefix, nodes, edges, depth):
     for edge in graph.edges:
         for name in edge:
             if name not in ends:
-                raise Refused(f"the edge {prefix}{edge[0]} -> {prefix}{edge[1]} names {name}, and there is no such "
-                              "node")
+                raise Refused(
+                    f"the edge {prefix}{edge[0]} -> {prefix}{edge[1]} names {name}, and there is no such node"
+                )
         if edge in seen:
             raise Refused(f"the edge {prefix}{edge[0]} -> {prefix}{edge[1]} stands there twice")
         seen.add(edge)

@@ -9,17 +9,39 @@ from torch import fx, nn
 from pcsnn.graph import taxonomy
 
 _MODULES = {
-    nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh", nn.Hardsigmoid: "hardsigmoid",
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
+    nn.Sigmoid: "sigmoid",
+    nn.Tanh: "tanh",
+    nn.Hardsigmoid: "hardsigmoid",
     nn.Softplus: "softplus",
-    nn.Threshold: "threshold", nn.Hardtanh: "hardtanh", nn.CELU: "celu", nn.SELU: "selu", nn.RReLU: "rrelu",
+    nn.Threshold: "threshold",
+    nn.Hardtanh: "hardtanh",
+    nn.CELU: "celu",
+    nn.SELU: "selu",
+    nn.RReLU: "rrelu",
     nn.LPPool1d: "lp_pool1d",
-    nn.LPPool2d: "lp_pool2d", nn.LPPool3d: "lp_pool3d",
+    nn.LPPool2d: "lp_pool2d",
+    nn.LPPool3d: "lp_pool3d",
 }
 _SAME = {
-    "subtract": "sub", "multiply": "mul", "truediv": "div", "divide": "div", "true_divide": "div", "negative": "neg",
+    "subtract": "sub",
+    "multiply": "mul",
+    "truediv": "div",
+    "divide": "div",
+    "true_divide": "div",
+    "negative": "neg",
     "clip": "clamp",
-    "absolute": "abs", "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "special_erf": "erf",
-    "special_expit": "sigmoid", "concat": "cat", "concatenate": "cat", "_threshold": "threshold",
+    "absolute": "abs",
+    "greater": "gt",
+    "greater_equal": "ge",
+    "less": "lt",
+    "less_equal": "le",
+    "special_erf": "erf",
+    "special_expit": "sigmoid",
+    "concat": "cat",
+    "concatenate": "cat",
+    "_threshold": "threshold",
 }
 _CASTS = {"to", "float", "double", "half", "bfloat16", "type", "type_as"}
 _SAME_VALUES = _CASTS | {"cpu", "cuda", "detach", "contiguous", "clone"}
@@ -64,7 +86,11 @@ def chosen(node):
 
 def without_casts(node):
     """What a node casts, moves to a device or copies; itself where it does not."""
-    while (isinstance(node, fx.Node) and node.op == "call_method" and node.target in _SAME_VALUES
-           and isinstance(node.args[0], fx.Node)):
+    while (
+        isinstance(node, fx.Node)
+        and node.op == "call_method"
+        and node.target in _SAME_VALUES
+        and isinstance(node.args[0], fx.Node)
+    ):
         node = node.args[0]
     return node

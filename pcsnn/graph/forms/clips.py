@@ -29,8 +29,10 @@ class Clip:
 
     def behind(self, inner):
         """This clip of what `inner` clips, as one."""
+
         def within(value):
             return torch.minimum(torch.maximum(value, self.low), self.high)
+
         return Clip(inner.source, within(inner.low), within(inner.high))
 
     def module(self):
@@ -63,9 +65,16 @@ class Clips:
         if not name:
             return None
         find = {
-            "where": self._where, "mul": self._masked, "masked_fill": self._filled, "sub": self._difference,
-            "add": self._moved, "rsub": self._moved,
-            "maximum": self._extreme, "minimum": self._extreme, "max": self._extreme, "min": self._extreme,
+            "where": self._where,
+            "mul": self._masked,
+            "masked_fill": self._filled,
+            "sub": self._difference,
+            "add": self._moved,
+            "rsub": self._moved,
+            "maximum": self._extreme,
+            "minimum": self._extreme,
+            "max": self._extreme,
+            "min": self._extreme,
             "div": self._absolutes,
         }.get(name, self._named)
         clip = find(node, name)
@@ -85,14 +94,17 @@ class Clips:
             return setting(node, self._modules, position, name, default)
 
         if name == "threshold":
-            limit, value = (self._constants.number(given(place, which)) for place,
-                            which in ((1, "threshold"), (2, "value")))
+            limit, value = (
+                self._constants.number(given(place, which)) for place, which in ((1, "threshold"), (2, "value"))
+            )
             return Clip(source, _ZERO) if limit == 0 and value == 0 else None
         low, high = {
-            "relu": lambda: (0, None), "relu6": lambda: (0, 6),
+            "relu": lambda: (0, None),
+            "relu6": lambda: (0, 6),
             "hardtanh": lambda: (given(1, "min_val", -1.0), given(2, "max_val", 1.0)),
             "clamp": lambda: (given(1, "min"), given(2, "max")),
-            "clamp_min": lambda: (given(1, "min"), None), "clamp_max": lambda: (None, given(1, "max")),
+            "clamp_min": lambda: (given(1, "min"), None),
+            "clamp_max": lambda: (None, given(1, "max")),
         }.get(name, lambda: (None, None))()
         if low is None and high is None:
             return None
@@ -191,8 +203,14 @@ class Clips:
         if first is None or second is None:
             return self._moved(node, name)
         inner = self._shifted(second.source)
-        if (inner is None or inner[0] < 0 or inner[1] is not first.source or first.low.any() or second.low.any()
-                or not (torch.stack([first.high.max(), second.high.max()]) == math.inf).all()):
+        if (
+            inner is None
+            or inner[0] < 0
+            or inner[1] is not first.source
+            or first.low.any()
+            or second.low.any()
+            or not (torch.stack([first.high.max(), second.high.max()]) == math.inf).all()
+        ):
             return None
         return Clip(first.source, _ZERO, -inner[2])
 
@@ -213,8 +231,11 @@ class Clips:
         except TooLarge:
             return None
         shift = terms.pop((), None)
-        gates = [(factors[0], coefficient) for factors, coefficient in terms.items()
-                 if len(factors) == 1 and called(factors[0], self._modules) == "abs"]
+        gates = [
+            (factors[0], coefficient)
+            for factors, coefficient in terms.items()
+            if len(factors) == 1 and called(factors[0], self._modules) == "abs"
+        ]
         if shift is None or len(terms) != 2 or len(gates) != 2:
             return None
         bound = 2 * shift
@@ -224,7 +245,12 @@ class Clips:
             inner = self._arithmetic.polynomial(moved.args[0], source)
             slope = inner.pop((source,), None)
             start = inner.pop((), None)
-            if not inner and slope is not None and start is not None and close(slope.abs(),
-                    1.0) and close(start * slope, -bound):
+            if (
+                not inner
+                and slope is not None
+                and start is not None
+                and close(slope.abs(), 1.0)
+                and close(start * slope, -bound)
+            ):
                 return bound
         return None

@@ -39,9 +39,15 @@ class Gates:
         name = called(node, self._modules)
         if name in ("mul", "div"):
             return self._gated(node)
-        found = {"where": self._leaky, "maximum": self._leaky, "max": self._leaky, "prelu": self._prelu,
-                 "celu": self._celu,
-                 "selu": self._selu, "rrelu": self._rrelu}.get(name)
+        found = {
+            "where": self._leaky,
+            "maximum": self._leaky,
+            "max": self._leaky,
+            "prelu": self._prelu,
+            "celu": self._celu,
+            "selu": self._selu,
+            "rrelu": self._rrelu,
+        }.get(name)
         form = found and found(node) or self._shifted_clip(node, name)
         return form if form is not None and isinstance(form.source, fx.Node) else None
 
@@ -80,8 +86,10 @@ class Gates:
         """weight * source * gate."""
         if kind == "tanh" and called(gate.args[0], self._modules) == "softplus":
             soft = gate.args[0]
-            usual = setting(soft, self._modules, 1, "beta", 1) == 1 and setting(soft, self._modules, 2, "threshold",
-                    20) == 20
+            usual = (
+                setting(soft, self._modules, 1, "beta", 1) == 1
+                and setting(soft, self._modules, 2, "threshold", 20) == 20
+            )
             return Form(source, nn.Mish(), "Mish", out_scale=weight) if usual and soft.args[0] is source else None
         if kind in ("sigmoid", "hardsigmoid"):
             inner = line(self._arithmetic.polynomial(gate.args[0], source), source)

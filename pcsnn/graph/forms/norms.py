@@ -26,18 +26,26 @@ def norms_to_modules(network):
             continue
         source = node.args[0]
         behind = source.op == "call_module" and isinstance(modules[source.target], taxonomy.CONVOLUTIONS)
-        tensors = [argument(node, place, name, None) for place, name in
-                   enumerate(("running_mean", "running_var", "weight", "bias"), start=1)]
+        tensors = [
+            argument(node, place, name, None)
+            for place, name in enumerate(("running_mean", "running_var", "weight", "bias"), start=1)
+        ]
         eps = argument(node, 7, "eps", 1e-5)
-        if not behind or None in tensors[:2] or not isinstance(eps, float) or not all(
-                value is None or isinstance(value, fx.Node) and value.op == "get_attr" for value in tensors):
+        if (
+            not behind
+            or None in tensors[:2]
+            or not isinstance(eps, float)
+            or not all(value is None or isinstance(value, fx.Node) and value.op == "get_attr" for value in tensors)
+        ):
             continue
-        mean, variance, weight, bias = (None if value is None else attribute(network, value.target).detach()
-                                        for value in tensors)
+        mean, variance, weight, bias = (
+            None if value is None else attribute(network, value.target).detach() for value in tensors
+        )
         module = _BY_RANK[_rank(modules[source.target])](mean.numel(), eps, device=mean.device, dtype=mean.dtype).eval()
         module.running_mean, module.running_var = mean, variance
-        module.weight, module.bias = (None if value is None else nn.Parameter(value, requires_grad=False)
-                                      for value in (weight, bias))
+        module.weight, module.bias = (
+            None if value is None else nn.Parameter(value, requires_grad=False) for value in (weight, bias)
+        )
         name = unused_name(network, node.name)
         network.add_submodule(name, module)
         with network.graph.inserting_before(node):
@@ -62,8 +70,13 @@ def norms_before_pools(network):
         if len(node.users) != 1 or not next(iter(node.users)).meta.get("activation"):
             continue
         pool = node.args[0]
-        while (_keeps_rank(pool, modules) and len(pool.users) == 1 and isinstance(pool.args[0], fx.Node)
-               and pool.args[0].op == "call_module" and not pool.args[0].meta.get("activation")):
+        while (
+            _keeps_rank(pool, modules)
+            and len(pool.users) == 1
+            and isinstance(pool.args[0], fx.Node)
+            and pool.args[0].op == "call_module"
+            and not pool.args[0].meta.get("activation")
+        ):
             pool = move_before(node, pool)
 
 

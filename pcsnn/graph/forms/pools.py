@@ -13,7 +13,8 @@ from pcsnn.graph.names import unused_name
 _AVERAGES = {"lp_pool1d": F.avg_pool1d, "lp_pool2d": F.avg_pool2d, "lp_pool3d": F.avg_pool3d}
 _DIVIDED = {"lp_pool2d": nn.AvgPool2d, "lp_pool3d": nn.AvgPool3d}
 _WITH_INDICES = {
-    F.max_pool1d_with_indices: F.max_pool1d, F.max_pool2d_with_indices: F.max_pool2d,
+    F.max_pool1d_with_indices: F.max_pool1d,
+    F.max_pool2d_with_indices: F.max_pool2d,
     F.max_pool3d_with_indices: F.max_pool3d,
     F.adaptive_max_pool1d_with_indices: F.adaptive_max_pool1d,
     F.adaptive_max_pool2d_with_indices: F.adaptive_max_pool2d,
@@ -63,14 +64,19 @@ def _without_indices(network, node, modules):
     if not node.users or not all(user.target is operator.getitem and user.args[1] == 0 for user in node.users):
         return
     if by_module:
-        others = [other for other in network.graph.nodes if other.op == "call_module" and other.target == node.target
-                  and other is not node]
+        others = [
+            other
+            for other in network.graph.nodes
+            if other.op == "call_module" and other.target == node.target and other is not node
+        ]
         if others:
             return
         module.return_indices = False
     else:
-        node.target, node.kwargs = _WITH_INDICES[node.target], {key: value for key,
-                value in node.kwargs.items() if key != "return_indices"}
+        node.target, node.kwargs = (
+            _WITH_INDICES[node.target],
+            {key: value for key, value in node.kwargs.items() if key != "return_indices"},
+        )
     for user in list(node.users):
         user.replace_all_uses_with(node)
         network.graph.erase_node(user)

@@ -41,13 +41,15 @@ def recognise(network, signed):
         if found is not None:
             found.step.meta["advice"] = (
                 f"{found.how} makes the staircase of pcsnn.nn.QCFS({found.levels}, threshold={found.threshold:.4g}), "
-                "which rounds ties up and not to even: put that module there; no training is needed")
+                "which rounds ties up and not to even: put that module there; no training is needed"
+            )
             continue
         clip = clips(node)
         module = None if clip is None else clip.module()
         if module is not None:
             if not _alike(activation(node, modules), module) or (
-                    clip.source is not node.args[0] and not _alike(activation(node.args[0], modules), module)):
+                clip.source is not node.args[0] and not _alike(activation(node.args[0], modules), module)
+            ):
                 put(node, clip.source, module)
             continue
         if activation(node, modules) is not None or signed_activation(node, modules) is not None:

@@ -57,8 +57,13 @@ class Staircases:
             within, source = self._scaled(clip.source)
             levels, outer, rate = rate * clip.high.item(), 1.0, rate * within
         whole = round(levels)
-        if (not 1 <= whole <= checks.MAX_TIMESTEPS or not math.isclose(levels, whole, rel_tol=_TOLERANCE) or rate <= 0
-                or not math.isclose(gain * outer * rate, 1.0, rel_tol=_TOLERANCE) or not isinstance(source, fx.Node)):
+        if (
+            not 1 <= whole <= checks.MAX_TIMESTEPS
+            or not math.isclose(levels, whole, rel_tol=_TOLERANCE)
+            or rate <= 0
+            or not math.isclose(gain * outer * rate, 1.0, rel_tol=_TOLERANCE)
+            or not isinstance(source, fx.Node)
+        ):
             return None
         return Found(source, whole / rate, whole, step, found[1])
 

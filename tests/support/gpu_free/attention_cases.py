@@ -33,7 +33,7 @@ SIZES = {
 
 class Form(NamedTuple):
     causal: bool = False
-    rows: bool = False   # levels and scale by feature
+    rows: bool = False  # levels and scale by feature
     repeat: int = 1
     timesteps: int = 4
 

@@ -53,7 +53,9 @@ def near_levels(levels, shape, dtype, generator, specials=True):
         result = torch.where(kind == which, other, result)
     if specials:
         tiny = torch.finfo(dtype).smallest_normal / 4
-        odd = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -0.0, tiny, -tiny, torch.finfo(dtype).max], dtype=dtype)
+        odd = torch.tensor(
+            [torch.nan, torch.inf, -torch.inf, 0.0, -0.0, tiny, -tiny, torch.finfo(dtype).max], dtype=dtype
+        )
         place = torch.randint(64, shape, generator=generator)
         result = torch.where(place < len(odd), odd[place.clamp(max=len(odd) - 1)], result)
     return result
@@ -83,7 +85,9 @@ def lay_out(values, layout):
         return wide[..., ::2].copy_(values)
     if layout == "expanded":
         return values[:1].expand_as(values)
-    flat = torch.empty(values.numel() + 1, dtype=values.dtype, device=values.device)[1:]  # "offset": not 16-byte aligned
+    flat = torch.empty(values.numel() + 1, dtype=values.dtype, device=values.device)[
+        1:
+    ]  # "offset": not 16-byte aligned
     return flat.view(values.shape).copy_(values)
 
 
@@ -116,11 +120,11 @@ class Guarded:
         span = 1 + sum((n - 1) * s for n, s in zip(shape, stride))
         self._bytes = torch.full((2 * _GUARD + (span + misaligned) * size,), _GUARD_VALUE, dtype=torch.uint8)
         self._first, self._end = _GUARD + misaligned * size, _GUARD + (span + misaligned) * size
-        self.tensor = self._bytes[self._first:self._end].view(dtype).as_strided(shape, stride)
+        self.tensor = self._bytes[self._first : self._end].view(dtype).as_strided(shape, stride)
 
     def check(self):
-        assert (self._bytes[:self._first] == _GUARD_VALUE).all(), "written before the output"
-        assert (self._bytes[self._end:] == _GUARD_VALUE).all(), "written past the output"
+        assert (self._bytes[: self._first] == _GUARD_VALUE).all(), "written before the output"
+        assert (self._bytes[self._end :] == _GUARD_VALUE).all(), "written past the output"
 
 
 def assert_same(actual, expected):

@@ -31,16 +31,27 @@ _CTYPES = {"ptr": ctypes.c_void_p, "i32": ctypes.c_int32, "i64": ctypes.c_int64}
 _BUFFER_BYTES = 2147483646
 _INTRINSICS = (  # intrinsic, name, declaration, and definition where threads do not meet, if there is one
     ("@llvm.amdgcn.workitem.id.x", "@gpu_thread", "i32 @gpu_thread()", "{ %v = load i32, ptr @thread\n ret i32 %v }"),
-    ("@llvm.amdgcn.workgroup.id.x", "@gpu_program", "i32 @gpu_program()", "{ %v = load i32, ptr @program\n ret i32 %v }"),
+    (
+        "@llvm.amdgcn.workgroup.id.x",
+        "@gpu_program",
+        "i32 @gpu_program()",
+        "{ %v = load i32, ptr @program\n ret i32 %v }",
+    ),
     ("@llvm.amdgcn.readfirstlane.i32", "@gpu_first_lane", "i32 @gpu_first_lane(i32 %v)", "{ ret i32 %v }"),
     ("@llvm.amdgcn.s.barrier", "@gpu_barrier", "void @gpu_barrier()", None),
     ("@llvm.amdgcn.wave.barrier", "@gpu_barrier", "void @gpu_barrier()", None),
     ("@llvm.amdgcn.ds.bpermute", "@gpu_bpermute", "i32 @gpu_bpermute(i32 %a, i32 %v)", None),
 )
 _ARITHMETIC = (  # intrinsic, name, definition
-    ("@llvm.amdgcn.make.buffer.rsrc.p8.p1", "@gpu_descriptor",
-     "define ptr @gpu_descriptor(ptr %base, i16 %stride, i64 %bytes, i32 %flags) { ret ptr %base }"),
-    ("@llvm.amdgcn.sdot4", "@gpu_dot4", """define i32 @gpu_dot4(i32 %a, i32 %b, i32 %c, i1 %clamp) {
+    (
+        "@llvm.amdgcn.make.buffer.rsrc.p8.p1",
+        "@gpu_descriptor",
+        "define ptr @gpu_descriptor(ptr %base, i16 %stride, i64 %bytes, i32 %flags) { ret ptr %base }",
+    ),
+    (
+        "@llvm.amdgcn.sdot4",
+        "@gpu_dot4",
+        """define i32 @gpu_dot4(i32 %a, i32 %b, i32 %c, i1 %clamp) {
   %a8 = bitcast i32 %a to <4 x i8>
   %b8 = bitcast i32 %b to <4 x i8>
   %x = sext <4 x i8> %a8 to <4 x i32>
@@ -50,8 +61,12 @@ _ARITHMETIC = (  # intrinsic, name, definition
   %r = add i32 %s, %c
   ret i32 %r
 }
-declare i32 @llvm.vector.reduce.add.v4i32(<4 x i32>)"""),
-    ("@llvm.amdgcn.fdot2", "@gpu_dot2", """define float @gpu_dot2(<2 x half> %a, <2 x half> %b, float %c, i1 %clamp) {
+declare i32 @llvm.vector.reduce.add.v4i32(<4 x i32>)""",
+    ),
+    (
+        "@llvm.amdgcn.fdot2",
+        "@gpu_dot2",
+        """define float @gpu_dot2(<2 x half> %a, <2 x half> %b, float %c, i1 %clamp) {
   %x = fpext <2 x half> %a to <2 x float>
   %y = fpext <2 x half> %b to <2 x float>
   %p = fmul <2 x float> %x, %y
@@ -60,7 +75,8 @@ declare i32 @llvm.vector.reduce.add.v4i32(<4 x i32>)"""),
   %s = fadd float %p0, %c
   %r = fadd float %s, %p1
   ret float %r
-}"""),
+}""",
+    ),
 )
 _BUFFER_LOAD = """define {type} @gpu_buffer_load.{suffix}(ptr %base, i32 %offset, i32 %scalar, i32 %cache) {{
   %inside = icmp ult i32 %offset, {bytes}
@@ -100,11 +116,28 @@ _ROUND_TO_BFLOAT16 = """define bfloat @__truncsfbf2(float %x) {
   %value = bitcast i16 %result to bfloat
   ret bfloat %value
 }"""
-_LLVM_TYPES = {"i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64",
-               "f16": "half", "bf16": "bfloat", "f32": "float", "f64": "double"}
+_LLVM_TYPES = {
+    "i8": "i8",
+    "i16": "i16",
+    "i32": "i32",
+    "i64": "i64",
+    "f16": "half",
+    "bf16": "bfloat",
+    "f32": "float",
+    "f64": "double",
+}
 _TARGET_WORDS = (
-    r"target (datalayout|triple) = .*\n", r",? ![\w.]+ !\d+", r"^!.*\n", r"^attributes #\d+ = .*\n", r" #\d+", r"^;.*\n",
-    r"^declare .*@llvm\.amdgcn.*\n", r" addrspace\(\d\)", r"amdgpu_kernel ", r"local_unnamed_addr ?", r"^\s*fence syncscope.*\n",
+    r"target (datalayout|triple) = .*\n",
+    r",? ![\w.]+ !\d+",
+    r"^!.*\n",
+    r"^attributes #\d+ = .*\n",
+    r" #\d+",
+    r"^;.*\n",
+    r"^declare .*@llvm\.amdgcn.*\n",
+    r" addrspace\(\d\)",
+    r"amdgpu_kernel ",
+    r"local_unnamed_addr ?",
+    r"^\s*fence syncscope.*\n",
     r"\b(inreg|nofree|readonly|writeonly|readnone|noundef|captures\(none\)) ?",
 )
 _LOOP = """
@@ -151,7 +184,7 @@ def _special_value(match):
 
 def _float_bits(match):
     """Triton's LLVM writes some numbers as their bits, f0x...; llvmlite's wants those of the equal double."""
-    value, = struct.unpack(">f" if len(match[1]) == 8 else ">d", bytes.fromhex(match[1]))
+    (value,) = struct.unpack(">f" if len(match[1]) == 8 else ">d", bytes.fromhex(match[1]))
     return f"0x{struct.pack('>d', value).hex().upper()}"
 
 
@@ -159,8 +192,11 @@ def _portable(ir):
     """AMD LLVM IR, less what names the target, debug information and attributes."""
     for pattern in _TARGET_WORDS:
         ir = re.sub(pattern, "", ir, flags=re.M)
-    ir = re.sub(r"@global_smem = external .*",
-                f"@global_smem = internal global [{_SHARED_BYTES} x i8] zeroinitializer, align 16", ir)
+    ir = re.sub(
+        r"@global_smem = external .*",
+        f"@global_smem = internal global [{_SHARED_BYTES} x i8] zeroinitializer, align 16",
+        ir,
+    )
     ir = re.sub(r"\bf0x([0-9A-F]{16}|[0-9A-F]{8})\b", _float_bits, ir)
     return re.sub(r"\b(double|float|half|bfloat) (%[\w.]+, )?([+-])(inf|nan)(?:\(0x(\w+)\))?", _special_value, ir)
 
@@ -184,7 +220,9 @@ def _define_intrinsics(ir, fibers):
         for suffix in set(re.findall(re.escape(intrinsic) + r"(\w+)", ir)):
             lanes, element = re.fullmatch(r"(?:v(\d+))?(\w+)", suffix).groups()
             name = _LLVM_TYPES[element]
-            added.append(template.format(type=f"<{lanes} x {name}>" if lanes else name, suffix=suffix, bytes=_BUFFER_BYTES))
+            added.append(
+                template.format(type=f"<{lanes} x {name}>" if lanes else name, suffix=suffix, bytes=_BUFFER_BYTES)
+            )
         ir = ir.replace(intrinsic, f"@gpu_buffer_{kind}.")
     return ir, list(dict.fromkeys(added))
 
@@ -194,7 +232,9 @@ def _load_fibers():
     """fibers.c, compiled; its functions known to the kernels."""
     with tempfile.TemporaryDirectory() as folder:
         library = pathlib.Path(folder) / "fibers.so"
-        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, pathlib.Path(__file__).with_name("fibers.c")], check=True)
+        subprocess.run(
+            ["cc", "-O2", "-shared", "-fPIC", "-o", library, pathlib.Path(__file__).with_name("fibers.c")], check=True
+        )
         fibers = ctypes.CDLL(str(library))
     for name in ("gpu_thread", "gpu_program", "gpu_first_lane", "gpu_barrier", "gpu_bpermute"):
         llvm.add_symbol(name, ctypes.cast(getattr(fibers, name), ctypes.c_void_p).value)
@@ -216,7 +256,9 @@ class CpuKernel:
         self._fibers = _load_fibers() if meeting else None
         ir = _portable(ir)
         name, parameters = re.search(r"define void @(\w+)\((.*?)\)", ir).groups()
-        self._types = [parameter.split()[0] for parameter in parameters.split(",")][:-2]  # less Triton's scratch pointers
+        self._types = [parameter.split()[0] for parameter in parameters.split(",")][
+            :-2
+        ]  # less Triton's scratch pointers
         ir, added = _define_intrinsics(ir, meeting)
         unknown = set(re.findall(r"@llvm\.amdgcn[\w.]*", ir))
         if unknown:
@@ -232,7 +274,8 @@ class CpuKernel:
         module = llvm.parse_assembly("\n".join([ir, *added, _ROUND_TO_BFLOAT16, entry, *([] if meeting else [_LOOP])]))
         module.verify()
         machine = llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3)
+            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
+        )
         builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
         builder.getModulePassManager().run(module, builder)
         self._engine = llvm.create_mcjit_compiler(module, machine)
@@ -241,7 +284,9 @@ class CpuKernel:
         if meeting:
             self._launch = functools.partial(self._fibers.gpu_launch, ctypes.c_void_p(address("entry")))
         else:
-            self._launch = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)(address("launch"))
+            self._launch = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int)(
+                address("launch")
+            )
 
     def __call__(self, launch, first=0, shuffle=0):
         """Run the programs of `launch` from number `first` on.
@@ -253,7 +298,9 @@ class CpuKernel:
         values = [launch.arguments[name] for name in compile.signature(launch)[0]]
         packed = (ctypes.c_int64 * len(values))()
         for i, (kind, value) in enumerate(zip(self._types, values, strict=True)):
-            _CTYPES[kind].from_buffer(packed, 8 * i).value = value.data_ptr() if isinstance(value, torch.Tensor) else value
+            _CTYPES[kind].from_buffer(packed, 8 * i).value = (
+                value.data_ptr() if isinstance(value, torch.Tensor) else value
+            )
         if self._fibers:
             self._fibers.gpu_shuffle(shuffle)
         if self._launch(ctypes.cast(packed, ctypes.c_void_p), first, launch.programs, self._threads):

@@ -25,10 +25,42 @@ _reciprocals = False
 _RESHAPING = {"resize_", "set_", "t_", "transpose_", "unsqueeze_", "squeeze_", "as_strided_"}
 # where TensorIterator takes a tensor without dimensions from the CPU
 _TAKES_NUMBERS = {
-    "add", "sub", "rsub", "mul", "div", "pow", "remainder", "fmod", "floor_divide", "eq", "ne", "lt", "le", "gt", "ge",
-    "where", "maximum", "minimum", "fmax", "fmin", "bitwise_and", "bitwise_or", "bitwise_xor", "logical_and",
-    "logical_or", "logical_xor", "atan2", "masked_fill", "fill", "addcmul", "addcdiv", "clamp", "clamp_min", "clamp_max",
-    "hypot", "copysign",
+    "add",
+    "sub",
+    "rsub",
+    "mul",
+    "div",
+    "pow",
+    "remainder",
+    "fmod",
+    "floor_divide",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "where",
+    "maximum",
+    "minimum",
+    "fmax",
+    "fmin",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
+    "logical_and",
+    "logical_or",
+    "logical_xor",
+    "atan2",
+    "masked_fill",
+    "fill",
+    "addcmul",
+    "addcdiv",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "hypot",
+    "copysign",
 }
 
 
@@ -40,8 +72,14 @@ class OnOtherDevice(torch.Tensor):
     @staticmethod
     def __new__(cls, data):
         return torch.Tensor._make_wrapper_subclass(
-            cls, data.size(), strides=data.stride(), storage_offset=data.storage_offset(), dtype=data.dtype,
-            layout=data.layout, device=_WITHIN)
+            cls,
+            data.size(),
+            strides=data.stride(),
+            storage_offset=data.storage_offset(),
+            dtype=data.dtype,
+            layout=data.layout,
+            device=_WITHIN,
+        )
 
     def __init__(self, data):
         self.data_here = data
@@ -54,8 +92,10 @@ class OnOtherDevice(torch.Tensor):
         return DEVICE.index
 
     def numpy(self, *arguments, **options):
-        raise TypeError(f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() to copy the tensor "
-                        "to host memory first.")
+        raise TypeError(
+            f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() to copy the tensor "
+            "to host memory first."
+        )
 
     __array__ = numpy
 
@@ -82,7 +122,12 @@ class OnOtherDevice(torch.Tensor):
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
             _check(func, args, kwargs)
-            if _reciprocals and func in _DIVISIONS and isinstance(args[0], OnOtherDevice) and not isinstance(args[1], OnOtherDevice):
+            if (
+                _reciprocals
+                and func in _DIVISIONS
+                and isinstance(args[0], OnOtherDevice)
+                and not isinstance(args[1], OnOtherDevice)
+            ):
                 result = _times_reciprocal(*_map(_here, args), func is _aten.div_.Tensor)
             else:
                 result = func(*_map(_here, args), **{name: _map(_here, value) for name, value in kwargs.items()})
@@ -131,13 +176,21 @@ def _check(func, args, kwargs):
     name = func._schema.name.split("::")[1]
     if func in _INDEXING and isinstance(args[0], OnOtherDevice):  # indices may be on the CPU, values without dimensions
         values = [args[0], *(value for value in args[2:3] if value.dim())]
-    elif func.namespace == "aten" and name.rstrip("_") in _TAKES_NUMBERS and not (
-            name.endswith("_") and not isinstance(args[0], OnOtherDevice)):
-        values = [value for value in values if isinstance(value, OnOtherDevice)
-                  or isinstance(value, torch.Tensor) and value.dim()]
+    elif (
+        func.namespace == "aten"
+        and name.rstrip("_") in _TAKES_NUMBERS
+        and not (name.endswith("_") and not isinstance(args[0], OnOtherDevice))
+    ):
+        values = [
+            value
+            for value in values
+            if isinstance(value, OnOtherDevice) or isinstance(value, torch.Tensor) and value.dim()
+        ]
     if len({isinstance(value, OnOtherDevice) for value in values if isinstance(value, torch.Tensor)}) > 1:
-        raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices, "
-                           f"{DEVICE} and cpu! (in {func})")
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, but found at least two devices, "
+            f"{DEVICE} and cpu! (in {func})"
+        )
 
 
 def _returned(func, args, kwargs, result):
@@ -225,8 +278,9 @@ def _cpu(value, **options):
 def _set_data(value, new):
     """Tensor.data = ..."""
     if isinstance(value, OnOtherDevice) != isinstance(new, OnOtherDevice):
-        raise RuntimeError("Attempted to call `variable.set_data(tensor)`, but `variable` and `tensor` have "
-                           "incompatible tensor type.")
+        raise RuntimeError(
+            "Attempted to call `variable.set_data(tensor)`, but `variable` and `tensor` have incompatible tensor type."
+        )
     torch.Tensor.data.__set__(value, new)
     if isinstance(value, OnOtherDevice):
         value.data_here = new.data_here
@@ -264,9 +318,15 @@ class _MadeWithin(TorchDispatchMode):
 
 
 class _Pretended(TorchFunctionMode):
-    _HANDLED = {torch.Tensor.to: _to, torch.Tensor.cuda: _cuda, torch.Tensor.cpu: _cpu,
-                torch.Tensor.data.__set__: _set_data, torch.Tensor.new_tensor: _new_tensor,
-                torch.unravel_index: _unravel_index, torch._has_compatible_shallow_copy_type: _share_type}
+    _HANDLED = {
+        torch.Tensor.to: _to,
+        torch.Tensor.cuda: _cuda,
+        torch.Tensor.cpu: _cpu,
+        torch.Tensor.data.__set__: _set_data,
+        torch.Tensor.new_tensor: _new_tensor,
+        torch.unravel_index: _unravel_index,
+        torch._has_compatible_shallow_copy_type: _share_type,
+    }
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -303,9 +363,15 @@ _torch_run_backward = torch.autograd._engine_run_backward
 @contextlib.contextmanager
 def pretended(reciprocals=False):
     """The pretended device is there, inside; reciprocals: divisions by numbers are rounded as CUDA does."""
-    there = dict(is_available=lambda: True, device_count=lambda: 1, current_device=lambda: DEVICE.index,
-                 get_device_name=lambda device=None: "pretended", synchronize=lambda device=None: None,
-                 get_rng_state=lambda device=None: None, set_rng_state=lambda state, device=None: None)
+    there = dict(
+        is_available=lambda: True,
+        device_count=lambda: 1,
+        current_device=lambda: DEVICE.index,
+        get_device_name=lambda device=None: "pretended",
+        synchronize=lambda device=None: None,
+        get_rng_state=lambda device=None: None,
+        set_rng_state=lambda state, device=None: None,
+    )
     with contextlib.ExitStack() as stack:
         for name, stub in there.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, stub))

@@ -57,11 +57,13 @@ GEOMETRIES = {
 class Form(NamedTuple):
     """What stands behind the sum."""
 
-    levels: str = "layer"     # "layer", "channel", "bent" (by channel), "none"
-    repeat: int = 1           # as in the schema; where it does not divide the number of levels, 1
+    levels: str = "layer"  # "layer", "channel", "bent" (by channel), "none"
+    repeat: int = 1  # as in the schema; where it does not divide the number of levels, 1
     bias: bool = False
-    residual: str = "none"    # "none", "counts", "counts as the weights", of the dtype of those of half precision, "current"
-    scale: str = "none"       # "none", "layer", "channel"
+    residual: str = (
+        "none"  # "none", "counts", "counts as the weights", of the dtype of those of half precision, "current"
+    )
+    scale: str = "none"  # "none", "layer", "channel"
     residual_rows: bool = False
 
 
@@ -101,7 +103,10 @@ def _levels(current, steps, repeat, by_channel, dtype, generator, bent=False):
         shifts = torch.randint(-3, 4, (current.shape[1], 1), generator=generator) * step
         table = table + shifts
         if bent:
-            table = table + (4 * step * torch.linspace(0, 1, table.shape[1], dtype=torch.float64) ** 2 / unit).round() * unit
+            table = (
+                table
+                + (4 * step * torch.linspace(0, 1, table.shape[1], dtype=torch.float64) ** 2 / unit).round() * unit
+            )
         if len(table) > 1:
             table[len(table) // 2] = 2**31 - 1 if dtype == torch.int32 else torch.inf
     return table.to(dtype)
@@ -113,10 +118,16 @@ def arguments(geometry, form, dtype, timesteps, generator, levels=None, valued=F
     levels: how many; as many as timesteps unless given.
     """
     whole = dtype == torch.int8
-    counts = (_integers(-16, 16, geometry.counts, generator, dtype) / 4 if valued
-              else _integers(0, timesteps, geometry.counts, generator, torch.uint8))
-    weight = (_integers(-128, 127, geometry.weight, generator, dtype) if whole
-              else _integers(-8, 8, geometry.weight, generator, dtype) / 8)
+    counts = (
+        _integers(-16, 16, geometry.counts, generator, dtype) / 4
+        if valued
+        else _integers(0, timesteps, geometry.counts, generator, torch.uint8)
+    )
+    weight = (
+        _integers(-128, 127, geometry.weight, generator, dtype)
+        if whole
+        else _integers(-8, 8, geometry.weight, generator, dtype) / 8
+    )
     shape, outputs = geometry.result(), geometry.weight[:1]
     bias = _integers(-40, 40, outputs, generator, torch.int32 if whole else dtype) if form.bias else None
     residual = residual_scale = None
@@ -137,8 +148,15 @@ def arguments(geometry, form, dtype, timesteps, generator, levels=None, valued=F
     current = reference.conv2d_fire(counts, weight, bias, None, None, residual, residual_scale, *synapse, 1)
     steps = levels or timesteps
     repeat = form.repeat if form.repeat == 0 or steps % form.repeat == 0 else 1
-    table = _levels(current, steps, max(repeat, 1), form.levels in ("channel", "bent"), torch.int32 if whole else torch.float32,
-                    generator, form.levels == "bent")
+    table = _levels(
+        current,
+        steps,
+        max(repeat, 1),
+        form.levels in ("channel", "bent"),
+        torch.int32 if whole else torch.float32,
+        generator,
+        form.levels == "bent",
+    )
     if repeat:
         assert level_spacing(table) in (repeat, steps)
     return counts, weight, bias, table, scale, residual, residual_scale, *synapse, repeat
@@ -162,12 +180,28 @@ def check(run, made, timesteps, misaligned=0, tile=None):
     results = [expected]
     if levels is not None and scale is None and weight.dtype in (torch.float16, torch.bfloat16):
         results.append(expected.to(weight.dtype))
-    counts, residual = (None if x is None else x.contiguous(memory_format=torch.channels_last) for x in (counts, residual))
+    counts, residual = (
+        None if x is None else x.contiguous(memory_format=torch.channels_last) for x in (counts, residual)
+    )
     strides = torch.empty(expected.shape, device="meta", memory_format=torch.channels_last).stride()
     for due in results:
         out = Guarded(expected.shape, strides, due.dtype, misaligned)
-        run(synapses.plan(out.tensor, counts, weight, bias, levels, scale, residual, residual_scale, *rest, timesteps,
-                          *searched(made), tile))
+        run(
+            synapses.plan(
+                out.tensor,
+                counts,
+                weight,
+                bias,
+                levels,
+                scale,
+                residual,
+                residual_scale,
+                *rest,
+                timesteps,
+                *searched(made),
+                tile,
+            )
+        )
         out.check()
         assert_same(out.tensor, due)
     return expected
