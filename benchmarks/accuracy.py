@@ -4,9 +4,10 @@
     python benchmarks/accuracy.py --data FOLDER     also calibrates, on FashionMNIST training images
     python benchmarks/accuracy.py --cifar FOLDER    also a ReLU network on CIFAR-10 subsets
 
-"bfloat16" and "int8" are pcsnn.optimize's weights on the network of the row above. "Same" counts the images on which a form predicts what the source network predicts. "Miscounts" counts the neurons, over
-all layers and images, whose spike count differs from the level of the QCFS activation they replace. Serial IF takes T
-passes over the network, so it gets fewer images; the row of the network itself on those stands above it.
+"bfloat16" and "int8" are pcsnn.optimize's weights on the network of the row above. "Same" counts the images on which a
+form predicts what the source network predicts. "Miscounts" counts the neurons, over all layers and images, whose spike
+count differs from the level of the QCFS activation they replace. Serial IF takes T passes over the network, so it gets
+fewer images; the row of the network itself on those stands above it.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The picture of docs/attention.md: what conversion keeps of a transformer without softmax, and of a pretrained one with it.
+"""The picture of docs/attention.md: what conversion keeps of a transformer without softmax, and of one with it.
 
 python benchmarks/accuracy.py --checkpoint benchmarks/checkpoints/transformer-fashion-mnist.safetensors --json a.json
 python benchmarks/text.py --json t.json

@@ -55,8 +55,8 @@ def test_it_compiles_without_spills(dtype, channels, sums):
         for side in (112, 56)
     )
     launch = pooling.plan(out, counts, (3, 3), (2, 2), (1, 1), (1, 1), sums)
-    for name, target in compile.TARGETS.items():
+    for gpu, target in compile.TARGETS.items():
         used = compile.resources(compile.compile_launch(launch, target))
-        assert (used["stack"], used["spill"]) == (0, 0) and used["shared"] <= 2**14, (name, used)
+        assert (used["stack"], used["spill"]) == (0, 0) and used["shared"] <= 2**14, (gpu, used)
         if channels % 16 == 0:
-            assert used["load128"] > 0 and used["store128"] > 0, (name, used)
+            assert used["load128"] > 0 and used["store128"] > 0, (gpu, used)

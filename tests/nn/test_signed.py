@@ -1,4 +1,4 @@
-"""Neurons whose spikes have two signs (S1)-(S4): levels, rates on every backend, trains, conversion of whole networks."""
+"""Neurons whose spikes have two signs (S1)-(S4): levels, rates on every backend, trains, whole networks."""
 
 import copy
 
