@@ -86,7 +86,7 @@ def group(backend=None, timeout=TIMEOUT):
         yield device
     except Exception as error:
         errors.record_exception(error)
-        raise  # and no destroy_process_group, which with nccl would wait for the others; the end of the process tells them
+        raise  # and no destroy_process_group, which with nccl would wait for the others; our end tells them
     dist.destroy_process_group()
 
 

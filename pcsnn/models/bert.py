@@ -1,7 +1,7 @@
 """BERT's encoder with the keys of its published weights.
 
-Source: "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding" (NAACL 2019, arXiv 1810.04805);
-MiniLM (arXiv 2002.10957) is one of fewer and narrower layers.
+Source: "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding" (NAACL 2019, arXiv
+1810.04805); MiniLM (arXiv 2002.10957) is one of fewer and narrower layers.
 """
 
 import torch
@@ -39,7 +39,7 @@ class _Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, x, hidden):
-        projections = getattr(self, "self")
+        projections = self.self
         query, key, value = (self._split(part(x)) for part in (projections.query, projections.key, projections.value))
         shares = torch.softmax(query @ key.transpose(-2, -1) * self.scale + hidden, -1)
         return self.output((shares @ value).transpose(1, 2).flatten(2), x)
@@ -102,5 +102,5 @@ class BertEncoder(nn.Module):
 
 
 def minilm_l6(*, activation=nn.GELU):
-    """The text encoder of all-MiniLM-L6-v2: 6 layers of 384 features, 12 heads, 22.7 million parameters; see `BertEncoder`."""
+    """The text encoder of all-MiniLM-L6-v2: 6 layers of 384 features, 12 heads, 22.7 million parameters."""
     return BertEncoder(6, 384, 12, 1536, activation=activation)

@@ -1,4 +1,4 @@
-"""MobileNetV2 with torchvision's key names: depthwise convolutions, ReLU6, inverted residuals without activation on the sum.
+"""MobileNetV2 with torchvision's key names: depthwise convolutions, ReLU6, no activation on the sum of a residual.
 
 Source: "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (CVPR 2018, arXiv 1801.04381), table 2.
 """
@@ -44,7 +44,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """A stem of `stem` channels and stride `stride`, inverted residuals after `plan`, a 1x1 convolution to `last` channels.
+    """A stem of `stem` channels and stride `stride`, inverted residuals by `plan`, 1x1 convolution to `last` channels.
 
     Shape: [N, in_channels, H, W] to [N, num_classes].
     """

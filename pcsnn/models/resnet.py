@@ -60,8 +60,8 @@ def _projection(in_channels, channels, stride):
 class Stages(nn.Module):
     """A ResNet without its classifier: stem and four stages of `blocks[i]` blocks of the class `block`.
 
-    `dilated[i]`: stage i + 2 keeps its resolution, and its convolutions spread instead (arXiv 1706.05587). `widths`: channels
-    of the stages, before the expansion of a block; the stem has widths[0].
+    `dilated[i]`: stage i + 2 keeps its resolution, and its convolutions spread instead (arXiv 1706.05587). `widths`:
+    channels of the stages, before the expansion of a block; the stem has widths[0].
 
     Shape: [N, in_channels, H, W] to the results of the last two stages; each undilated stage halves the resolution.
     """

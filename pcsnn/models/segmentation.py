@@ -1,7 +1,7 @@
 """FCN and DeepLabv3 on ResNets, for dense prediction, with torchvision's key names; small ones to train on a CPU.
 
-Sources: "Fully Convolutional Networks for Semantic Segmentation" (CVPR 2015); "Rethinking Atrous Convolution for Semantic
-Image Segmentation" (arXiv 1706.05587).
+Sources: "Fully Convolutional Networks for Semantic Segmentation" (CVPR 2015); "Rethinking Atrous Convolution for
+Semantic Image Segmentation" (arXiv 1706.05587).
 """
 
 import torch
@@ -48,7 +48,7 @@ class ASPPPooling(nn.Sequential):
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: a 1x1 convolution, one 3x3 for each of `rates`, and the image's mean, side by side.
+    """Atrous spatial pyramid pooling: 1x1 convolution, one 3x3 for each of `rates`, the image's mean, side by side.
 
     Shape: [N, in_channels, h, w] to [N, channels, h, w].
     """
@@ -86,8 +86,8 @@ class Segmentation(nn.Module):
         backbone: a `pcsnn.models.resnet.Stages`.
         classifier, aux_classifier: modules from features to classes at every place; aux_classifier may be None.
 
-    Shape: [N, C, H, W] to {"out": [N, num_classes, H, W]}, and "aux" of that shape if there is an auxiliary classifier. Any
-    H and W, but in training at least two values a channel for batch norm.
+    Shape: [N, C, H, W] to {"out": [N, num_classes, H, W]}, and "aux" of that shape if there is an auxiliary classifier.
+    Any H and W, but in training at least two values a channel for batch norm.
     """
 
     def __init__(self, backbone, classifier, aux_classifier=None):
