@@ -31,3 +31,7 @@ __all__ = [
     "tune",
     "use_backend",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
