@@ -10,7 +10,7 @@ from pcsnn.cli.files import writing
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
 MOST_BYTES = 2**28  # of a file of results; a line takes some thousands

@@ -10,6 +10,8 @@ those of several GPUs or torch.compile put "module." or "_orig_mod." before ever
 """
 
 import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,6 +22,8 @@ from pcsnn.tensors import checks
 THRESHOLD_KEYS = ("thresh", "up")
 _OURS = "threshold"
 _REPLACED = (torch.nn.ReLU, torch.nn.ReLU6, torch.nn.Hardtanh)
+
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 def _read(path_or_state_dict):
@@ -101,7 +105,9 @@ def _activations(model, names, levels):
     return places
 
 
-def load_qcfs_checkpoint(path_or_state_dict, model, *, levels=None):
+def load_qcfs_checkpoint(
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any], model: Model, *, levels: int | None = None
+) -> Model:
     """Load a checkpoint of the published QCFS code into `model`, in place; converting it is lossless at T = L.
 
     Recognised are thresholds under `name.thresh` and `name.up` (see the module's table); the level count L is not in
@@ -155,7 +161,7 @@ def _compare(given, wanted):
             )
 
 
-def qcfs_state_dict(model, key="thresh"):
+def qcfs_state_dict(model: torch.nn.Module, key: str = "thresh") -> dict[str, torch.Tensor]:
     """The state dict of a network with QCFS activations as the published code names it, for torch.save.
 
     Args:

@@ -21,7 +21,7 @@ def _check(model, shift):
         checks.number("shift", shift)
 
 
-def read_spikingjelly(model, *, shift=None):
+def read_spikingjelly(model: torch.nn.Module, *, shift: float | None = None) -> torch.fx.GraphModule:
     """A network of SpikingJelly 2.0 as one of torch.nn layers, with places for neurons where its IF nodes stood.
 
     `pcsnn.convert` does this itself; call it first to start the neurons at another potential. At rest, as IF nodes
@@ -46,7 +46,7 @@ def read_spikingjelly(model, *, shift=None):
     return trace(model, shift)
 
 
-def replace_if_nodes(model, timesteps, *, shift=None):
+def replace_if_nodes(model: torch.nn.Module, timesteps: int, *, shift: float | None = None) -> torch.nn.Module:
     """A copy of a multi-step SpikingJelly network with a `pcsnn.nn.ParallelSpikingNeuron` in place of every IF node.
 
     It runs in SpikingJelly as before, [T, N, ...] to [T, N, ...] with spikes of 0 and 1, sorted, all T steps of a layer

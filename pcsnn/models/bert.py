@@ -4,6 +4,8 @@ Source: "BERT: Pre-training of Deep Bidirectional Transformers for Language Unde
 1810.04805); MiniLM (arXiv 2002.10957) is one of fewer and narrower layers.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -85,7 +87,17 @@ class BertEncoder(nn.Module):
     Shape: tokens int64 [N, S], mask [N, S] of 1 for tokens and 0 for padding, to features [N, S, width].
     """
 
-    def __init__(self, layers, width, heads, intermediate, *, vocabulary=30522, positions=512, activation=nn.GELU):
+    def __init__(
+        self,
+        layers: int,
+        width: int,
+        heads: int,
+        intermediate: int,
+        *,
+        vocabulary: int = 30522,
+        positions: int = 512,
+        activation: Callable[[], nn.Module] = nn.GELU,
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"heads: expected a divisor of {width} features, got {heads}")
@@ -93,7 +105,7 @@ class BertEncoder(nn.Module):
         self.encoder = nn.Module()
         self.encoder.layer = nn.ModuleList(_Layer(width, heads, intermediate, activation) for _ in range(layers))
 
-    def forward(self, tokens, mask):
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         hidden = ((1.0 - mask) * _HIDDEN)[:, None, None]
         x = self.embeddings(tokens)
         for layer in self.encoder.layer:
@@ -101,6 +113,6 @@ class BertEncoder(nn.Module):
         return x
 
 
-def minilm_l6(*, activation=nn.GELU):
+def minilm_l6(*, activation: Callable[[], nn.Module] = nn.GELU) -> BertEncoder:
     """The text encoder of all-MiniLM-L6-v2: 6 layers of 384 features, 12 heads, 22.7 million parameters."""
     return BertEncoder(6, 384, 12, 1536, activation=activation)

@@ -4,6 +4,8 @@ Source of the structure: "Spikformer: When Spiking Neural Network Meets Transfor
 whose neurons are activations here.
 """
 
+from collections.abc import Callable
+
 from torch import nn
 
 from pcsnn.models.initialise import he_normal
@@ -89,7 +91,9 @@ class LinearTransformer(nn.Module):
         return self.classifier(x.mean((2, 3)))
 
 
-def linear_transformer_small(*, in_channels=1, num_classes=10, activation=nn.ReLU):
+def linear_transformer_small(
+    *, in_channels: int = 1, num_classes: int = 10, activation: Callable[[], nn.Module] = nn.ReLU
+) -> LinearTransformer:
     """Two blocks of 64 channels in 2 heads for 28x28 images (49 places), 0.1 million parameters."""
     return LinearTransformer(
         64, 2, 2, 128, scale=0.125, in_channels=in_channels, num_classes=num_classes, activation=activation

@@ -4,6 +4,8 @@ Source: "Deep Residual Learning for Image Recognition" (CVPR 2016); the stride o
 convolution, as in the weights that torchvision publishes.
 """
 
+from collections.abc import Callable
+
 from torch import nn
 
 from pcsnn.models.initialise import he_normal
@@ -118,21 +120,23 @@ def _stage(block, in_channels, channels, blocks, stride, activation, first_dilat
     return nn.Sequential(first, *rest)
 
 
-def resnet18(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+def resnet18(*, in_channels: int = 3, num_classes: int = 1000, activation: Callable[[], nn.Module] = nn.ReLU) -> ResNet:
     """ResNet-18; see `ResNet`."""
     return ResNet(BasicBlock, (2, 2, 2, 2), in_channels=in_channels, num_classes=num_classes, activation=activation)
 
 
-def resnet34(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+def resnet34(*, in_channels: int = 3, num_classes: int = 1000, activation: Callable[[], nn.Module] = nn.ReLU) -> ResNet:
     """ResNet-34; see `ResNet`."""
     return ResNet(BasicBlock, (3, 4, 6, 3), in_channels=in_channels, num_classes=num_classes, activation=activation)
 
 
-def resnet50(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+def resnet50(*, in_channels: int = 3, num_classes: int = 1000, activation: Callable[[], nn.Module] = nn.ReLU) -> ResNet:
     """ResNet-50; see `ResNet`."""
     return ResNet(Bottleneck, (3, 4, 6, 3), in_channels=in_channels, num_classes=num_classes, activation=activation)
 
 
-def resnet101(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+def resnet101(
+    *, in_channels: int = 3, num_classes: int = 1000, activation: Callable[[], nn.Module] = nn.ReLU
+) -> ResNet:
     """ResNet-101; see `ResNet`."""
     return ResNet(Bottleneck, (3, 4, 23, 3), in_channels=in_channels, num_classes=num_classes, activation=activation)

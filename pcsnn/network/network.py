@@ -1,12 +1,14 @@
 """The converted network."""
 
 import warnings
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves
 
 from pcsnn.calibration import DEPENDS_ON_TIMESTEPS
 from pcsnn.network.cuda_graphs import Graphs
+from pcsnn.network.report import Report
 from pcsnn.nn import CollapsedNeuron, SignedNeuron
 from pcsnn.tensors import checks
 
@@ -17,27 +19,27 @@ _AUTOCAST = [kind for kind in ("cpu", "cuda", "xpu", "mps") if torch.amp.is_auto
 class SpikingNetwork(torch.nn.Module):
     """A spiking network under time collapse: activations between layers are rates, one synaptic operation a layer (11).
 
-    An ordinary module: state_dict, .to(), copy.deepcopy, torch.compile(fullgraph=True) and torch.export work. It stays in
-    evaluation mode and its parameters require no gradient. Made by `pcsnn.convert` or `pcsnn.load`.
+    An ordinary module: state_dict, .to(), copy.deepcopy, torch.compile(fullgraph=True) and torch.export work. It stays
+    in evaluation mode and its parameters require no gradient. Made by `pcsnn.convert` or `pcsnn.load`.
 
     Attributes:
         network: the torch.fx GraphModule; a `pcsnn.nn.CollapsedNeuron` (or SignedNeuron) stands at every
             activation.
         report: what became of each layer of the source.
-        max_graphs: CUDA graphs that are kept at most, one for each kind of input, 0..1024; 0: calls run without. Setting it
-            drops the present ones. See `pcsnn.optimize`.
+        max_graphs: CUDA graphs that are kept at most, one for each kind of input, 0..1024; 0: calls run without.
+            Setting it drops the present ones. See `pcsnn.optimize`.
         graph_bytes: memory of a GPU that the present graphs hold, inputs, outputs and results of layers.
     """
 
     _graphs = None
 
-    def __init__(self, network, report):
+    def __init__(self, network: torch.fx.GraphModule, report: Report) -> None:
         super().__init__()
         self.network, self.report = network, report
         self.train(False)
 
     @property
-    def timesteps(self):
+    def timesteps(self) -> int:
         """T."""
         return self.report.timesteps
 
@@ -49,7 +51,7 @@ class SpikingNetwork(torch.nn.Module):
                 if isinstance(module, (CollapsedNeuron, SignedNeuron)):
                     yield node.target, module
 
-    def forward(self, *inputs, **named_inputs):
+    def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
         """The inputs of the source network to the average over time of its outputs. Autocast changes nothing in it."""
         for kind in _AUTOCAST:
             if torch.is_autocast_enabled(kind):
@@ -78,24 +80,24 @@ class SpikingNetwork(torch.nn.Module):
             ) from error
 
     @property
-    def max_graphs(self):
+    def max_graphs(self) -> int:
         return self._graphs.most if self._graphs else 0
 
     @max_graphs.setter
-    def max_graphs(self, most):
+    def max_graphs(self, most: int) -> None:
         checks.integer("max_graphs", most, 0, MOST_GRAPHS)
         self._graphs = Graphs(most) if most else None
 
     @property
-    def graph_bytes(self):
+    def graph_bytes(self) -> int:
         return self._graphs.bytes() if self._graphs else 0
 
-    def drop_graphs(self):
+    def drop_graphs(self) -> None:
         """Free all CUDA graphs; the next call captures anew.
 
-        Needed where something changes that a network cannot notice: plain attributes of its modules, tensors written through
-        `.data`, and torch's settings (TF32, deterministic algorithms). Other changes of tensors and modules, `set_timesteps`,
-        `load_state_dict` and `.to()` are noticed.
+        Needed where something changes that a network cannot notice: plain attributes of its modules, tensors written
+        through `.data`, and torch's settings (TF32, deterministic algorithms). Other changes of tensors and modules,
+        `set_timesteps`, `load_state_dict` and `.to()` are noticed.
         """
         if self._graphs:
             self._graphs.drop()
@@ -104,7 +106,7 @@ class SpikingNetwork(torch.nn.Module):
         self.drop_graphs()
         return super()._apply(fn, recurse)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "SpikingNetwork":
         """Nothing here trains: batch norm keeps its running statistics whatever `mode` says."""
         return super().train(False)
 
@@ -156,9 +158,9 @@ def describe(neuron, timesteps):
     return text
 
 
-def set_timesteps(snn, timesteps):
-    """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew. In place: not while
-    other threads run it, to whom it would be of two T.
+def set_timesteps(snn: SpikingNetwork, timesteps: int) -> SpikingNetwork:
+    """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew. In place: not
+    while other threads run it, to whom it would be of two T.
 
     Warns where the calibration was made for another T, so that a new `pcsnn.convert` would pay.
 
