@@ -14,8 +14,8 @@ from pcsnn.graph import taxonomy
 from pcsnn.nn import DAQCFS, QCFS
 from pcsnn.nn.integrate_fire import IntegrateFire
 
-# relative differences, as Euclidean norms over an output. The same operations on the same tensors differ by nothing on a
-# CPU, where only scales and batch norms that are folded round anew; graphics processors may choose other algorithms and TF32.
+# relative differences, as Euclidean norms over an output. The same operations on the same tensors differ by nothing on
+# a CPU, where only scales and batch norms that are folded round anew; GPUs may choose other algorithms and TF32.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 _HALF = 3e-2
 _ELSEWHERE = 1e-2
