@@ -4,6 +4,8 @@ import importlib
 import pathlib
 import pkgutil
 
+from folders import ROOT
+
 import pcsnn
 
 
@@ -41,3 +43,7 @@ def test_a_hidden_module_is_found(tmp_path, monkeypatch):
     (tmp_path / "house" / "room" / "table.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     assert list(hidden(importlib.import_module("house"))) == ["house.room.table", "house.run"]
+
+
+def test_the_citation_is_of_this_version():
+    assert f"\nversion: {pcsnn.__version__}\n" in (ROOT / "CITATION.cff").read_text()
