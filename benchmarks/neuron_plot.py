@@ -107,7 +107,7 @@ def draw(path):
     potential(left)
     search(middle)
     times(right)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    figure.savefig(path, metadata={"Date": None, "Creator": None} if path.suffix == ".svg" else None)
 
 
 def main():

@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -87,3 +89,10 @@ def test_the_lines_of_readme_run(tmp_path, monkeypatch):
         exec(code, ran)
     assert torch.equal(ran["snn"](ran["images"]), ran["logits"]) and ran["spikes"].shape[0] == ran["snn"].timesteps
     assert ran["fast"](ran["images"]).shape == ran["logits"].shape
+
+
+def test_a_package_index_gets_readme_without_links_that_lead_nowhere_there():
+    command = [sys.executable, "setup.py", "--long-description"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {link[:8] for link in re.findall(r"\]\((.*?)\)", shown)} == {"https://"}
+    assert "docs/gpu.md" in shown and shown.count("|") == TEXT[FRONT[0]].count("|")
