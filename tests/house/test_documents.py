@@ -1,6 +1,7 @@
 """README, CONTRIBUTING and docs/: links, paths and names are real, README's lines run, pages keep their limits."""
 
-import importlib
+import ast
+import pkgutil
 import re
 import subprocess
 import sys
@@ -42,25 +43,26 @@ def test_links_lead_somewhere(page):
 
 @pages
 def test_files_that_are_mentioned_exist(page):
-    """Capitals stand for a name that a reader chooses: pcsnn/operators/NAME.py."""
-    named = re.findall(rf"(?<![\w/.-])((?:{'|'.join(FOLDERS)})/[\w./*-]*\w)", TEXT[page])
-    missing = [path for path in named if not re.search("[A-Z]{4}", path) and not any(ROOT.glob(path))]
-    ends = [path for path in re.findall(r"`([\w/]+\.(?:py|cpp|h))`", TEXT[page]) if path not in named]
-    missing += [
-        end for end in ends if "NAME" not in end and not any((ROOT / room).glob(f"**/{end}") for room in FOLDERS)
-    ]
+    """Capitals stand for a name that a reader chooses: pcsnn/operators/FAMILY.py."""
+    rooms = "|".join(FOLDERS)
+    named = re.findall(rf"(?<![\w/.-])((?:{rooms})/[\w./*-]*\w)|`([\w/]+\.(?:py|cpp|h))`", TEXT[page])
+    named = {path or f"*/**/{end}" for path, end in named if not re.search("[A-Z]{4}", path + end)}
+    missing = [path for path in named if not (ROOT / path).exists() and not any(ROOT.glob(path))]
     assert not missing, f"{page.name}: {missing}"
 
 
 @pages
 def test_names_of_pcsnn_that_are_mentioned_exist(page):
     for name in set(re.findall(r"(?<![\w/.])pcsnn(?:\.[A-Za-z_]\w*)+", TEXT[page])):
-        if not re.fullmatch(r"pcsnn\.(?:ROOM|NAME|cpp|h)", name):
-            found, *parts = importlib.import_module("pcsnn"), *name.split(".")[1:]
-            for depth, part in enumerate(parts, 2):
-                if not hasattr(found, part):
-                    importlib.import_module(".".join(name.split(".")[:depth]))
-                found = getattr(found, part)
+        pkgutil.resolve_name(name)
+
+
+@pages
+def test_code_that_is_shown_is_python_whose_imports_are_there(page):
+    for code in re.findall(r"```python\n(.*?)```", TEXT[page], re.S):
+        tree = ast.parse(code)
+        imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+        exec(compile(ast.Module(imports, []), page.name, "exec"), {})
 
 
 @pages
@@ -77,9 +79,8 @@ def test_every_page_and_picture_is_linked():
     linked = set(re.findall(r"\]\(([\w.]+)\)", (ROOT / "docs/README.md").read_text()))
     assert {page.name for page in PAGES if page not in FRONT} - {"README.md"} <= linked
     drawn = {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".png", ".svg")}
-    assert drawn == {
-        re.split("/", path)[-1] for text in TEXT.values() for path in re.findall(r"!\[[^]]*\]\((.*?)\)", text)
-    }
+    shown = [path for text in TEXT.values() for path in re.findall(r"!\[[^]]*\]\((.*?)\)", text)]
+    assert drawn == {path.removeprefix("docs/") for path in shown}
 
 
 def test_the_lines_of_readme_run(tmp_path, monkeypatch):
