@@ -6,8 +6,6 @@ from torch.utils._pytree import tree_flatten
 from pcsnn.data.batches import show_steps
 from pcsnn.data.inputs import count
 
-MEMORY = 2**30  # bytes that the live values of one network may take
-
 
 def _bytes(value):
     return sum(part.numel() * part.element_size() for part in tree_flatten(value)[0] if isinstance(part, torch.Tensor))

@@ -1,8 +1,11 @@
 """pcsnn.convert: from a trained network to a spiking one."""
 
-import torch
+from collections.abc import Iterable
 
-from pcsnn.calibration import METHODS, NEEDS_DATA
+import torch
+from torch.utils.data import Dataset
+
+from pcsnn.calibration import METHODS, Method, Task
 from pcsnn.calibration.check import check_calibration
 from pcsnn.calibration.places import Place, on_host
 from pcsnn.conversion.canonicalise import canonicalise
@@ -25,20 +28,20 @@ from pcsnn.tensors import checks
 
 @in_own_context
 def convert(
-    model,
-    timesteps,
+    model: torch.nn.Module,
+    timesteps: int,
     *,
-    calibration=None,
-    method="auto",
-    strict=True,
-    fold=None,
-    signed=False,
-    progress=True,
-    seed=0,
-    example_inputs=None,
-    check=True,
-):
-    """A spiking network from a trained one: a parallel neuron at every ReLU, clipped ReLU and QCFS activation.
+    calibration: Iterable | Dataset | None = None,
+    method: str | Method = "auto",
+    strict: bool = True,
+    fold: bool | None = None,
+    signed: bool = False,
+    progress: bool = True,
+    seed: int = 0,
+    example_inputs: torch.Tensor | tuple | None = None,
+    check: bool = True,
+) -> SpikingNetwork:
+    """A spiking network from a trained one: a collapsed neuron at every ReLU, clipped ReLU and QCFS activation.
 
     Networks of SpikingJelly with soft-reset IF nodes are read too, thresholds kept (pcsnn.exchange.read_spikingjelly).
 
@@ -64,7 +67,9 @@ def convert(
         method: "none" (learned thresholds and bounds, no data), "max" (thresholds are recorded maxima), "paper" (recorded
             maxima, then the paper's calibration (17)), "quick" (least squares layer after layer (C1)-(C3)), "light" ("quick",
             then gradient steps on thresholds, shifts, levels and amplitudes (C4), (C5)), "advanced" (on weights too), "auto"
-            (16): "none" where every activation is a QCFS whose L divides T, "light" otherwise. See docs/calibration.md.
+            (16): "none" where every activation is a QCFS whose L divides T, "light" otherwise. Or a
+            `pcsnn.calibration.Method`: METHODS there holds all by name, and METHODS["light"].with_options(steps=150) is
+            one with other options. See docs/calibration.md.
         strict: raise for operations that can neither spike nor be exact on rates; False keeps them analog, applied to
             averages over time.
         fold: fold batch norms into the convolutions before them. None: only where the conversion is not lossless, since
@@ -100,8 +105,7 @@ def convert(
         raise TypeError("model: is a SpikingNetwork already; pcsnn.set_timesteps changes its T")
     checks.timesteps(timesteps)
     checks.integer("seed", seed, 0, 2**63 - 1)
-    if method not in ("auto", *METHODS):
-        raise ValueError(f"method: expected one of auto, {', '.join(METHODS)}, got {method!r}")
+    check_method(method)
     tensors = [*model.parameters(), *model.buffers()]
     device = checks.device_of(*tensors)
 
@@ -113,35 +117,55 @@ def convert(
     lossless = all(place.lossless(timesteps) for place in places)
     if method == "auto":
         method = "none" if lossless else "light"
-    if method in NEEDS_DATA and batches is None:
+    if isinstance(method, str):
+        method = METHODS[method]
+    if method.needs_data and batches is None:
         learned = [place.name for place in places if not place.lossless(timesteps)]
         raise ValueError(
-            f"calibration: expected data for method {method!r}, got None ({', '.join(learned[:3])}"
+            f"calibration: expected data for method {method.name!r}, got None ({', '.join(learned[:3])}"
             f"{', ...' if len(learned) > 3 else ''} cannot be lossless at T = {timesteps})"
         )
     trial = _trial(model, network, first, example_inputs, device) if check else None
-    if fold or (fold is None and not (lossless and method == "none")):
+    if fold or fold is None and (method.needs_data or not lossless):
         fold_batch_norms(network)
         if trial is not None:
             trial.compare(network, folded=True)
     rows, _ = classify(network)
-    if method in NEEDS_DATA:
+    if method.needs_data:
         collectives.agree("model", model, timesteps, method, strict, fold, signed, seed)
     with without_heads(network):
-        settings = METHODS[method](network, places, batches, timesteps, progress, seed)
-    if method in NEEDS_DATA:  # processors differ in how they round: what process 0 found goes for all
+        settings = method.settings(Task(network, places, batches, timesteps, progress, seed))
+    if method.needs_data:  # processors differ in how they round: what process 0 found goes for all
         settings = collectives.from_first({name: on_host(chosen) for name, chosen in settings.items()})
         collectives.like_first(network)
     neurons = {place.name: settings[place.name].neuron(place, timesteps).to(device) for place in places}
-    mixed = {place.name: place.why_one(neurons[place.name]) for place in places if method in NEEDS_DATA}
-    for row in rows:
-        if row.kind == "spiking":
-            row.detail = f"{row.detail}{mixed.get(row.name, '')}: {describe(neurons[row.name], timesteps)}"
-    _check_maxima(network, neurons, rows, method, strict)
+    by_name = {row.name: row for row in rows if row.kind == "spiking"}
+    for place in places:
+        row = by_name[place.name]
+        if method.needs_data:
+            row.source += place.why_one(neurons[place.name])
+        row.became = describe(neurons[place.name], timesteps)
+    _check_maxima(network, neurons, rows, method.name, strict)
     replace_activations(network, neurons)
     double = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None) == torch.float64
-    snn = SpikingNetwork(network, Report(method, timesteps, rows))
+    calibrated_for = timesteps if method.depends_on_timesteps else None
+    snn = SpikingNetwork(network, Report(method.name, timesteps, rows, calibrated_for))
     return snn.double() if double else snn
+
+
+def check_method(method):
+    """ValueError for what `convert` does not take as method."""
+    if not isinstance(method, Method) and method not in ("auto", *METHODS):
+        raise ValueError(f"method: expected one of auto, {', '.join(METHODS)}, got {method!r}")
+
+
+def serves_every_timesteps(method):
+    """Whether a network of this method is at every T what `convert` would make of it: "auto" chooses by T, and without
+    data batch norms are folded by T."""
+    if method == "auto":
+        return False
+    method = METHODS[method] if isinstance(method, str) else method
+    return method.needs_data and not method.depends_on_timesteps
 
 
 def _trial(model, network, first, example_inputs, device):
@@ -165,7 +189,7 @@ def _places(network, strict):
     """The activation places of a canonical network; raises where there is none or (strict) where something cannot spike."""
     rows, problems = classify(network)
     if strict and problems:
-        listed = "\n".join(f"  {row.name} ({row.location or 'unknown place'}): {row.detail}" for row in problems)
+        listed = "\n".join(f"  {row.name} ({row.location or 'unknown place'}): {row.source}" for row in problems)
         raise ValueError(f"model: {len(problems)} operation{'s' if len(problems) > 1 else ''} cannot spike:\n{listed}")
     modules = dict(network.named_modules())
     mixed = mixed_by_max_pool(network)
@@ -181,7 +205,7 @@ def _places(network, strict):
     if not places:
         raise ValueError(
             "model: nothing was converted: it has no ReLU, clipped ReLU, QCFS or IF activation (signed=True takes "
-            "others), only " + ", ".join(sorted({row.detail for row in rows}) or ["operations without activation"])
+            "others), only " + ", ".join(sorted({row.source for row in rows}) or ["operations without activation"])
         )
     return places
 
@@ -205,4 +229,4 @@ def _check_maxima(network, neurons, rows, method, strict):
                 f"model: {pool.meta['location'] or pool.name}: {text}; method 'none' leaves them what they have"
             )
         row = next(row for row in rows if row.name == (pool.target if pool.op == "call_module" else pool.name))
-        row.kind, row.detail = "analog", text
+        row.kind, row.source = "analog", text

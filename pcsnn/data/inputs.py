@@ -102,7 +102,7 @@ def count(batch):
 
 
 def rows(batch, index):
-    """Some rows of a batch: a slice, or a tensor of places."""
+    """Some rows of a batch: a slice, or a tensor of positions."""
     return tree_map(lambda part: part[index.to(part.device) if isinstance(index, torch.Tensor) else index], batch)
 
 

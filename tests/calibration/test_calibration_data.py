@@ -5,12 +5,12 @@ import itertools
 
 import pytest
 import torch
+from few_steps import few_steps
 from tiny_networks import conv, network, one_thread, randomise  # noqa: F401
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import pcsnn
-from pcsnn.calibration import layerwise
 from pcsnn.calibration.check import check_calibration
 from pcsnn.conversion import converter
 from pcsnn.conversion.tracing.trace import trace
@@ -22,8 +22,9 @@ METHODS = ["max", "paper", "quick", "light", "advanced"]
 
 
 @pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
-    monkeypatch.setattr(layerwise, "STEPS", {"light": 3, "advanced": 3})
+def three_steps():
+    with few_steps(3):
+        yield
 
 
 def images(count=8, side=8, seed=1):

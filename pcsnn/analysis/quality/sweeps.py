@@ -9,8 +9,7 @@ import torch
 from pcsnn.analysis import plots
 from pcsnn.analysis.quality.errors import float_network, relative
 from pcsnn.analysis.spikes.recording import record
-from pcsnn.calibration import DEPENDS_ON_TIMESTEPS, METHODS
-from pcsnn.conversion.converter import convert
+from pcsnn.conversion.converter import check_method, convert, serves_every_timesteps
 from pcsnn.data.batches import Batches
 from pcsnn.data.inputs import count
 from pcsnn.data.labelled import Accuracy, Labelled, choices_of, hits, labels_for, logits_of
@@ -119,8 +118,7 @@ def _check(timesteps, method, options):
         raise ValueError("timesteps: expected at least one, got none")
     for value in timesteps:
         checks.timesteps(value)
-    if method not in ("auto", *METHODS):
-        raise ValueError(f"method: expected one of auto, {', '.join(METHODS)}, got {method!r}")
+    check_method(method)
     known = set(inspect.signature(convert).parameters) - {"model", "timesteps", "calibration", "method", "progress"}
     unknown = sorted(set(options) - known)
     if unknown:
@@ -188,11 +186,10 @@ def sweep(
             calibration = understood.source
     data = Labelled(data, inputs, device, progress)
     collectives.agree("net", net, timesteps, method, calibration is None, ignore, sorted(options.items()))
-    result = Sweep(method, _float_accuracy(network, data, ignore))
-    anew = method in DEPENDS_ON_TIMESTEPS | {"auto", "none"}
+    result = Sweep(method if isinstance(method, str) else method.name, _float_accuracy(network, data, ignore))
     snn = None
     for value in timesteps:
-        if snn is None or anew:
+        if snn is None or not serves_every_timesteps(method):
             snn = convert(
                 net,
                 value,
