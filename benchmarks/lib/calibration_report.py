@@ -2,6 +2,8 @@
 
 import statistics
 
+from pcsnn.calibration import METHODS
+
 LABELS = {  # of methods that are not called by their name
     "float": "float network",
     "snnc": "SNNC, light pipeline",
@@ -15,12 +17,8 @@ BLOCKS = {  # key of a row: title, factor, format
     "same": ("Same class as the float network, %", 100, "{:.2f}"),
     "seconds": ("Calibration, seconds", 1, "{:.1f}"),
 }
-STYLES = {
-    "max": "#999999",
-    "paper": "#8c6d31",
-    "quick": "#6fa8dc",
-    "light": "#1f4fb4",
-    "advanced": "#0b1f5c",
+_DATA_METHODS = [name for name, method in METHODS.items() if method.needs_data]
+COLOURS = dict(zip(_DATA_METHODS, ("#999999", "#8c6d31", "#6fa8dc", "#1f4fb4", "#0b1f5c"))) | {
     "snnc": "#d62728",
     "snnc-half": "#ff9896",
     "spikingjelly": "#98df8a",
@@ -119,7 +117,7 @@ def plot(cases, rows, path):
                 points = sorted(
                     (steps, 100 * statistics.fmean(row[key] for row in some)) for steps, some in columns.items()
                 )
-                axes.plot(*zip(*points), marker="o", markersize=4, color=STYLES.get(method), label=label(method))
+                axes.plot(*zip(*points), marker="o", markersize=4, color=COLOURS.get(method), label=label(method))
             ticks = sorted({steps for columns in methods.values() for steps in columns})
             axes.set_xscale("log", base=2)
             axes.set_xticks(ticks, [str(tick) for tick in ticks])

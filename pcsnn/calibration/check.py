@@ -32,8 +32,8 @@ def _outputs(network, batch):
         found = _dimensions(node, run, modules)
         if found and found[0] == found[1]:
             raise ValueError(
-                f"layer {node.target if node.op == 'call_module' else node.name} takes it as one input without a batch; "
-                "expected [N, ...]: image[None] makes a batch of one image, torch.stack one of several, and a "
+                f"layer {node.target if node.op == 'call_module' else node.name} takes it as one input without a "
+                "batch; expected [N, ...]: image[None] makes a batch of one image, torch.stack one of several, and a "
                 "DataLoader batches of a dataset"
             )
         run.step(node)

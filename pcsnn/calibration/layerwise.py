@@ -68,7 +68,7 @@ def _interpolates(node, modules):
 
 
 def fit_layers(task, pools, options, limit):
-    """Settings of all open places by least squares on the student's own inputs; corrects the mean of the output (C1)-(C3).
+    """Settings of all places by least squares on the student's own inputs; corrects the outputs' means (C1)-(C3).
 
     pools: the inputs, on all of which the network computes in float32. limit: the largest activation that its own dtype
     can hold.
@@ -118,8 +118,8 @@ class LayerwiseOptions:
         bend_levels: whether levels may be unevenly spaced.
         steps: gradient steps; 0 for none.
         change_weights: whether they adjust the weights too.
-        learning_rate: of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to the
-            outputs.
+        learning_rate: of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to
+            the outputs.
         weight_learning_rate: relative to the weights of an output channel.
         output_loss_weight: of the divergence of the outputs.
         temperature: of that divergence.

@@ -1,8 +1,8 @@
 """Threshold, shift, bend and amplitude of a layer by least squares against the float activation (C1)-(C3).
 
-A histogram of the student's current in each channel, with the sum of the float activation in each bin, gives the squared
-error of every staircase at once: with N(t) the number of neurons whose current is at least t, and A(t) the sum of their
-float activations, spikes won at levels t_1..t_T leave
+A histogram of the student's current in each channel, with the sum of the float activation in each bin, gives the
+squared error of every staircase at once: with N(t) the number of neurons whose current is at least t, and A(t) the sum
+of their float activations, spikes won at levels t_1..t_T leave
 E = sum a^2 - 2 (amplitude / T) sum_k A(t_k) + (amplitude / T)^2 sum_k (2 k - 1) N(t_k).
 """
 
@@ -23,7 +23,7 @@ LARGEST_INTERMEDIATE = 2**24
 
 
 class Histogram:
-    """Current and float activation of the channels of a layer: lists of [N, C, ...], one entry a batch; of all processes."""
+    """Current and float activation by channel, of all processes. From lists of [N, C, ...], one entry a batch."""
 
     def __init__(self, place, currents, activations):
         self.largest, highest = (

@@ -44,8 +44,7 @@ class Method:
 
     Attributes:
         name: what `pcsnn.convert(method=...)` calls it, and the report of a network.
-        fit: fit(task), or fit(task, options) where there are options: the settings of all `task.open`, {place name:
-            settings}.
+        fit: fit(task), or fit(task, options) where there are options: {place name: settings} of all `task.open`.
         effort: how much it computes beside others; methods are listed in this order.
         options: a frozen dataclass of its hyperparameters, or None.
         needs_data: whether it looks at calibration data.
@@ -70,7 +69,7 @@ class Method:
         return replace(self, options=replace(self.options, **changes))
 
     def settings(self, task):
-        """{place name: settings} of all places of a task. ValueError where the method is not defined for one of them."""
+        """{place name: settings} of all places of a task. ValueError where the method is not defined for one."""
         below = [place.name for place in task.places if place.signed]
         if below and not self.takes_signed:
             *others, last = [other.name for other in METHODS.values() if other.takes_signed and other.needs_data]
@@ -81,7 +80,7 @@ class Method:
         kept = {
             place.name: place.own()
             for place in task.places
-            if place.serial or self.keeps_lossless and place.lossless(task.timesteps)
+            if place.serial or (self.keeps_lossless and place.lossless(task.timesteps))
         }
         task = replace(task, kept=kept)
         return kept | (self.fit(task) if self.options is None else self.fit(task, self.options))

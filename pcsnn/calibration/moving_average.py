@@ -1,4 +1,4 @@
-"""The paper's calibration (15), (17): shifts and amplitudes by moving averages of the difference to the float network."""
+"""The paper's calibration (15), (17): shifts and amplitudes by moving averages of differences to the float network."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -50,8 +50,8 @@ class _Watch:
 def paper(task, options):
     """Method "paper": recorded maxima, then one pass over the data with teacher and student side by side.
 
-    Teacher: the source, its ReLU clipped at theta. Student: the spiking network at T. After every batch, in every layer,
-    psi <- 0.99 psi + 0.01 mean(z_teacher - z_student), then phi <- 0.99 phi + 0.01 mean(a_teacher - a_student).
+    Teacher: the source, its ReLU clipped at theta. Student: the spiking network at T. After every batch, in every
+    layer, psi <- 0.99 psi + 0.01 mean(z_teacher - z_student), then phi <- 0.99 phi + 0.01 mean(a_teacher - a_student).
     Several processes: batch i is batch i of all of them together, of those that have as many.
     """
     settings = recorded_maxima(task)

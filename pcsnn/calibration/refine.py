@@ -25,8 +25,8 @@ SMALLEST_BATCH = 8  # however much memory an input takes
 class Staircase(nn.Module):
     """A neuron with parameters that a gradient reaches; `settings()` gives what it has become.
 
-    [C] or []: log_theta; psi in units of theta / T; log_gain, the amplitude relative to theta. bend [C, T] or [T], in units of
-    theta / T, or None. A silent channel stays silent.
+    [C] or []: log_theta; psi in units of theta / T; log_gain, the amplitude relative to theta. bend [C, T] or [T], in
+    units of theta / T, or None. A silent channel stays silent.
     """
 
     def __init__(self, settings, timesteps, device):
@@ -99,8 +99,8 @@ def _free_weights(network):
         if isinstance(module, (nn.Linear, *taxonomy.CONVOLUTIONS)):
             if not isinstance(module._parameters.get("weight"), nn.Parameter):
                 raise ValueError(
-                    f"model: method 'advanced' changes weights, and that of {name} is computed from other tensors; make "
-                    "it a parameter (remove_parametrizations, remove_weight_norm, prune.remove) or use 'light'"
+                    f"model: method 'advanced' changes weights, and that of {name} is computed from other tensors; "
+                    "make it a parameter (remove_parametrizations, remove_weight_norm, prune.remove) or use 'light'"
                 )
             channel = 1 if isinstance(module, taxonomy.TRANSPOSED_CONVOLUTIONS) and module.groups == 1 else 0
             parametrize.register_parametrization(module, "weight", _Relative(module.weight, channel))
@@ -157,8 +157,11 @@ def _uniform(generator, *shape):
 
 
 def _varied(batch, generator):
-    """More data, which the float network labels itself: images [N, C, H, W] flipped left to right at random, all of a batch
-    shifted by up to an eighth of their size, mirrored at the borders."""
+    """More data, which the float network labels itself: images [N, C, H, W], varied at random.
+
+    Each is flipped left to right or not, and all of a batch are shifted by up to an eighth of their size, mirrored at
+    the borders.
+    """
     flip = _uniform(generator, count(batch)) < 0.5
     shifts = _uniform(generator, 2).tolist()
 
@@ -175,7 +178,7 @@ def _varied(batch, generator):
 
 
 def _mixed(batch, generator):
-    """Each input blended with another, which keeps half to all of it: more data still, labelled by the float network."""
+    """More data still, labelled by the float network: each input blended with another, half to all of it kept."""
     order = torch.randperm(count(batch), generator=generator, device="cpu")
     share = 0.5 + 0.5 * _uniform(generator, len(order))
     return tree_map(

@@ -53,23 +53,26 @@ def convert(
             default is None, a flag or a string) keep their default.
         timesteps: T, 1..255.
         calibration: needed by all methods but "none". Inputs as the model takes them, of its dtype, the batch first:
-            - a tensor [N, ...], a tuple (inputs [N, ...], labels [N]), or a dict of inputs by name, taken in batches of 32;
-            - an iterable of batches, e.g. a DataLoader, a list or a generator. A batch is a tensor; (input, label, ...); for a
-              model with several inputs (input 1, input 2, ..., label) or ((input 1, input 2, ...), label); a dict with the inputs
-              by name; or, for a model that reads the parts of one dict or list, that dict or list, or (that, label);
+            - a tensor [N, ...], a tuple (inputs [N, ...], labels [N]), or a dict of inputs by name, taken in batches of
+              32;
+            - an iterable of batches, e.g. a DataLoader, a list or a generator. A batch is a tensor; (input, label,
+              ...); for a model with several inputs (input 1, input 2, ..., label) or ((input 1, input 2, ...), label);
+              a dict with the inputs by name; or, for a model that reads the parts of one dict or list, that dict or
+              list, or (that, label);
             - a torch.utils.data.Dataset of single items, taken in batches of 32.
-            Labels and unread keys are ignored. A model that mixes the inputs of a batch, or runs on no other size of it, gets
-            the batches uncut. "quick", "light" and "advanced" take the first 1,024 inputs and keep them in memory, whatever
-            follows; the others stream, up to 4,194,304 inputs. An iterator that can be read once is kept in memory. Refused by
-            name, before anything is computed: an image without a batch, another dtype, arrays, paths. With an initialised
-            torch.distributed process group each process gives its own share, `pcsnn.distributed.shard(images)`, and the
-            result, the same in all, is that of one process with all data. See docs/cluster.md.
-        method: "none" (learned thresholds and bounds, no data), "max" (thresholds are recorded maxima), "paper" (recorded
-            maxima, then the paper's calibration (17)), "quick" (least squares layer after layer (C1)-(C3)), "light" ("quick",
-            then gradient steps on thresholds, shifts, levels and amplitudes (C4), (C5)), "advanced" (on weights too), "auto"
-            (16): "none" where every activation is a QCFS whose L divides T, "light" otherwise. Or a
-            `pcsnn.calibration.Method`: METHODS there holds all by name, and METHODS["light"].with_options(steps=150) is
-            one with other options. See docs/calibration.md.
+            Labels and unread keys are ignored. A model that mixes the inputs of a batch, or runs on no other size of
+            it, gets the batches uncut. "quick", "light" and "advanced" take the first 1,024 inputs and keep them in
+            memory, whatever follows; the others stream, up to 4,194,304 inputs. An iterator that can be read once is
+            kept in memory. Refused by name, before anything is computed: an image without a batch, another dtype,
+            arrays, paths. With an initialised torch.distributed process group each process gives its own share,
+            `pcsnn.distributed.shard(images)`, and the result, the same in all, is that of one process with all data.
+            See docs/cluster.md.
+        method: "none" (learned thresholds and bounds, no data), "max" (thresholds are recorded maxima), "paper"
+            (recorded maxima, then the paper's calibration (17)), "quick" (least squares layer after layer (C1)-(C3)),
+            "light" ("quick", then gradient steps on thresholds, shifts, levels and amplitudes (C4), (C5)), "advanced"
+            (on weights too), "auto" (16): "none" where every activation is a QCFS whose L divides T, "light" otherwise.
+            Or a `pcsnn.calibration.Method`: METHODS there holds all by name, and
+            METHODS["light"].with_options(steps=150) is one with other options. See docs/calibration.md.
         strict: raise for operations that can neither spike nor be exact on rates; False keeps them analog, applied to
             averages over time.
         fold: fold batch norms into the convolutions before them. None: only where the conversion is not lossless, since
@@ -78,24 +81,25 @@ def convert(
             (`pcsnn.nn.SignedNeuron`, (S1)-(S4)); off, they are operations that cannot spike.
         progress: show progress bars on a terminal.
         seed: of what "light" and "advanced" draw at random, the order of the inputs.
-        example_inputs: inputs to check the network on, a tensor [N, ...], of which the first 32 are taken, or a tuple of tensors;
-            by default the first batch of `calibration`. Without either nothing is checked.
-        check: run what was traced beside the model, before neurons take places, and raise where it computes something else up
-            to rounding, naming the first layer that differs. It costs a copy of the model and two forward passes of one batch,
-            three where batch norms are folded. False goes without. A SpikingJelly network of many steps a call is not checked.
+        example_inputs: inputs to check the network on, a tensor [N, ...], of which the first 32 are taken, or a tuple
+            of tensors; by default the first batch of `calibration`. Without either nothing is checked.
+        check: run what was traced beside the model, before neurons take places, and raise where it computes something
+            else up to rounding, naming the first layer that differs. It costs a copy of the model and two forward
+            passes of one batch, three where batch norms are folded. False goes without. A SpikingJelly network of many
+            steps a call is not checked.
 
-    It computes in a context of its own: autocast, inference mode, gradients, torch's default dtype and default device change no
-    result, and the model, its mode and torch's random state are afterwards what they were. Half-precision networks are
-    calibrated in float32.
+    It computes in a context of its own: autocast, inference mode, gradients, torch's default dtype and default device
+    change no result, and the model, its mode and torch's random state are afterwards what they were. Half-precision
+    networks are calibrated in float32.
 
     Returns:
         SpikingNetwork, in evaluation mode, on the model's device; its `report` names every layer.
 
     Raises:
-        TypeError, ValueError: arguments of the wrong kind or range; a model that cannot be traced, has no activation that
-            can spike, or (strict) has operations that cannot, or is another network once traced (see check); a method that needs
-            data and has none; empty, NaN, infinite or endless data, or data that the model cannot run on; a model or arguments
-            that differ between processes.
+        TypeError, ValueError: arguments of the wrong kind or range; a model that cannot be traced, has no activation
+            that can spike, or (strict) has operations that cannot, or is another network once traced (see check); a
+            method that needs data and has none; empty, NaN, infinite or endless data, or data that the model cannot run
+            on; a model or arguments that differ between processes.
 
     Source: arXiv 2412.13610; the staircase levels for T = m L are this project's.
     """
@@ -126,7 +130,7 @@ def convert(
             f"{', ...' if len(learned) > 3 else ''} cannot be lossless at T = {timesteps})"
         )
     trial = _trial(model, network, first, example_inputs, device) if check else None
-    if fold or fold is None and (method.needs_data or not lossless):
+    if fold or (fold is None and (method.needs_data or not lossless)):
         fold_batch_norms(network)
         if trial is not None:
             trial.compare(network, folded=True)
@@ -186,7 +190,7 @@ def _trial(model, network, first, example_inputs, device):
 
 
 def _places(network, strict):
-    """The activation places of a canonical network; raises where there is none or (strict) where something cannot spike."""
+    """The activation places of a canonical network. ValueError where there is none or (strict) something cannot spike."""
     rows, problems = classify(network)
     if strict and problems:
         listed = "\n".join(f"  {row.name} ({row.location or 'unknown place'}): {row.source}" for row in problems)
@@ -221,9 +225,12 @@ def _place(node, modules, mixed):
 
 
 def _check_maxima(network, neurons, rows, method, strict):
-    """Raise (strict), or call analog, where a maximum compares spikes of layers that calibration made worth different values."""
+    """Raise (strict), or call analog, where a maximum compares spikes that calibration made worth different values."""
     for pool, names in unequal(network, neurons):
-        text = f"{pool.name} compares spikes of several layers ({', '.join(names)}), worth different values after method {method!r}"
+        text = (
+            f"{pool.name} compares spikes of several layers ({', '.join(names)}), worth different values after "
+            f"method {method!r}"
+        )
         if strict:
             raise ValueError(
                 f"model: {pool.meta['location'] or pool.name}: {text}; method 'none' leaves them what they have"

@@ -48,8 +48,9 @@ class _Replayed:
 class Batches:
     """What the caller gave as the argument `name`, as an iterable of checked inputs that can be read again and again.
 
-    Yields the `inputs` of one call, as `pcsnn.data.inputs` says. A data loader, a list or a tensor is not copied. `empty`:
-    to hold nothing is no error (one process of several). `most`: inputs after which data is taken to have no end.
+    Yields the `inputs` of one call, as `pcsnn.data.inputs` says. A data loader, a list or a tensor is not copied.
+    `empty`: to hold nothing is no error (one process of several). `most`: inputs after which data is taken to have no
+    end.
 
     Attributes:
         source: an iterable of the caller's items.
@@ -202,7 +203,7 @@ def _kind(item, inputs):
 
 
 def show(batches, what, progress):
-    """`batches` behind a progress bar (on a terminal, if asked for, in the first process); `with` closes it whatever happens."""
+    """`batches` behind a progress bar, on a terminal, if asked for, in the first process; `with` closes it always."""
     total = operator.length_hint(batches.source) or None  # a loader may have a len() that raises
     return tqdm(batches, desc=what, total=total, disable=_hidden(progress), leave=False, unit="batch")
 

@@ -48,7 +48,9 @@ def _interleaved(pools, device):
     for positions, batch in map(joined, merged.values()):
         order = positions.argsort()
         if len(order):
-            ordered.append((int(positions[order[0]]), tree_map(lambda part: part[order].to(device), batch)))
+            ordered.append(
+                (int(positions[order[0]]), tree_map(lambda part, order=order: part[order].to(device), batch))
+            )
     return [batch for _, batch in sorted(ordered, key=lambda entry: entry[0])]
 
 
