@@ -16,7 +16,7 @@ from pcsnn.conversion.context import in_own_context
 from pcsnn.conversion.heads import without_heads
 from pcsnn.conversion.replace import replace_activations
 from pcsnn.conversion.tracing.trace import trace
-from pcsnn.data.batches import MOST, Batches
+from pcsnn.data.batches import LARGEST_CALIBRATION, Batches
 from pcsnn.data.inputs import required_inputs
 from pcsnn.distributed import collectives
 from pcsnn.graph.fold import fold_batch_norms
@@ -116,7 +116,9 @@ def convert(
     network = trace(model)
     canonicalise(network, signed)
     places = _places(network, strict)
-    batches = None if calibration is None else Batches(calibration, required_inputs(network), device, most=MOST)
+    batches = None
+    if calibration is not None:
+        batches = Batches(calibration, required_inputs(network), device, most=LARGEST_CALIBRATION)
     first = None if batches is None else check_calibration(batches, network)
     lossless = all(place.lossless(timesteps) for place in places)
     if method == "auto":
@@ -190,7 +192,7 @@ def _trial(model, network, first, example_inputs, device):
 
 
 def _places(network, strict):
-    """The activation places of a canonical network. ValueError where there is none or (strict) something cannot spike."""
+    """The activation places of a canonical network. ValueError where there is none or (strict) one cannot spike."""
     rows, problems = classify(network)
     if strict and problems:
         listed = "\n".join(f"  {row.name} ({row.location or 'unknown place'}): {row.source}" for row in problems)

@@ -26,7 +26,7 @@ class Row:
     became: str = ""
 
     @property
-    def detail(self):
+    def detail(self) -> str:
         """What became of the layer, in one line."""
         return f"{self.source}: {self.became}" if self.became else self.source
 
@@ -47,7 +47,7 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     calibrated_for: int | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         cells = [("layer", "kind", "what became of it", "source")]
         cells += [(row.name, row.kind, row.detail, row.location) for row in self.rows]
         counted = ", ".join(f"{sum(row.kind == kind for row in self.rows)} {kind}" for kind in KINDS)

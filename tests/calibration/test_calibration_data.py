@@ -284,7 +284,7 @@ def test_the_third_batch_is_wrong(third, words, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_endless_data(method, monkeypatch):
-    monkeypatch.setattr(converter, "MOST", 2000)
+    monkeypatch.setattr(converter, "LARGEST_CALIBRATION", 2000)
     if method in ("max", "paper"):
         with pytest.raises(ValueError, match="calibration: expected data that ends, and read 2000 inputs"):
             convert(convolutional(), itertools.repeat(images()), method)
@@ -295,7 +295,7 @@ def test_endless_data(method, monkeypatch):
 
 
 def test_an_iterator_that_does_not_fit_in_memory(monkeypatch):
-    monkeypatch.setattr(data, "KEPT", 10 * images().nbytes)
+    monkeypatch.setattr(data, "LARGEST_REPLAY", 10 * images().nbytes)
     with pytest.raises(ValueError, match="calibration: an iterator that can be read only once"):
         convert(convolutional(), (images() for _ in range(11)), "paper")
     convert(convolutional(), [images() for _ in range(11)], "paper")

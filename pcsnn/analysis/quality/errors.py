@@ -1,8 +1,10 @@
 """Where the error of a converted network comes from, layer after layer."""
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import Dataset
@@ -22,6 +24,9 @@ from pcsnn.network.network import SpikingNetwork, check_unfused
 from pcsnn.network.text_table import table
 from pcsnn.nn import SignedNeuron
 from pcsnn.tensors.arithmetic import add_residual, per_channel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -46,7 +51,7 @@ class LayerErrors:
     timesteps: int
     rows: list[LayerError] = field(default_factory=list)
 
-    def __str__(self):
+    def __str__(self) -> str:
         cells = [("layer", "current", "rate", "clipping", "rounding", "propagated", "dead", "saturated")]
         for row in self.rows:
             errors = (row.current, row.rate, row.clipping, row.rounding, row.propagated)
@@ -60,7 +65,7 @@ class LayerErrors:
         footer = f"relative errors (RMS) against the float network; method {self.method}, T = {self.timesteps}"
         return "\n".join([*table(cells), footer])
 
-    def plot(self, path=None):
+    def plot(self, path: str | os.PathLike | None = None) -> "Figure":
         """The table as a picture: a matplotlib Figure, written to `path` too if given. Needs the extra [plots]."""
         return plots.draw_layer_errors(self, path)
 

@@ -34,7 +34,7 @@ class Evaluation:
     accuracy: float | None
     spikes: dict[str, int] = field(default_factory=dict)
 
-    def __str__(self):
+    def __str__(self) -> str:
         accuracy = (
             "no labels"
             if self.accuracy is None

@@ -1,9 +1,10 @@
 """Accuracy, fidelity, error and spikes of a network's conversions at several T."""
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import Dataset
@@ -20,6 +21,9 @@ from pcsnn.distributed import collectives
 from pcsnn.network.network import SpikingNetwork, set_timesteps
 from pcsnn.network.text_table import table
 from pcsnn.tensors import checks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -47,7 +51,7 @@ class Sweep:
     float_accuracy: float | None
     rows: list[SweepRow] = field(default_factory=list)
 
-    def __str__(self):
+    def __str__(self) -> str:
         cells = [("T", "accuracy", "fidelity", "logit error", "spikes per neuron", "method")]
         for row in self.rows:
             cells.append(
@@ -63,7 +67,7 @@ class Sweep:
         footer = f"float accuracy {_percent(self.float_accuracy).strip()}; method {self.method}"
         return "\n".join([*table(cells), footer])
 
-    def plot(self, path=None):
+    def plot(self, path: str | os.PathLike | None = None) -> "Figure":
         """The table as a picture: a matplotlib Figure, written to `path` too if given. Needs the extra [plots]."""
         return plots.draw_sweep(self, path)
 
