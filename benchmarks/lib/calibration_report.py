@@ -2,8 +2,6 @@
 
 import statistics
 
-from pcsnn.calibration import METHODS
-
 LABELS = {  # of methods that are not called by their name
     "float": "float network",
     "snnc": "SNNC, light pipeline",
@@ -17,8 +15,12 @@ BLOCKS = {  # key of a row: title, factor, format
     "same": ("Same class as the float network, %", 100, "{:.2f}"),
     "seconds": ("Calibration, seconds", 1, "{:.1f}"),
 }
-_DATA_METHODS = [name for name, method in METHODS.items() if method.needs_data]
-COLOURS = dict(zip(_DATA_METHODS, ("#999999", "#8c6d31", "#6fa8dc", "#1f4fb4", "#0b1f5c"))) | {
+COLOURS = {  # other methods take what matplotlib gives them
+    "max": "#999999",
+    "paper": "#8c6d31",
+    "quick": "#6fa8dc",
+    "light": "#1f4fb4",
+    "advanced": "#0b1f5c",
     "snnc": "#d62728",
     "snnc-half": "#ff9896",
     "spikingjelly": "#98df8a",
