@@ -178,7 +178,7 @@ def set_timesteps(snn: SpikingNetwork, timesteps: int) -> SpikingNetwork:
     for module in snn.network.modules():
         if hasattr(module, "check_timesteps"):
             module.check_timesteps(timesteps)
-    if snn.report.calibrated_for not in (None, timesteps):
+    if timesteps != snn.timesteps and snn.report.calibrated_for not in (None, timesteps):
         warnings.warn(
             f"this network was calibrated at T = {snn.report.calibrated_for}; calibrate anew for T = {timesteps} "
             f"(pcsnn.convert, method {snn.report.method!r}) for its best accuracy",

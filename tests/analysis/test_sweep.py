@@ -244,3 +244,10 @@ def test_sweep_refuses_a_network_that_overflows():
     net[4].bias.data[0] = torch.nan
     with pytest.raises(ValueError, match="model: its output reaches NaN or infinity in batch 0 of data"):
         sweep(net, data(), [4])
+
+
+def test_the_float_network_may_be_named_as_formerly():
+    net, x = two_layers(), images()
+    assert sweep(net=net, data=x, timesteps=[3], method="max") == sweep(model=net, data=x, timesteps=[3], method="max")
+    with pytest.raises(TypeError, match="net: is the older name of model; expected one of them, got both"):
+        sweep(model=net, net=net, data=x)
