@@ -1,12 +1,16 @@
 """Keyword arguments that have had another name."""
 
 import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def formerly(**older):
+def formerly(**older: str) -> Callable[[Function], Function]:
     """A decorator with which a function takes keyword arguments by their older names too: name=older name."""
 
-    def decorate(function):
+    def decorate(function: Function) -> Function:
         @functools.wraps(function)
         def renamed(*arguments, **named):
             for name, old in older.items():
@@ -16,6 +20,6 @@ def formerly(**older):
                     named[name] = named.pop(old)
             return function(*arguments, **named)
 
-        return renamed
+        return cast(Function, renamed)
 
     return decorate
