@@ -214,7 +214,7 @@ class _Classifier:
         node.meta["row"] = self.rows[-1]
         for source in origins:
             if "row" in source.meta:
-                source.meta["row"].detail = f"{name} within {node.name}"
+                source.meta["row"].source = f"{name} within {node.name}"
         return signal
 
     def _moving(self, highest, padding):

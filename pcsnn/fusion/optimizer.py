@@ -124,9 +124,8 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, g
     neurons = dict(optimised.neurons())
     for row in optimised.report.rows:
         if row.name in fuser.fused:
-            source = row.detail.partition(":")[0]
-            row.detail = f"{source}, {fuser.fused[row.name]}"
+            row.source += f", {fuser.fused[row.name]}"
             if row.name in neurons:
-                row.detail += f": {describe(neurons[row.name], snn.timesteps)}"
+                row.became = describe(neurons[row.name], snn.timesteps)
     optimised.max_graphs = graph
     return optimised

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from pcsnn.calibration import DEPENDS_ON_TIMESTEPS
 from pcsnn.network.cuda_graphs import Graphs
 from pcsnn.network.report import Report
 from pcsnn.nn import CollapsedNeuron, SignedNeuron
@@ -180,21 +179,19 @@ def set_timesteps(snn: SpikingNetwork, timesteps: int) -> SpikingNetwork:
     for module in snn.network.modules():
         if hasattr(module, "check_timesteps"):
             module.check_timesteps(timesteps)
-    if timesteps != snn.timesteps and snn.report.method in DEPENDS_ON_TIMESTEPS:
+    if timesteps != snn.timesteps and snn.report.calibrated_for not in (None, timesteps):
         warnings.warn(
-            f"this network was calibrated at T = {snn.timesteps}; calibrate anew for T = {timesteps} "
+            f"this network was calibrated at T = {snn.report.calibrated_for}; calibrate anew for T = {timesteps} "
             f"(pcsnn.convert, method {snn.report.method!r}) for its best accuracy",
             stacklevel=2,
         )
-    details = {}
     for module in snn.network.modules():
         if hasattr(module, "set_timesteps"):
             module.set_timesteps(timesteps)
-    for name, neuron in snn.neurons():
-        details[name] = describe(neuron, timesteps)
     snn.drop_graphs()
     snn.report.timesteps = timesteps
+    neurons = dict(snn.neurons())
     for row in snn.report.rows:
         if row.kind == "spiking":
-            row.detail = f"{row.detail.partition(':')[0]}: {details[row.name]}"
+            row.became = describe(neurons[row.name], timesteps)
     return snn
