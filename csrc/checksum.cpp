@@ -13,8 +13,8 @@
 namespace pcsnn {
 namespace {
 
-constexpr int64_t kLanes = 8;          // products under way at a time
-constexpr int64_t kPiece = 1 << 18;    // bytes that a thread sums up
+constexpr int64_t kLanes = 8;                     // products under way at a time
+constexpr int64_t kPiece = 1 << 18;               // bytes that a thread sums up
 constexpr uint64_t kFactor = 0x9e3779b97f4a7c15;  // odd, so that no product loses anything
 
 // For every `word` a one-to-one function of `sum`, and for every `sum` one of `word`: one word that changes changes the
@@ -48,9 +48,8 @@ uint64_t sum_of_pieces(const char* bytes, int64_t count) {
 
 std::optional<uint64_t> checksum(const at::Tensor& tensor) {
   const c10::DispatchKeySet other({c10::DispatchKey::Python, c10::DispatchKey::Conjugate, c10::DispatchKey::Negative});
-  if (tensor.key_set().has_any(other) ||
-      !tensor.unsafeGetTensorImpl()->has_storage() || !tensor.device().is_cpu() || tensor.layout() != at::kStrided ||
-      tensor.is_quantized() || !within_storage(tensor))
+  if (tensor.key_set().has_any(other) || !tensor.unsafeGetTensorImpl()->has_storage() || !tensor.device().is_cpu() ||
+      tensor.layout() != at::kStrided || tensor.is_quantized() || !within_storage(tensor))
     return std::nullopt;
   at::AutoDispatchBelowADInplaceOrView plain;  // a tensor that requires a gradient is read like any other
   const at::Tensor values = dense(tensor) ? tensor : tensor.contiguous();

@@ -15,8 +15,7 @@ const Primitives& pick() {
   TORCH_CHECK(most == "avx512" || most == "avx2" || most == "default",
               "PCSNN_CPU_CAPABILITY: expected avx512, avx2 or default, got ", most);
 #ifdef PCSNN_X86_DISPATCH
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (avx512 && most == "avx512") return kAvx512;

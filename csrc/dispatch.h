@@ -35,16 +35,11 @@ constexpr at::ScalarType dtype_of = std::is_same_v<F, double> ? at::kDouble : at
 
 inline Type current_type(const at::Tensor& current) {
   switch (current.scalar_type()) {
-    case at::kFloat:
-      return kFloat;
-    case at::kHalf:
-      return kHalf;
-    case at::kBFloat16:
-      return kBFloat16;
-    case at::kDouble:
-      return kDouble;
-    default:
-      TORCH_CHECK(false, "current: expected float32, float16, bfloat16 or float64, got ", current.scalar_type());
+    case at::kFloat: return kFloat;
+    case at::kHalf: return kHalf;
+    case at::kBFloat16: return kBFloat16;
+    case at::kDouble: return kDouble;
+    default: TORCH_CHECK(false, "current: expected float32, float16, bfloat16 or float64, got ", current.scalar_type());
   }
 }
 

@@ -18,10 +18,9 @@ PyObject* checksum(PyObject*, PyObject* tensor) {
   }
 }
 
-PyMethodDef functions[] = {
-    {"checksum", checksum, METH_O,
-     "64 bits of what a tensor on the CPU holds, by which a change is told; None of any other."},
-    {nullptr, nullptr, 0, nullptr}};
+PyMethodDef functions[] = {{"checksum", checksum, METH_O,
+                            "64 bits of what a tensor on the CPU holds, by which a change is told; None of any other."},
+                           {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace
 
