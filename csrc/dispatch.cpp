@@ -1,10 +1,10 @@
 // The choice of the instruction set.
+#include <c10/util/Exception.h>
+
 #include <cstdlib>
 #include <string>
 
-#include <torch/library.h>
-
-#include "dispatch.h"
+#include "primitives.h"
 
 namespace pcsnn {
 namespace {
@@ -29,10 +29,6 @@ const Primitives& pick() {
 const Primitives& primitives() {
   static const Primitives& picked = pick();
   return picked;
-}
-
-TORCH_LIBRARY_FRAGMENT(pcsnn, m) {
-  m.def("cpu_capability() -> str", [] { return std::string(primitives().name); });
 }
 
 }  // namespace pcsnn

@@ -1,8 +1,8 @@
-// Which primitives this processor runs, and over which threads.
+// Primitives by dtype, and blocks of neurons over the threads.
 #pragma once
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <type_traits>
@@ -15,9 +15,6 @@
 #endif
 
 namespace pcsnn {
-
-// Those of the best instruction set at hand, or of the lower one that the environment's PCSNN_CPU_CAPABILITY names.
-const Primitives& primitives();
 
 template <class F>
 const Kernels<F>& kernels();

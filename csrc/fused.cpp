@@ -1,6 +1,8 @@
 // A float32 synapse and the neurons behind it; pcsnn/cpu/synapses.py has other weights, and currents without neurons.
-#include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
 #include <torch/library.h>
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // Levels, scales and mean currents of neurons, in the form of the primitives.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <optional>

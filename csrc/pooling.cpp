@@ -1,7 +1,7 @@
 // The largest spike count, or the sum of the counts, of each window: channels last, neighbours of one pixel side by
 // side in a register.
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>

@@ -85,4 +85,7 @@ extern const Primitives kAvx2;
 extern const Primitives kAvx512;
 #endif
 
+// Those of the best instruction set at hand, or of the lower one that the environment's PCSNN_CPU_CAPABILITY names.
+const Primitives& primitives();
+
 }  // namespace pcsnn

@@ -1,6 +1,6 @@
 // A convolution of counts with int8 weights, counts taken where a line gives them: pcsnn/cpu/synapses.py calls it.
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>

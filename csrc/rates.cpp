@@ -1,5 +1,4 @@
 // fire_counts, fire_rates and fire_rates_: neurons under a mean current.
-#include <ATen/ATen.h>
 #include <torch/library.h>
 
 #include <type_traits>

@@ -1,7 +1,7 @@
 // Spike counts and firing rates under a mean current (10): the operators of rates.cpp, for those that make the current.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include "arguments.h"
 

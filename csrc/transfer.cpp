@@ -1,6 +1,6 @@
 // The gradient of calibration: a staircase of spikes counts as the piecewise linear curve through its knots.
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
