@@ -52,14 +52,6 @@ def contiguous(*tables):
     return [table if table is None or table.is_contiguous() else table.contiguous() for table in tables]
 
 
-def steps_like(step, timesteps, dtype):
-    """An empty [T, N, ...] whose every step is dense and in the layout of `step` [N, ...]."""
-    layout = torch.empty_like(step, dtype=dtype)
-    return torch.empty_strided(
-        (timesteps, *layout.shape), (max(layout.numel(), 1), *layout.stride()), dtype=dtype, device=step.device
-    )
-
-
 def as_bytes(tensor):
     return tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
 

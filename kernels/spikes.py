@@ -7,6 +7,7 @@ import triton.language as tl
 from pcsnn.kernels import common
 from pcsnn.kernels.common import channel_of, place, search, spike_values
 from pcsnn.kernels.launch import Launch, run
+from pcsnn.tensors.shapes import steps_like
 
 VECTOR = 16  # bytes of the currents, side by side in a thread
 
@@ -131,11 +132,11 @@ def fire_spikes(current, levels, amplitude, out_dtype, repeat, line=None, reach=
     levels [T] or [C, T] on the mean current; amplitude None, [] or [C]. Any stride over time, 0 too, runs without a copy.
     """
     step = current.select(0, 0)
-    out = common.steps_like(step, current.shape[0], out_dtype)
+    out = steps_like(step, current.shape[0], out_dtype)
     if not out.numel():
         return out
     if not common.is_dense(step):
-        current = common.steps_like(step, current.shape[0], current.dtype).copy_(current)
+        current = steps_like(step, current.shape[0], current.dtype).copy_(current)
     levels, amplitude, line = common.contiguous(levels, amplitude, line)
     run(
         plan,
@@ -205,7 +206,7 @@ def expand_spikes(counts, timesteps, order, dtype, amplitude):
 
     order: None or int64 [T], step x shows place order[x] of the sorted train; amplitude None, [] or [C].
     """
-    out = common.steps_like(counts, timesteps, dtype)
+    out = steps_like(counts, timesteps, dtype)
     if out.numel():
         order, amplitude = common.contiguous(order, amplitude)
         run(
