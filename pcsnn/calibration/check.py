@@ -11,7 +11,7 @@ from pcsnn.data.inputs import count, rows
 from pcsnn.graph import taxonomy
 
 SAME = 0.02  # relative difference of an output that an input has alone and in a batch: beyond rounding and levels it may tip
-_CONVOLUTIONS = taxonomy.SYNAPSE_FUNCTIONS - {torch.nn.functional.linear}
+_CONVOLUTIONS = taxonomy.functions_of(taxonomy.Role.SYNAPSE) - {torch.nn.functional.linear}
 
 
 def _dimensions(node, run, modules):

@@ -12,7 +12,7 @@ import torch
 from counted_arithmetic import Arithmetic, Array, Cell
 from torch import fx, nn
 
-from pcsnn.graph import taxonomy
+from pcsnn.graph.taxonomy import MOVES, role
 from pcsnn.nn import CollapsedNeuron, TimeAverage
 
 
@@ -140,9 +140,7 @@ class Machine(Arithmetic):
         return Array(out.shape[1:], [cells[int(place) - 1] if place else Cell() for place in out.flatten().tolist()])
 
     def is_move(self, node):
-        if node.op == "call_module":
-            return isinstance(self.modules[node.target], taxonomy.MOVING_MODULES)
-        return node.op == "call_method" or node.target in taxonomy.MOVING_FUNCTIONS or node.target is getattr
+        return node.op == "call_method" or node.target is getattr or role(node, self.modules) in MOVES
 
     def walk(self, image, steps):
         """Run the network on `steps` steps at once. A value is a list of arrays; one alone is the same at each step."""

@@ -4,8 +4,6 @@ Each rule gives (kind, Counter, signals of the result), or None if it does not k
 for all images together, but for the bytes: `bits` of values, of all images, and of `parameters`, once.
 """
 
-import builtins
-import operator
 from collections import Counter
 
 import torch
@@ -17,13 +15,9 @@ from pcsnn.analysis.costs.calls import gathered, multiplied, summed, whole
 from pcsnn.analysis.costs.carried import CONSTANT, Signals, outcome
 from pcsnn.analysis.costs.pools import average_pool, interpolation, maximum
 from pcsnn.graph import taxonomy
-from pcsnn.graph.max_pools import is_max_pool
+from pcsnn.graph.taxonomy import Role, role
 
-_REDUCTIONS = {torch.sum, torch.mean, torch.cumsum, F.fold}
-_UNCHANGED = {torch.neg, torch.negative, operator.neg}  # the sign goes into the weights behind
-_SAME_PLACES = {torch.tril, torch.triu}
-_SCALINGS = taxonomy.SCALINGS | taxonomy.QUOTIENTS
-_PADDINGS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
+_CONSTANT_PADS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
 _BEHIND_BIAS = ("stride", "padding", "dilation", "groups")  # arguments of F.conv2d and its like
 _BEHIND_BIAS_TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
 
@@ -34,13 +28,16 @@ def _synapse(call, fan, words):
     return "synapse", *multiplied(call, [call.source], *counted, words)
 
 
-def _module_synapse(call):
-    module = call.module
-    if isinstance(module, taxonomy.BATCH_NORMS):
-        words = 2 * module.num_features  # one scale and one shift
-    else:
-        words = sum(parameter.numel() for parameter in module.parameters())
-    return _synapse(call, lambda plane: fan_out.through_module(module, plane), words)
+def _weights(call):
+    if call.module is None:
+        return _functional_synapse(call)
+    words = sum(parameter.numel() for parameter in call.module.parameters())
+    return _synapse(call, lambda plane: fan_out.through_module(call.module, plane), words)
+
+
+def _norm(call):
+    words = 2 * call.args[0].shape[1]  # one scale and one shift for each channel
+    return _synapse(call, lambda plane: plane.sum().item(), words)
 
 
 def _functional_synapse(call):
@@ -57,6 +54,8 @@ def _product(call):
     """A matrix product. A spike of the left factor adds a row of the right one; a spike of the right one adds a column
     of the left one's numbers; numbers are multiplied."""
     first = 1 if call.node.target is torch.einsum else 0
+    if call.node.target not in taxonomy.MATRIX_PRODUCTS and not (first and len(call.args) == 3):
+        return None
     left, right = call.signals[first : first + 2]
 
     def through(a, b):
@@ -118,13 +117,28 @@ def _larger(call):
     )
 
 
+def _same_places(call):
+    return None, Counter(), call.source.map(call.run)
+
+
+def _filled(call):
+    return _same_places(call) if call.argument(2, "value") == 0 else None
+
+
+def _negated(call):
+    """The sign goes into the weights behind."""
+    return None, Counter(), call.source
+
+
+def _reduced(call):
+    return gathered(
+        call, lambda plane: plane.sum().item(), role(call.node, {call.node.target: call.module}) is Role.MEAN
+    )
+
+
 def _moved(call):
-    """Elements go elsewhere, at no cost. Padding carries nothing, or a number where it is not 0."""
+    """Elements go elsewhere, at no cost."""
     source = call.source
-    if isinstance(call.module, _PADDINGS):
-        return None, Counter(), _padded(source, call.module.padding, call.module.value)
-    if call.node.target is F.pad and call.argument(2, "mode", "constant") == "constant":
-        return None, Counter(), _padded(source, call.args[1], call.argument(3, "value") or 0)
 
     def change(plane):
         """Methods like type_as may change the dtype too."""
@@ -136,63 +150,46 @@ def _moved(call):
     return None, Counter(), Signals(change("events"), change("trains"), change("number"))
 
 
-def _padded(source, pad, value):
-    number = F.pad(source.number, pad, value=CONSTANT if value else 0)
-    return Signals(F.pad(source.events, pad), F.pad(source.trains, pad), number)
-
-
-def _of_module(call):
-    module = call.module
-    if isinstance(module, taxonomy.SYNAPSE_MODULES):
-        return _module_synapse(call)
-    if is_max_pool(call.node, {call.node.target: module}):
-        return maximum(call)
-    if isinstance(module, nn.Upsample):
-        return interpolation(call)
-    if isinstance(module, nn.Fold):
-        return gathered(call, lambda plane: plane.sum().item(), False)
-    if isinstance(module, taxonomy.LINEAR_MODULES):
-        return average_pool(call)
-    return _moved(call) if isinstance(module, taxonomy.MOVING_MODULES) else None
-
-
-def _of_function(call):
-    function = call.node.target
-    if function in taxonomy.SYNAPSE_FUNCTIONS:
-        return _functional_synapse(call)
-    if function is F.batch_norm:
-        return _synapse(call, lambda plane: plane.sum().item(), 2 * call.args[0].shape[1])
-    if is_max_pool(call.node, {}):
-        return maximum(call)
-    if function is torch.maximum:
-        return _larger(call)
-    if function in taxonomy.INTERPOLATIONS:
-        return interpolation(call)
-    if function in _REDUCTIONS:
-        return gathered(call, lambda plane: plane.sum().item(), function is torch.mean)
-    if function in taxonomy.AVERAGE_POOL_FUNCTIONS:
-        return average_pool(call)
-    if function in taxonomy.MATRIX_PRODUCTS or function is torch.einsum and len(call.args) == 3:
-        return _product(call)
-    if function in _SCALINGS:
-        return _scaling(call)
-    if function in taxonomy.ADDITIONS:
-        return _addition(call)
-    if function in _UNCHANGED:
-        return None, Counter(), call.source
-    if function in _SAME_PLACES or function is torch.masked_fill and call.argument(2, "value") == 0:
-        return None, Counter(), call.source.map(call.run)
-    if function in taxonomy.MOVING_FUNCTIONS or function is builtins.getattr:
+def _padded(call):
+    """Padding carries nothing, or a number where it is not 0."""
+    source, module = call.source, call.module
+    if module is None:
+        constant = call.argument(2, "mode", "constant") == "constant"
+        pad, value = call.args[1], call.argument(3, "value")
+    else:
+        constant = isinstance(module, _CONSTANT_PADS)
+        pad, value = module.padding, getattr(module, "value", 0)
+    if not constant:
         return _moved(call)
-    return None
+    number = F.pad(source.number, pad, value=CONSTANT if value else 0)
+    return None, Counter(), Signals(F.pad(source.events, pad), F.pad(source.trains, pad), number)
+
+
+_RULES = {
+    **dict.fromkeys(taxonomy.MOVES, _moved),
+    Role.SYNAPSE: _weights,
+    Role.NORM: _norm,
+    Role.MAX_POOL: maximum,
+    Role.MAXIMUM: _larger,
+    Role.AVERAGE_POOL: average_pool,
+    Role.MEAN: _reduced,
+    Role.REDUCTION: _reduced,
+    Role.INTERPOLATION: interpolation,
+    Role.SUM: _addition,
+    Role.DIFFERENCE: _addition,
+    Role.NEGATION: _negated,
+    Role.MASK: _same_places,
+    Role.FILL: _filled,
+    Role.SCALE: _scaling,
+    Role.QUOTIENT: _scaling,
+    Role.PRODUCT: _product,
+    Role.PAD: _padded,
+    Role.ATTRIBUTE: _moved,
+    Role.CAST: _moved,
+}
 
 
 def cost(call):
     """(kind, Counter, signals of the result) of a call; None if its cost is not known."""
-    if not call.signals:
-        return None
-    if call.module is not None:
-        return _of_module(call)
-    if call.node.op == "call_method":
-        return _moved(call) if call.node.target in taxonomy.MOVING_METHODS | taxonomy.CASTS else None
-    return _of_function(call)
+    rule = _RULES.get(role(call.node, {call.node.target: call.module})) if call.signals else None
+    return None if rule is None else rule(call)
