@@ -364,7 +364,7 @@ def test_refuses(change, error, words):
 def test_results_refuse():
     result = Operations(4, 1)
     assert result.total("serial") == Count()
-    with pytest.raises(ValueError, match="execution: expected one of serial, parallel, collapsed, float, got 'fast'"):
+    with pytest.raises(ValueError, match="execution: expected one of serial, packed, collapsed, float, got 'fast'"):
         result.total("fast")
     with pytest.raises(ValueError, match="mac: expected joules, 0 or more, got -1"):
         result.energy(mac=-1)

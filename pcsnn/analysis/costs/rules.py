@@ -1,7 +1,7 @@
 """What an operation of a network costs, by what its operands carry. Neurons are in pcsnn.analysis.costs.count.
 
-Each rule gives (kind, Counter, signals of the result), or None if it does not know. The Counter has the fields of Count
-for all images together, but for the bytes: `bits` of values, of all images, and of `parameters`, once.
+Each rule gives (kind, Counter, what the result carries), or None if it does not know. The Counter has the fields of
+Count for all images together, but for the bytes: `bits` of values, of all images, and of `parameters`, once.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from torch import nn
 
 from pcsnn.analysis.costs import fan_out
 from pcsnn.analysis.costs.calls import gathered, multiplied, summed, whole
-from pcsnn.analysis.costs.carried import CONSTANT, Signals, outcome
+from pcsnn.analysis.costs.carried import STILL, Carried, outcome
 from pcsnn.analysis.costs.pools import average_pool, interpolation, maximum
 from pcsnn.graph import taxonomy
 from pcsnn.graph.taxonomy import Role, role
@@ -24,7 +24,7 @@ _BEHIND_BIAS_TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dil
 
 def _synapse(call, fan, words):
     """fan: sum over a plane of each element times its fan-out; words: how many parameters are read."""
-    counted = [int(round(fan(plane))) if plane.any() else 0 for plane in (call.source.events, call.source.filled)]
+    counted = [round(fan(plane)) if plane.any() else 0 for plane in (call.source.events, call.source.filled)]
     return "synapse", *multiplied(call, [call.source], *counted, words)
 
 
@@ -56,7 +56,7 @@ def _product(call):
     first = 1 if call.node.target is torch.einsum else 0
     if call.node.target not in taxonomy.MATRIX_PRODUCTS and not (first and len(call.args) == 3):
         return None
-    left, right = call.signals[first : first + 2]
+    left, right = call.carried[first : first + 2]
 
     def through(a, b):
         return whole(call.node.target(*call.args[:first], a, b)) if a.any() and b.any() else 0
@@ -68,15 +68,15 @@ def _product(call):
 def _addition(call):
     """a + b. A sum of spike trains is no work: each spike goes on by itself."""
     operands = []
-    for signals, value in zip(call.signals[:2], call.args[:2]):
-        if isinstance(signals, Signals):
-            operands.append(signals)
+    for carried, value in zip(call.carried[:2], call.args[:2]):
+        if isinstance(carried, Carried):
+            operands.append(carried)
         elif value != 0:
-            operands.append(Signals.numbers(torch.empty((), device=call.value.device), CONSTANT))
+            operands.append(Carried.numbers(torch.empty((), device=call.value.device), STILL))
     wide = call.wide(operands)
     if len(wide) == 1 or not any(operand.filled.any() for operand in wide):
         planes = zip(*((operand.events, operand.trains, operand.number) for operand in wide))
-        return None, Counter(), Signals(*map(sum, planes))
+        return None, Counter(), Carried(*map(sum, planes))
     passes, result = call.passes(*operands), outcome(call.value, operands)
     spent = Counter(additions=summed(wide, passes), bits=call.bits(result, *operands))
     if call.kwargs.get("alpha", 1) != 1:
@@ -86,7 +86,7 @@ def _addition(call):
 
 def _scaling(call):
     """Products of elements. A single number goes into what a spike is worth; a tensor of them multiplies each spike."""
-    operands = [signals for signals in call.signals[:2] if isinstance(signals, Signals)]
+    operands = [carried for carried in call.carried[:2] if isinstance(carried, Carried)]
     many = [operand for operand in operands if operand.events.numel() > 1 or operand.over_time]
     if len(many) < 2:
         (result,) = call.wide(many or operands[:1])
@@ -103,8 +103,8 @@ def _scaling(call):
 
 def _larger(call):
     """The larger of two trains of one worth: a comparison of each pair at every step."""
-    operands = call.wide([signals for signals in call.signals[:2] if isinstance(signals, Signals)])
-    result = Signals(
+    operands = call.wide([carried for carried in call.carried[:2] if isinstance(carried, Carried)])
+    result = Carried(
         *(
             torch.stack(planes).amax(0)
             for planes in zip(*((part.events, part.trains, part.number) for part in operands))
@@ -147,7 +147,7 @@ def _moved(call):
         )
         return moved.double() if isinstance(moved, torch.Tensor) else tuple(part.double() for part in moved)
 
-    return None, Counter(), Signals(change("events"), change("trains"), change("number"))
+    return None, Counter(), Carried(change("events"), change("trains"), change("number"))
 
 
 def _padded(call):
@@ -161,8 +161,8 @@ def _padded(call):
         pad, value = module.padding, getattr(module, "value", 0)
     if not constant:
         return _moved(call)
-    number = F.pad(source.number, pad, value=CONSTANT if value else 0)
-    return None, Counter(), Signals(F.pad(source.events, pad), F.pad(source.trains, pad), number)
+    number = F.pad(source.number, pad, value=STILL if value else 0)
+    return None, Counter(), Carried(F.pad(source.events, pad), F.pad(source.trains, pad), number)
 
 
 _RULES = {
@@ -190,6 +190,6 @@ _RULES = {
 
 
 def cost(call):
-    """(kind, Counter, signals of the result) of a call; None if its cost is not known."""
-    rule = _RULES.get(role(call.node, {call.node.target: call.module})) if call.signals else None
+    """(kind, Counter, what the result carries) of a call; None if its cost is not known."""
+    rule = _RULES.get(role(call.node, {call.node.target: call.module})) if call.carried else None
     return None if rule is None else rule(call)
