@@ -16,6 +16,7 @@ from pcsnn.analysis.costs.carried import STILL, Carried, outcome
 from pcsnn.analysis.costs.pools import average_pool, interpolation, maximum
 from pcsnn.graph import taxonomy
 from pcsnn.graph.taxonomy import Role, role
+from pcsnn.tensors.arithmetic import per_channel
 
 _CONSTANT_PADS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
 _BEHIND_BIAS = ("stride", "padding", "dilation", "groups")  # arguments of F.conv2d and its like
@@ -85,8 +86,16 @@ def _addition(call):
 
 
 def _scaling(call):
+    return _scaled(call, [carried for carried in call.carried[:2] if isinstance(carried, Carried)])
+
+
+def _channel_scaling(call):
+    scale = per_channel(call.module.scale, call.value.dim())
+    return _scaled(call, [call.source, Carried.numbers(scale, STILL)])
+
+
+def _scaled(call, operands):
     """Products of elements. A single number goes into what a spike is worth; a tensor of them multiplies each spike."""
-    operands = [carried for carried in call.carried[:2] if isinstance(carried, Carried)]
     many = [operand for operand in operands if operand.events.numel() > 1 or operand.over_time]
     if len(many) < 2:
         (result,) = call.wide(many or operands[:1])
@@ -182,6 +191,7 @@ _RULES = {
     Role.FILL: _filled,
     Role.SCALE: _scaling,
     Role.QUOTIENT: _scaling,
+    Role.CHANNEL_SCALE: _channel_scaling,
     Role.PRODUCT: _product,
     Role.PAD: _padded,
     Role.ATTRIBUTE: _moved,
