@@ -8,7 +8,6 @@ import torch
 from torch.utils._pytree import tree_map
 
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
-from pcsnn.nn import SignedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
 from pcsnn.tensors import checks
 from pcsnn.tensors.arithmetic import per_channel
@@ -82,12 +81,7 @@ class SerialIF(FullPrecisionBuffers):
 
 
 def _serial_neuron(neuron):
-    if isinstance(neuron, SignedNeuron):
-        raise ValueError(
-            f"snn: a neuron in place of {neuron.kind} has spikes of two signs, which serial IF neurons have not; "
-            "pcsnn.baselines.packed runs it step by step"
-        )
-    return SerialIF(neuron.threshold, neuron.offset, neuron.spike, neuron.shift)
+    return SerialIF(**neuron.stepwise())
 
 
 class SerialNetwork(Evaluated):

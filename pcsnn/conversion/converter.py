@@ -18,7 +18,7 @@ from pcsnn.data.inputs import required_inputs
 from pcsnn.distributed import collectives
 from pcsnn.graph.fold import fold_batch_norms
 from pcsnn.graph.places import bound, worth
-from pcsnn.network.network import SpikingNetwork, describe
+from pcsnn.network.network import SpikingNetwork
 from pcsnn.network.report import Report
 from pcsnn.tensors import checks
 
@@ -136,7 +136,7 @@ def convert(
     mixed = {place.name: place.why_one(neurons[place.name]) for place in places if method in NEEDS_DATA}
     for row in rows:
         if row.kind == "spiking":
-            row.detail = f"{row.detail}{mixed.get(row.name, '')}: {describe(neurons[row.name], timesteps)}"
+            row.detail = f"{row.detail}{mixed.get(row.name, '')}: {neurons[row.name].describe()}"
     _check_maxima(network, neurons, rows, method, strict)
     replace_activations(network, neurons)
     double = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None) == torch.float64

@@ -11,21 +11,11 @@ from torch.nn.modules.utils import _pair
 from pcsnn.fusion.quantise import quantise
 from pcsnn.graph.names import unused_name
 from pcsnn.graph.places import argument
-from pcsnn.nn import (
-    CollapsedNeuron,
-    CountMaxPool2d,
-    CountSumPool2d,
-    PixelCounts,
-    Rates,
-    SpikingConv2d,
-    SpikingLinear,
-    SynapticConv2d,
-    SynapticLinear,
-)
+from pcsnn.nn import CollapsedNeuron, CountMaxPool2d, CountSumPool2d, PixelCounts, Rates
 from pcsnn.nn.counts import BYTE, steps_of
+from pcsnn.nn.synapses import LAYERS, Synapse, synapse_of
 
 _CAT = {torch.cat, torch.concat, torch.concatenate}
-DENSE = 16  # input channels of a group from which int8 pays in any form; below (depthwise), only where one primitive does it all
 
 
 @dataclass
@@ -44,23 +34,76 @@ class _Counts:
         """The largest count."""
         return BYTE if self.low is not None else steps_of(timesteps, self.levels, self.area)
 
-    def arguments(self):
+    def arguments(self, name="input"):
         """What a layer that reads them has to know."""
-        return dict(input_levels=self.levels, input_area=self.area)
+        return {f"{name}_levels": self.levels, f"{name}_area": self.area}
 
 
-def is_plain(module):
-    """Whether a synapse has a fused form."""
-    if isinstance(module, nn.Conv2d):
-        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    return type(module) is nn.Linear
+@dataclass
+class _Source:
+    """A layer that has a fused form: what kind of synapse it is, and the counts that it reads, None where it reads values."""
+
+    layer: nn.Module
+    synapse: Synapse
+    into: _Counts | None = None
+
+    def weight(self):
+        """float64 weights [O, C / groups, ...], times what the incoming spikes are worth."""
+        weight = self._weight()
+        if self.into is None:
+            return weight
+        worth = self.into.worth.double()
+        if worth.dim():
+            if self.into.flat:
+                worth = worth.repeat_interleave(weight.shape[1] // len(worth))
+            groups = self.synapse.groups
+            group = torch.arange(weight.shape[0], device=weight.device) // (weight.shape[0] // groups)
+            worth = worth.view(groups, -1)[group].view(weight.shape[:2] + (1,) * (weight.dim() - 2))
+        return weight * worth
+
+    def _weight(self):
+        return self.synapse.by_output(self.layer.weight.detach().double())
+
+    def bias(self):
+        """[O] or None, with what counts 0 stand for: `low` of pixels."""
+        bias = self.layer.bias
+        if self.into is None or self.into.low is None:
+            return bias
+        weight, groups = self._weight().flatten(2).sum(2), self.synapse.groups
+        lows = (weight.view(groups, -1, weight.shape[1]) @ self.into.low.double().view(groups, -1, 1)).flatten()
+        return lows if bias is None else lows + bias.detach().double()
+
+    def is_sparse(self):
+        """Whether a group has so few channels that int8 pays only where one primitive does it all (depthwise ones)."""
+        return self.synapse.by_output(self.layer.weight).shape[1] < self.synapse.LEAST_INT8
+
+    def spiking(self, weight, **options):
+        """The layer with neurons behind it, of weights [O, C / groups, ...]; options replace what it says of itself."""
+        return self._made(0, weight, options)
+
+    def synaptic(self, weight, **options):
+        """The layer without neurons, likewise."""
+        return self._made(1, weight, options)
+
+    def _made(self, which, weight, options):
+        known = self.synapse.geometry()
+        if self.into is not None:
+            known |= self.into.arguments()
+        return LAYERS[type(self.synapse)][which](self.synapse.from_output(weight), **known | options)
 
 
-def geometry(module):
-    """The keyword arguments of a convolution; none for a linear layer."""
-    if isinstance(module, nn.Linear):
-        return {}
-    return {name: getattr(module, name) for name in ("stride", "padding", "dilation", "groups")}
+@dataclass
+class _Plan:
+    """What a synapse and the neurons behind it become: weights of `dtype`, and what the residual branch is.
+
+    residual: counts; joined: a synapse whose current is added, with the same scale of weights; neither: values, or no branch.
+    """
+
+    neuron: CollapsedNeuron
+    source: _Source
+    dtype: torch.dtype
+    residual: _Counts | None = None
+    joined: _Source | None = None
 
 
 def neuron_arguments(neuron):
@@ -89,10 +132,11 @@ class Fuser:
         found = self.modules.get(node.target) if isinstance(node, torch.fx.Node) and node.op == "call_module" else None
         return found if isinstance(found, kind) else None
 
-    def synapse(self, node):
-        """The synapse at a node that has a fused form and one reader; else None."""
+    def source(self, node):
+        """The _Source at a node that has a fused form and one reader; else None."""
         module = self.module(node)
-        return module if module is not None and is_plain(module) and len(node.users) == 1 else None
+        synapse = None if module is None or len(node.users) != 1 else synapse_of(module)
+        return None if synapse is None else _Source(module, synapse)
 
     def put(self, node, module, name, args):
         """Let a node call a new module."""
@@ -128,33 +172,27 @@ class RateFuser(Fuser):
     def run(self):
         for node in list(self.graph.nodes):
             neuron = self.module(node, CollapsedNeuron)
-            synapse = self.synapse(node.args[0]) if neuron is not None else None
-            if synapse is None or isinstance(synapse, nn.Linear) and len(node.args) > 1:
+            source = self.source(node.args[0]) if neuron is not None else None
+            if source is None or len(node.args) > 1 and not source.synapse.JOINS:
                 continue
-            kind = SpikingLinear if isinstance(synapse, nn.Linear) else SpikingConv2d
-            layer = kind(
-                synapse.weight,
-                bias=synapse.bias,
-                counted=False,
-                emits="rates",
-                **geometry(synapse),
-                **neuron_arguments(neuron),
+            layer = source.spiking(
+                source.layer.weight, bias=source.layer.bias, counted=False, emits="rates", **neuron_arguments(neuron)
             )
-            source = node.args[0]
-            self.put(node, layer, node.target, (source.args[0], *node.args[1:]))
+            self.put(node, layer, node.target, (node.args[0].args[0], *node.args[1:]))
             self.fused[node.target] = "float32 weights, rates"
         self.finish()
 
 
 class CountFuser(Fuser):
-    """Layers pass on counts; weights of `dtype`: torch.int8, torch.bfloat16 or torch.float16.
+    """Layers pass on counts of T time-steps; weights of `dtype`: torch.int8, torch.bfloat16 or torch.float16.
 
     sizes: (H, W) of what goes into adaptive average pools, by node name; ranges: (low, worth) [C] of inputs that the first
     layers are to read as counts, by node name; last: whether the last synapse is to have int8 weights too.
     """
 
-    def __init__(self, network, dtype, sizes=None, ranges=None, last=False):
+    def __init__(self, network, timesteps, dtype, sizes=None, ranges=None, last=False):
         super().__init__(network)
+        self.timesteps = timesteps
         self.dtype, self.sizes, self.ranges, self.last = dtype, sizes or {}, ranges or {}, last
         self.counts, self.rates = {}, {}
 
@@ -166,7 +204,7 @@ class CountFuser(Fuser):
 
     def _waits(self, node):
         """Whether a node is a synapse that the neurons behind it may take in."""
-        return self.synapse(node) is not None and self.module(next(iter(node.users)), CollapsedNeuron) is not None
+        return self.source(node) is not None and self.module(next(iter(node.users)), CollapsedNeuron) is not None
 
     def _read_values(self, node):
         node.args, node.kwargs = torch.fx.map_arg((node.args, node.kwargs), self._as_values)
@@ -193,7 +231,7 @@ class CountFuser(Fuser):
             return self._average_pool(node)
         if self.module(node, nn.Flatten) is not None or node.target in (torch.flatten, "flatten"):
             return self._flatten(node)
-        if self.dtype == torch.int8 and self.module(node, (nn.Conv2d, nn.Linear)) is not None:
+        if self.dtype == torch.int8 and self.module(node) is not None:
             return self._synapse_alone(node)
         if node.target is operator.getitem:
             return self._slice(node)
@@ -216,122 +254,90 @@ class CountFuser(Fuser):
         return self.rates[node]
 
     def _neuron(self, node):
-        neuron = self.modules[node.target]
-        self.timesteps = neuron.timesteps
-        source = node.args[0]
-        synapse = self.synapse(source)
-        if synapse is None:
+        """Make one layer of the neurons at a node and the synapse before them, where it has a fused form; whether it did."""
+        plan = self._decide(node)
+        if plan is None:
             return False
-        branch = node.args[1] if len(node.args) > 1 else None
-        linear = isinstance(synapse, nn.Linear)
-        if linear and branch is not None:
-            return False
-        into = self.counts.get(source.args[0])
-        if into is None and not linear and branch is None and source.args[0].name in self.ranges:
-            into = self._pixels(source, synapse)
-        dtype = self._dtype(synapse, into, direct=branch is None and neuron.bend is None)
-        if dtype == torch.float32 and branch is not None and branch not in self.counts:
-            into = None  # a sum of two values
-            self._read_values(source)
-        options = dict(counted=into is not None, emits="counts", **geometry(synapse), **neuron_arguments(neuron))
-        bias = synapse.bias
-        if into is not None and into.low is not None:
-            options |= dict(fixed_steps=BYTE, padding=0)
-            bias = self._bias_of_lows(synapse, into)
-        elif into is not None:
-            options |= into.arguments()
-        other = None
-        if branch in self.counts:
-            options |= dict(
-                residual_worth=self.counts[branch].worth,
-                residual_levels=self.counts[branch].levels,
-                residual_area=self.counts[branch].area,
-            )
-        elif branch is not None and dtype == torch.float32:
-            self._read_values(branch)
-        elif branch is not None:
-            other = self._branch(branch, into)
-            if other is None:
-                return False
-        weights = [self._weight(synapse, into)] + ([self._weight(other, self.counts[branch.args[0]])] if other else [])
-        scale = None
-        if dtype == torch.int8:
-            steps = into.steps(neuron.timesteps)
-            weights, scale = quantise(weights, steps, self._distance(neuron, steps, len(weights[0])))
-        else:
-            weights = [weight.to(dtype) for weight in weights]
-        if other is not None:
-            layer = SynapticConv2d(
-                weights[1],
-                neuron.timesteps,
-                weight_scale=scale,
-                bias=other.bias,
-                **self.counts[branch.args[0]].arguments(),
-                **geometry(other),
-            )
-            self.fused[branch.target] = f"{self._name(dtype)} weights, current"
-            self.put(branch, layer, branch.target, branch.args)
-        kind = SpikingLinear if linear else SpikingConv2d
-        layer = kind(weights[0], weight_scale=scale, bias=bias, **options)
-        self.put(node, layer, node.target, (source.args[0], *node.args[1:]))
-        self.counts[node] = _Counts(layer.amplitude, weights[0].shape[0], layer.quantization_levels)
-        self.fused[node.target] = f"{self._name(dtype)} weights, counts"
+        self._put_neuron(node, plan, *self._quantised(plan))
         return True
+
+    def _decide(self, node):
+        """The _Plan for the neurons at a node; None where they stay alone. Changes nothing."""
+        neuron, source = self.modules[node.target], self.source(node.args[0])
+        branch = node.args[1] if len(node.args) > 1 else None
+        if source is None or branch is not None and not source.synapse.JOINS:
+            return None
+        origin = node.args[0].args[0]
+        source.into = self.counts.get(origin)
+        if source.into is None and branch is None and source.synapse.READS_IMAGES and origin.name in self.ranges:
+            low, worth = self.ranges[origin.name]
+            source.into = _Counts(worth, len(worth), None, low=low)
+        dtype = self._dtype(source, direct=branch is None and neuron.bend is None)
+        if branch is None or branch in self.counts:
+            return _Plan(neuron, source, dtype, self.counts.get(branch))
+        if dtype == torch.float32:  # a sum of two values
+            source.into = None
+            return _Plan(neuron, source, dtype)
+        joined = self._joined(branch, source.into)
+        return None if joined is None else _Plan(neuron, source, dtype, joined=joined)
+
+    def _quantised(self, plan):
+        """(weights of the plan's synapse and of the one that is joined, the scale of int8 ones or None)."""
+        weights = [source.weight() for source in (plan.source, plan.joined) if source is not None]
+        if plan.dtype != torch.int8:
+            return [weight.to(plan.dtype) for weight in weights], None
+        steps = plan.source.into.steps(self.timesteps)
+        return quantise(weights, steps, self._distance(plan.neuron, steps, len(weights[0])))
+
+    def _put_neuron(self, node, plan, weights, scale):
+        """Let a node call the layer of a plan, which reads what the synapse read."""
+        before, branch = node.args[0], node.args[1] if len(node.args) > 1 else None
+        source, into, origin = plan.source, plan.source.into, before.args[0]
+        options = dict(counted=into is not None, emits="counts", **neuron_arguments(plan.neuron))
+        if into is not None and into.low is not None:
+            origin = self.insert(
+                PixelCounts(into.low, into.worth, source.synapse.padding), f"{origin.name}_counts", origin
+            )
+            self.counts[origin] = into
+            options |= dict(fixed_steps=BYTE, padding=0)
+        if plan.residual is not None:
+            options |= plan.residual.arguments("residual") | dict(residual_worth=plan.residual.worth)
+        elif plan.joined is not None:
+            layer = plan.joined.synaptic(
+                weights[1], timesteps=self.timesteps, weight_scale=scale, bias=plan.joined.layer.bias
+            )
+            self.fused[branch.target] = f"{self._name(plan.dtype)} weights, current"
+            self.put(branch, layer, branch.target, branch.args)
+        elif branch is not None:
+            self._read_values(before)
+            self._read_values(branch)
+            origin = before.args[0]
+        layer = source.spiking(weights[0], weight_scale=scale, bias=source.bias(), **options)
+        self.put(node, layer, node.target, (origin, *node.args[1:]))
+        self.counts[node] = _Counts(layer.amplitude, len(weights[0]), layer.quantization_levels)
+        self.fused[node.target] = f"{self._name(plan.dtype)} weights, counts"
 
     @staticmethod
     def _name(dtype):
         return str(dtype).removeprefix("torch.")
 
-    def _dtype(self, synapse, into, direct=False):
+    def _dtype(self, source, direct=False):
         """What a synapse multiplies in: float32 for values, and for int8 where a group has few channels, unless evenly spaced
         levels follow directly (F4)."""
-        if into is None:
+        if source.into is None:
             return torch.float32
-        sparse = isinstance(synapse, nn.Conv2d) and synapse.weight.shape[1] < DENSE
-        return (
-            torch.float32
-            if self.dtype == torch.int8 and sparse and not (direct or into.low is not None)
-            else self.dtype
-        )
+        direct = direct or source.into.low is not None
+        return torch.float32 if self.dtype == torch.int8 and source.is_sparse() and not direct else self.dtype
 
-    def _pixels(self, node, synapse):
-        """Let the convolution at `node` read its input, values of a known range, as counts."""
-        source = node.args[0]
-        low, worth = self.ranges[source.name]
-        pixels = self.insert(PixelCounts(low, worth, synapse.padding), f"{source.name}_counts", source)
-        node.args = (pixels,)
-        self.counts[pixels] = _Counts(worth, len(worth), None, low=low)
-        return self.counts[pixels]
-
-    @staticmethod
-    def _bias_of_lows(synapse, into):
-        """The bias of a convolution whose counts 0 stand for `low`, float64."""
-        weight = synapse.weight.detach().double().sum((2, 3)).view(synapse.groups, -1, synapse.weight.shape[1])
-        bias = (weight @ into.low.double().view(synapse.groups, -1, 1)).flatten()
-        return bias if synapse.bias is None else bias + synapse.bias.detach().double()
-
-    def _branch(self, node, into):
-        """The convolution at the end of a residual branch that reads counts of as many steps; else None."""
-        module = self.synapse(node)
-        known = self.counts.get(node.args[0]) if module is not None else None
-        if known is None or not isinstance(module, nn.Conv2d) or self._dtype(module, known) == torch.float32:
+    def _joined(self, node, into):
+        """The _Source at the end of a residual branch that reads counts of as many steps; else None."""
+        source = self.source(node)
+        if source is None or not source.synapse.JOINS:
             return None
-        return module if known.steps(self.timesteps) == into.steps(self.timesteps) else None
-
-    @staticmethod
-    def _weight(synapse, into):
-        """float64 weights times what the incoming spikes are worth."""
-        weight = synapse.weight.detach().double()
-        if into is None:
-            return weight
-        worth = into.worth.double()
-        if worth.dim():
-            if into.flat:
-                worth = worth.repeat_interleave(weight.shape[1] // len(worth))
-            if isinstance(synapse, nn.Conv2d):
-                group = torch.arange(weight.shape[0], device=weight.device) // (weight.shape[0] // synapse.groups)
-                worth = worth.view(synapse.groups, -1)[group, :, None, None]
-        return weight * worth
+        source.into = self.counts.get(node.args[0])
+        if source.into is None or self._dtype(source) == torch.float32:
+            return None
+        return source if source.into.steps(self.timesteps) == into.steps(self.timesteps) else None
 
     @staticmethod
     def _distance(neuron, steps, channels):
@@ -344,23 +350,12 @@ class CountFuser(Fuser):
     def _synapse_alone(self, node):
         """A synapse of counts with no neuron right behind it; the last one of a network keeps its float weights unless asked."""
         module, into = self.modules[node.target], self.counts[node.args[0]]
-        if (
-            not is_plain(module)
-            or self._dtype(module, into) == torch.float32
-            or not (self.last or self._leads_to_neurons(node))
-        ):
+        synapse = synapse_of(module)
+        source = None if synapse is None else _Source(module, synapse, into)
+        if source is None or self._dtype(source) == torch.float32 or not (self.last or self._leads_to_neurons(node)):
             return False
-        (weight,), scale = quantise([self._weight(module, into)], into.steps(self.timesteps))
-        kind = SynapticLinear if isinstance(module, nn.Linear) else SynapticConv2d
-        layer = kind(
-            weight,
-            self.timesteps,
-            weight_scale=scale,
-            bias=module.bias,
-            emits="values",
-            **into.arguments(),
-            **geometry(module),
-        )
+        (weight,), scale = quantise([source.weight()], into.steps(self.timesteps))
+        layer = source.synaptic(weight, timesteps=self.timesteps, weight_scale=scale, bias=module.bias, emits="values")
         self.put(node, layer, node.target, node.args)
         self.fused[node.target] = "int8 weights, values"
         return True

@@ -7,7 +7,7 @@ import torch
 from pcsnn.conversion.tracing.hooks import refuse_hooks
 from pcsnn.fusion.fuse import CountFuser, RateFuser
 from pcsnn.graph.fold import fold_batch_norms
-from pcsnn.network.network import MOST_GRAPHS, SpikingNetwork, check_unfused, describe
+from pcsnn.network.network import MOST_GRAPHS, SpikingNetwork, check_unfused
 from pcsnn.tensors import checks
 
 GRAPHS = 8  # of graph=True
@@ -117,7 +117,12 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, g
             with torch.no_grad():
                 sizes.run(*inputs)
         fuser = CountFuser(
-            network, WEIGHTS[weights], sizes.found, _ranges(network, inputs) if first_last else None, first_last
+            network,
+            snn.timesteps,
+            WEIGHTS[weights],
+            sizes.found,
+            _ranges(network, inputs) if first_last else None,
+            first_last,
         )
     fuser.run()
     optimised = SpikingNetwork(network, copy.deepcopy(snn.report))
@@ -127,6 +132,6 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, g
             source = row.detail.partition(":")[0]
             row.detail = f"{source}, {fuser.fused[row.name]}"
             if row.name in neurons:
-                row.detail += f": {describe(neurons[row.name], snn.timesteps)}"
+                row.detail += f": {neurons[row.name].describe()}"
     optimised.max_graphs = graph
     return optimised

@@ -1,0 +1,436 @@
+"""What layers of optimised networks have in common: a synapse and its weights, and the neurons behind it."""
+
+import torch
+
+from pcsnn import functional
+from pcsnn.levels import even, integer
+from pcsnn.levels.spacing import UNKNOWN, find_spacing
+from pcsnn.nn.counts import check_area, check_numbers, steps_of
+from pcsnn.nn.neuron import CollapsedNeuron, Spiking
+from pcsnn.nn.precision import FullPrecisionBuffers
+from pcsnn.operators import arguments
+from pcsnn.operators.repeats import Repeats
+from pcsnn.tensors import checks
+from pcsnn.tensors.arithmetic import add_residual, divided
+from pcsnn.tensors.memo import forget
+from pcsnn.tensors.shapes import HALVES, laid_out
+
+EVEN = 1e-3  # of a whole number of units, summed over all levels: how far int8 levels may move to be evenly spaced
+
+
+def _attribute_of(part, name):
+    """A property that is an attribute of `layer.synapse` or `layer.neuron`."""
+
+    def get(layer):
+        return getattr(getattr(layer, part), name)
+
+    def put(layer, value):
+        setattr(getattr(layer, part), name, value)
+
+    return property(get, put)
+
+
+def _of_neuron(name):
+    return _attribute_of("neuron", name)
+
+
+class SynapseLayer(FullPrecisionBuffers):
+    """A synapse of counts, or of values: its kind and geometry, its weights, and what is known of what comes in.
+
+    Buffers: weight, float32, bfloat16, float16 or int8, for counts times the amplitude of the incoming neurons, laid out as
+    its kind says; weight_scale [O], what 1 is worth in int8 weights; bias [O], of the mean current; None where there is none.
+
+    Attributes:
+        synapse: a `pcsnn.nn.synapses.Synapse`; names of its geometry are attributes of the layer too.
+    """
+
+    kind = None  # of synapse
+
+    def __init_subclass__(cls, kind=None, **options):
+        super().__init_subclass__(**options)
+        if kind is not None:
+            cls.kind = kind
+            for name in kind.GEOMETRY:
+                setattr(cls, name, _attribute_of("synapse", name))
+
+    def _set_synapse(self, weight, weight_scale, bias, geometry):
+        """Checks and registers what a constructor gets, from a file too; returns the number of outputs."""
+        checks.tensor("weight", weight, arguments.WEIGHT_DTYPES)
+        if weight.dim() != self.kind.DIMENSIONS or 0 in weight.shape:
+            raise ValueError(
+                f"weight: expected {self.kind.DIMENSIONS} dimensions, none of them empty, got shape {tuple(weight.shape)}"
+            )
+        if weight.dtype == torch.int8 and weight_scale is None:
+            raise ValueError("weight_scale: expected [O] with int8 weights, got None")
+        self.synapse = self.kind(weight, **geometry)
+        outputs = self.synapse.outputs(weight)
+        for name, value in (("weight_scale", weight_scale), ("bias", bias)):
+            if value is not None:
+                checks.tensor(name, value, checks.CURRENT_DTYPES)
+                if value.shape != (outputs,):
+                    raise ValueError(f"{name}: expected [{outputs}], got shape {tuple(value.shape)}")
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("weight_scale", None if weight_scale is None else weight_scale.detach().float())
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
+        for name in ("operand_bias", "operand_scale"):
+            self.register_buffer(name, None, persistent=False)
+        self._repeats = Repeats()
+        return outputs
+
+    def _gather(self):
+        """Bring all buffers to where the weight is."""
+        for name, value in self._buffers.items():
+            self._buffers[name] = None if value is None else value.to(self.weight.device)
+
+    def _apply(self, fn, recurse=True):
+        weight = self.weight
+        super()._apply(fn, recurse)
+        if self.weight.dtype != weight.dtype:  # a cast of the network does not change what the kernels multiply
+            self.weight = weight.to(self.weight.device)
+        self._derive()
+        return self
+
+    def _derive(self):
+        """What the operator reads, made anew of weights, neurons and T; subclasses add theirs."""
+        forget(self)
+        if self.weight.dim() == 4:  # channels last, like what it is multiplied with: no reordering at every call
+            self.weight = laid_out(self.weight, torch.channels_last)
+        self._most = self.input_steps if self.counted else checks.MAX_TIMESTEPS
+
+    @property
+    def _current_dtype(self):
+        return torch.int32 if self.weight.dtype == torch.int8 else self.weight.dtype
+
+    @property
+    def input_steps(self):
+        """The largest incoming count; 1 where what comes in is a value, not a count."""
+        if not self.counted:
+            return 1
+        return self.fixed_steps or steps_of(self.timesteps, self.input_levels, self.input_area)
+
+    def check_timesteps(self, timesteps):
+        """ValueError where incoming counts would not fit a byte at T = `timesteps`."""
+        if self.counted and not self.fixed_steps:
+            check_area(timesteps, self.input_levels, self.input_area)
+
+    def _shape(self, x):
+        """The shape of the result, or None where x does not fit."""
+        return self.synapse.shape(x, self.weight)
+
+    def _is_count(self, dtype):
+        """Whether counts may have a dtype: bytes, or on a GPU that of half precision weights."""
+        return dtype == torch.uint8 or dtype == self.weight.dtype and dtype in HALVES
+
+    def _check(self, x):
+        """Names what does not fit in x; else with as little work as can be."""
+        weight = self.weight
+        fits = (
+            isinstance(x, torch.Tensor)
+            and (self._is_count(x.dtype) if self.counted else x.dtype == weight.dtype)
+            and x.device == weight.device
+            and not (x.requires_grad and torch.is_grad_enabled())
+            and self.synapse.shape(x, weight) is not None
+        )
+        if not fits:
+            if self.counted:
+                checks.tensor("counts", x, (torch.uint8,))
+            self.synapse.refuse(x, weight)
+
+    def _run(self, x, levels, scale, residual, residual_scale, repeat=1, line=None, reach=0, counts_dtype=None):
+        return self.synapse.run(
+            x,
+            self.weight,
+            self.operand_bias,
+            levels,
+            scale,
+            residual,
+            residual_scale,
+            repeat,
+            self._most,
+            line,
+            reach,
+            counts_dtype,
+        )
+
+    def _weight_repr(self):
+        return f"weight={str(self.weight.dtype).removeprefix('torch.')} {list(self.weight.shape)}"
+
+
+def _flat(module, state, prefix, metadata):
+    """The state of a fused layer has the names of its neurons' tensors as they are in files: without "neuron."."""
+    for name in CollapsedNeuron.TENSORS:
+        if (value := state.pop(f"{prefix}neuron.{name}", None)) is not None:
+            state[f"{prefix}{name}"] = value
+
+
+class SpikingSynapse(SynapseLayer, Spiking):
+    """A synapse and the `CollapsedNeuron`s behind it, in one operation.
+
+    Attributes:
+        neuron: the CollapsedNeuron; what it knows of threshold, levels and rates are attributes of the layer too.
+    """
+
+    TENSORS = (*CollapsedNeuron.TENSORS, "weight", "weight_scale", "bias", "residual_worth")
+
+    timesteps, quantization_levels, shift = map(_of_neuron, ("timesteps", "quantization_levels", "shift"))
+    threshold, offset, amplitude, bend = map(_of_neuron, CollapsedNeuron.TENSORS)
+    levels, scale, spacing, spike = map(_of_neuron, ("levels", "scale", "spacing", "spike"))
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        timesteps: int,
+        *,
+        weight_scale: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+        counted: bool = True,
+        input_levels: int | None = None,
+        input_area: int = 1,
+        fixed_steps: int | None = None,
+        residual_worth: torch.Tensor | None = None,
+        residual_levels: int | None = None,
+        residual_area: int = 1,
+        emits: str = "counts",
+        **options,
+    ):
+        super().__init__()
+        geometry = {name: options.pop(name) for name in self.kind.GEOMETRY if name in options}
+        outputs = self._set_synapse(weight, weight_scale, bias, geometry)
+        check_numbers(
+            counted=counted,
+            input_levels=input_levels,
+            input_area=input_area,
+            fixed_steps=fixed_steps,
+            residual_levels=residual_levels,
+            residual_area=residual_area,
+        )
+        if residual_worth is not None:
+            checks.per_layer_or_channel("residual_worth", residual_worth, (1, outputs), checks.CURRENT_DTYPES)
+        self.neuron = CollapsedNeuron(timesteps=timesteps, **options)
+        self._check_channels(outputs)
+        if emits not in ("counts", "rates"):
+            raise ValueError(f"emits: expected counts or rates, got {emits!r}")
+        self.counted, self.input_levels, self.input_area = counted, input_levels, input_area
+        self.fixed_steps = fixed_steps
+        self.residual_levels, self.residual_area, self.emits = residual_levels, residual_area, emits
+        self.register_buffer("residual_worth", None if residual_worth is None else residual_worth.detach().float())
+        for name in ("operand_levels", "operand_line", "operand_residual_scale"):
+            self.register_buffer(name, None, persistent=False)
+        self.check_timesteps(timesteps)
+        self.neuron.to(weight.device)
+        self._gather()
+        self.register_state_dict_post_hook(_flat)
+        self.register_load_state_dict_post_hook(_derive_anew)
+        self._derive()
+
+    def _check_channels(self, outputs):
+        """Neurons per channel are as many as outputs."""
+        for name in ("threshold", "offset", "amplitude"):
+            checks.per_layer_or_channel(name, getattr(self.neuron, name), (1, outputs), (torch.float32,))
+        bend = self.neuron.bend
+        if bend is not None and bend.dim() == 2:
+            checks.channels("bend", bend, (1, outputs))
+
+    def configuration(self):
+        """The arguments that are no tensors."""
+        return dict(
+            timesteps=self.timesteps,
+            quantization_levels=self.quantization_levels,
+            shift=self.shift,
+            counted=self.counted,
+            input_levels=self.input_levels,
+            input_area=self.input_area,
+            fixed_steps=self.fixed_steps,
+            residual_levels=self.residual_levels,
+            residual_area=self.residual_area,
+            emits=self.emits,
+            **self.synapse.geometry(),
+        )
+
+    def set_timesteps(self, timesteps):
+        """The same layer at T = `timesteps`."""
+        self.neuron.set_timesteps(timesteps)
+        self._derive()
+
+    def _load_from_state_dict(self, state, prefix, *rest):
+        for name in CollapsedNeuron.TENSORS:
+            if f"{prefix}{name}" in state:
+                state[f"{prefix}neuron.{name}"] = state.pop(f"{prefix}{name}")
+        super()._load_from_state_dict(state, prefix, *rest)
+
+    @property
+    def exact(self):
+        """Whether its counts are those of the layers it was made of."""
+        return self.weight.dtype == torch.float32 and not self.counted
+
+    @property
+    def steps(self):
+        """The largest distinct count."""
+        return steps_of(self.timesteps, self.quantization_levels)
+
+    def _derive(self):
+        super()._derive()
+        repeats = self.timesteps // self.steps
+        into, kept = self.input_steps, 1 if self.emits == "counts" else repeats
+        levels = self.neuron.levels.double()[..., :: repeats // kept]
+        worth = self.residual_worth
+        if worth is not None:
+            worth = divided(worth.double(), steps_of(self.timesteps, self.residual_levels, self.residual_area))
+        if self.weight.dtype == torch.int8:
+            unit = divided(self.weight_scale.double(), into)
+            self.operand_levels, self.operand_bias = self._whole_levels(levels, unit), None
+            worth = None if worth is None else (worth / unit).round().to(torch.int32)
+        else:
+            self.operand_levels = self._scaled_levels(levels, into, kept)
+            self.operand_bias = None if self.bias is None else (self.bias.double() * into).to(self.weight.dtype)
+            worth = None if worth is None else (worth * into).float()
+        self.operand_residual_scale = worth
+        self.operand_scale = self.neuron.scale.float() if self.emits == "rates" else None
+        found = find_spacing(self.operand_levels)
+        found = found if self.emits == "counts" or found.repeat in (kept, 0) else UNKNOWN
+        self.operand_line = found.line
+        self._operand_spacing = found.repeat, found.reach
+
+    def _scaled_levels(self, levels, into, kept):
+        """Levels of the sum over `into` steps: those of a line are on the line times that (23)."""
+        spacing = self.neuron.spacing
+        if not spacing.repeat:
+            return (levels * into).float()
+        first, step = ((value.double() * into).float() for value in spacing.line[:2])
+        return even.on_line(first, step, levels.shape[-1] // kept).repeat_interleave(kept, -1)
+
+    def _whole_levels(self, levels, unit):
+        """int32 [O, steps]; evenly spaced in whole numbers where the weights were scaled for that."""
+        levels = levels.expand(len(unit), levels.shape[-1])
+        table = integer.table(levels, unit, None if self.bias is None else self.bias.double())
+        if levels.shape[-1] == 1 or self.neuron.bend is not None:
+            return table
+        distance = divided(levels[:, -1] - levels[:, 0], levels.shape[-1] - 1) / unit
+        whole = distance.round()
+        even = ((distance - whole).abs() * levels.shape[-1] < EVEN).unsqueeze(-1)  # not where infinite
+        spaced = table[:, :1] + whole.nan_to_num(0, 0, 0).long().unsqueeze(-1) * torch.arange(
+            levels.shape[-1], device=levels.device
+        )
+        return torch.where(even, spaced.clamp(max=checks.NEVER), table).to(torch.int32)
+
+    def _call(self, x, residual, scale):
+        return self._repeats.call(self._call_anew, self, ("counts", "residual"), (x, residual), scale)
+
+    def _call_anew(self, x, residual, scale):
+        worth, levels, (repeat, reach) = self.operand_residual_scale, self.operand_levels, self._operand_spacing
+        self._check(x)
+        counts_dtype = self.weight.dtype if scale is None and x.is_cuda and self.weight.dtype in HALVES else None
+        if residual is None:
+            return self._run(x, levels, scale, None, None, repeat, self.operand_line, reach, counts_dtype)
+        if not (residual.dtype == self._current_dtype if worth is None else self._is_count(residual.dtype)):
+            raise TypeError(
+                f"residual: expected {self._current_dtype if worth is None else torch.uint8}, got {residual.dtype}"
+            )
+        if residual.shape == self._shape(x):
+            return self._run(x, levels, scale, residual, worth, repeat, self.operand_line, reach, counts_dtype)
+        # a residual branch of another shape: the current, their sum, and the search, one after the other
+        precise = torch.float64 if self.weight.dtype == torch.int8 else torch.float32
+        current = self._run(x, None, None, None, None).to(precise)
+        mean = add_residual(current, residual, None if worth is None else worth.to(precise))
+        if scale is None:
+            return functional.fire_counts(mean, levels.to(precise), repeat=repeat)
+        return functional.fire_rates(mean, levels.to(precise), scale, repeat=repeat)
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """Distinct counts (or values) and a residual branch -> distinct counts, or rates.
+
+        Counts are uint8; on a GPU layers with bfloat16 weights return them in bfloat16, which holds them exactly and spares whoever
+        multiplies them the conversion.
+        """
+        return self._call(x, residual, self.operand_scale)
+
+    def counts(self, x, residual=None):
+        """Spike counts 0..T, uint8, of the same inputs."""
+        found = self._call(x, residual, None).to(torch.uint8)
+        return found if self.emits == "rates" else found * (self.timesteps // self.steps)
+
+    def describe(self):
+        """The neurons in the words of a report."""
+        return self.neuron.describe(self.exact)
+
+    def extra_repr(self):
+        return f"{self._weight_repr()}, emits={self.emits}"
+
+
+def _derive_anew(layer, incompatible):
+    layer._derive()
+
+
+class CountSynapse(SynapseLayer):
+    """A synapse of counts without neurons behind it."""
+
+    TENSORS = ("weight", "weight_scale", "bias")
+
+    counted, fixed_steps = True, None
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        timesteps: int,
+        *,
+        weight_scale: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+        input_levels: int | None = None,
+        input_area: int = 1,
+        emits: str = "current",
+        **geometry,
+    ):
+        super().__init__()
+        self._set_synapse(weight, weight_scale, bias, geometry)
+        check_numbers(input_levels=input_levels, input_area=input_area)
+        if emits not in ("current", "values"):
+            raise ValueError(f"emits: expected current or values, got {emits!r}")
+        if emits == "values" and weight.dtype != torch.int8:
+            raise TypeError(f"weight: expected torch.int8 where values are emitted, got {weight.dtype}")
+        self.input_levels, self.input_area, self.emits = input_levels, input_area, emits
+        self._gather()
+        self.set_timesteps(timesteps)
+
+    def configuration(self):
+        """The arguments that are no tensors."""
+        return dict(
+            timesteps=self.timesteps,
+            input_levels=self.input_levels,
+            input_area=self.input_area,
+            emits=self.emits,
+            **self.synapse.geometry(),
+        )
+
+    def set_timesteps(self, timesteps):
+        """The same layer for counts of another T."""
+        checks.timesteps(timesteps)
+        self.check_timesteps(timesteps)
+        self.timesteps = timesteps
+        self._derive()
+
+    def _derive(self):
+        super()._derive()
+        if self.emits == "values":
+            self.operand_scale = divided(self.weight_scale.double(), self.input_steps).float()
+        if self.bias is None:
+            return
+        bias = self.bias.double() * self.input_steps
+        if self.weight.dtype == torch.int8:
+            self.operand_bias = (bias / self.weight_scale.double()).round().to(torch.int32)
+        else:
+            self.operand_bias = bias.to(self.weight.dtype)
+
+    def _load_from_state_dict(self, *arguments):
+        super()._load_from_state_dict(*arguments)
+        self._derive()
+
+    def forward(self, counts: torch.Tensor) -> torch.Tensor:
+        """uint8 -> currents or values."""
+        return self._repeats.call(self._call_anew, self, ("counts",), (counts,))
+
+    def _call_anew(self, counts):
+        self._check(counts)
+        return self._run(counts, None, self.operand_scale, None, None)
+
+    def extra_repr(self):
+        return f"{self._weight_repr()}, timesteps={self.timesteps}"
