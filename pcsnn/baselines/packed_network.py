@@ -1,4 +1,4 @@
-"""The paper's own form: T steps packed into the batch, every synapse computed T times, neurons parallel over T (3)-(7)."""
+"""The paper's own form: T steps packed into the batch, each synapse computed T times, parallel neurons (3)-(7)."""
 
 import copy
 
@@ -15,10 +15,11 @@ def _by_step(value, timesteps):
 
 
 class PackedNeuron(FullPrecisionBuffers):
-    """Currents [T * N, ...] to sorted spikes [T * N, ...] times amplitude, by the levels of a neuron under time collapse.
+    """Currents [T * N, ...] to sorted spikes [T * N, ...] times amplitude, by the levels of a collapsed neuron.
 
     Args:
-        neuron: the `pcsnn.nn.neuron.Neuron` whose levels and amplitude it has; a later change of its T changes nothing here.
+        neuron: the `pcsnn.nn.neuron.Neuron` whose levels and amplitude it has; a later change of its T changes nothing
+            here.
     """
 
     def __init__(self, neuron):

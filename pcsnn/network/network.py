@@ -17,15 +17,16 @@ _AUTOCAST = [kind for kind in ("cpu", "cuda", "xpu", "mps") if torch.amp.is_auto
 class SpikingNetwork(torch.nn.Module):
     """A spiking network under time collapse: activations between layers are rates, one synaptic operation a layer (11).
 
-    An ordinary module: state_dict, .to(), copy.deepcopy, torch.compile(fullgraph=True) and torch.export work. It stays in
+    An ordinary module: state_dict, .to(), copy.deepcopy, torch.compile(fullgraph=True) and torch.export work. It stays
+        in
     evaluation mode and its parameters require no gradient. Made by `pcsnn.convert` or `pcsnn.load`.
 
     Attributes:
         network: the torch.fx GraphModule; a `pcsnn.nn.CollapsedNeuron` (or SignedNeuron) stands at every
             activation.
         report: what became of each layer of the source.
-        max_graphs: CUDA graphs that are kept at most, one for each kind of input, 0..1024; 0: calls run without. Setting it
-            drops the present ones. See `pcsnn.optimize`.
+        max_graphs: CUDA graphs that are kept at most, one for each kind of input, 0..1024; 0: calls run without.
+            Setting it drops the present ones. See `pcsnn.optimize`.
         graph_bytes: memory of a GPU that the present graphs hold, inputs, outputs and results of layers.
     """
 
@@ -93,9 +94,10 @@ class SpikingNetwork(torch.nn.Module):
     def drop_graphs(self):
         """Free all CUDA graphs; the next call captures anew.
 
-        Needed where something changes that a network cannot notice: plain attributes of its modules, tensors written through
-        `.data`, and torch's settings (TF32, deterministic algorithms). Other changes of tensors and modules, `set_timesteps`,
-        `load_state_dict` and `.to()` are noticed.
+        Needed where something changes that a network cannot notice: plain attributes of its modules, tensors written
+            through
+        `.data`, and torch's settings (TF32, deterministic algorithms). Other changes of tensors and modules,
+        `set_timesteps`, `load_state_dict` and `.to()` are noticed.
         """
         if self._graphs:
             self._graphs.drop()
@@ -125,8 +127,9 @@ def check_unfused(snn):
 
 
 def set_timesteps(snn, timesteps):
-    """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew. In place: not while
-    other threads run it, to whom it would be of two T.
+    """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew.
+
+    In place: not while other threads run it, to whom it would be of two T.
 
     Warns where the calibration was made for another T, so that a new `pcsnn.convert` would pay.
 

@@ -1,4 +1,4 @@
-"""Spiking neurons under time collapse: what every kind of them answers, and the neuron of evenly or unevenly spaced levels."""
+"""Spiking neurons under time collapse: the protocol of every kind, and the neuron with spikes of one sign."""
 
 import torch
 
@@ -79,14 +79,14 @@ class Spiking(torch.nn.Module):
 class Neuron(LevelBuffers, Spiking):
     """A spiking neuron under time collapse: mean current in, firing rate out; what all code asks of any kind of neuron.
 
-    Subclasses say how counts become rates (`rates_of`) and trains (`expand`, `fire`), and what rates there are (`range`,
-    `spike`). A count is the number of levels reached, 0..len(levels).
+    Subclasses say how counts become rates (`rates_of`) and trains (`expand`, `fire`), and what rates there are
+    (`range`, `spike`). A count is the number of levels reached, 0..len(levels).
 
     Attributes:
         timesteps: T.
         levels: float32 [S] or [C, S], ascending, on the mean current.
-        spike_range: the least and the largest value of one time-step's spike, in units of `spike` = amplitude: (0, 1) of
-            binary ones, (-1, 1) of those with two signs.
+        spike_range: the least and the largest value of one time-step's spike, in units of `spike` = amplitude: (0, 1)
+            of binary ones, (-1, 1) of those with two signs.
     """
 
     spike_range = (0, 1)
@@ -116,7 +116,8 @@ class Neuron(LevelBuffers, Spiking):
     def expand(self, counts, order=None, timesteps=None):
         """Spike trains [T, N, ...] of given counts, values in `spike_range` (bool where binary), sorted or in an order.
 
-        order: int64 [T], a permutation of the steps (13), or None. timesteps: T of the counts; None: that of the neuron.
+        order: int64 [T], a permutation of the steps (13), or None. timesteps: T of the counts; None: that of the
+            neuron.
         """
         raise NotImplementedError
 
@@ -139,15 +140,16 @@ def joined(current, residual):
 class CollapsedNeuron(ThresholdBuffers, Neuron):
     """A spiking layer under time collapse (11): mean current in, firing rate out, at a cost independent of T.
 
-    k = #{x : mean >= levels_x}; rate = amplitude * k / T. The levels come from threshold, offset and, where it divides T,
-    the source's level count L (10). Networks made by `pcsnn.convert` hold one at every activation.
+    k = #{x : mean >= levels_x}; rate = amplitude * k / T. The levels come from threshold, offset and, where it divides
+    T, the source's level count L (10). Networks made by `pcsnn.convert` hold one at every activation.
 
     Args:
         threshold: theta > 0, a number or a tensor [C]; +inf never fires.
         timesteps: T, 1..255.
         quantization_levels: L of the QCFS activation this layer replaces, or None.
         offset: psi_DA of (15), added to the mean current; a number or [C].
-        bend: what the levels stray from even spacing (C3), [T] or [C, T] in units of the threshold; None: evenly spaced.
+        bend: what the levels stray from even spacing (C3), [T] or [C, T] in units of the threshold; None: evenly
+            spaced.
         shift: potential that serial IF starts with, in units of the threshold; 0.5 is the paper's psi = theta / 2.
         amplitude: theta + phi of (15), a number or [C]; None is the threshold (0 for a channel that never fires). The
             layer is on the device of the first of threshold, amplitude, offset and bend that is a tensor.

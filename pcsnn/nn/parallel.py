@@ -12,7 +12,7 @@ OUTPUTS = ("spikes", "counts", "rate")
 
 
 class ParallelSpikingNeuron(ThresholdBuffers):
-    """All T time-steps of a soft-reset IF layer at once, with sorted spikes (5)-(9); a drop-in for a multi-step IF layer.
+    """Drop-in for a multi-step soft-reset IF layer: all T time-steps at once, with sorted spikes (5)-(9).
 
     Equal to QCFS with L = T levels of the mean current for every input, uneven and negative ones too (8).
     Source: arXiv 2412.13610, Eq. 8.
@@ -32,7 +32,15 @@ class ParallelSpikingNeuron(ThresholdBuffers):
         RuntimeError: the current requires a gradient.
     """
 
-    def __init__(self, threshold, timesteps, *, shift=0.5, amplitude=None, output="spikes"):
+    def __init__(
+        self,
+        threshold: float | torch.Tensor,
+        timesteps: int,
+        *,
+        shift: float = 0.5,
+        amplitude: float | torch.Tensor | None = None,
+        output: str = "spikes",
+    ):
         super().__init__()
         if output not in OUTPUTS:
             raise ValueError(f"output: expected one of {', '.join(OUTPUTS)}, got {output!r}")
@@ -43,7 +51,7 @@ class ParallelSpikingNeuron(ThresholdBuffers):
         self._set_levels(functional.levels(self.threshold, self.timesteps, shift=self.shift), 1, self.threshold)
         self.scale = even.step_of(self.amplitude.to(torch.float64), self.timesteps).to(self.threshold)
 
-    def forward(self, current):
+    def forward(self, current: torch.Tensor) -> torch.Tensor:
         """Currents [T, N, ...] -> what `output` says."""
         checks.tensor("current", current, checks.CURRENT_DTYPES, 2)
         if self.output == "spikes":

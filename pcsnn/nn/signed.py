@@ -36,7 +36,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class SignedNeuron(Neuron):
-    """An activation that goes below zero, under time collapse: mean current in, rate out, at a cost independent of T (S1).
+    """Signed neuron under time collapse: mean current in, rate of an activation that goes below zero out (S1).
 
     k = #{x : mean >= levels_x}; rate = amplitude * (|k - turn| - low) / T, the activation rounded to a multiple of
     amplitude / T. Over time, each of the T steps gives a spike worth the amplitude, one worth minus that, or none (S2).
@@ -46,7 +46,8 @@ class SignedNeuron(Neuron):
         timesteps: T, 1..255.
         amplitude: what a spike is worth, a number > 0 or a tensor []; the values reach from the activation at `lowest`
             over its least value up through T steps of amplitude / T.
-        lowest: the current at which the levels start; below it the rate stays what it is there. A number or a tensor [].
+        lowest: the current at which the levels start; below it the rate stays what it is there. A number or a tensor
+            [].
         slope: below zero, of "leaky_relu", or alpha of "elu"; a number or a tensor [] or [C]; else None. The layer
             is on the device of the first of amplitude, lowest and slope that is a tensor.
         inplace: write the rates over the current.
@@ -54,7 +55,8 @@ class SignedNeuron(Neuron):
     Attributes:
         levels [T] or [C, T], scale []: of `pcsnn.functional.fire_rates`. turn, low: integers 0..T, likewise.
 
-    Shape: mean current [N, ...] or [N, C, ...] (float32, float16, bfloat16, float64) to rates of the same shape and dtype.
+    Shape: mean current [N, ...] or [N, C, ...] (float32, float16, bfloat16, float64) to rates of the same shape and
+        dtype.
 
     Gradient: for the current, straight through: that of the activation from `lowest` to the last level, 0 beyond.
 

@@ -1,13 +1,15 @@
 """Kinds of synapses that are one operation with the neurons behind them, and the layers of each kind.
 
-To add one: a subclass of Synapse, its two layers, and their line in LAYERS; `pcsnn.optimize` and files ask nothing more.
+To add one: a subclass of Synapse, its two layers, and their line in LAYERS; `pcsnn.optimize` and files ask nothing
+    more.
 """
 
 import torch
 from torch import nn
 
 from pcsnn import functional
-from pcsnn.nn.fused import CountSynapse, SpikingSynapse
+from pcsnn.nn.fused import SpikingSynapse
+from pcsnn.nn.synaptic import CountSynapse
 from pcsnn.operators import arguments, dispatch
 from pcsnn.tensors.shapes import convolved
 
@@ -21,7 +23,8 @@ class Synapse:
         OPERATOR: name of its operator, which is its name in `pcsnn.functional` too.
         DIMENSIONS: of its weight.
         GEOMETRY: names of the arguments that say how it is laid over its input, attributes of an instance.
-        LEAST_INT8: so many incoming channels of a group make int8 pay in any form; below, only one primitive for it all does.
+        LEAST_INT8: so many incoming channels of a group make int8 pay in any form; below, only one primitive for it all
+            does.
         JOINS: whether a residual branch may be added to its currents.
         READS_IMAGES: whether it pads with zeros what comes in, so that pixels can be padded as counts before.
     """
@@ -120,16 +123,18 @@ class SpikingConv2d(SpikingSynapse, kind=Conv2d):
     """A convolution and the spiking neurons behind it: one operation (10), (11).
 
     Args:
-        weight: [O, C / groups, R, S] float32, bfloat16, float16 or int8, in units of `weight_scale`. For incoming counts it is
-            multiplied by the amplitude of the incoming neurons. The layer, with all other tensors, is on its device.
+        weight: [O, C / groups, R, S] float32, bfloat16, float16 or int8, in units of `weight_scale`. For incoming
+            counts it is multiplied by the amplitude of the incoming neurons. The layer, with all other tensors, is on
+            its device.
         timesteps: T, 1..255.
         stride, padding, dilation, groups: of the convolution.
         weight_scale: [O], for int8 weights. bias: [O] or None.
         counted: whether distinct counts come in (uint8), or values (of the dtype of `weight`).
-        input_levels, input_area: L of the incoming neurons, or None, and how many of them were added up (CountSumPool2d).
+        input_levels, input_area: L of the incoming neurons, or None, and how many of them were added up
+            (CountSumPool2d).
         fixed_steps: the largest incoming count where that does not depend on T (PixelCounts), or None.
-        residual_worth, residual_levels, residual_area: amplitude [] or [O], L and number of neurons whose counts are the
-            residual branch; None where there is none or it is a current.
+        residual_worth, residual_levels, residual_area: amplitude [] or [O], L and number of neurons whose counts are
+            the residual branch; None where there is none or it is a current.
         emits: "counts", distinct ones, or "rates".
         threshold, quantization_levels, offset, amplitude, bend, shift: of the neurons, as in CollapsedNeuron.
 
@@ -148,11 +153,13 @@ class SynapticConv2d(CountSynapse, kind=Conv2d):
     """A convolution of counts without neurons behind it.
 
     Args:
-        weight, timesteps, stride, padding, dilation, groups, weight_scale, bias, input_levels, input_area: as of SpikingConv2d.
-        emits: "current": what another layer adds to its own current, in the units of that layer's weights; "values": float32
-            values, from int8 weights.
+        weight, timesteps, stride, padding, dilation, groups, weight_scale, bias, input_levels, input_area: as of
+            SpikingConv2d.
+        emits: "current": what another layer adds to its own current, in the units of that layer's weights; "values":
+            float32 values, from int8 weights.
 
-    Shape: distinct counts [N, C, H, W] to [N, O, H', W']: currents int32 for int8 weights, else of their dtype; or float32.
+    Shape: distinct counts [N, C, H, W] to [N, O, H', W']: currents int32 for int8 weights, else of their dtype; or
+        float32.
     """
 
 
