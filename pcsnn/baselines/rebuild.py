@@ -17,7 +17,7 @@ class Evaluated(nn.Module):
 
 
 def with_neurons(snn, make, average=TimeAverage):
-    """A GraphModule that computes like `snn.network`, each CollapsedNeuron replaced by make(neuron) and each TimeAverage by
+    """A GraphModule that computes like `snn.network`, each neuron replaced by make(neuron) and each TimeAverage by
     average(); all else is shared."""
     check_unfused(snn)
     analog = [row.name for row in snn.report.rows if row.kind == "analog"]
