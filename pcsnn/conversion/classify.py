@@ -13,9 +13,9 @@ from pcsnn.conversion.channels import compared_by
 from pcsnn.conversion.heads import HEADS, behind_all_neurons
 from pcsnn.conversion.signal import Signal
 from pcsnn.graph import taxonomy
+from pcsnn.graph.activations import rises_only
 from pcsnn.graph.max_pools import is_max_pool
 from pcsnn.graph.places import argument, worth
-from pcsnn.graph.signed_places import rises_only
 from pcsnn.network.report import Row
 
 
@@ -25,7 +25,7 @@ def _source_name(node):
 
 def _operation(node, modules):
     if node.op == "call_module":
-        return type(modules[node.target]).__name__
+        return modules[node.target]._get_name()
     return taxonomy.name(node.target) or str(node.target)
 
 

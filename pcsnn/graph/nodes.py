@@ -4,6 +4,8 @@ import operator
 
 import torch
 
+from pcsnn.graph import taxonomy
+
 SUMS = {operator.add, torch.add}
 
 
