@@ -9,9 +9,9 @@ from pcsnn.conversion.channels import compared_by
 from pcsnn.conversion.heads import HEADS, behind_all_neurons
 from pcsnn.conversion.signal import Signal
 from pcsnn.graph import taxonomy
+from pcsnn.graph.activations import rises_only
 from pcsnn.graph.names import operation_name, source_name
 from pcsnn.graph.places import argument, worth
-from pcsnn.graph.signed_places import rises_only
 from pcsnn.graph.taxonomy import ALWAYS_LINEAR, MOVES, Role, role
 from pcsnn.network.report import Row
 
