@@ -105,7 +105,7 @@ def main():
     arguments = parser.parse_args()
     chosen = [
         v
-        for v in launches.variants()
+        for v in launches.of("rates", "spikes")
         if (arguments.all or v.size == "wide" and v.form in ("flat line", "last line", "flat"))
         and (not arguments.operation or v.operation in arguments.operation)
     ]

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from pcsnn.graph import taxonomy
+from pcsnn.graph.activations import rises_only, signed_activation
 from pcsnn.graph.forms import known_forms, norms_before_pools
 from pcsnn.graph.max_pools import is_max_pool, move_before
 from pcsnn.graph.names import unused_name
 from pcsnn.graph.nodes import finish, replace
 from pcsnn.graph.places import activation, argument
-from pcsnn.graph.signed_places import rises_only, signed_activation
 from pcsnn.graph.written import ClippedReLU
 
 

@@ -178,7 +178,7 @@ class Trial:
                 node.meta.get("activation")
                 or node.meta.get("folded")
                 or not theirs
-                or isinstance(network.get_submodule(node.target), taxonomy.MAX_POOL_MODULES)
+                or isinstance(network.get_submodule(node.target), taxonomy.modules_of(taxonomy.Role.MAX_POOL))
             )  # a pool now stands behind its activation
             if values is not None and (
                 moved or count < len(theirs) and not _differ(theirs[count], values, folded, steps)

@@ -6,7 +6,7 @@ import operator
 import torch
 
 from pcsnn.network.network import SpikingNetwork, check_unfused
-from pcsnn.nn import DAQCFS, QCFS, SignedNeuron, TimeAverage
+from pcsnn.nn import DAQCFS, QCFS, TimeAverage
 
 
 def to_qcfs(snn: SpikingNetwork) -> torch.fx.GraphModule:
@@ -56,7 +56,7 @@ def to_qcfs(snn: SpikingNetwork) -> torch.fx.GraphModule:
 
 
 def _activation(name, neuron):
-    if isinstance(neuron, SignedNeuron):
+    if neuron.spike_range[0] < 0:
         raise ValueError(
             f"snn: {name} has spikes of two signs, and no activation with learned levels; train the "
             "spiking network itself, snn.requires_grad_(True)"

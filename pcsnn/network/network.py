@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from pcsnn.calibration import DEPENDS_ON_TIMESTEPS
 from pcsnn.network.cuda_graphs import Graphs
 from pcsnn.network.report import Report
-from pcsnn.nn import CollapsedNeuron, SignedNeuron
+from pcsnn.nn.neuron import Spiking
 from pcsnn.tensors import checks
 
 MOST_GRAPHS = 1024
@@ -44,11 +43,11 @@ class SpikingNetwork(torch.nn.Module):
         return self.report.timesteps
 
     def neurons(self):
-        """(layer name, CollapsedNeuron or SignedNeuron) in execution order."""
+        """(layer name, layer in which neurons fire, a `pcsnn.nn.neuron.Spiking`) in execution order."""
         for node in self.network.graph.nodes:
             if node.op == "call_module":
                 module = self.network.get_submodule(node.target)
-                if isinstance(module, (CollapsedNeuron, SignedNeuron)):
+                if isinstance(module, Spiking):
                     yield node.target, module
 
     def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
@@ -120,42 +119,10 @@ def check_converted(snn):
 def check_unfused(snn):
     """TypeError or ValueError for anything but a SpikingNetwork with its neurons in layers of their own."""
     check_converted(snn)
-    if any(type(neuron) not in (CollapsedNeuron, SignedNeuron) for _, neuron in snn.neurons()):
+    if any(layer.synapse is not None for _, layer in snn.neurons()):
         raise ValueError(
             "snn: is optimised, its neurons are one with their synapses; give the network that pcsnn.convert made"
         )
-
-
-def describe(neuron, timesteps):
-    """The report's words on a neuron."""
-    if isinstance(neuron, SignedNeuron):
-        least, most = neuron.range()
-        return f"signed, {least:.4g}..{most:.4g} in steps of {neuron.scale.item():.4g}"
-    theta = neuron.threshold
-    silent = int((theta == torch.inf).sum())
-    alive = theta[theta != torch.inf]
-    span = (
-        f"{alive.min():.4g}..{alive.max():.4g}"
-        if alive.numel() > 1
-        else "".join(f"{value:.4g}" for value in alive.flatten())
-    )
-    text = f"threshold {span or 'infinite'}"
-    if theta.dim():
-        text += f", per channel ({len(theta)}{f', {silent} silent' if silent else ''})"
-    if neuron.shift != 0.5:
-        text += f", starting at {neuron.shift:g} of it" if neuron.shift else ", starting at rest"
-    levels = neuron.quantization_levels
-    if levels is not None:
-        text += f", QCFS L = {levels}"
-    worth = neuron.amplitude
-    other = not torch.allclose(worth, theta.where(theta != torch.inf, 0), rtol=1e-6, atol=0)
-    if neuron.bend is not None or neuron.offset.any() or other and neuron.offset.dim():
-        return text + ", calibrated"
-    if other:
-        return text + f", a spike worth {worth.min():.4g}" + (f"..{worth.max():.4g}" if worth.numel() > 1 else "")
-    if levels is not None and neuron.exact:
-        text += ": lossless" if timesteps % levels == 0 else ": half shift, not lossless"
-    return text
 
 
 def set_timesteps(snn: SpikingNetwork, timesteps: int) -> SpikingNetwork:
@@ -180,21 +147,19 @@ def set_timesteps(snn: SpikingNetwork, timesteps: int) -> SpikingNetwork:
     for module in snn.network.modules():
         if hasattr(module, "check_timesteps"):
             module.check_timesteps(timesteps)
-    if timesteps != snn.timesteps and snn.report.method in DEPENDS_ON_TIMESTEPS:
+    if timesteps != snn.timesteps and snn.report.calibrated_for not in (None, timesteps):
         warnings.warn(
-            f"this network was calibrated at T = {snn.timesteps}; calibrate anew for T = {timesteps} "
+            f"this network was calibrated at T = {snn.report.calibrated_for}; calibrate anew for T = {timesteps} "
             f"(pcsnn.convert, method {snn.report.method!r}) for its best accuracy",
             stacklevel=2,
         )
-    details = {}
     for module in snn.network.modules():
         if hasattr(module, "set_timesteps"):
             module.set_timesteps(timesteps)
-    for name, neuron in snn.neurons():
-        details[name] = describe(neuron, timesteps)
     snn.drop_graphs()
     snn.report.timesteps = timesteps
+    neurons = dict(snn.neurons())
     for row in snn.report.rows:
         if row.kind == "spiking":
-            row.detail = f"{row.detail.partition(':')[0]}: {details[row.name]}"
+            row.became = neurons[row.name].describe()
     return snn

@@ -2,6 +2,9 @@
 
 import torch
 
+# processors without VNNI add products of uint8 and int8 in pairs, saturating in 16 bits
+LARGEST_PAIR_SUM = 2**15 - 1
+
 
 def divided(values, number):
     """values / number, rounded once on every device: CUDA multiplies by the rounded reciprocal of a number."""

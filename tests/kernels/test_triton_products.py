@@ -12,7 +12,7 @@ from gpu_free.cpu_kernel import run_compiled
 from gpu_free.product_cases import FORMS, GEOMETRIES, Geometry, check
 
 from pcsnn import kernels, reference
-from pcsnn.kernels import synapses, tiles
+from pcsnn.kernels import products, synapses, tiles
 from pcsnn.kernels.offline import compile, launches
 
 pytestmark = pytest.mark.skipif(
@@ -106,8 +106,8 @@ def test_more_than_2_to_31_counts(dtype, kind):
     assert_same(out[:, :, -tail:], expected[:, :, -tail:])
 
 
-# ---- compiled for GPUs --------------------------------------------------------------------------------------------
-PRODUCTS = [] if kernels.INTERPRETED else launches.products_of_every_tile()
+# ---- compiled for GPUs ------------------------------------------------------------------------------------------------
+PRODUCTS = [] if kernels.INTERPRETED else launches.of("synapses")
 
 
 @pytest.mark.parametrize("variant", PRODUCTS, ids=str)
@@ -118,13 +118,13 @@ def test_compiles_with_tensor_cores_without_spills_in_shared_memory(variant):
         used = compile.resources(compiled)
         assert (used["stack"], used["spill"]) == (0, 0), (target_name, used)
         assert used["shared"] <= compile.SHARED_LIMITS[target_name], (target_name, used)
-        assert (used["tensor_core"] > 0) == (launch.kernel is synapses.product_kernel), (target_name, used)
+        assert (used["tensor_core"] > 0) == (launch.kernel is products.product_kernel), (target_name, used)
         sums = launch.constants["ROWS"] * launch.constants["COLUMNS"] // launch.threads
         if target.backend == "cuda" and sums * variant.output.itemsize >= 16:
             assert used["store128"] == used["stores"] > 0, (target_name, used)
         assert not re.search(r"\breassoc\b|\bfast\b", compiled.asm["llir"]), target_name
         if (
-            launch.kernel is synapses.product_kernel
+            launch.kernel is products.product_kernel
             and launch.constants["ROWS"] >= 64
             and target_name in ("sm_80", "sm_90")
         ):
@@ -154,9 +154,9 @@ def loads_behind_the_product(launch):
     return len(loads), sum(int(lanes or 1) * int(bits) // 8 for lanes, bits in loads)
 
 
-@pytest.mark.parametrize("dtype", launches.WEIGHTS, ids=name)
+@pytest.mark.parametrize("dtype", synapses.WEIGHTS, ids=name)
 def test_levels_of_a_line_are_not_loaded(dtype):
-    launch = launches.product("conv2d", dtype, tiles.of(dtype.itemsize)[0], "line", 127).launch
+    launch = synapses.variant("conv2d", dtype, tiles.of(dtype.itemsize)[0], "line", 127).launch
     constants = launch.constants
     bare = launch._replace(arguments=launch.arguments | dict(line_ptr=None), constants=constants | dict(LINE=0))
     _, table = loads_behind_the_product(launch)

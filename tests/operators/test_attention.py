@@ -11,8 +11,8 @@ from torch import nn
 import pcsnn
 from pcsnn import functional, models, reference
 from pcsnn.baselines import packed
-from pcsnn.cpu import attention
 from pcsnn.nn import QCFS, CollapsedNeuron, SpikingAttention
+from pcsnn.tensors import attention
 
 N, M, S, D, E = 2, 9, 7, 4, 6  # batch, queries, keys, features of a head of queries, of values
 forms = pytest.mark.parametrize("heads, causal, rows", list(itertools.product((1, 3), (False, True), (False, True))))

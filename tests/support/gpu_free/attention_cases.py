@@ -78,14 +78,14 @@ def summed(made):
     return query, None, split_heads(key, heads).transpose(-2, -1).float() @ split_heads(value, heads).float(), *rest
 
 
-def check(run, made, misaligned=0, share=None):
+def check(run, made, misaligned=0, tile=None):
     """Run the launch of the arguments `made` between guard bytes; the result must be the reference's, bit for bit."""
     expected = reference.spiking_attention(*made[:8])
     forms = [made] if made[6] else [made, summed(made)]
     for form in forms:
         form = [x.contiguous() if isinstance(x, torch.Tensor) else x for x in form]
         out = Guarded(expected.shape, expected.contiguous().stride(), expected.dtype, misaligned)
-        run(attention.plan(out.tensor, *form, share=share))
+        run(attention.plan(out.tensor, *form, tile=tile))
         out.check()
         assert_same(out.tensor, expected)
     return expected
