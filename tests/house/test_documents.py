@@ -97,3 +97,13 @@ def test_a_package_index_gets_readme_without_links_that_lead_nowhere_there():
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {link[:8] for link in re.findall(r"\]\((.*?)\)", shown)} == {"https://"}
     assert "docs/gpu.md" in shown and shown.count("|") == TEXT[FRONT[0]].count("|")
+
+
+def test_the_picture_is_drawn_and_shows_the_times_of_readme(tmp_path):
+    pytest.importorskip("matplotlib")
+    import neuron_plot
+
+    for form, milliseconds, _ in neuron_plot.TIMES:
+        assert f"{milliseconds:,.1f}".removesuffix(".0") + " ms" in TEXT[FRONT[0]], form
+    neuron_plot.draw(tmp_path / "neuron.svg")
+    assert (tmp_path / "neuron.svg").read_text().count("<path") > 50
