@@ -17,7 +17,7 @@ def source_name(node):
 def operation_name(node, modules):
     """What a node computes, in a word: the class of its layer, or the function or method."""
     if node.op == "call_module":
-        return type(modules[node.target]).__name__
+        return modules[node.target]._get_name()
     return taxonomy.name(node.target) or str(node.target)
 
 
