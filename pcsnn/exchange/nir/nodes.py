@@ -157,7 +157,7 @@ class Builder:
         return None if norm is None else self._affine(node.target, *channel_affine(norm), operands[0])
 
     def _affine(self, name, factor, bias, value):
-        """factor [C] and bias [C] as a node: a diagonal matrix, or a convolution of one pixel where there are pixels."""
+        """factor [C] and bias [C] as a node: a diagonal matrix, or a convolution of one pixel where there are some."""
         kinds = {1: nn.Linear, 2: nn.Conv1d, 3: nn.Conv2d}
         if len(value.shape) not in kinds:
             return None
