@@ -46,7 +46,7 @@ def register_activation(
     it, the same, before `pcsnn.load`.
 
     Args:
-        kind: a new name, a Python identifier.
+        kind: a new name, of letters, digits and _, no digit first.
         formula: the activation of a floating tensor of any shape, float64 or float32, element by element, to the same
             shape and dtype; with `parameter`, of that and the parameter, a number or a tensor that broadcasts. It only
             rises, or falls and then rises, has finite values from -64 to 64, and autograd can follow it.
@@ -60,7 +60,8 @@ def register_activation(
         default: the parameter where a call of the function leaves it out and the function's signature has no default; the
             formula is tried with it.
         turn: where the formula goes from falling to rising. None, and always with a parameter: looked for.
-        range: the least and the largest value of the formula, or what bounds them: it is refused where it leaves them.
+        range: the least and the largest value of the formula, or what bounds them: it is refused where it leaves them. A
+            largest value of zero or below lets a neuron give all its spikes to values below zero.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind; a kind, class or function that pcsnn knows already; a formula that
@@ -69,8 +70,8 @@ def register_activation(
     Example:
         >>> pcsnn.register_activation("softplus", torch.nn.functional.softplus, module=torch.nn.Softplus)
     """
-    if not isinstance(kind, str) or not kind.isidentifier():
-        raise ValueError(f"kind: expected a name that is a Python identifier, got {kind!r}")
+    if not isinstance(kind, str) or not kind.isidentifier() or not kind.isascii() or len(kind) > 100:
+        raise ValueError(f"kind: expected a name of at most 100 letters, digits and _, no digit first, got {kind!r}")
     if not callable(formula):
         raise TypeError(f"formula: expected a function of a tensor, got {type(formula).__name__}")
     modules, functions = _modules(module), _functions(function)

@@ -54,10 +54,11 @@ class _Plan:
         self.falls = self.first - self.least
         self.turn = int(torch.where(self.falls > 0, self.low + self.first, 0).max())
         always = torch.where(self.falls > 0, self.least, 0).clamp_min(0)  # spikes that no current takes away
-        if self.turn + self.low + int(always.max()) >= timesteps:
+        needed = self.turn + self.low + int(always.max())
+        if needed > timesteps or (needed == timesteps and self._row.range[1] > 0):
             raise ValueError(
                 f"quantum: {quantum:.4g} leaves no level above zero at T = {timesteps}: the function takes "
-                f"{self.turn + self.low + int(always.max())} to reach it; expected a larger one"
+                f"{needed} to reach it; expected a larger one"
             )
 
     def function(self, z):

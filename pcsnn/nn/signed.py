@@ -4,8 +4,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from pcsnn import functional
-from pcsnn.levels import even
-from pcsnn.levels.activations import activation
+from pcsnn.levels import even, probe
+from pcsnn.levels.activations import activation, row_of
 from pcsnn.levels.signed import balance, balance_of, signed_levels
 from pcsnn.nn import staircase
 from pcsnn.nn.neuron import LevelBuffers, joined
@@ -52,6 +52,7 @@ class SignedNeuron(LevelBuffers):
             tensor [] or [C]; else None. The layer is on the device of the first of amplitude, lowest and slope that is
             a tensor.
         inplace: write the rates over the current.
+        sample: of network files: values of a registered kind's formula where the file was written; None: not compared.
 
     Attributes:
         levels [T] or [C, T], scale []: of `pcsnn.functional.fire_rates`. turn, low: integers 0..T, likewise.
@@ -67,7 +68,7 @@ class SignedNeuron(LevelBuffers):
     exact = True
     TENSORS = ("amplitude", "lowest", "slope")
 
-    def __init__(self, kind, timesteps, *, amplitude, lowest, slope=None, inplace=False):
+    def __init__(self, kind, timesteps, *, amplitude, lowest, slope=None, inplace=False, sample=None):
         super().__init__()
         self.kind, self.timesteps, self.inplace = kind, timesteps, inplace
         device = checks.device_of(amplitude, lowest, slope)
@@ -82,6 +83,8 @@ class SignedNeuron(LevelBuffers):
         self.register_buffer("slope", slope)
         self._register_levels()
         self._derive()
+        if sample is not None:
+            self._check_sample(sample)
 
     def _derive(self):
         quantum = self._quantum(self.timesteps)
@@ -95,7 +98,21 @@ class SignedNeuron(LevelBuffers):
 
     def configuration(self):
         """The arguments that are no tensors."""
-        return dict(kind=self.kind, timesteps=self.timesteps, inplace=self.inplace)
+        known = dict(kind=self.kind, timesteps=self.timesteps, inplace=self.inplace)
+        return known | {"sample": self._sample()} if row_of(self.kind).own else known
+
+    def _sample(self):
+        return probe.sample(row_of(self.kind), self.slope)
+
+    def _check_sample(self, sample):
+        here = self._sample()
+        alike = [abs(one - other) <= 1e-5 * (1 + abs(other)) for one, other in zip(sample, here, strict=False)]
+        if len(sample) != len(here) or not all(alike):
+            raise ValueError(
+                f"kind: expected {self.kind!r} to be registered with the formula that the file was written with, which has "
+                f"other values: {', '.join(f'{value:.5g}' for value in sample)} there, "
+                f"{', '.join(f'{value:.5g}' for value in here)} here"
+            )
 
     def check_timesteps(self, timesteps):
         """ValueError where T = `timesteps` leaves no level above zero."""
