@@ -17,7 +17,7 @@ COARSER = 1.01  # from one quantum tried to the next
 
 @dataclass
 class SignedSettings:
-    """kind and slope of the activation; amplitude (of a spike) and lowest current, numbers. As of `pcsnn.nn.SignedNeuron`."""
+    """Kind and slope of the activation; amplitude (of a spike) and lowest current, numbers, of a `SignedNeuron`."""
 
     kind: str
     slope: torch.Tensor | float | None
@@ -80,8 +80,9 @@ def _ends(highest, lowest):
 def fit(place, currents, activations, timesteps):
     """The SignedSettings that minimise the squared difference of the rate on `currents` to `activations` (S4).
 
-    currents, activations: lists of [N, ...], one entry a batch. Tried: amplitudes up to what covers all currents, and tables
-    that start at the lowest current, at the activation's least value, or at zero. Several processes: errors are added up.
+    currents, activations: lists of [N, ...], one entry a batch. Tried: amplitudes up to what covers all currents, and
+    tables that start at the lowest current, at the activation's least value, or at zero. Several processes: errors are
+    added up.
     """
     kind, slope = place.signed
     highest, lowest = _ends(

@@ -45,7 +45,10 @@ def mismatch(node, modules):
 
 
 def signed_kind(module):
-    """(kind, slope) as `pcsnn.nn.SignedNeuron` takes them; None for any other module. Registered ones are KnownActivations."""
+    """(kind, slope) as `pcsnn.nn.SignedNeuron` takes them; None for any other module.
+
+    Registered ones are KnownActivations by then, since a module of such a class may compute something else.
+    """
     if isinstance(module, KnownActivation):
         return module.kind, module.parameter
     return next((found for row in rows() if not row.own and (found := _of_row(row, module)) is not None), None)
@@ -132,7 +135,7 @@ def _on_host(value):
 
 
 def _position(function, name, default):
-    """Where a function takes an argument, and its default there; the second place for one whose signature is not known."""
+    """Where a function takes an argument, and its default there; second where its signature is not known."""
     try:
         known = inspect.signature(function).parameters
     except ValueError:
@@ -142,7 +145,7 @@ def _position(function, name, default):
 
 
 def _constants(value, modules):
-    """Arguments of a call with the network's tensors in the place of their nodes; None where another node is among them."""
+    """Arguments of a call with the network's tensors in place of their nodes; None where another node is among them."""
     if any(node.op != "get_attr" for node in _nodes(value)):
         return None
     return fx.map_arg(value, lambda node: operator.attrgetter(node.target)(modules[""]))
@@ -183,8 +186,8 @@ def _differs(row, parameter, made):
     if len(off):
         place = tuple(off[len(off) // 2].tolist())
         return (
-            f"computes something else than its formula: at {z[place].item():.6g} it gives {values[place].item():.6g}, the "
-            f"formula {expected[place].item():.6g}; register a formula with this parameter, or another kind"
+            f"computes something else than its formula: at {z[place].item():.6g} it gives {values[place].item():.6g}, "
+            f"the formula {expected[place].item():.6g}; register a formula with this parameter, or another kind"
         )
     try:
         row.turns(torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float64).reshape(-1, 1))

@@ -274,13 +274,13 @@ _NEURON = dict(timesteps=_level, quantization_levels=optional(_level), shift=num
 
 
 def _known_kind(value):
-    """Whether a text names an activation; ValueError for one that may have been registered where the file was written."""
+    """Whether a text names an activation; ValueError for what may have been one where the file was written."""
     if value in kinds():
         return True
     if isinstance(value, str) and value.isidentifier() and len(value) <= 100:
         raise ValueError(
-            f"path: its activation {value!r} is not known here: pcsnn.register_activation({value!r}, ...) with the formula "
-            "that it had where the file was written, then load it again"
+            f"path: its activation {value!r} is not known here: pcsnn.register_activation({value!r}, ...) with the "
+            "formula that it had where the file was written, then load it again"
         )
     return False
 

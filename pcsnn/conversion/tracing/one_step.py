@@ -1,4 +1,4 @@
-"""Functions in Python that a graph calls as a whole: while a network is traced, their names lead to a call of the graph."""
+"""Registered functions in Python as single nodes: while a network is traced, their names lead to a call of it."""
 
 import functools
 import inspect
@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_map_only
 
 @contextmanager
 def one_step(functions, parts):
-    """Inside, a call of one of `functions` with a traced value is one node, where the modules `parts` reach it by name.
+    """Inside, a call of one of `functions` with a traced value is one node, where modules `parts` reach it by name.
 
-    Reached: names that their methods, and functions which these call, look up in globals, in modules and in closures, and
-    attributes of the modules and of their classes. Other callers get what they get outside, in other threads too.
+    Reached: names that their methods, and functions which these call, look up in globals, in modules and in closures,
+    and attributes of the modules and of their classes. Other callers, in other threads too, get what they get outside.
     """
     steps = {function: _step(function) for function in functions}
     undo = []
@@ -44,7 +44,7 @@ def _step(function):
 
 
 def _places(steps, parts):
-    """(how to put something else there, what stands there, the function that it is), for each place of one of `steps`."""
+    """(how to put something else there, what stands there, the function), for each place of one of `steps`."""
     found, seen, waiting = [], set(), []
 
     def meet(there, put):
