@@ -7,15 +7,15 @@ import torch
 
 from pcsnn import functional
 from pcsnn.operators import dispatch
-from pcsnn.tensors.arithmetic import add_residual
+from pcsnn.tensors.arithmetic import add_residual, per_channel
 
 
 def _gradient(gradient, current, knots, slopes):
     """Plain torch form of the C++ operator `transfer_gradient`; any float dtype, any device."""
-    per_channel = knots.dim() == 2
-    rows, count = (knots if per_channel else knots.unsqueeze(0)).shape
+    by_channel = knots.dim() == 2
+    rows, count = (knots if by_channel else knots.unsqueeze(0)).shape
     row = torch.zeros((), dtype=torch.long, device=current.device)
-    if per_channel:
+    if by_channel:
         row = per_channel(torch.arange(rows, device=current.device), current.dim())
     place = torch.full(current.shape, -1, dtype=torch.long, device=current.device)
     for knot in knots.unbind(-1):
