@@ -56,14 +56,14 @@ class CountFuser(Fuser):
 
     def _waits(self, node):
         """Whether a node is a synapse that the neurons behind it may take in."""
-        return self.source(node) is not None and self.module(next(iter(node.users)), CollapsedNeuron) is not None
+        return self.source(node) is not None and self.neuron(next(iter(node.users))) is not None
 
     def _read_values(self, node):
         node.args, node.kwargs = torch.fx.map_arg((node.args, node.kwargs), self._as_values)
 
     def _counted(self, node):
         """Rewrite a node to read counts where it can; whether it did."""
-        if self.module(node, CollapsedNeuron) is not None:
+        if self.neuron(node) is not None:
             if self._neuron(node):
                 return True
             for source in filter(self._waits, node.all_input_nodes):
@@ -217,7 +217,7 @@ class CountFuser(Fuser):
         waiting, seen = [node], set()
         while waiting:
             for user in waiting.pop().users:
-                if self.module(user, CollapsedNeuron) is not None:
+                if self.neuron(user) is not None:
                     return True
                 if user not in seen:
                     seen.add(user)

@@ -171,15 +171,15 @@ def curve(current, levels, amplitude):
 @pytest.mark.parametrize("timesteps", [2, 4, 7, 32])
 @pytest.mark.parametrize("shape", [(5, 3), (4, 3, 5, 7), (2, 3, 1, 2, 3), (0, 3, 2)])
 @pytest.mark.parametrize("layout", ["plain", "channels last", "strided"])
-@pytest.mark.parametrize("per_channel", [True, False])
-def test_gradients_are_those_of_the_curve(backend, timesteps, shape, layout, per_channel):
+@pytest.mark.parametrize("by_channel", [True, False])
+def test_gradients_are_those_of_the_curve(backend, timesteps, shape, layout, by_channel):
     torch.manual_seed(timesteps)
     current = torch.randn(shape) * 2
     if layout == "channels last":
         current = current.movedim(1, -1).contiguous().movedim(-1, 1)
     elif layout == "strided":
         current = torch.randn(*shape[:-1], 2 * shape[-1])[..., ::2] * 2
-    levels = torch.randn(3, timesteps).sort().values if per_channel else torch.randn(timesteps).sort().values
+    levels = torch.randn(3, timesteps).sort().values if by_channel else torch.randn(timesteps).sort().values
     amplitude = torch.rand(levels.shape[:-1]) + 0.5
     arguments = [value.clone().requires_grad_() for value in (levels, amplitude)]
     current.requires_grad_()
@@ -193,7 +193,7 @@ def test_gradients_are_those_of_the_curve(backend, timesteps, shape, layout, per
     torch.testing.assert_close(found[1].double(), to_levels, rtol=1e-3, atol=1e-3)
     k = reference.search(current.detach(), levels)
     worth = (outside * k).double() / timesteps
-    expected = worth.sum([d for d in range(len(shape)) if d != 1]) if per_channel else worth.sum()
+    expected = worth.sum([d for d in range(len(shape)) if d != 1]) if by_channel else worth.sum()
     torch.testing.assert_close(found[2].double(), expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(out, k * per_channel(amplitude / timesteps, len(shape)))
 
