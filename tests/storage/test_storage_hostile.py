@@ -659,7 +659,7 @@ def test_sums_of_small_things_are_bounded(tmp_path, monkeypatch):
         for number in range(graph.MOST_NODES)
     ]
     refused(path, {**description, "nodes": [nodes[0], *more, *nodes[1:]]}, tensors, "at most")
-    monkeypatch.setattr(modules, "MOST_LEVELS", 3)
+    monkeypatch.setattr(graph, "MOST_LEVELS", 3)
     description["modules"]["act"]["arguments"]["timesteps"] = 255
     refused(path, description, tensors | {"act.threshold": torch.ones(10_000)}, "levels")
 
