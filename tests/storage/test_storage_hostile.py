@@ -9,7 +9,7 @@ from tiny_networks import build, conv, inputs, one_thread, randomise  # noqa: F4
 from torch import fx, nn
 
 import pcsnn
-from pcsnn.storage import graph, modules
+from pcsnn.storage import graph
 
 # Names that are on no list
 
