@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pcsnn.calibration.trainable import TrainableNeuron
 from pcsnn.graph.places import bound
 from pcsnn.graph.signed_places import signed_kind
 from pcsnn.graph.written import ClippedReLU, Staircase
@@ -103,6 +104,9 @@ class Settings:
             shift=self.shift,
             quantization_levels=place.quantization_levels if self.staircase else None,
         )
+
+    def trainable(self, place, timesteps, device):
+        return TrainableNeuron(self, timesteps, device)
 
 
 def on_host(settings):
