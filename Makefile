@@ -1,6 +1,7 @@
 # make demo   converts a real trained network, shows its accuracy and speed, writes a table and a picture to results/
 # make test   runs the quick tests, which cover every promise; make test-all runs every case of every test
 # All three create .venv, install what they need and build the C++ kernels first.
+# make lint   format, lint and types of all code; builds nothing
 # make gpu    on a machine with a GPU: builds in place, runs the tests that need one, measures everything, writes
 #             results/gpu.json and gpu.png. $(PYTHON) and its packages as they are: no .venv, no network.
 #             DRY=1: all of it in small, on the CPU
@@ -11,7 +12,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet install --constraint co
 OWN_PATH := $(if $(findstring /,$(PYTHON)),$(abspath $(dir $(PYTHON))):)$(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: build demo test test-all bench gpu clean
+.PHONY: build demo lint test test-all bench gpu clean
 
 build: $(VENV)/built
 
@@ -24,6 +25,16 @@ $(VENV)/dependencies: constraints.txt
 $(VENV)/built: $(VENV)/dependencies pyproject.toml setup.py $(wildcard csrc/*)
 	$(PIP) --no-build-isolation --editable .[plots,test,bench]
 	touch $@
+
+$(VENV)/lint: $(VENV)/dependencies
+	$(PIP) ruff clang-format mypy safetensors
+	touch $@
+
+lint: $(VENV)/lint
+	ruff format --check .
+	ruff check .
+	clang-format --dry-run --Werror csrc/*.cpp csrc/*.h
+	mypy
 
 demo: build
 	$(RUN) benchmarks/accuracy.py --images 1000 --serial-images 100 --json results/accuracy.json

@@ -1,11 +1,11 @@
 """Segmentation networks on CamVid: trained with ReLU, converted without training, measured against serial IF.
 
-    python benchmarks/segmentation.py --data FOLDER                   trains what --weights lacks, then prints the tables
+    python benchmarks/segmentation.py --data FOLDER                   trains what --weights lacks, prints the tables
     python benchmarks/segmentation.py --data FOLDER --train           only trains; goes on from the last epoch
     python benchmarks/segmentation.py --data FOLDER --plot scenes.png
 
-The folder is what benchmarks/camvid.py prepares. Converted networks are kept beside the weights and rows in --json, so that a
-run that was stopped goes on where it was. Calibration takes training images without their labels.
+The folder is what benchmarks/camvid.py prepares. Converted networks are kept beside the weights and rows in --json, so
+that a run that was stopped goes on where it was. Calibration takes training images without their labels.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from pcsnn.data.inputs import count, rows
 from pcsnn.graph import taxonomy
 
 LARGEST_DIFFERENCE = 0.02  # relative, of an input's output alone and in a batch: what rounding and tipped levels make
-_CONVOLUTIONS = taxonomy.SYNAPSE_FUNCTIONS - {torch.nn.functional.linear}
+_CONVOLUTIONS = taxonomy.functions_of(taxonomy.Role.SYNAPSE) - {torch.nn.functional.linear}
 
 
 def _dimensions(node, run, modules):

@@ -60,11 +60,7 @@ def _direct(network):
 
 
 def _interpolates(node, modules):
-    if not isinstance(node, torch.fx.Node):
-        return False
-    if node.op == "call_module":
-        return isinstance(modules[node.target], torch.nn.Upsample)
-    return node.op == "call_function" and node.target in taxonomy.INTERPOLATIONS
+    return isinstance(node, torch.fx.Node) and taxonomy.role(node, modules) is taxonomy.Role.INTERPOLATION
 
 
 def fit_layers(task, pools, options, limit):

@@ -21,7 +21,7 @@ from pcsnn.data.inputs import required_inputs
 from pcsnn.distributed import collectives
 from pcsnn.graph.fold import fold_batch_norms
 from pcsnn.graph.places import bound, worth
-from pcsnn.network.network import SpikingNetwork, describe
+from pcsnn.network.network import SpikingNetwork
 from pcsnn.network.report import Report
 from pcsnn.tensors import checks
 
@@ -150,7 +150,7 @@ def convert(
         row = by_name[place.name]
         if method.needs_data:
             row.source += place.why_one(neurons[place.name])
-        row.became = describe(neurons[place.name], timesteps)
+        row.became = neurons[place.name].describe()
     _check_maxima(network, neurons, rows, method.name, strict)
     replace_activations(network, neurons)
     double = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None) == torch.float64

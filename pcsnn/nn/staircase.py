@@ -60,8 +60,8 @@ class _Staircase(torch.autograd.Function):
         flat = width <= 0
         slopes = torch.where(flat, 0, rise / timesteps * amplitude.unsqueeze(-1) / width.masked_fill(flat, 1))
         to_current, plain, weighted = gradient(grad, current, knots, slopes)
-        # In interval i of width w, at share f from its left knot, the curve moves by -slope (1 - f) with that knot and by
-        # -slope f with the right one; the outermost knots move with their levels.
+        # In interval i of width w, at share f from its left knot, the curve moves by -slope (1 - f) with that knot and
+        # by -slope f with the right one; the outermost knots move with their levels.
         share = (weighted - knots[..., :-1].double() * plain) / width.masked_fill(flat, 1)
         left, right = share - plain, -share
         to_levels = left[..., 1:] + right[..., :-1]

@@ -21,7 +21,7 @@ _MOST_TEXT = 2000
 _SERVE_EVERY_TIMESTEPS = ("none", "max")  # methods in files that do not say for which T they were calibrated
 
 
-def save(snn, path):
+def save(snn: SpikingNetwork, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
     """Write a whole converted network to one safetensors file, readable without the source network's class.
 
     The file appears whole or not at all, under its name in one step: whoever loads meanwhile gets the old network or
@@ -72,7 +72,7 @@ def save(snn, path):
     container.write(path, {"pcsnn": json.dumps(description)}, tensors)
 
 
-def load(path):
+def load(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> SpikingNetwork:
     """The SpikingNetwork that `save` wrote, on the CPU.
 
     Files may come from anybody. Whatever one holds, no code in it runs, nothing is unpickled, nothing of torch or

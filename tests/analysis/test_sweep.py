@@ -209,7 +209,8 @@ def test_a_regression_is_measured_without_labels():
         (
             dict(net=ONE, data=[(data(), data()[:, :1])]),
             TypeError,
-            "data: expected labels as a tensor of integers, got torch.float32 in batch 0; a regression is measured without",
+            "data: expected labels as a tensor of integers, got torch.float32 in batch 0; "
+            "a regression is measured without",
         ),
         (
             dict(net=ONE, data=[(data(), torch.arange(96))]),

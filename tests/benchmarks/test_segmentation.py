@@ -1,4 +1,4 @@
-"""FCN and DeepLabv3: their published keys, their conversion, calibration with dict outputs, and the benchmark on tiny data."""
+"""FCN and DeepLabv3: their published keys, conversion, calibration with dict outputs, the benchmark on tiny data."""
 
 import json
 
@@ -292,7 +292,7 @@ def test_augmentation_moves_images_and_labels_alike():
 
 def test_augmentation_beyond_the_border_is_void(monkeypatch):
     monkeypatch.setattr(segmentation_train, "SCALES", (0.5, 0.5))
-    x, classes = segmentation_train.augment(
+    _x, classes = segmentation_train.augment(
         torch.ones(1, 3, 16, 16),
         torch.full((1, 16, 16), 4, dtype=torch.uint8),
         (16, 16),

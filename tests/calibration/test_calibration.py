@@ -1,4 +1,4 @@
-"""The methods "quick", "light" and "advanced": least squares, gradients, and what they do for real and tiny networks."""
+"""The methods "quick", "light" and "advanced": least squares, gradients, what they do for real and tiny networks."""
 
 import copy
 import warnings
@@ -258,12 +258,12 @@ def test_quick_serves_every_construct(name):
     expected = (
         expected
         if isinstance(expected, torch.Tensor)
-        else list(expected.values() if isinstance(expected, dict) else expected)[0]
+        else next(iter(expected.values() if isinstance(expected, dict) else expected))
     )
 
     def error(snn):
         out = snn(*x)
-        out = out if isinstance(out, torch.Tensor) else list(out.values() if isinstance(out, dict) else out)[0]
+        out = out if isinstance(out, torch.Tensor) else next(iter(out.values() if isinstance(out, dict) else out))
         assert out.isfinite().all()
         return (out - expected).square().sum()
 

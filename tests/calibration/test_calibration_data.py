@@ -180,9 +180,9 @@ def test_images_of_dicts_are_counted_as_those_of_tensors():
     expected, snn = convert(of_tensors, [(x, y)]), convert(of_keys, [item])
     assert pcsnn.analysis.evaluate(snn, [(item, labels)]) == pcsnn.analysis.evaluate(expected, [(x, y, labels)])
     assert str(pcsnn.analysis.count_operations(snn, [item])) == str(pcsnn.analysis.count_operations(expected, [(x, y)]))
-    for net, data, calibration in ((of_keys, [(item, labels)], [item]), (of_tensors, [(x, y, labels)], [(x, y)])):
+    for net, labelled, calibration in ((of_keys, [(item, labels)], [item]), (of_tensors, [(x, y, labels)], [(x, y)])):
         (row,) = pcsnn.analysis.sweep(
-            net, data, timesteps=[5], method="max", calibration=calibration, progress=False
+            net, labelled, timesteps=[5], method="max", calibration=calibration, progress=False
         ).rows
         assert row.accuracy == pcsnn.analysis.evaluate(expected, [(x, y, labels)]).accuracy
 
@@ -199,7 +199,7 @@ def test_images_of_dicts_are_counted_as_those_of_tensors():
         lambda x: list(x),
         lambda x: iter(list(x)),
         lambda x: (x[0], x[1]),
-        lambda x: [part for part in Photos()],
+        lambda x: list(Photos()),
         lambda x: x[0][None][0].clone(),
         lambda x: {"input": x[0]},
     ],

@@ -23,7 +23,7 @@ def test_sweep_equals_the_library(tmp_path, capsys):
     options = ("--data", "photos", "--calibration", "arrays.npz", "--timesteps", 4, 2)
     assert run("sweep", *NET, *options, *QUICK, "--output", path) == 0
     printed = capsys.readouterr().out
-    header, *rows = lines(path)
+    _header, *rows = lines(path)
     x, labels = photos()
     arrays = images.open_images(pathlib.Path("arrays.npz"), "--calibration", 3)
     seen = torch.stack([images.Prepared(arrays, images.Preparation((8, 8)), None, 0)[place][0] for place in range(9)])
@@ -52,7 +52,9 @@ def test_a_killed_sweep_goes_on(tmp_path, capsys, monkeypatch):
     assert run(*options, whole) == 0
     expected = lines(whole)
 
-    def stop(*arguments, calls=[]):
+    calls = []
+
+    def stop(*arguments):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt

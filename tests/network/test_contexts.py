@@ -1,4 +1,4 @@
-"""A conversion and a converted network do the same in whatever context they are called, and leave the caller's state alone."""
+"""Conversions and converted networks do the same in whatever context they are called, and leave its state alone."""
 
 import contextlib
 import copy

@@ -22,7 +22,6 @@ from pcsnn.graph import taxonomy
 from pcsnn.graph.fold import fold_batch_norms
 from pcsnn.network.network import SpikingNetwork, check_unfused
 from pcsnn.network.text_table import table
-from pcsnn.nn import SignedNeuron
 from pcsnn.tensors.arithmetic import add_residual, per_channel
 
 if TYPE_CHECKING:
@@ -125,11 +124,7 @@ class _Layer:
         target = self.activation.forward(student).double()
         z, a = self.z.double(), self.a.double()
         self.z = self.a = None
-        if isinstance(neuron, SignedNeuron):
-            least, most = neuron.range()
-        else:
-            highest = per_channel(neuron.spike.double(), target.dim())
-            least, most = highest.clamp(max=0), highest.clamp(min=0)
+        least, most = (per_channel(end, target.dim()) for end in neuron.range())
         outside = (target < least) | (target > most)
         own = rate - target
         parts = {
@@ -230,7 +225,7 @@ def layer_errors(
             network that reaches NaN or infinity.
     """
     check_unfused(snn)
-    network, inputs = float_network(model, any(isinstance(neuron, SignedNeuron) for _, neuron in snn.neurons()))
+    network, inputs = float_network(model, any(neuron.spike_range[0] < 0 for _, neuron in snn.neurons()))
     ours, theirs = _first_parameter(network), _first_parameter(snn)
     if ours is not None and theirs is not None and ours.dtype != theirs.dtype:
         raise ValueError(f"model: expected parameters of dtype {theirs.dtype} like those of snn, got {ours.dtype}")
