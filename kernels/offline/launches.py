@@ -1,4 +1,4 @@
-"""The launches of every kernels file, for offline compilation: each file with a kernel offers `launches()`, found here."""
+"""The launches of every kernels file, for offline compilation: each file with a kernel offers `launches()`."""
 
 import importlib
 import pkgutil

@@ -30,7 +30,7 @@ def attribute(network, path):
 def unused_name(network, wanted):
     """`wanted`, or wanted_1, wanted_2, ..., whichever names no module or attribute yet."""
     name, count = wanted, 0
-    parent, _, leaf = wanted.rpartition(".")
+    parent, _, _ = wanted.rpartition(".")
     holder = network.get_submodule(parent)
     while hasattr(holder, name.rpartition(".")[2]):
         count += 1

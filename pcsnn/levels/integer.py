@@ -37,8 +37,8 @@ def whole_levels(levels, weight_scale, bias=None):
 
 
 def table(levels, weight_scale, bias=None):
-    """Levels [T] or [O, T] on a current of which the sum over int8 weights counts multiples of weight_scale [O] -> int32
-    [O, T] on that sum: the least whole number at which a level and the bias are reached, computed in float64."""
+    """Levels [T] or [O, T] on a current of which the sum over int8 weights counts multiples of weight_scale [O] ->
+    int32 [O, T] on that sum: the least whole number at which a level and the bias are reached, computed in float64."""
     unit = weight_scale.double().unsqueeze(-1)
     start = 0.0 if bias is None else bias.double().unsqueeze(-1)
     table = torch.ceil((levels.double() - start) / unit)
