@@ -263,7 +263,7 @@ def state_kernel(
 ):
     """Q (K^T V): query [N, M, features]; value is K^T V, float32 [N, heads, width, out_width]."""
     dtype: tl.constexpr = query_ptr.dtype.element_ty
-    column_tile, row_tile, _pair, head, image = _place(heads, row_tiles, column_tiles)
+    column_tile, row_tile, pair, head, image = _place(heads, row_tiles, column_tiles)
     start = row_tile * ROWS
     row_lane = tl.arange(0, ROWS)
     row_inside = (start + row_lane < queries)[:, None]
