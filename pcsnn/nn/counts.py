@@ -48,6 +48,7 @@ class Rates(FullPrecisionBuffers):
     """
 
     TENSORS = ("worth",)
+    worth: torch.Tensor
 
     def __init__(
         self, worth: float | torch.Tensor, timesteps: int, quantization_levels: int | None = None, area: int = 1

@@ -51,7 +51,9 @@ class LayerErrors:
     rows: list[LayerError] = field(default_factory=list)
 
     def __str__(self) -> str:
-        cells = [("layer", "current", "rate", "clipping", "rounding", "propagated", "dead", "saturated")]
+        cells: list[tuple[str, ...]] = [
+            ("layer", "current", "rate", "clipping", "rounding", "propagated", "dead", "saturated")
+        ]
         for row in self.rows:
             errors = (row.current, row.rate, row.clipping, row.rounding, row.propagated)
             cells.append(
