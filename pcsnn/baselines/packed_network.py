@@ -1,11 +1,14 @@
 """The paper's own form: T steps packed into the batch, each synapse computed T times, parallel neurons (3)-(7)."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map
 
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
+from pcsnn.network.network import SpikingNetwork
 from pcsnn.nn.precision import FullPrecisionBuffers
 
 
@@ -53,13 +56,13 @@ class PackedNetwork(Evaluated):
         neuron: makes of each neuron what stands in its place.
     """
 
-    def __init__(self, snn, neuron=PackedNeuron):
+    def __init__(self, snn: SpikingNetwork, neuron: Callable[[Any], torch.nn.Module] = PackedNeuron) -> None:
         super().__init__()
         self.network = with_neurons(snn, neuron, lambda: PackedAverage(snn.timesteps))
         self.timesteps = snn.timesteps
 
     @torch.no_grad()
-    def forward(self, *inputs, **named_inputs):
+    def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
         """The inputs of the source network, batch first, to the average of its outputs over T."""
 
         def repeat(value):
@@ -71,7 +74,7 @@ class PackedNetwork(Evaluated):
         return tree_map(average, self.network(*tree_map(repeat, inputs), **tree_map(repeat, named_inputs)))
 
 
-def packed(snn):
+def packed(snn: SpikingNetwork) -> PackedNetwork:
     """The converted network in the paper's form: [T, N, ...] in one batch of T * N, parallel neurons, mean output.
 
     Equal to the collapsed network: exactly in float64, up to ties in float32, where sums round in another order.

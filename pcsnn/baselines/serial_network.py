@@ -3,11 +3,13 @@
 import contextlib
 import threading
 import weakref
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map
 
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
+from pcsnn.network.network import SpikingNetwork
 from pcsnn.nn.precision import FullPrecisionBuffers
 from pcsnn.tensors import checks
 from pcsnn.tensors.arithmetic import per_channel
@@ -90,12 +92,12 @@ class SerialNetwork(Evaluated):
     Each call has potentials of its own, in whatever thread and inside whatever other call.
     """
 
-    def __init__(self, snn):
+    def __init__(self, snn: SpikingNetwork) -> None:
         super().__init__()
         self.network = with_neurons(snn, _serial_neuron)
         self.timesteps = snn.timesteps
 
-    def reset(self):
+    def reset(self) -> None:
         """Start new trains in all layers, in this thread."""
         for neuron in self._neurons():
             neuron.reset()
@@ -116,7 +118,7 @@ class SerialNetwork(Evaluated):
             potentials.update(before)
 
     @torch.no_grad()
-    def forward(self, *inputs, **named_inputs):
+    def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
         """The inputs of the source network to the average of its outputs over T passes."""
         total = None
         with self._train():
@@ -126,7 +128,7 @@ class SerialNetwork(Evaluated):
         return tree_map(lambda value: value / self.timesteps, total)
 
 
-def serial(snn):
+def serial(snn: SpikingNetwork) -> SerialNetwork:
     """The converted network as serial soft-reset IF neurons: T passes over the input, mean output (2).
 
     Under constant current its counts equal QCFS with L = T; in deeper layers, whose current is uneven, they do not:

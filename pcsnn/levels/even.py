@@ -8,7 +8,15 @@ from pcsnn.tensors.host import on_host
 
 
 @on_host
-def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=0.0, bend=None):
+def levels(
+    threshold: torch.Tensor | float,
+    timesteps: int,
+    *,
+    quantization_levels: int | None = None,
+    shift: float = 0.5,
+    offset: torch.Tensor | float = 0.0,
+    bend: torch.Tensor | None = None,
+) -> torch.Tensor:
     """The T ascending levels on the mean current at which the next spike is won (10).
 
     tau_x = (x - shift) * threshold / T - offset; where `quantization_levels` L divides T, m = T / L, the staircase

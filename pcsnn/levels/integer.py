@@ -6,7 +6,7 @@ from pcsnn.levels.spacing import spacing
 from pcsnn.tensors import checks
 
 
-def whole_levels(levels, weight_scale, bias=None):
+def whole_levels(levels: torch.Tensor, weight_scale: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Levels for int8 weights: those of a current turned into those of the exact sum over the weights.
 
     With current = weight_scale * sum + bias, current >= level is sum >= (level - bias) / weight_scale, rounded up.

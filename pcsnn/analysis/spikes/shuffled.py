@@ -1,10 +1,13 @@
 """The paper's shuffled trains: the order of the spikes must not matter to the layers behind (13)."""
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import Dataset
 
 from pcsnn import functional
 from pcsnn.analysis.quality.errors import relative
@@ -13,7 +16,7 @@ from pcsnn.analysis.spikes.trains import random_order
 from pcsnn.baselines.packed_network import PackedNetwork
 from pcsnn.data.batches import Batches, run_through
 from pcsnn.data.inputs import required_inputs
-from pcsnn.network.network import check_unfused
+from pcsnn.network.network import SpikingNetwork, check_unfused
 from pcsnn.network.text_table import table
 from pcsnn.tensors.arithmetic import per_channel
 
@@ -56,7 +59,7 @@ class ShuffleCheck:
     rows: list[ShuffledLayer] = field(default_factory=list)
 
     @property
-    def same(self):
+    def same(self) -> bool:
         """Whether no count differs in any layer, and the outputs are the same up to rounding."""
         return not any(row.different for row in self.rows) and self.output_error <= self.tolerance
 
@@ -114,7 +117,14 @@ def _squares(outputs, expected):
 
 
 @torch.no_grad()
-def check_shuffle(snn, data, seed=0, *, dtype=torch.float64, progress=True):
+def check_shuffle(
+    snn: SpikingNetwork,
+    data: Iterable[Any] | Dataset[Any],
+    seed: int = 0,
+    *,
+    dtype: torch.dtype = torch.float64,
+    progress: bool = True,
+) -> ShuffleCheck:
     """Whether counts and outputs of a network stay what they are when every layer fires in a random order (13).
 
     The network runs collapsed, for its counts. Then every layer's counts become trains, permuted over time by an order
@@ -151,7 +161,7 @@ def check_shuffle(snn, data, seed=0, *, dtype=torch.float64, progress=True):
     for name, neuron in collapsed.neurons():
         device = neuron.levels.device
         layers[neuron] = _Shuffled(name, neuron, orders[name].to(device))
-    shuffled = PackedNetwork(collapsed, layers.get)
+    shuffled = PackedNetwork(collapsed, layers.__getitem__)
     sums = [0.0, 0.0]
 
     def both(*batch):
