@@ -112,11 +112,11 @@ def optimize(
         if isinstance(value, torch.Tensor) and not value.isfinite().all():
             raise ValueError("example_inputs: expected finite values, got NaN or infinity")
     device = checks.device_of(*snn.parameters(), *snn.buffers())
-    inputs = [value.to(device) if isinstance(value, torch.Tensor) else value for value in inputs]
+    inputs = tuple(value.to(device) if isinstance(value, torch.Tensor) else value for value in inputs)
     refuse_hooks(snn.network, "snn")
     network = copy.deepcopy(snn.network)
     if weights == "float32":
-        fuser = RateFuser(network)
+        fuser: RateFuser | CountFuser = RateFuser(network)
     else:
         fold_batch_norms(network)
         ranges = _ranges(network, inputs) if first_last else None

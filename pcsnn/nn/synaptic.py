@@ -1,5 +1,7 @@
 """Synapses of counts: weights and what is known of what comes in, with neurons behind them or without."""
 
+from typing import Any
+
 import torch
 
 from pcsnn.nn.counts import check_area, check_numbers, steps_of
@@ -36,7 +38,7 @@ class SynapseLayer(FullPrecisionBuffers):
         synapse: a `pcsnn.nn.synapses.Synapse`; names of its geometry are attributes of the layer too.
     """
 
-    kind = None  # of synapse
+    kind: Any = None  # of synapse
 
     def __init_subclass__(cls, kind=None, **options):
         super().__init_subclass__(**options)

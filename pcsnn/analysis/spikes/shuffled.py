@@ -155,11 +155,11 @@ def check_shuffle(
     check_unfused(snn)
     if dtype not in DTYPES:
         raise TypeError(f"dtype: expected {' or '.join(map(str, DTYPES))}, got {dtype}")
-    orders = random_order(snn.timesteps, seed, [name for name, _ in snn.neurons()])
+    orders: Any = random_order(snn.timesteps, seed, [name for name, _ in snn.neurons()])
     collapsed = copy.deepcopy(snn).to(dtype)
     layers = {}
     for name, neuron in collapsed.neurons():
-        device = neuron.levels.device
+        device = neuron.neuron.levels.device
         layers[neuron] = _Shuffled(name, neuron, orders[name].to(device))
     shuffled = PackedNetwork(collapsed, layers.__getitem__)
     sums = [0.0, 0.0]
