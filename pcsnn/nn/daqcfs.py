@@ -1,5 +1,7 @@
 """The activation that calibration ends with, as one that is trained further."""
 
+from typing import Any
+
 import torch
 
 from pcsnn.levels import even
@@ -121,7 +123,7 @@ class DAQCFS(torch.nn.Module):
         table, amplitude = table.expand(*shape, -1), amplitude.expand(shape)
         return staircase(z.to(compute_dtype(z)), table, amplitude).to(z.dtype)
 
-    def neuron(self):
+    def neuron(self) -> dict[str, Any]:
         """The state as arguments of `pcsnn.nn.CollapsedNeuron`."""
         self._check()
         return dict(
