@@ -72,6 +72,7 @@ class DAQCFS(torch.nn.Module):
             "amplitude": worth.masked_fill(worth == torch.inf, 0.0),
             "bend": None if bend is None else bend.detach().to(theta),
         }
+        self.silent: torch.Tensor
         self.register_buffer("silent", silent)
         for name, value in values.items():
             self.register_parameter(name, None if value is None else torch.nn.Parameter(value.clone()))

@@ -39,6 +39,7 @@ class SpikingSynapse(SynapseLayer, Spiking):
         neuron: the CollapsedNeuron; what it knows of threshold, levels and rates are attributes of the layer too.
     """
 
+    neuron: CollapsedNeuron
     TENSORS = (*CollapsedNeuron.TENSORS, "weight", "weight_scale", "bias", "residual_worth")
 
     timesteps, quantization_levels, shift = map(_of_neuron, ("timesteps", "quantization_levels", "shift"))

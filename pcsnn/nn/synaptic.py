@@ -39,6 +39,8 @@ class SynapseLayer(FullPrecisionBuffers):
     """
 
     kind: Any = None  # of synapse
+    counted: bool
+    fixed_steps: int | None
 
     def __init_subclass__(cls, kind=None, **options):
         super().__init_subclass__(**options)
