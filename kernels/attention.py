@@ -323,7 +323,7 @@ def sums_keys_first(queries, keys, width, out_width, causal, itemsize):
 
 
 def plan(out, query, key, value, levels, scale, heads, causal, repeat, line=None, reach=0, tile=None):
-    """The launch that fills `out` [N, M, H * E], not empty. All contiguous; no key: value is K^T V float32 [N, H, D, E].
+    """The launch that fills `out` [N, M, H * E], not empty. All contiguous; no key: value = K^T V float32 [N, H, D, E].
 
     tile: the Tile of keys and values, where it is not to be chosen here.
     """
