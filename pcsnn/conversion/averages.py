@@ -20,7 +20,7 @@ def is_product(node):
 
 
 def origin(node, changes):
-    """Where the values come from that `node` moves, scales or masks; changes(node): whether its value has time."""
+    """Where the values come from that `node` moves, scales or masks; changes(node): whether it changes over time."""
     while node.op in ("call_function", "call_method") and not is_product(node):
         sources = [source for source in node.all_input_nodes if changes(source)]
         if len(sources) != 1:

@@ -1,7 +1,7 @@
 """Networks of SpikingJelly 2.0, its converter's included, as networks of torch and places of IF neurons.
 
 Its classes are known by name and package, so that nothing here needs SpikingJelly: a network that holds them has
-    imported it.
+imported it.
 """
 
 import math
@@ -50,7 +50,7 @@ def is_multi_step(model):
 def is_neuron(module):
     """Whether a module is a neuron of SpikingJelly, of any kind."""
     known = classes(module)
-    return bool({"BaseNode", "SimpleBaseNode"} & set(known)) or bool(known) and known[0].endswith("Node")
+    return bool({"BaseNode", "SimpleBaseNode"} & set(known)) or (bool(known) and known[0].endswith("Node"))
 
 
 def neuron_settings(name, module):

@@ -49,7 +49,7 @@ def _shift_dim(node, position, name, default):
     if dim in (0, 1) or not isinstance(dim, int):
         _refuse(node, f"calls {taxonomy.name(node.target)} over dimension {dim} of [T, N, ...]")
     if dim > 0:
-        node.args = node.args[:position] + (dim - 1,) + node.args[position + 1 :]
+        node.args = (*node.args[:position], dim - 1, *node.args[position + 1 :])
         node.kwargs = {key: value for key, value in node.kwargs.items() if key != name}
 
 
