@@ -57,8 +57,8 @@ def spiking_attention(
         key: average over time [N, S, H * D] of that dtype.
         value: average over time [N, S, H * E] of that dtype.
         levels: ascending, float32 [T] or [H * D, T] on the mean current of the queries.
-        scale: what one distinct level is worth, times any factor of the products: a number or a float32 tensor [] or [H
-            * D].
+        scale: what one distinct level is worth, times any factor of the products: a number or a float32 tensor
+            [] or [H * D].
         heads: H.
         causal: query i sees keys 0..i only; M must be S.
         repeat, spacing: as in `fire_rates`.
