@@ -1,4 +1,4 @@
-"""Convolutions of groups with few channels, as depthwise ones: a thread for each sum, no tensor cores."""
+"""Convolutions of groups with few channels, depthwise ones above all: each sum in a thread of its own, without tensor cores."""
 
 import triton
 import triton.language as tl

@@ -1,4 +1,4 @@
-"""The launches of every kernels file, for offline compilation: each file with a kernel offers `launches()`."""
+"""The launches of every kernels file, for offline compilation: each file with a kernel offers `launches()`, found here."""
 
 import importlib
 import pkgutil

@@ -68,7 +68,7 @@ def test_counts_are_those_of_the_neuron(dtype):
         assert torch.equal(counts.to(torch.uint8), reference.fire_counts(query, levels))
 
 
-# ---- compiled for GPUs -----------------------------------------------------------------------------------------------
+# ---- compiled for GPUs ------------------------------------------------------------------------------------------------
 ATTENTIONS = [] if kernels.INTERPRETED else launches.of("attention")
 
 

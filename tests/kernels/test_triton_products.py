@@ -106,7 +106,7 @@ def test_more_than_2_to_31_counts(dtype, kind):
     assert_same(out[:, :, -tail:], expected[:, :, -tail:])
 
 
-# ---- compiled for GPUs -----------------------------------------------------------------------------------------------
+# ---- compiled for GPUs ------------------------------------------------------------------------------------------------
 PRODUCTS = [] if kernels.INTERPRETED else launches.of("synapses")
 
 
