@@ -59,7 +59,7 @@ try:
 
     _no_triton = None
 except ImportError as error:
-    kernels = None
+    kernels = None  # type: ignore[assignment]
     _no_triton = f"Triton does not import: {error}"
 
 
@@ -142,7 +142,8 @@ _BACKENDS = ("reference", "c++", "triton")
 _forced = None  # the names that any context forces; None: no context does, and calls look no further
 _forcing = {}  # {entry of a `use_backend` that holds: name}, of all contexts
 _lock = threading.Lock()  # of the two above
-_entries = contextvars.ContextVar("pcsnn_use_backend", default=())  # of this context, the innermost last
+# of this context, the innermost last
+_entries: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("pcsnn_use_backend", default=())
 
 
 def forced():
