@@ -35,11 +35,12 @@ class OptionalBuild(BuildExtension):
             self.extensions = []  # nothing to copy into the package
 
 
-# No contraction into fused multiply-adds: a comparison against a level must not flip.
+# No contraction into fused multiply-adds: a comparison against a level must not flip. No symbols for debuggers, which
+# Python's own flags may ask for: those of torch's headers take longer to write than all the rest does to compile.
 flags = (
     ["/O2", "/std:c++20"]
     if os.name == "nt"
-    else ["-O3", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
+    else ["-O3", "-g0", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
 )
 if sys.platform == "linux":
     flags.append("-fopenmp")  # for at::parallel_for; not linked with it, so that the runtime in use is torch's own

@@ -21,8 +21,8 @@ def quantise(weights, steps, distance=None):
     Args:
         weights: float64 tensors [O, ...] that are to have one scale: those whose currents are added.
         steps: the largest count that comes in.
-        distance: [O], the distance of the levels behind, in units of the current of one incoming step, or None. Scales are
-            then fractions 1/u of it, so that levels are evenly spaced whole numbers; ignored where infinite.
+        distance: [O], the distance of the levels behind, in units of the current of one incoming step, or None. Scales
+            are then fractions 1/u of it, so that levels are evenly spaced whole numbers; ignored where infinite.
 
     Returns:
         int8 tensors of the shapes of `weights`, and the scale float32 [O].
