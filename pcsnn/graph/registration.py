@@ -15,15 +15,7 @@ from pcsnn.nn import DAQCFS, QCFS
 from pcsnn.tensors import checks
 
 _PLAIN = (nn.ReLU, nn.ReLU6, QCFS, DAQCFS)  # spike without a second sign
-_LAYERS = (
-    *taxonomy.SYNAPSE_MODULES,
-    *taxonomy.LINEAR_MODULES,
-    *taxonomy.MOVING_MODULES,
-    *taxonomy.MAX_POOL_MODULES,
-    *taxonomy.DROPPED_MODULES,
-    *taxonomy.LOOKUPS,
-    nn.Sequential,
-)
+_LAYERS = (*taxonomy.modules_of(*taxonomy.Role), *taxonomy.DROPPED_MODULES, nn.Sequential)
 _FUNCTIONS = {nn.functional.relu, nn.functional.relu6, torch.relu}
 
 
