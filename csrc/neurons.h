@@ -77,19 +77,22 @@ class Table {
   }
 
   Search<F> at(int64_t offset) const {
-    const bool line = starts_.empty();
-    return {line ? first_.at(offset) : nullptr,
-            line ? step_.at(offset) : nullptr,
-            line ? inverse_.at(offset) : nullptr,
-            static_cast<int32_t>(count_),
-            static_cast<int32_t>(weight_),
-            static_cast<int32_t>(steps_),
-            each_,
-            balance_,
-            line ? nullptr : source_.template const_data_ptr<F>(),
-            line ? nullptr : row_.at(offset),
-            columns_.empty() ? nullptr : columns_.data() + offset,
-            columns_stride_};
+    Search<F> search{.count = static_cast<int32_t>(count_),
+                     .weight = static_cast<int32_t>(weight_),
+                     .steps = static_cast<int32_t>(steps_),
+                     .each = each_,
+                     .balance = balance_};
+    if (starts_.empty()) {
+      search.first = first_.at(offset);
+      search.step = step_.at(offset);
+      search.inverse = inverse_.at(offset);
+      return search;
+    }
+    search.levels = source_.template const_data_ptr<F>();
+    search.row = row_.at(offset);
+    if (!columns_.empty()) search.columns = columns_.data() + offset;
+    search.columns_stride = columns_stride_;
+    return search;
   }
 
  private:

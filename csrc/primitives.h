@@ -7,7 +7,7 @@
 
 namespace pcsnn {
 
-enum Type { kFloat, kHalf, kBFloat16, kDouble, kTypes };
+enum Type { kFloat, kHalf, kBFloat16, kDouble };
 
 // Vector loads of per-neuron values may run this many entries past the last neuron: such arrays are padded.
 constexpr int64_t kPadding = 32;
@@ -34,30 +34,46 @@ struct Balance {
 // changes from neuron to neuron) or a single one.
 template <class F>
 struct Search {
-  // Per neuron, of a line (23); or null, and then the table below says what the levels are.
-  const float *first, *step, *inverse;
   int32_t count;   // levels
   int32_t weight;  // what each adds to the count of a neuron under a line
   int32_t steps;   // time-steps that what is searched is a sum over: it is compared with so many times a line's level
   bool each;
-  Balance balance;     // of the rates
-  const F* levels;     // [rows, count]
-  const int32_t* row;  // per neuron: where its row starts in levels
+  Balance balance;  // of the rates
+  // Per neuron, of a line (23); or null, and then the table below says what the levels are.
+  const float* first = nullptr;
+  const float* step = nullptr;
+  const float* inverse = nullptr;
+  const F* levels = nullptr;     // [rows, count]
+  const int32_t* row = nullptr;  // per neuron: where its row starts in levels
   // Level x of neuron i at [x * columns_stride + i], or null: few levels of neighbours of other channels.
-  const F* columns;
-  int64_t columns_stride;
+  const F* columns = nullptr;
+  int64_t columns_stride = 0;
 };
 
+// A function for each type of currents that occurs with means of a type.
+template <class Function>
+struct ByType {
+  Function* f32 = nullptr;
+  Function* f16 = nullptr;
+  Function* bf16 = nullptr;
+  Function* f64 = nullptr;
+
+  Function* operator[](Type type) const {
+    return type == kFloat ? f32 : type == kHalf ? f16 : type == kBFloat16 ? bf16 : f64;
+  }
+};
+
+// Means are of type F: float64 of float64 currents, float32 of all others.
 template <class F>
 struct Kernels {
-  void (*load[kTypes])(const void* in, int64_t n, F* mean);  // of the types that are not F
+  ByType<void(const void* in, int64_t n, F* mean)> load = {};  // of the types that are not F
   // mean = base + ..., where base may be mean itself; add_rows adds kRows rows, `stride` entries apart, one after the
   // other
-  void (*add[kTypes])(const F* base, const void* in, int64_t stride, int64_t n, F* mean);
-  void (*add_rows[kTypes])(const F* base, const void* in, int64_t stride, int64_t n, F* mean);
+  ByType<void(const F* base, const void* in, int64_t stride, int64_t n, F* mean)> add;
+  ByType<void(const F* base, const void* in, int64_t stride, int64_t n, F* mean)> add_rows;
   void (*add_counts)(const F* base, const uint8_t* counts, Values<F> scale, int64_t n, F* mean);
   void (*search)(const F* mean, int64_t n, Search<F> table, uint8_t* counts);
-  void (*rates[kTypes])(const uint8_t* counts, Balance balance, Values<F> scale, int64_t n, void* out);
+  ByType<void(const uint8_t* counts, Balance balance, Values<F> scale, int64_t n, void* out)> rates;
 };
 
 // `off` and `on` are bit patterns of the output's width; a neuron spikes where its count reaches `threshold` (0..255).
@@ -72,7 +88,7 @@ struct Primitives {
   // scale * count of mean + residual (which may be null) in one pass, for float32 through and through; out may be mean.
   // Null where search and rates one after the other are as fast.
   void (*fused_rates)(const float* mean, const float* residual, int64_t n, Search<float> table, Values<float> scale,
-                      float* out);
+                      float* out) = nullptr;
   // A copy that leaves the caches alone, where there is one; `fence` before another thread may read it.
   void (*stream)(const void* from, int64_t bytes, void* to);
   void (*fence)();

@@ -128,19 +128,15 @@ at::Tensor products(const at::Tensor& counts, const at::Tensor& weights, const O
       const int64_t place = (n * at.rows + top) * at.columns * outputs;
       for (int64_t block = blocks * share / shares; block < blocks * (share + 1) / shares; ++block) {
         const int64_t output = block * kOutputs;
-        ProductWork work{pixels.data(),
-                         static_cast<int64_t>(pixels.size()),
-                         offsets.data(),
-                         taps,
-                         at.channels / kQuad,
-                         weights.const_data_ptr<int8_t>() + block * taps * at.channels * kOutputs,
-                         depth,
-                         outputs,
-                         nullptr,
-                         nullptr,
-                         nullptr,
-                         nullptr,
-                         static_cast<float>(most)};
+        ProductWork work{.pixels = pixels.data(),
+                         .count = static_cast<int64_t>(pixels.size()),
+                         .taps = offsets.data(),
+                         .tap_count = taps,
+                         .quads = at.channels / kQuad,
+                         .weights = weights.const_data_ptr<int8_t>() + block * taps * at.channels * kOutputs,
+                         .depth = depth,
+                         .stride = outputs,
+                         .most = static_cast<float>(most)};
         if (factor) {
           work.bytes = out.mutable_data_ptr<uint8_t>() + place + output;
           work.factor = factor->const_data_ptr<float>() + output;

@@ -18,9 +18,10 @@ struct ProductWork {
   const int8_t* weights;     // [taps][quads][kOutputs][kQuad]
   int64_t depth;             // quads whose sums 16 bits hold: 4 or 8
   int64_t stride;            // outputs from one pixel to the next
-  float* sums;               // either these
-  uint8_t* bytes;            // or round(factor * sum + start) within 0..most
-  const float *factor, *start;
+  float* sums = nullptr;     // either these
+  uint8_t* bytes = nullptr;  // or round(factor * sum + start) within 0..most
+  const float* factor = nullptr;
+  const float* start = nullptr;
   float most;
 };
 

@@ -6,6 +6,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
+from pcsnn.network.network import SpikingNetwork
 from pcsnn.nn.precision import FullPrecisionBuffers
 
 
@@ -71,7 +72,7 @@ class PackedNetwork(Evaluated):
         return tree_map(average, self.network(*tree_map(repeat, inputs), **tree_map(repeat, named_inputs)))
 
 
-def packed(snn):
+def packed(snn: SpikingNetwork) -> PackedNetwork:
     """The converted network in the paper's form: [T, N, ...] in one batch of T * N, parallel neurons, mean output.
 
     Equal to the collapsed network: exactly in float64, up to ties in float32, where sums round in another order.

@@ -8,6 +8,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
+from pcsnn.network.network import SpikingNetwork
 from pcsnn.nn.precision import FullPrecisionBuffers
 from pcsnn.tensors import checks
 from pcsnn.tensors.arithmetic import per_channel
@@ -126,7 +127,7 @@ class SerialNetwork(Evaluated):
         return tree_map(lambda value: value / self.timesteps, total)
 
 
-def serial(snn):
+def serial(snn: SpikingNetwork) -> SerialNetwork:
     """The converted network as serial soft-reset IF neurons: T passes over the input, mean output (2).
 
     Under constant current its counts equal QCFS with L = T; in deeper layers, whose current is uneven, they do not:

@@ -17,7 +17,7 @@ COARSER = 1.01  # from one quantum tried to the next
 
 @dataclass
 class SignedSettings:
-    """kind and slope of the activation; amplitude (of a spike) and lowest current, numbers. As of `pcsnn.nn.SignedNeuron`."""
+    """Kind and slope of the activation; amplitude (of a spike) and lowest current, numbers, of a `SignedNeuron`."""
 
     kind: str
     slope: torch.Tensor | float | None
@@ -27,29 +27,34 @@ class SignedSettings:
     def neuron(self, place, timesteps):
         return SignedNeuron(self.kind, timesteps, amplitude=self.amplitude, lowest=self.lowest, slope=self.slope)
 
+    def trainable(self, place, timesteps, device):
+        return StraightThrough(self, place, timesteps, device)
+
 
 def covering(kind, slope, timesteps, lowest, highest):
     """The least amplitude with which T levels reach from the activation at `lowest` to that at `highest` (S4)."""
     slopes, turns = _turns(kind, slope)
     ends = torch.tensor([lowest, highest], dtype=torch.float64, device="cpu").expand(len(slopes), -1)
-    values = activation(kind, torch.cat([ends, turns], 1), slopes)
+    bottom = turns.clamp_min(lowest)
+    values = activation(kind, torch.cat([ends, turns.where(turns.isfinite(), 0.0), bottom], 1), slopes)
+    least, values = values[:, 3].min().item(), values[:, :3]
     top = max(values[:, 1].max().item(), 1e-12)
     quantum = max((values.max() - values.min()).item(), top) / timesteps / 2
     while True:
-        try:
-            turn, low = balance_of(kind, quantum, timesteps, lowest, slope)
-            if quantum * (timesteps - turn - low + 0.5) >= top:
-                return quantum * timesteps
-        except ValueError:  # no level left above zero
-            pass
+        if quantum * (timesteps - 0.5) > -least * (1 - 1e-9):  # else not even the least value can be reached
+            try:
+                turn, low = balance_of(kind, quantum, timesteps, lowest, slope)
+                if quantum * (timesteps - turn - low + 0.5) >= top:
+                    return quantum * timesteps
+            except ValueError:  # no level left above zero
+                pass
         quantum *= COARSER
 
 
 def _turns(kind, slope):
-    """The parameters of a kind, and where it turns for each, zero where it does not: float64 [C, 1] on the host."""
+    """The parameters of a kind, and where it turns for each, -inf where it only rises: float64 [C, 1] on the host."""
     slopes = torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float64, device="cpu").reshape(-1, 1)
-    turns = row_of(kind).turns(slopes)
-    return slopes, turns.where(turns.isfinite(), 0.0)
+    return slopes, row_of(kind).turns(slopes)
 
 
 def record_range(place, seen):
@@ -78,8 +83,9 @@ def _ends(highest, lowest):
 def fit(place, currents, activations, timesteps):
     """The SignedSettings that minimise the squared difference of the rate on `currents` to `activations` (S4).
 
-    currents, activations: lists of [N, ...], one entry a batch. Tried: amplitudes up to what covers all currents, and tables
-    that start at the lowest current, at the activation's least value, or at zero. Several processes: errors are added up.
+    currents, activations: lists of [N, ...], one entry a batch. Tried: amplitudes up to what covers all currents, and
+    tables that start at the lowest current, at the activation's least value, or at zero. Several processes: errors are
+    added up.
     """
     kind, slope = place.signed
     highest, lowest = _ends(

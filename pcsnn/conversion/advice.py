@@ -101,7 +101,7 @@ def advice(node, name, modules):
     for names, text in (
         (
             activations.names(),
-            f"goes below zero; convert it with signed=True, put a ReLU or pcsnn.nn.QCFS in its place and "
+            f"takes spikes of two signs; convert it with signed=True, put a ReLU or pcsnn.nn.QCFS in its place and "
             f"train on, {_KEEP}",
         ),
         (

@@ -1,7 +1,7 @@
 """Matrix products of activations: one factor spikes, the others are averaged over time, which is exact (20).
 
-The average over time of A^t mean(B) is mean(A) mean(B), and collapsed networks hold averages. Attention without softmax is two
-such products, (Q K^T) V or Q (K^T V), with whatever scales, moves or masks between them.
+The average over time of A^t mean(B) is mean(A) mean(B), and collapsed networks hold averages. Attention without softmax
+is two such products, (Q K^T) V or Q (K^T V), with whatever scales, moves or masks between them.
 """
 
 from pcsnn.graph import taxonomy
@@ -20,7 +20,7 @@ def is_product(node):
 
 
 def origin(node, changes):
-    """Where the values come from that `node` moves, scales or masks; changes(node): whether a node's value changes over time."""
+    """Where the values come from that `node` moves, scales or masks; changes(node): whether it changes over time."""
     while node.op in ("call_function", "call_method") and not is_product(node):
         sources = [source for source in node.all_input_nodes if changes(source)]
         if len(sources) != 1:

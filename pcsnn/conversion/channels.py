@@ -153,7 +153,7 @@ def _moved(node, modules, source):
 
 def _dimension(dim, source, extra=0):
     """A dimension counted from the front; None where that is not known."""
-    if not isinstance(dim, int) or dim < 0 and source.rank is None:
+    if not isinstance(dim, int) or (dim < 0 and source.rank is None):
         return None
     return dim if dim >= 0 else dim + source.rank + extra
 

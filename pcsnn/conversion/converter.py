@@ -77,8 +77,9 @@ def convert(
             averages over time.
         fold: fold batch norms into the convolutions before them. None: only where the conversion is not lossless, since
             folding rounds anew, and unfolded the result is bit-equal to the source network.
-        signed: let LeakyReLU, PReLU, ELU, GELU, SiLU, Hardswish and Mish spike as well, with spikes of two signs
-            (`pcsnn.nn.SignedNeuron`, (S1)-(S4)); off, they are operations that cannot spike.
+        signed: let activations that go below zero, or fall before they rise, spike as well, with spikes of two signs
+            (`pcsnn.nn.SignedNeuron`, (S1)-(S4)): those that docs/signed.md lists, and your own
+            (`pcsnn.register_activation`); off, they are operations that cannot spike.
         progress: show progress bars on a terminal.
         seed: of what "light" and "advanced" draw at random, the order of the inputs.
         example_inputs: inputs to check the network on, a tensor [N, ...], of which the first 32 are taken, or a tuple

@@ -50,7 +50,7 @@ def behind_all_neurons(network):
     modules = dict(network.named_modules())
     tail = set()
     for node in reversed(network.graph.nodes):
-        if all(user.op == "output" or user in tail and _is_plain(user, modules) for user in node.users):
+        if all(user.op == "output" or (user in tail and _is_plain(user, modules)) for user in node.users):
             tail.add(node)
     return tail
 

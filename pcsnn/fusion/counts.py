@@ -1,6 +1,5 @@
 """Layers that pass on counts: which nodes of a graph can read them, and what they become."""
 
-import operator
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,12 +10,13 @@ from torch.nn.modules.utils import _pair
 from pcsnn.fusion.fuse import Fuser
 from pcsnn.fusion.quantise import quantise
 from pcsnn.fusion.sources import Counts, Source, neuron_arguments
+from pcsnn.graph.names import operation_name
+from pcsnn.graph.nodes import leads_to
 from pcsnn.graph.places import argument
+from pcsnn.graph.taxonomy import Role, role
 from pcsnn.nn import CollapsedNeuron, CountMaxPool2d, CountSumPool2d, PixelCounts, Rates
 from pcsnn.nn.counts import BYTE, steps_of
 from pcsnn.nn.synapses import synapse_of
-
-_CAT = {torch.cat, torch.concat, torch.concatenate}
 
 
 @dataclass
@@ -56,39 +56,24 @@ class CountFuser(Fuser):
 
     def _waits(self, node):
         """Whether a node is a synapse that the neurons behind it may take in."""
-        return self.source(node) is not None and self.module(next(iter(node.users)), CollapsedNeuron) is not None
+        return self.source(node) is not None and self.neuron(next(iter(node.users))) is not None
 
     def _read_values(self, node):
         node.args, node.kwargs = torch.fx.map_arg((node.args, node.kwargs), self._as_values)
 
     def _counted(self, node):
         """Rewrite a node to read counts where it can; whether it did."""
-        if self.module(node, CollapsedNeuron) is not None:
-            if self._neuron(node):
-                return True
-            for source in filter(self._waits, node.all_input_nodes):
-                self._read_values(source)
+        found = role(node, self.modules)
+        rule = _RULES.get(found)
+        if rule is None or (found not in _OF_VALUES and (not node.args or node.args[0] not in self.counts)):
             return False
-        source = node.args[0] if node.args else None
-        if node.op == "call_function" and node.target in _CAT:
-            return self._cat(node)
-        if source not in self.counts:
-            return False
-        if self.module(node, nn.MaxPool2d) is not None or node.target is F.max_pool2d:
-            return self._max_pool(node)
-        if self.module(node, (nn.AvgPool2d, nn.AdaptiveAvgPool2d)) is not None or node.target in (
-            F.avg_pool2d,
-            F.adaptive_avg_pool2d,
-        ):
-            return self._average_pool(node)
-        if self.module(node, nn.Flatten) is not None or node.target in (torch.flatten, "flatten"):
-            return self._flatten(node)
-        if self.dtype == torch.int8 and self.module(node) is not None:
-            return self._synapse_alone(node)
-        if node.target is operator.getitem:
-            return self._slice(node)
-        if node.target is F.pad:
-            return self._pad(node)
+        return rule(self, node)
+
+    def _fire(self, node):
+        if self._neuron(node):
+            return True
+        for source in filter(self._waits, node.all_input_nodes):
+            self._read_values(source)
         return False
 
     def _as_values(self, node):
@@ -201,7 +186,9 @@ class CountFuser(Fuser):
 
     def _synapse_alone(self, node):
         """A synapse of counts with no neuron right behind; the last of a network keeps float weights unless asked."""
-        module, into = self.modules[node.target], self.counts[node.args[0]]
+        module, into = self.module(node), self.counts[node.args[0]]
+        if self.dtype != torch.int8 or module is None:
+            return False
         synapse = synapse_of(module)
         source = None if synapse is None else Source(module, synapse, into)
         if source is None or self._dtype(source) == torch.float32 or not (self.last or self._leads_to_neurons(node)):
@@ -213,18 +200,11 @@ class CountFuser(Fuser):
         return True
 
     def _leads_to_neurons(self, node):
-        """Whether a neuron stands anywhere behind a node."""
-        waiting, seen = [node], set()
-        while waiting:
-            for user in waiting.pop().users:
-                if self.module(user, CollapsedNeuron) is not None:
-                    return True
-                if user not in seen:
-                    seen.add(user)
-                    waiting.append(user)
-        return False
+        return leads_to(node, lambda behind: role(behind, self.modules) is Role.NEURON)
 
     def _max_pool(self, node):
+        if operation_name(node, self.modules) not in ("MaxPool2d", "max_pool2d"):
+            return False
         module = self.module(node)
         if module is None:
             module = nn.MaxPool2d(*node.args[1:], **node.kwargs)
@@ -240,10 +220,13 @@ class CountFuser(Fuser):
 
     def _average_pool(self, node):
         """Sums of counts, where they fit a byte; a window that a border cuts off would have its own divisor."""
+        name = operation_name(node, self.modules)
+        if name not in ("AvgPool2d", "avg_pool2d", "AdaptiveAvgPool2d", "adaptive_avg_pool2d"):
+            return False
         module, source = self.module(node), node.args[0]
         known = self.counts[source]
         size = None
-        if isinstance(module, nn.AdaptiveAvgPool2d) or node.target is F.adaptive_avg_pool2d:
+        if name in ("AdaptiveAvgPool2d", "adaptive_avg_pool2d"):
             size = self.sizes.get(node.name)
             goal = module.output_size if module is not None else argument(node, 1, "output_size", None)
             goal = [length if wanted is None else wanted for length, wanted in zip(size or (), _pair(goal))]
@@ -321,3 +304,16 @@ class CountFuser(Fuser):
         worth = F.pad(known.worth.expand(known.channels), (first, last), value=1.0)
         self.counts[node] = replace(known, worth=worth, channels=len(worth))
         return True
+
+
+_OF_VALUES = {Role.NEURON, Role.JOIN}  # whose first argument need not be counts
+_RULES = {
+    Role.NEURON: CountFuser._fire,
+    Role.JOIN: CountFuser._cat,
+    Role.MAX_POOL: CountFuser._max_pool,
+    Role.AVERAGE_POOL: CountFuser._average_pool,
+    Role.FLATTEN: CountFuser._flatten,
+    Role.SYNAPSE: CountFuser._synapse_alone,
+    Role.INDEX: CountFuser._slice,
+    Role.PAD: CountFuser._pad,
+}

@@ -36,7 +36,14 @@ def _ranges(network, inputs):
     return ranges
 
 
-def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, graph=False):
+def optimize(
+    snn: SpikingNetwork,
+    weights: str = "float32",
+    *,
+    example_inputs: torch.Tensor | tuple | None = None,
+    first_last: bool = False,
+    graph: bool | int = False,
+) -> SpikingNetwork:
     """The same network with each synapse and the neurons behind it as one layer, for inference.
 
     Args:

@@ -13,6 +13,7 @@ from pcsnn.graph.places import argument
 from pcsnn.graph.written import KnownActivation
 from pcsnn.levels.activations import RISES, row_of, rows
 from pcsnn.levels.probe import CORE, currents
+from pcsnn.tensors.arithmetic import compute_dtype
 from pcsnn.tensors.host import on_host
 
 SCALED = {"CELU", "SELU", "RReLU", "celu", "selu", "rrelu"}  # what graph/forms writes as another, scaled or shifted
@@ -44,16 +45,23 @@ def mismatch(node, modules):
 
 
 def signed_kind(module):
-    """(kind, slope) as `pcsnn.nn.SignedNeuron` takes them; None for any other module."""
+    """(kind, slope) as `pcsnn.nn.SignedNeuron` takes them; None for any other module.
+
+    Registered ones are KnownActivations by then, since a module of such a class may compute something else.
+    """
     if isinstance(module, KnownActivation):
         return module.kind, module.parameter
-    for row in rows():
-        if type(module) in row.modules and all(
-            getattr(module, name) == value for name, (value, _) in row.settings.items()
-        ):
-            attribute = row.modules[type(module)]
-            return row.kind, None if attribute is None else _plain(getattr(module, attribute))
-    return None
+    return next((found for row in rows() if not row.own and (found := _of_row(row, module)) is not None), None)
+
+
+def _of_row(row, module):
+    """(kind, slope) of a module of one of a row's classes; None for any other."""
+    if type(module) not in row.modules:
+        return None
+    if any(getattr(module, name) != value for name, (value, _) in row.settings.items()):
+        return None
+    attribute = row.modules[type(module)]
+    return row.kind, None if attribute is None else _plain(getattr(module, attribute, None))
 
 
 def rises_only(module):
@@ -67,20 +75,18 @@ def rises_only(module):
 
 
 def _plain(parameter):
-    """A number, or a tensor of several that no gradient follows."""
+    """A number, or a tensor of several, float32 or float64, that no gradient follows."""
     if not isinstance(parameter, torch.Tensor):
         return parameter
-    return parameter.detach() if parameter.numel() > 1 else parameter.item()
+    if parameter.numel() == 1:
+        return parameter.item()
+    return parameter.detach().to(compute_dtype(parameter))
 
 
 def _found(node, modules):
     """(module of the activation at a node or None, why a registered one is none or None)."""
     if node.op == "call_module":
-        module = modules[node.target]
-        found = signed_kind(module)
-        return (
-            _checked(found, module, lambda: copy.deepcopy(module).to("cpu", torch.float64)) if found else (None, None)
-        )
+        return _of_module(modules[node.target])
     function = getattr(torch, node.target, None) if node.op == "call_method" else node.target
     if node.op not in ("call_function", "call_method") or function is None:
         return None, None
@@ -89,6 +95,16 @@ def _found(node, modules):
             argument(node, 1, name, default) == value for name, (value, default) in row.settings.items()
         ):
             return _called(row, function, node, modules)
+    return None, None
+
+
+def _of_module(module):
+    if signed_kind(module) is not None:
+        return module, None
+    for row in rows():
+        found = _of_row(row, module)
+        if found is not None:
+            return _checked(KnownActivation(*found), lambda: copy.deepcopy(module).to("cpu", torch.float64))
     return None, None
 
 
@@ -111,8 +127,7 @@ def _called(row, function, node, modules):
         position, default = _position(function, name, default)
         parameter = _plain(args[position - 1] if len(args) >= position else kwargs.get(name, default))
     args, kwargs = tree_map_only(torch.Tensor, _on_host, (args, kwargs))
-    module = KnownActivation(row.kind, parameter)
-    return _checked((row.kind, parameter), module, lambda: lambda z: function(z, *args, **kwargs))
+    return _checked(KnownActivation(row.kind, parameter), lambda: lambda z: function(z, *args, **kwargs))
 
 
 def _on_host(value):
@@ -120,7 +135,7 @@ def _on_host(value):
 
 
 def _position(function, name, default):
-    """Where a function takes an argument, and its default there; the second place for one whose signature is not known."""
+    """Where a function takes an argument, and its default there; second where its signature is not known."""
     try:
         known = inspect.signature(function).parameters
     except ValueError:
@@ -130,7 +145,7 @@ def _position(function, name, default):
 
 
 def _constants(value, modules):
-    """Arguments of a call with the network's tensors in the place of their nodes; None where another node is among them."""
+    """Arguments of a call with the network's tensors in place of their nodes; None where another node is among them."""
     if any(node.op != "get_attr" for node in _nodes(value)):
         return None
     return fx.map_arg(value, lambda node: operator.attrgetter(node.target)(modules[""]))
@@ -142,12 +157,10 @@ def _nodes(value):
     return found
 
 
-def _checked(found, module, made):
-    """(module, None) where what `made` returns computes the formula of its kind; else (None, what it does in words)."""
-    kind, parameter = found
-    row = row_of(kind)
-    why = _differs(row, parameter, made) if row.own else None  # torch's own compute theirs
-    return (module, None) if why is None else (None, why)
+def _checked(known, made):
+    """(known, None) where what `made` returns computes a KnownActivation; else (None, what it does in words)."""
+    why = _differs(row_of(known.kind), known.parameter, made)
+    return (known, None) if why is None else (None, why)
 
 
 @on_host
@@ -165,17 +178,19 @@ def _differs(row, parameter, made):
         values = made()(z.clone())
         slope = parameter.double().cpu() if isinstance(parameter, torch.Tensor) else parameter
         expected = row(z, slope)
-        row.turns(torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float64).reshape(-1, 1))
     except Exception as error:
         return f"cannot be tried on float64 currents [N, {channels}] ({type(error).__name__}: {error})"
     if not isinstance(values, torch.Tensor) or values.shape != z.shape:
         return f"does not return a tensor of the shape of its current, {tuple(z.shape)}"
     off = ((values - expected).abs() > 1e-5 * (1 + expected.abs())).nonzero()
-    if not len(off):
-        return None
-    row_, column = off[len(off) // 2].tolist()
-    return (
-        f"computes something else than its formula: at {z[row_, column].item():.6g} it gives "
-        f"{values[row_, column].item():.6g}, the formula {expected[row_, column].item():.6g}; register a formula with this "
-        "parameter, or another kind"
-    )
+    if len(off):
+        place = tuple(off[len(off) // 2].tolist())
+        return (
+            f"computes something else than its formula: at {z[place].item():.6g} it gives {values[place].item():.6g}, "
+            f"the formula {expected[place].item():.6g}; register a formula with this parameter, or another kind"
+        )
+    try:
+        row.turns(torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float64).reshape(-1, 1))
+    except ValueError as error:
+        return f"cannot spike with this {row.parameter[0]}: {error}"
+    return None

@@ -17,7 +17,7 @@ def source_name(node):
 def operation_name(node, modules):
     """What a node computes, in a word: the class of its layer, or the function or method."""
     if node.op == "call_module":
-        return type(modules[node.target]).__name__
+        return modules[node.target]._get_name()
     return taxonomy.name(node.target) or str(node.target)
 
 
@@ -30,8 +30,7 @@ def attribute(network, path):
 def unused_name(network, wanted):
     """`wanted`, or wanted_1, wanted_2, ..., whichever names no module or attribute yet."""
     name, count = wanted, 0
-    parent, _, leaf = wanted.rpartition(".")
-    holder = network.get_submodule(parent)
+    holder = network.get_submodule(wanted.rpartition(".")[0])
     while hasattr(holder, name.rpartition(".")[2]):
         count += 1
         name = f"{wanted}_{count}"
@@ -40,7 +39,7 @@ def unused_name(network, wanted):
 
 def _carried(part, first):
     """A name like `part` that may stand in code; `first`: as an attribute of the graph's module."""
-    if keyword.iskeyword(part) or first and part in _TAKEN:
+    if keyword.iskeyword(part) or (first and part in _TAKEN):
         return f"{part}_"
     return part
 

@@ -30,39 +30,41 @@ def register_activation(
     turn: float | None = None,
     range: tuple[float, float] = (-math.inf, math.inf),
 ) -> None:
-    """Let `pcsnn.convert(..., signed=True)` know an activation: from then on it spikes, with spikes of two signs (S1)-(S4).
+    """Add an activation to those that `pcsnn.convert(..., signed=True)` gives spikes of two signs (S1)-(S4).
 
-    Modules and calls of these classes and functions become `pcsnn.nn.SignedNeuron(kind, ...)`. A layer of such a class that
-    computes something else than the formula is refused as what cannot spike, with the current at which they differ. It
-    holds for this process, until it ends; a process of several registers in each. Network files name the kind, not the formula: register
-    it, the same, before `pcsnn.load`.
+    Modules of these classes and calls of these functions become `pcsnn.nn.SignedNeuron(kind, ...)`. One that computes
+    something else than the formula is refused as what cannot spike, with the current at which they differ. It holds
+    until the process ends, for all its threads; several processes register one by one. Network files name the kind and
+    hold no formula: register it, the same, before `pcsnn.load`.
 
     Args:
-        kind: a new name, a Python identifier.
+        kind: a new name, of letters, digits and _, no digit first.
         formula: the activation of a floating tensor of any shape, float64 or float32, element by element, to the same
             shape and dtype; with `parameter`, of that and the parameter, a number or a tensor that broadcasts. It only
             rises, or falls and then rises, has finite values from -64 to 64, and autograd can follow it.
         module: a class of modules, or several, which are then called as a whole, not looked into.
-        function: a function, or several, whose first argument is the current. A function of Python's is one step of the graph
-            where a method of the network or a function that it calls names it: by its global name, as an attribute of its
-            module (`ops.swish(x)`), from a closure, or as an attribute of a layer (`self.activation(x)`), static methods too. One kept in a
-            list or dict, or within functools.partial, is looked into as any other function.
-        parameter: the attribute of the module, and the argument of the function, that is the formula's second argument: a
-            number, or a tensor [C], one for each channel (dimension 1). None: it has none.
-        default: the parameter where a call of the function leaves it out and the function's signature has no default; the
-            formula is tried with it.
+        function: a function, or several, whose first argument is the current. A function of Python's is one step of the
+            graph where a method of the network, or a function that it calls, names it: by its global name, as an
+            attribute of its module (`ops.swish(x)`), from a closure, or as an attribute of a layer
+            (`self.activation(x)`), static methods too. One kept in a list or dict, or within functools.partial, is
+            looked into as any other function.
+        parameter: the attribute of the module, and the argument of the function, that is the formula's second argument:
+            a number, or a tensor [C], one for each channel (dimension 1). None: it has none.
+        default: the parameter where a call of the function leaves it out and the function's signature has no default;
+            the formula is tried with it.
         turn: where the formula goes from falling to rising. None, and always with a parameter: looked for.
         range: the least and the largest value of the formula, or what bounds them: it is refused where it leaves them.
+            A largest value of zero or below lets a neuron give all its spikes to values below zero.
 
     Raises:
-        TypeError, ValueError: arguments of the wrong kind; a kind, class or function that pcsnn knows already; a formula that
-            is none of what is asked for, or leaves the range. Nothing is changed then.
+        TypeError, ValueError: arguments of the wrong kind; a kind, class or function that pcsnn knows already; a
+            formula that is none of what is asked for, or leaves the range. Nothing is changed then.
 
     Example:
         >>> pcsnn.register_activation("softplus", torch.nn.functional.softplus, module=torch.nn.Softplus)
     """
-    if not isinstance(kind, str) or not kind.isidentifier():
-        raise ValueError(f"kind: expected a name that is a Python identifier, got {kind!r}")
+    if not isinstance(kind, str) or not kind.isidentifier() or not kind.isascii() or len(kind) > 100:
+        raise ValueError(f"kind: expected a name of at most 100 letters, digits and _, no digit first, got {kind!r}")
     if not callable(formula):
         raise TypeError(f"formula: expected a function of a tensor, got {type(formula).__name__}")
     modules, functions = _modules(module), _functions(function)

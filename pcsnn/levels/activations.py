@@ -1,7 +1,7 @@
 """Activations that go below zero, or fall before they rise: one row each, all that pcsnn has to know of one.
 
-The rows are read by the converter (which modules and functions are such places), by the tables of levels (S1)-(S4), by the
-advice for what cannot spike, by messages that list kinds, and by the test that holds docs/signed.md.
+The rows are read by the converter (which modules and functions are such places), by the tables of levels (S1)-(S4), by
+the advice for what cannot spike, by messages that list kinds, and by the test that holds docs/signed.md.
 """
 
 import math
@@ -27,12 +27,15 @@ def _falls_below_zero(slope):
 class Activation:
     """One row.
 
-    kind: its name. formula: of a floating tensor, and of the parameter where it has one, a number or a tensor that
-    broadcasts. modules: {class: its attribute that is the parameter, or None}. functions: what a graph may call; the second
-    argument is the parameter. parameter: (name, default) in a call. settings: {name: (value, default)} of the module, and of
-    the second argument, that make it this kind. turn: where it goes from falling to rising, RISES, or a function of the
-    parameters [C, 1]; None: looked for. range: its least and largest value, or what bounds them. own: whether a user
-    registered it.
+    kind: its name.
+    formula: of a floating tensor, and of the parameter where it has one, a number or a tensor that broadcasts.
+    modules: {class: its attribute that is the parameter, or None}.
+    functions: what a graph may call; the second argument is the parameter.
+    parameter: (name, default) in a call; None: it has none.
+    settings: {name: (value, default)} of the module, and of the second argument of a call, that make it this kind.
+    turn: where it goes from falling to rising, RISES, or a function of the parameters [C, 1]; None: looked for.
+    range: its least and largest value, or what bounds them.
+    own: whether a user registered it.
     """
 
     kind: str
@@ -51,7 +54,7 @@ class Activation:
         return (self.formula(wide) if self.parameter is None else self.formula(wide, parameter)).to(z.dtype)
 
     def turns(self, parameters):
-        """Where it goes from falling to rising for parameters [C, 1] float64, of their shape; RISES where it only rises."""
+        """Where it goes from falling to rising for float64 parameters [C, 1]; RISES where it never falls."""
         if callable(self.turn):
             return self.turn(parameters)
         if self.turn is not None:

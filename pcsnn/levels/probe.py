@@ -34,7 +34,7 @@ def _usable(z, values):
 @on_host
 @torch.no_grad()
 def found_turns(row, parameters):
-    """Where the activation of a row turns from falling to rising, for each of a tuple of parameters; -inf: it only rises.
+    """Where the activation of a row turns from falling to rising, for each parameter of a tuple; -inf: it only rises.
 
     Raises:
         ValueError: values that are not finite, or that rise before they fall, only fall, or do neither.
@@ -87,7 +87,7 @@ def _found_turn(row, parameter):
 
 @on_host
 def check_formula(row, default):
-    """Errors for a formula that cannot stand for an activation, before anything uses it; `default`: of its parameter."""
+    """Errors for a formula that cannot stand for an activation, before anything uses it; default: of its parameter."""
     with torch.inference_mode(False), torch.enable_grad():
         for dtype in (torch.float64, torch.float32):
             _check_call(row, default, dtype)

@@ -54,10 +54,11 @@ class _Plan:
         self.falls = self.first - self.least
         self.turn = int(torch.where(self.falls > 0, self.low + self.first, 0).max())
         always = torch.where(self.falls > 0, self.least, 0).clamp_min(0)  # spikes that no current takes away
-        if self.turn + self.low + int(always.max()) >= timesteps:
+        needed = self.turn + self.low + int(always.max())
+        if needed > timesteps or (needed == timesteps and self._row.range[1] > 0):
             raise ValueError(
                 f"quantum: {quantum:.4g} leaves no level above zero at T = {timesteps}: the function takes "
-                f"{self.turn + self.low + int(always.max())} to reach it; expected a larger one"
+                f"{needed} to reach it; expected a larger one"
             )
 
     def function(self, z):
@@ -76,16 +77,16 @@ def signed_levels(kind, quantum, timesteps, lowest, slope=None):
     """The T ascending levels on the mean current at which a signed neuron wins or loses a spike (S3).
 
     The neuron's value is quantum * (|k - turn| - low), k the number of levels reached: the activation rounded to the
-    nearest multiple of the quantum, from the current `lowest` up until the T levels are used up. Beyond either end it keeps
-    the value it has there.
+    nearest multiple of the quantum, from the current `lowest` up until the T levels are used up. Beyond either end it
+    keeps the value it has there. Levels above what a bounded activation reaches are +inf.
 
     Args:
         kind: one that docs/signed.md lists, or that `pcsnn.register_activation` made known.
         quantum: what one spike is worth on average over time, amplitude / T; > 0.
         timesteps: T, 1..255.
         lowest: the current at which the table starts, finite.
-        slope: the parameter of kinds that have one (of "leaky_relu" the slope below zero, of "elu" alpha): a number, or a
-            tensor [C]; else None.
+        slope: the parameter of kinds that have one (of "leaky_relu" the slope below zero, of "elu" alpha): a number, or
+            a tensor [C]; else None.
 
     Returns:
         (float32 levels [T], or [C, T] for a slope by channel; turn; low), with -inf where a channel starts higher than

@@ -4,8 +4,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from pcsnn import functional
-from pcsnn.levels import even
-from pcsnn.levels.activations import activation
+from pcsnn.levels import even, probe
+from pcsnn.levels.activations import activation, row_of
 from pcsnn.levels.signed import balance, balance_of, signed_levels, signed_spikes
 from pcsnn.nn import staircase
 from pcsnn.nn.neuron import Neuron, joined
@@ -37,7 +37,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class SignedNeuron(Neuron):
-    """Signed neuron under time collapse: mean current in, rate of an activation that goes below zero out (S1).
+    """Signed activation under time collapse: mean current in, rate out, at a cost independent of T (S1).
 
     k = #{x : mean >= levels_x}; rate = amplitude * (|k - turn| - low) / T, the activation rounded to a multiple of
     amplitude / T. Over time, each of the T steps gives a spike worth the amplitude, one worth minus that, or none (S2).
@@ -47,18 +47,17 @@ class SignedNeuron(Neuron):
         timesteps: T, 1..255.
         amplitude: what a spike is worth, a number > 0 or a tensor []; the values reach from the activation at `lowest`
             over its least value up through T steps of amplitude / T.
-        lowest: the current at which the levels start; below it the rate stays what it is there. A number or a tensor
-            [].
+        lowest: the current at which the levels start; below it the rate stays what it is there. A number or tensor [].
         slope: the parameter of kinds that have one (of "leaky_relu" the slope below zero, of "elu" alpha), a number or
             a tensor [] or [C]; else None. The layer is on the device of the first of amplitude, lowest and slope that
             is a tensor.
         inplace: write the rates over the current.
+        sample: of network files: values of a registered kind's formula where the file was written; None: not compared.
 
     Attributes:
         levels [T] or [C, T], scale []: of `pcsnn.functional.fire_rates`. turn, low: integers 0..T, likewise.
 
-    Shape: mean current [N, ...] or [N, C, ...] (float32, float16, bfloat16, float64) to rates of the same shape and
-        dtype.
+    Shape: mean current [N, ...] or [N, C, ...] (float32, float16, bfloat16, float64) to rates of its shape and dtype.
 
     Gradient: for the current, straight through: that of the activation from `lowest` to the last level, 0 beyond.
 
@@ -78,6 +77,7 @@ class SignedNeuron(Neuron):
         lowest: float | torch.Tensor,
         slope: float | torch.Tensor | None = None,
         inplace: bool = False,
+        sample: list[float] | None = None,
     ):
         super().__init__()
         self.kind, self.timesteps, self.inplace = kind, timesteps, inplace
@@ -93,6 +93,8 @@ class SignedNeuron(Neuron):
         self.register_buffer("slope", slope)
         self._register_levels()
         self._derive()
+        if sample is not None:
+            self._check_sample(sample)
 
     def _derive(self):
         quantum = self._quantum(self.timesteps)
@@ -106,7 +108,21 @@ class SignedNeuron(Neuron):
 
     def configuration(self):
         """The arguments that are no tensors."""
-        return dict(kind=self.kind, timesteps=self.timesteps, inplace=self.inplace)
+        known = dict(kind=self.kind, timesteps=self.timesteps, inplace=self.inplace)
+        return known | {"sample": self._sample()} if row_of(self.kind).own else known
+
+    def _sample(self):
+        return probe.sample(row_of(self.kind), self.slope)
+
+    def _check_sample(self, sample):
+        here = self._sample()
+        alike = [abs(one - other) <= 1e-5 * (1 + abs(other)) for one, other in zip(sample, here, strict=False)]
+        if len(sample) != len(here) or not all(alike):
+            raise ValueError(
+                f"kind: expected {self.kind!r} to be registered with the formula that the file was written with, which "
+                f"has other values: {', '.join(f'{value:.5g}' for value in sample)} there, "
+                f"{', '.join(f'{value:.5g}' for value in here)} here"
+            )
 
     def check_timesteps(self, timesteps):
         """ValueError where T = `timesteps` leaves no level above zero."""

@@ -9,6 +9,7 @@ import math
 from torch import nn
 
 import pcsnn.nn
+from pcsnn.levels.activations import kinds
 from pcsnn.nn.synapses import LAYERS
 from pcsnn.storage.values import is_whole
 
@@ -271,6 +272,24 @@ _NN = {
 
 _GEOMETRY = dict(stride=_steps, padding=_pads, dilation=_steps, groups=whole(1))
 _NEURON = dict(timesteps=_level, quantization_levels=optional(_level), shift=number)
+
+
+def _known_kind(value):
+    """Whether a text names an activation; ValueError for what may have been one where the file was written."""
+    if value in kinds():
+        return True
+    if isinstance(value, str) and value.isidentifier() and len(value) <= 100:
+        raise ValueError(
+            f"path: its activation {value!r} is not known here: pcsnn.register_activation({value!r}, ...) with the "
+            "formula that it had where the file was written, then load it again"
+        )
+    return False
+
+
+def _sample(value):
+    return isinstance(value, (tuple, list)) and len(value) <= 16 and all(map(number, value))
+
+
 _READS = dict(timesteps=_level, input_levels=optional(_level), input_area=_level)
 _SPIKING = {
     **_NEURON,
@@ -287,11 +306,7 @@ _PCSNN = {
     "ChannelScale": {},
     "TimeAverage": {},
     "CollapsedNeuron": {**_NEURON, "inplace": is_flag},
-    "SignedNeuron": dict(
-        kind=choice("leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "hardswish", "mish"),
-        timesteps=_level,
-        inplace=is_flag,
-    ),
+    "SignedNeuron": dict(kind=_known_kind, timesteps=_level, inplace=is_flag, sample=_sample),
     "CountMaxPool2d": _MAX,
     "CountSumPool2d": dict(kernel_size=_kernel, stride=optional(_steps), padding=_pads, input_size=_outputs),
     "PixelCounts": dict(padding=_pads),

@@ -49,7 +49,7 @@ def plot_operations(results: Sequence[Operations], path: str | os.PathLike | Non
     synaptic, others, energy, traffic = figure.subplots(1, 4)
     for execution, (colour, marker, line) in _STYLES.items():
         totals = [result.total(execution) for result in results]
-        style = dict(color=colour, marker=marker, linestyle=line, label=execution)
+        style = {"color": colour, "marker": marker, "linestyle": line, "label": execution}
         macs = [count.macs + count.input_macs for count in totals]
         rest = [
             count.additions + count.multiplications + count.comparisons - count.accumulates - 2 * mac

@@ -1,14 +1,14 @@
 """Spike counts, trains and rates of every layer, while a network runs."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 
 from pcsnn.analysis.spikes.summary import spike_table, summarise
 from pcsnn.analysis.spikes.trains import order_of, pack_spikes, pick
 from pcsnn.analysis.watch import watch
-from pcsnn.network.network import check_converted
+from pcsnn.network.network import SpikingNetwork, check_converted
 
 SAMPLES = 32  # so many are packed at once: an index takes 4 bytes a neuron
 
@@ -189,7 +189,9 @@ def _check_layers(snn, layers):
 
 
 @contextlib.contextmanager
-def record(snn, layers=None, *, device=None):
+def record(
+    snn: SpikingNetwork, layers: Iterable[str] | None = None, *, device: torch.device | str | None = None
+) -> Iterator[Recording]:
     """Record what every layer fires while the network runs inside: `with pcsnn.record(snn) as rec: snn(images)`.
 
     Plain and optimised networks alike; the layers of an optimised one run twice, once to be counted. Recorded is what

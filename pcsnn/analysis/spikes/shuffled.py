@@ -1,6 +1,7 @@
 """The paper's shuffled trains: the order of the spikes must not matter to the layers behind (13)."""
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +14,7 @@ from pcsnn.analysis.spikes.trains import random_order
 from pcsnn.baselines.packed_network import PackedNetwork
 from pcsnn.data.batches import Batches, run_through
 from pcsnn.data.inputs import required_inputs
-from pcsnn.network.network import check_unfused
+from pcsnn.network.network import SpikingNetwork, check_unfused
 from pcsnn.network.text_table import table
 from pcsnn.tensors.arithmetic import per_channel
 
@@ -114,7 +115,14 @@ def _squares(outputs, expected):
 
 
 @torch.no_grad()
-def check_shuffle(snn, data, seed=0, *, dtype=torch.float64, progress=True):
+def check_shuffle(
+    snn: SpikingNetwork,
+    data: torch.Tensor | Iterable,
+    seed: int = 0,
+    *,
+    dtype: torch.dtype = torch.float64,
+    progress: bool = True,
+) -> ShuffleCheck:
     """Whether counts and outputs of a network stay what they are when every layer fires in a random order (13).
 
     The network runs collapsed, for its counts. Then every layer's counts become trains, permuted over time by an order

@@ -1,5 +1,7 @@
 """Spike trains as bits, and orders of time-steps."""
 
+from collections.abc import Iterable
+
 import torch
 
 from pcsnn.tensors import checks
@@ -7,7 +9,7 @@ from pcsnn.tensors import checks
 BITS = 8  # of a byte
 
 
-def pack_spikes(spikes):
+def pack_spikes(spikes: torch.Tensor) -> torch.Tensor:
     """Spike trains as bits: bit b of byte j is time-step 8 j + b; bits from T on are 0.
 
     Args:
@@ -27,7 +29,7 @@ def pack_spikes(spikes):
     return packed
 
 
-def unpack_spikes(packed, timesteps):
+def unpack_spikes(packed: torch.Tensor, timesteps: int) -> torch.Tensor:
     """The inverse of `pack_spikes` and of `Recording.packed`.
 
     Args:
@@ -55,7 +57,9 @@ def unpack_spikes(packed, timesteps):
     return spikes
 
 
-def random_order(timesteps, seed=0, layers=None):
+def random_order(
+    timesteps: int, seed: int = 0, layers: Iterable[str] | None = None
+) -> torch.Tensor | dict[str, torch.Tensor]:
     """A random order of the time-steps (13), for `Recording.spikes` and whatever else takes `order`.
 
     Args:

@@ -1,6 +1,7 @@
 """Networks of SpikingJelly 2.0, its converter's included, as networks of torch and places of IF neurons.
 
-Its classes are known by name and package, so that nothing here needs SpikingJelly: a network that holds them has imported it.
+Its classes are known by name and package, so that nothing here needs SpikingJelly: a network that holds them has
+imported it.
 """
 
 import math
@@ -49,7 +50,7 @@ def is_multi_step(model):
 def is_neuron(module):
     """Whether a module is a neuron of SpikingJelly, of any kind."""
     known = classes(module)
-    return bool({"BaseNode", "SimpleBaseNode"} & set(known)) or bool(known) and known[0].endswith("Node")
+    return bool({"BaseNode", "SimpleBaseNode"} & set(known)) or (bool(known) and known[0].endswith("Node"))
 
 
 def neuron_settings(name, module):
@@ -120,8 +121,8 @@ def _stand_in(name, module, shift):
 def read(model, shift=None, memo=None):
     """A copy of a network with all that is of SpikingJelly replaced: layers of torch.nn, ChannelScale, IntegrateFire.
 
-    Shared modules stay shared. `shift`: potential at first in units of the threshold; None: that of each node after a reset.
-    memo: as in `copied`.
+    Shared modules stay shared. `shift`: potential at first in units of the threshold; None: that of each node after a
+    reset. memo: as in `copied`.
     """
     network = _read("", copied(model, memo), shift, {})
     device = checks.device_of(*model.parameters(), *model.buffers())

@@ -30,7 +30,7 @@ def _repeats_steps(node):
 
 
 def _makes_time(node):
-    """Whether a node puts time in front of a value that has none: x.unsqueeze(0), x.repeat(T, 1, 1, 1, 1) of an image."""
+    """Whether a node puts time in front of a value without: x.unsqueeze(0), x.repeat(T, 1, 1, 1, 1) of an image."""
     if _is(node, "unsqueeze"):
         return argument(node, 1, "dim", None) == 0
     return _is(node, "repeat") and _repeats_steps(node)
@@ -49,7 +49,7 @@ def _shift_dim(node, position, name, default):
     if dim in (0, 1) or not isinstance(dim, int):
         _refuse(node, f"calls {taxonomy.name(node.target)} over dimension {dim} of [T, N, ...]")
     if dim > 0:
-        node.args = node.args[:position] + (dim - 1,) + node.args[position + 1 :]
+        node.args = (*node.args[:position], dim - 1, *node.args[position + 1 :])
         node.kwargs = {key: value for key, value in node.kwargs.items() if key != name}
 
 
@@ -128,15 +128,16 @@ def refuse_loops(network):
             where = nodes[-1].meta.get("location") or name
             raise ValueError(
                 f"model: {where} calls {name}, a neuron that keeps its potential, {len(nodes)} times in one "
-                "forward: a loop over time; convert the network inside the loop and give it the mean of its inputs over time"
+                "forward: a loop over time; convert the network inside the loop and give it the mean of its inputs "
+                "over time"
             )
 
 
 def remove_time(network):
     """Make a traced multi-step network one on averages over time. Changes `network`.
 
-    Inputs [T, N, ...] become their mean over time [N, ...]; an input that the network repeats over T steps itself stays as it
-    is. Outputs [T, N, ...] become their mean over time.
+    Inputs [T, N, ...] become their mean over time [N, ...]; an input that the network repeats over T steps itself stays
+    as it is. Outputs [T, N, ...] become their mean over time.
 
     Raises:
         ValueError: something is done to the time dimension but that; the message says where.

@@ -1,4 +1,4 @@
-"""Functions in Python that a graph calls as a whole: while a network is traced, their names lead to a call of the graph."""
+"""Registered functions in Python as single nodes: while a network is traced, their names lead to a call of it."""
 
 import functools
 import inspect
@@ -11,21 +11,21 @@ from torch.utils._pytree import tree_map_only
 
 @contextmanager
 def one_step(functions, parts):
-    """Inside, a call of one of `functions` with a traced value is one node, where the modules `parts` reach it by name.
+    """Inside, a call of one of `functions` with a traced value is one node, where modules `parts` reach it by name.
 
-    Reached: names that their methods, and functions which these call, look up in globals, in modules and in closures, and
-    attributes of the modules and of their classes. Other callers get what they get outside, in other threads too.
+    Reached: names that their methods, and functions which these call, look up in globals, in modules and in closures,
+    and attributes of the modules and of their classes. Other callers, in other threads too, get what they get outside.
     """
     steps = {function: _step(function) for function in functions}
     undo = []
     try:
-        for put, value in _places(steps, parts) if steps else ():
-            undo.append((put, value))
-            put(steps[value])
+        for put, there, function in _places(steps, parts) if steps else ():
+            undo.append((put, there))
+            put(steps[function] if there is function else staticmethod(steps[function]))
         yield
     finally:
-        for put, value in undo:
-            put(value)
+        for put, there in undo:
+            put(there)
 
 
 def _step(function):
@@ -44,13 +44,14 @@ def _step(function):
 
 
 def _places(steps, parts):
-    """(how to put another function there, the function that stands there), for each place that leads to one of `steps`."""
+    """(how to put something else there, what stands there, the function), for each place of one of `steps`."""
     found, seen, waiting = [], set(), []
 
-    def meet(value, put):
-        """A value that a name leads to."""
+    def meet(there, put):
+        """What a name leads to."""
+        value = there.__func__ if isinstance(there, staticmethod) else there
         if _is_one(value, steps):
-            found.append((put, value))
+            found.append((put, there, value))
         elif isinstance(value, types.FunctionType) and value not in seen and not _is_torch(value):
             seen.add(value)
             waiting.append(value)
@@ -63,11 +64,10 @@ def _places(steps, parts):
                 continue
             seen.add(kind)
             for name, value in list(vars(kind).items()):
-                function = getattr(value, "__func__", getattr(value, "fget", value))
-                if isinstance(value, staticmethod) or not _is_one(
-                    function, steps
-                ):  # others get self before the current
-                    meet(function, functools.partial(_set_static, kind, name))
+                if isinstance(value, staticmethod):
+                    meet(value, functools.partial(setattr, kind, name))
+                elif not _is_one(function := getattr(value, "__func__", getattr(value, "fget", value)), steps):
+                    meet(function, None)  # one of the functions themselves would get self before its current
     while waiting:
         function = waiting.pop()
         for cell in function.__closure__ or ():
@@ -105,10 +105,6 @@ def _content(cell):
         return cell.cell_contents
     except ValueError:  # empty
         return None
-
-
-def _set_static(kind, name, function):
-    setattr(kind, name, staticmethod(function))
 
 
 def _is_torch(value):

@@ -99,8 +99,8 @@ class Tracer(fx.Tracer):
         inside = _inside(self.own)
         if inside:
             node.meta["advice"] = (
-                f"{node.name} is within {inside}, a registered activation that was reached in a way that cannot be kept as "
-                "one step; call it by a name that forward looks up, or as an attribute of a layer"
+                f"{node.name} is within {inside}, a registered activation that was reached in a way that cannot be "
+                "kept as one step; call it by a name that forward looks up, or as an attribute of a layer"
             )
         return node
 

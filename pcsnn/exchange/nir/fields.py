@@ -64,8 +64,7 @@ def integers(node, key, count, least):
         values *= count
     if (
         not values
-        or count is not None
-        and len(values) != count
+        or (count is not None and len(values) != count)
         or any(not part.is_integer() or not least <= part < MOST for part in values)
     ):
         many = "integers" if count is None else f"{count} integers" if count > 1 else "an integer"

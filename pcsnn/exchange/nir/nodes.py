@@ -29,7 +29,7 @@ class Builder:
         self.own = set()  # synapses in NIR that only one node of the network reads
 
     def visit(self, node, network, values, shape):
-        """The Value of a node whose result is a tensor [N, *shape]; ValueError, naming it, where NIR has no form for it.
+        """The Value of a node that gives a tensor [N, *shape]; ValueError, naming it, where NIR has no form for it.
 
         `values` are the Values of those of its inputs that are tensors.
         """
@@ -99,7 +99,7 @@ class Builder:
         return Value((self._add(node.target, made, sources),), shape, None if (spike == 1).all() else spike)
 
     def _shift(self, node, values, offset):
-        """Add an offset [] or [C] to the current: to the bias of a synapse that nothing else reads, or by a node of its own."""
+        """Add an offset [] or [C] to the current: to the bias of a synapse that nothing else reads, or by a node."""
         for source, value in zip(node.args, values):
             made = self.nodes[value.sources[0]]
             if (
@@ -157,7 +157,7 @@ class Builder:
         return None if norm is None else self._affine(node.target, *channel_affine(norm), operands[0])
 
     def _affine(self, name, factor, bias, value):
-        """factor [C] and bias [C] as a node: a diagonal matrix, as a convolution of one pixel where there are pixels."""
+        """factor [C] and bias [C] as a node: a diagonal matrix, or a convolution of one pixel where there are some."""
         kinds = {1: nn.Linear, 2: nn.Conv1d, 3: nn.Conv2d}
         if len(value.shape) not in kinds:
             return None
@@ -188,7 +188,7 @@ class Builder:
         """Average pooling; with a divisor of its own a SumPool2d, and the divisor in the value's scale."""
         padding = np.array(_pair(padding))
         padded = padding.any() and not count_include_pad and divisor_override is None
-        if len(value.shape) != 3 or padded or ceil_mode and self._reaches_over(value, shape, kernel, stride, padding):
+        if len(value.shape) != 3 or padded or (ceil_mode and self._reaches_over(value, shape, kernel, stride, padding)):
             return None
         kind = self.nir.AvgPool2d if divisor_override is None else self.nir.SumPool2d
         made = kind(kernel_size=np.array(_pair(kernel)), stride=np.array(_pair(stride or kernel)), padding=padding)

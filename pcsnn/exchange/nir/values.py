@@ -7,7 +7,7 @@ import torch
 
 @dataclass(frozen=True)
 class Value:
-    """What a node of the network is in NIR: the sum of the outputs of `sources`, times `scale` [] or [C]; shape [C, ...]."""
+    """A value of the network in NIR: the sum of the outputs of `sources`, times `scale` [] or [C]; shape [C, ...]."""
 
     sources: tuple
     shape: tuple
