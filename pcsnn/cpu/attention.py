@@ -2,7 +2,7 @@
 
 import torch
 
-from pcsnn.reference import compute_dtype
+from pcsnn.tensors.arithmetic import compute_dtype
 from pcsnn.tensors.shapes import join_heads, keys_first, split_heads
 
 CHUNK = 64  # queries of a causal product that are masked together; what lies before them is summed in a state [D, E]

@@ -2,7 +2,7 @@
 
 import torch
 
-from pcsnn.cpu.synapses import PAIR
+from pcsnn.tensors.arithmetic import LARGEST_PAIR
 
 LIMIT = 127
 SHARES = torch.linspace(
@@ -12,7 +12,7 @@ SHARES = torch.linspace(
 
 def limit(steps):
     """The largest magnitude of int8 weights for counts up to `steps`: smaller where pairs of products would saturate."""
-    return min(LIMIT, PAIR // (2 * steps))
+    return min(LIMIT, LARGEST_PAIR // (2 * steps))
 
 
 def quantise(weights, steps, distance=None):

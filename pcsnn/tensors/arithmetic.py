@@ -2,6 +2,8 @@
 
 import torch
 
+LARGEST_PAIR = 2**15 - 1  # processors without VNNI add products of uint8 and int8 in pairs, saturating in 16 bits
+
 
 def divided(values, number):
     """values / number, rounded once on every device: CUDA multiplies by the reciprocal of a number, which is rounded too."""
