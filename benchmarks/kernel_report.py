@@ -5,8 +5,8 @@
 
 Needs no GPU and times nothing: these are counts from the machine code, beside the least bytes that must move.
 `step` counts what the loops over T do for each neuron and step; `once` all the rest, for each neuron,
-what a compiler wrote beside an unrolled loop for its remaining steps included. How often it unrolled is told from the loop's
-accesses. Bytes are what instructions ask for: those of level tables, beyond `least`, come from a cache.
+what a compiler wrote beside an unrolled loop for its remaining steps included. How often it unrolled is told from the
+loop's accesses. Bytes are what instructions ask for: those of level tables, beyond `least`, come from a cache.
 """
 
 import argparse

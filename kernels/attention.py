@@ -167,7 +167,7 @@ def attention_kernel(
 ):
     """(Q K^T) V: query [N, M, features], key [N, S, features], value [N, S, out_features]."""
     dtype: tl.constexpr = query_ptr.dtype.element_ty
-    column_tile, row_tile, pair, head, image = _place(heads, row_tiles, column_tiles)
+    column_tile, row_tile, _pair, head, image = _place(heads, row_tiles, column_tiles)
     start = row_tile * ROWS
     row_lane = tl.arange(0, ROWS)
     row = start + row_lane

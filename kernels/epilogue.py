@@ -255,7 +255,7 @@ def plan(out, bias, levels, line, reach, scale, residual, residual_scale, repeat
     """The Part of `fire`. largest_sum: of whole numbers, in magnitude; None for others. wide:
     whether they need more than 32 bits, where it is not to be found from values."""
     if levels is None:
-        arguments = {name: 1 for name in UNSPECIALISED} | dict(levels_ptr=None, line_ptr=None)
+        arguments = dict.fromkeys(UNSPECIALISED, 1) | dict(levels_ptr=None, line_ptr=None)
         constants = dict(LINE=0, STEPS=0, STAIRS=False, LEVELS_ROWS=False, LINE_ROWS=False)
         derived = {}
     else:

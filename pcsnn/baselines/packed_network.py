@@ -1,12 +1,11 @@
-"""The paper's own form: T steps packed into the batch, every synapse computed T times, neurons parallel over T (3)-(7)."""
+"""The paper's own form: T steps packed into the batch, each synapse computed T times, parallel neurons (3)-(7)."""
+
+import copy
 
 import torch
 from torch.utils._pytree import tree_map
 
-from pcsnn import functional
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
-from pcsnn.levels.signed import signed_spikes
-from pcsnn.nn import SignedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
 
 
@@ -16,41 +15,23 @@ def _by_step(value, timesteps):
 
 
 class PackedNeuron(FullPrecisionBuffers):
-    """Currents [T * N, ...] to sorted spikes [T * N, ...] times amplitude, by the levels of a CollapsedNeuron.
+    """Currents [T * N, ...] to sorted spikes [T * N, ...] times amplitude, by the levels of a collapsed neuron.
 
     Args:
-        neuron: the `pcsnn.nn.CollapsedNeuron` whose levels and amplitude it takes.
+        neuron: the `pcsnn.nn.neuron.Neuron` whose levels and amplitude it has; a later change of its T changes nothing
+            here.
     """
 
     def __init__(self, neuron):
         super().__init__()
         self.timesteps = neuron.timesteps
-        self.register_buffer("levels", neuron.levels)
+        self.neuron = copy.deepcopy(neuron)
         self.register_buffer("amplitude", neuron.spike)
 
     def forward(self, current, residual=None):
         if residual is not None:
             current = current + residual
-        steps = _by_step(current, self.timesteps)
-        return functional.fire_spikes(steps, self.levels, current.dtype, self.amplitude).flatten(0, 1)
-
-
-class PackedSignedNeuron(PackedNeuron):
-    """The same for a SignedNeuron: spikes of two signs, times amplitude (S2)."""
-
-    def __init__(self, neuron):
-        super().__init__(neuron)
-        self.turn, self.low = neuron.turn, neuron.low
-
-    def forward(self, current, residual=None):
-        if residual is not None:
-            current = current + residual
-        spikes = functional.fire_spikes(_by_step(current, self.timesteps), self.levels)
-        return (signed_spikes(spikes, self.turn, self.low) * self.amplitude.to(current.dtype)).flatten(0, 1)
-
-
-def _packed_neuron(neuron):
-    return (PackedSignedNeuron if isinstance(neuron, SignedNeuron) else PackedNeuron)(neuron)
+        return self.neuron.fire(_by_step(current, self.timesteps), self.amplitude).flatten(0, 1)
 
 
 class PackedAverage(torch.nn.Module):
@@ -69,10 +50,10 @@ class PackedNetwork(Evaluated):
 
     Args:
         snn: see `packed`.
-        neuron: makes of each CollapsedNeuron or SignedNeuron what stands in its place.
+        neuron: makes of each neuron what stands in its place.
     """
 
-    def __init__(self, snn, neuron=_packed_neuron):
+    def __init__(self, snn, neuron=PackedNeuron):
         super().__init__()
         self.network = with_neurons(snn, neuron, lambda: PackedAverage(snn.timesteps))
         self.timesteps = snn.timesteps
@@ -99,7 +80,7 @@ def packed(snn):
         snn: a SpikingNetwork without analog operations, whose inputs have the batch first.
 
     Returns:
-        PackedNetwork, sharing weights and levels.
+        PackedNetwork, sharing weights.
 
     Raises:
         TypeError, ValueError: not a SpikingNetwork; one with analog operations.

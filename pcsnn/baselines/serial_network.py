@@ -8,7 +8,6 @@ import torch
 from torch.utils._pytree import tree_map
 
 from pcsnn.baselines.rebuild import Evaluated, with_neurons
-from pcsnn.nn import SignedNeuron
 from pcsnn.nn.precision import FullPrecisionBuffers
 from pcsnn.tensors import checks
 from pcsnn.tensors.arithmetic import per_channel
@@ -25,12 +24,12 @@ _here = _Potentials()
 
 
 class SerialIF(FullPrecisionBuffers):
-    """One step a call: v = shift * theta at first; v += I + psi_DA; s = [v >= theta]; v -= theta * s; returns amplitude * s.
+    """Serial soft-reset IF, a step a call: v += I + psi_DA; s = [v >= theta]; v -= theta * s; returns amplitude * s.
 
     Args:
         threshold, offset, amplitude: numbers or tensors [] or [C], as in `pcsnn.nn.CollapsedNeuron`. The layer is on
             the device of the first of them that is a tensor.
-        shift: 0.5 starts at half the threshold.
+        shift: v starts at shift * theta; 0.5 is half the threshold.
 
     Shape: current [N, ...] to [N, ...]. `reset()` starts a new train. The potential is that of the thread: several may
     step one layer, each through a train of its own.
@@ -82,12 +81,7 @@ class SerialIF(FullPrecisionBuffers):
 
 
 def _serial_neuron(neuron):
-    if isinstance(neuron, SignedNeuron):
-        raise ValueError(
-            f"snn: a neuron in place of {neuron.kind} has spikes of two signs, which serial IF neurons have not; "
-            "pcsnn.baselines.packed runs it step by step"
-        )
-    return SerialIF(neuron.threshold, neuron.offset, neuron.spike, neuron.shift)
+    return SerialIF(**neuron.stepwise())
 
 
 class SerialNetwork(Evaluated):
@@ -136,7 +130,8 @@ def serial(snn):
     """The converted network as serial soft-reset IF neurons: T passes over the input, mean output (2).
 
     Under constant current its counts equal QCFS with L = T; in deeper layers, whose current is uneven, they do not:
-    that is the unevenness error the parallel neuron removes. A product of activations, as in attention, is that of one step's
+    that is the unevenness error the parallel neuron removes. A product of activations, as in attention, is that of one
+    step's
     spikes: what a serial network has when it needs it, and not the average that (20) takes.
 
     Args:

@@ -3,8 +3,8 @@
 The sum over weights is a whole number that float32 holds where it stays below 2^24, so that oneDNN may return it as
 float32; or it is requantised, and comes back in bytes.
 
-On processors with AVX2 and no VNNI oneDNN widens every pair of products to 32 bits. Counts are small, so that csrc/products.cpp
-adds several pairs in 16 bits first, and takes oneDNN's place where weights and T allow it.
+On processors with AVX2 and no VNNI oneDNN widens every pair of products to 32 bits. Counts are small, so that
+csrc/products.cpp adds several pairs in 16 bits first, and takes oneDNN's place where weights and T allow it.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import torch
 
 from pcsnn.cpu.convolution import convolution, crashes
 from pcsnn.cpu.lines import FLOAT32_EXACT
-from pcsnn.tensors.arithmetic import LARGEST_PAIR
+from pcsnn.tensors.arithmetic import LARGEST_PAIR_SUM
 from pcsnn.tensors.shapes import laid_out
 
 BLOCK, QUAD = 16, 4  # outputs and inputs side by side in the weights of csrc/products.cpp
@@ -41,7 +41,7 @@ def depth_of(weight, timesteps):
     for depth in DEPTHS:
         if inputs % (QUAD * depth) == 0:
             lanes = pairs.view(outputs, -1, inputs // (QUAD * depth), depth, QUAD // 2).sum(3)
-            if timesteps * int(lanes.amax()) <= LARGEST_PAIR:
+            if timesteps * int(lanes.amax()) <= LARGEST_PAIR_SUM:
                 return depth
     return None
 
@@ -68,8 +68,8 @@ def _own_product(known, weight, options, timesteps):
 
 
 def convolve(x, layer, dtype, timesteps, line=None, steps=None):
-    """An int8 convolution of counts up to `timesteps`: float32 sums, or bytes, clipped at `steps`, of a line (factor, start)
-    for each channel."""
+    """An int8 convolution of counts up to `timesteps`: float32 sums, or bytes, clipped at `steps`, of a line
+    (factor, start) for each channel."""
     weight, options, known = layer
     stride, padding, dilation, groups = options
     own = known(("own product", options, timesteps), lambda: _own_product(known, weight, options, timesteps))
@@ -125,7 +125,7 @@ def fits_one_product(layer, timesteps):
     most, total = bounds(layer)
     return (
         total * timesteps < FLOAT32_EXACT
-        and 2 * timesteps * most <= LARGEST_PAIR
+        and 2 * timesteps * most <= LARGEST_PAIR_SUM
         and not crashes(layer.weight, layer.options)
     )
 

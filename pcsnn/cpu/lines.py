@@ -12,8 +12,8 @@ SEARCH_ROUNDS = 60  # of the slope of a line
 def fit(levels, channels):
     """The line through the levels [T] or [O, T] int32 that is farthest from every other whole number.
 
-    Returns (factor, start), float32 [O] each, such that the count of a sum is factor * sum + start, rounded to nearest and
-    clipped; or None where some channel has no line that stays clear of doubt.
+    Returns (factor, start), float32 [O] each, such that the count of a sum is factor * sum + start, rounded to nearest
+    and clipped; or None where some channel has no line that stays clear of doubt.
     """
     table = levels.double().expand(channels, levels.shape[-1])
     steps = table.shape[1]

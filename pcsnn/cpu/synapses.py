@@ -1,7 +1,7 @@
 """Fused synapses on the CPU that csrc/ leaves to torch and oneDNN, and behind them the search of csrc/.
 
-With int8 weights, where the levels of every channel lie on a line that oneDNN's own requantisation resolves without doubt,
-it counts the spikes itself and writes bytes: one primitive.
+With int8 weights, where the levels of every channel lie on a line that oneDNN's own requantisation resolves without
+doubt, it counts the spikes itself and writes bytes: one primitive.
 """
 
 import functools

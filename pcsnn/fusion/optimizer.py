@@ -5,31 +5,28 @@ import copy
 import torch
 
 from pcsnn.conversion.tracing.hooks import refuse_hooks
-from pcsnn.fusion.fuse import CountFuser, RateFuser
+from pcsnn.fusion.counts import CountFuser
+from pcsnn.fusion.fuse import RateFuser
 from pcsnn.graph.fold import fold_batch_norms
-from pcsnn.network.network import MOST_GRAPHS, SpikingNetwork, check_unfused, describe
+from pcsnn.graph.nodes import shapes
+from pcsnn.network.network import MOST_GRAPHS, SpikingNetwork, check_unfused
 from pcsnn.tensors import checks
 
 GRAPHS = 8  # of graph=True
 WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
-class _Sizes(torch.fx.Interpreter):
-    """Runs a graph and keeps the (H, W) of what goes into each node."""
-
-    def __init__(self, network):
-        super().__init__(network)
-        self.found = {}
-
-    def run_node(self, node):
-        arguments, _ = self.fetch_args_kwargs_from_env(node)
-        if arguments and isinstance(arguments[0], torch.Tensor) and arguments[0].dim() == 4:
-            self.found[node.name] = tuple(arguments[0].shape[2:])
-        return super().run_node(node)
+def _sizes(network, inputs):
+    """{node name: (H, W) of the images [N, C, H, W] that go into it}."""
+    found = shapes(network, *inputs) if inputs else {}
+    sources = {
+        node.name: found.get(node.all_input_nodes[0], ()) for node in network.graph.nodes if node.all_input_nodes
+    }
+    return {name: shape[2:] for name, shape in sources.items() if len(shape) == 4}
 
 
 def _ranges(network, inputs):
-    """By input [N, C, H, W]: the least value of each channel and the range above it. Both ends reach to 0, the padding."""
+    """By input [N, C, H, W]: the least value of each channel and the range above it; both reach to 0, the padding."""
     names = [node.name for node in network.graph.nodes if node.op == "placeholder"]
     ranges = {}
     for name, value in zip(names, inputs):
@@ -44,15 +41,17 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, g
 
     Args:
         snn: a SpikingNetwork; it is not changed.
-        weights: "float32": layers pass on rates, and every count stays what it is in channels-last layout. "bfloat16": counts
-            between layers; weights and currents are rounded to bfloat16. "int8": counts between layers, int8 weights with a
-            scale for each output channel (of least squared error), sums exact in int32, so that every machine gets the same
-            counts from the same first layer; layers that read values (the first), the last synapse, and depthwise ones whose
-            levels are not evenly spaced keep float32 weights. The last two fold batch norms into convolutions.
+        weights: "float32": layers pass on rates, and every count stays what it is in channels-last layout. "bfloat16":
+            counts between layers; weights and currents are rounded to bfloat16. "int8": counts between layers, int8
+            weights with a scale for each output channel (of least squared error), sums exact in int32, so that every
+            machine gets the same counts from the same first layer; layers that read values (the first), the last
+            synapse, and depthwise ones whose levels are not evenly spaced keep float32 weights. The last two fold batch
+            norms into convolutions.
         example_inputs: a batch of the network's inputs, a tensor or a tuple, finite, on any device. Adaptive average
-            pooling of images of their size then acts on counts; the optimised network refuses images of another size there.
-        first_last: for "int8", whether the first layer and the last synapse have int8 weights too. The first one reads its input
-            in 256 steps over the range that each channel has in `example_inputs`, which are needed then.
+            pooling of images of their size then acts on counts; the optimised network refuses images of another size
+            there.
+        first_last: for "int8", whether the first layer and the last synapse have int8 weights too. The first one reads
+            its input in 256 steps over the range that each channel has in `example_inputs`, which are needed then.
         graph: whether the network replays a CUDA graph for each kind of input: shapes, strides, dtypes and device of
             tensors, values of other arguments. True: up to 8 kinds; a number, 0..1024: so many, the least recently used
             graph goes first. It is the attribute `max_graphs`, which may be set at any time.
@@ -112,21 +111,15 @@ def optimize(snn, weights="float32", *, example_inputs=None, first_last=False, g
         fuser = RateFuser(network)
     else:
         fold_batch_norms(network)
-        sizes = _Sizes(network)
-        if inputs:
-            with torch.no_grad():
-                sizes.run(*inputs)
-        fuser = CountFuser(
-            network, WEIGHTS[weights], sizes.found, _ranges(network, inputs) if first_last else None, first_last
-        )
+        ranges = _ranges(network, inputs) if first_last else None
+        fuser = CountFuser(network, snn.timesteps, WEIGHTS[weights], _sizes(network, inputs), ranges, first_last)
     fuser.run()
     optimised = SpikingNetwork(network, copy.deepcopy(snn.report))
     neurons = dict(optimised.neurons())
     for row in optimised.report.rows:
         if row.name in fuser.fused:
-            source = row.detail.partition(":")[0]
-            row.detail = f"{source}, {fuser.fused[row.name]}"
+            row.source += f", {fuser.fused[row.name]}"
             if row.name in neurons:
-                row.detail += f": {describe(neurons[row.name], snn.timesteps)}"
+                row.became = neurons[row.name].describe()
     optimised.max_graphs = graph
     return optimised

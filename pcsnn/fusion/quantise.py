@@ -2,7 +2,7 @@
 
 import torch
 
-from pcsnn.tensors.arithmetic import LARGEST_PAIR
+from pcsnn.tensors.arithmetic import LARGEST_PAIR_SUM
 
 LIMIT = 127
 SHARES = torch.linspace(
@@ -12,7 +12,7 @@ SHARES = torch.linspace(
 
 def limit(steps):
     """The largest magnitude of int8 weights for counts up to `steps`: smaller where pairs of products would saturate."""
-    return min(LIMIT, LARGEST_PAIR // (2 * steps))
+    return min(LIMIT, LARGEST_PAIR_SUM // (2 * steps))
 
 
 def quantise(weights, steps, distance=None):
@@ -21,8 +21,8 @@ def quantise(weights, steps, distance=None):
     Args:
         weights: float64 tensors [O, ...] that are to have one scale: those whose currents are added.
         steps: the largest count that comes in.
-        distance: [O], the distance of the levels behind, in units of the current of one incoming step, or None. Scales are
-            then fractions 1/u of it, so that levels are evenly spaced whole numbers; ignored where infinite.
+        distance: [O], the distance of the levels behind, in units of the current of one incoming step, or None. Scales
+            are then fractions 1/u of it, so that levels are evenly spaced whole numbers; ignored where infinite.
 
     Returns:
         int8 tensors of the shapes of `weights`, and the scale float32 [O].

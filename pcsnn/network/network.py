@@ -1,13 +1,14 @@
 """The converted network."""
 
 import warnings
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves
 
-from pcsnn.calibration import DEPENDS_ON_TIMESTEPS
 from pcsnn.network.cuda_graphs import Graphs
-from pcsnn.nn import CollapsedNeuron, SignedNeuron
+from pcsnn.network.report import Report
+from pcsnn.nn.neuron import Spiking
 from pcsnn.tensors import checks
 
 MOST_GRAPHS = 1024
@@ -17,39 +18,39 @@ _AUTOCAST = [kind for kind in ("cpu", "cuda", "xpu", "mps") if torch.amp.is_auto
 class SpikingNetwork(torch.nn.Module):
     """A spiking network under time collapse: activations between layers are rates, one synaptic operation a layer (11).
 
-    An ordinary module: state_dict, .to(), copy.deepcopy, torch.compile(fullgraph=True) and torch.export work. It stays in
-    evaluation mode and its parameters require no gradient. Made by `pcsnn.convert` or `pcsnn.load`.
+    An ordinary module: state_dict, .to(), copy.deepcopy, torch.compile(fullgraph=True) and torch.export work. It stays
+    in evaluation mode and its parameters require no gradient. Made by `pcsnn.convert` or `pcsnn.load`.
 
     Attributes:
         network: the torch.fx GraphModule; a `pcsnn.nn.CollapsedNeuron` (or SignedNeuron) stands at every
             activation.
         report: what became of each layer of the source.
-        max_graphs: CUDA graphs that are kept at most, one for each kind of input, 0..1024; 0: calls run without. Setting it
-            drops the present ones. See `pcsnn.optimize`.
+        max_graphs: CUDA graphs that are kept at most, one for each kind of input, 0..1024; 0: calls run without.
+            Setting it drops the present ones. See `pcsnn.optimize`.
         graph_bytes: memory of a GPU that the present graphs hold, inputs, outputs and results of layers.
     """
 
     _graphs = None
 
-    def __init__(self, network, report):
+    def __init__(self, network: torch.fx.GraphModule, report: Report) -> None:
         super().__init__()
         self.network, self.report = network, report
         self.train(False)
 
     @property
-    def timesteps(self):
+    def timesteps(self) -> int:
         """T."""
         return self.report.timesteps
 
     def neurons(self):
-        """(layer name, CollapsedNeuron or SignedNeuron) in execution order."""
+        """(layer name, layer in which neurons fire, a `pcsnn.nn.neuron.Spiking`) in execution order."""
         for node in self.network.graph.nodes:
             if node.op == "call_module":
                 module = self.network.get_submodule(node.target)
-                if isinstance(module, (CollapsedNeuron, SignedNeuron)):
+                if isinstance(module, Spiking):
                     yield node.target, module
 
-    def forward(self, *inputs, **named_inputs):
+    def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
         """The inputs of the source network to the average over time of its outputs. Autocast changes nothing in it."""
         for kind in _AUTOCAST:
             if torch.is_autocast_enabled(kind):
@@ -78,24 +79,24 @@ class SpikingNetwork(torch.nn.Module):
             ) from error
 
     @property
-    def max_graphs(self):
+    def max_graphs(self) -> int:
         return self._graphs.most if self._graphs else 0
 
     @max_graphs.setter
-    def max_graphs(self, most):
+    def max_graphs(self, most: int) -> None:
         checks.integer("max_graphs", most, 0, MOST_GRAPHS)
         self._graphs = Graphs(most) if most else None
 
     @property
-    def graph_bytes(self):
+    def graph_bytes(self) -> int:
         return self._graphs.bytes() if self._graphs else 0
 
-    def drop_graphs(self):
+    def drop_graphs(self) -> None:
         """Free all CUDA graphs; the next call captures anew.
 
-        Needed where something changes that a network cannot notice: plain attributes of its modules, tensors written through
-        `.data`, and torch's settings (TF32, deterministic algorithms). Other changes of tensors and modules, `set_timesteps`,
-        `load_state_dict` and `.to()` are noticed.
+        Needed where something changes that a network cannot notice: plain attributes of its modules, tensors written
+        through `.data`, and torch's settings (TF32, deterministic algorithms). Other changes of tensors and modules,
+        `set_timesteps`, `load_state_dict` and `.to()` are noticed.
         """
         if self._graphs:
             self._graphs.drop()
@@ -104,7 +105,7 @@ class SpikingNetwork(torch.nn.Module):
         self.drop_graphs()
         return super()._apply(fn, recurse)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "SpikingNetwork":
         """Nothing here trains: batch norm keeps its running statistics whatever `mode` says."""
         return super().train(False)
 
@@ -118,47 +119,15 @@ def check_converted(snn):
 def check_unfused(snn):
     """TypeError or ValueError for anything but a SpikingNetwork with its neurons in layers of their own."""
     check_converted(snn)
-    if any(type(neuron) not in (CollapsedNeuron, SignedNeuron) for _, neuron in snn.neurons()):
+    if any(layer.synapse is not None for _, layer in snn.neurons()):
         raise ValueError(
             "snn: is optimised, its neurons are one with their synapses; give the network that pcsnn.convert made"
         )
 
 
-def describe(neuron, timesteps):
-    """The report's words on a neuron."""
-    if isinstance(neuron, SignedNeuron):
-        least, most = neuron.range()
-        return f"signed, {least:.4g}..{most:.4g} in steps of {neuron.scale.item():.4g}"
-    theta = neuron.threshold
-    silent = int((theta == torch.inf).sum())
-    alive = theta[theta != torch.inf]
-    span = (
-        f"{alive.min():.4g}..{alive.max():.4g}"
-        if alive.numel() > 1
-        else "".join(f"{value:.4g}" for value in alive.flatten())
-    )
-    text = f"threshold {span or 'infinite'}"
-    if theta.dim():
-        text += f", per channel ({len(theta)}{f', {silent} silent' if silent else ''})"
-    if neuron.shift != 0.5:
-        text += f", starting at {neuron.shift:g} of it" if neuron.shift else ", starting at rest"
-    levels = neuron.quantization_levels
-    if levels is not None:
-        text += f", QCFS L = {levels}"
-    worth = neuron.amplitude
-    other = not torch.allclose(worth, theta.where(theta != torch.inf, 0), rtol=1e-6, atol=0)
-    if neuron.bend is not None or neuron.offset.any() or other and neuron.offset.dim():
-        return text + ", calibrated"
-    if other:
-        return text + f", a spike worth {worth.min():.4g}" + (f"..{worth.max():.4g}" if worth.numel() > 1 else "")
-    if levels is not None and neuron.exact:
-        text += ": lossless" if timesteps % levels == 0 else ": half shift, not lossless"
-    return text
-
-
-def set_timesteps(snn, timesteps):
-    """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew. In place: not while
-    other threads run it, to whom it would be of two T.
+def set_timesteps(snn: SpikingNetwork, timesteps: int) -> SpikingNetwork:
+    """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew. In place: not
+    while other threads run it, to whom it would be of two T.
 
     Warns where the calibration was made for another T, so that a new `pcsnn.convert` would pay.
 
@@ -178,21 +147,19 @@ def set_timesteps(snn, timesteps):
     for module in snn.network.modules():
         if hasattr(module, "check_timesteps"):
             module.check_timesteps(timesteps)
-    if timesteps != snn.timesteps and snn.report.method in DEPENDS_ON_TIMESTEPS:
+    if timesteps != snn.timesteps and snn.report.calibrated_for not in (None, timesteps):
         warnings.warn(
-            f"this network was calibrated at T = {snn.timesteps}; calibrate anew for T = {timesteps} "
+            f"this network was calibrated at T = {snn.report.calibrated_for}; calibrate anew for T = {timesteps} "
             f"(pcsnn.convert, method {snn.report.method!r}) for its best accuracy",
             stacklevel=2,
         )
-    details = {}
     for module in snn.network.modules():
         if hasattr(module, "set_timesteps"):
             module.set_timesteps(timesteps)
-    for name, neuron in snn.neurons():
-        details[name] = describe(neuron, timesteps)
     snn.drop_graphs()
     snn.report.timesteps = timesteps
+    neurons = dict(snn.neurons())
     for row in snn.report.rows:
         if row.kind == "spiking":
-            row.detail = f"{row.detail.partition(':')[0]}: {details[row.name]}"
+            row.became = neurons[row.name].describe()
     return snn

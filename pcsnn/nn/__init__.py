@@ -3,14 +3,16 @@
 QCFS and DAQCFS, with which networks are trained, and neurons of converted networks have a straight-through gradient.
 """
 
+from pcsnn.nn import synapses
 from pcsnn.nn.attention import SpikingAttention, TimeAverage
 from pcsnn.nn.counts import CountMaxPool2d, CountSumPool2d, PixelCounts, Rates
 from pcsnn.nn.daqcfs import DAQCFS
-from pcsnn.nn.neuron import CollapsedNeuron, ParallelSpikingNeuron
+from pcsnn.nn.neuron import CollapsedNeuron
+from pcsnn.nn.parallel import ParallelSpikingNeuron
 from pcsnn.nn.qcfs import QCFS
 from pcsnn.nn.scale import ChannelScale
 from pcsnn.nn.signed import SignedNeuron
-from pcsnn.nn.synapses import SpikingConv2d, SpikingLinear, SynapticConv2d, SynapticLinear
+from pcsnn.nn.synapses import *  # noqa: F403 the layers of each kind of synapse
 
 __all__ = [
     "DAQCFS",
@@ -24,9 +26,6 @@ __all__ = [
     "Rates",
     "SignedNeuron",
     "SpikingAttention",
-    "SpikingConv2d",
-    "SpikingLinear",
-    "SynapticConv2d",
-    "SynapticLinear",
     "TimeAverage",
 ]
+__all__ += synapses.__all__

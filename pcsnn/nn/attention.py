@@ -3,11 +3,11 @@
 import torch
 
 from pcsnn import functional
-from pcsnn.cpu import attention
-from pcsnn.nn.neuron import CollapsedNeuron
+from pcsnn.nn.neuron import CollapsedNeuron, Spiking
 from pcsnn.operators import arguments
 from pcsnn.tensors import checks
 from pcsnn.tensors.arithmetic import compute_dtype
+from pcsnn.tensors.attention import attend
 
 
 class TimeAverage(torch.nn.Module):
@@ -17,7 +17,7 @@ class TimeAverage(torch.nn.Module):
     `pcsnn.baselines.packed` puts an average over its T steps there.
     """
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
 
 
@@ -26,15 +26,15 @@ def time_average(x):
     return x[0] if x.stride(0) == 0 else x.mean(0)
 
 
-class SpikingAttention(torch.nn.Module):
+class SpikingAttention(Spiking):
     """Attention without softmax: spiking queries, keys and values averaged over time, in heads (20).
 
     Source: the rebuttal of arXiv 2412.13610 (ICML 2025).
 
     Two forms, by the shape of the query; the average over time of what the first returns is what the second returns.
 
-    - Currents [T, N, M, H * D]: sorted spikes of Q at every step, with K and V averaged once: O(T) products and not O(T^2).
-    - Mean currents [N, M, H * D]: collapsed, one attention on the rates of Q whatever T; one launch on a GPU.
+    - Currents [T, N, M, H * D]: sorted spikes of Q at every step, with K and V averaged once: O(T) products and not
+    O(T^2). - Mean currents [N, M, H * D]: collapsed, one attention on the rates of Q whatever T; one launch on a GPU.
 
     Without a mask the products run as Q (K^T V) where that takes fewer multiplications than (Q K^T) V.
 
@@ -46,9 +46,10 @@ class SpikingAttention(torch.nn.Module):
         scale: what the products are multiplied by.
         causal: token i sees tokens 0..i only.
 
-    Shape: query [T, N, M, H * D] or [N, M, H * D]; key [N, S, H * D] and value [N, S, H * E], averages over time, or both with
-    T in front, to be averaged. Returns [T, N, M, H * E] or [N, M, H * E]. float32, float16, bfloat16 or float64 (on a GPU not
-    collapsed), one dtype for all.
+    Shape: query [T, N, M, H * D] or [N, M, H * D]; key [N, S, H * D] and value [N, S, H * E], averages over time, or
+        both with
+    T in front, to be averaged. Returns [T, N, M, H * E] or [N, M, H * E]. float32, float16, bfloat16 or float64 (on a
+    GPU not collapsed), one dtype for all.
 
     Raises:
         ValueError, TypeError: arguments out of range; shapes, dtypes or devices that do not fit.
@@ -57,16 +58,16 @@ class SpikingAttention(torch.nn.Module):
 
     def __init__(
         self,
-        heads,
-        threshold,
-        timesteps,
+        heads: int,
+        threshold: float | torch.Tensor,
+        timesteps: int,
         *,
-        quantization_levels=None,
-        offset=0.0,
-        amplitude=None,
-        bend=None,
-        scale=1.0,
-        causal=False,
+        quantization_levels: int | None = None,
+        offset: float | torch.Tensor = 0.0,
+        amplitude: float | torch.Tensor | None = None,
+        bend: torch.Tensor | None = None,
+        scale: float = 1.0,
+        causal: bool = False,
     ):
         super().__init__()
         checks.integer("heads", heads, 1, 2**31 - 1)
@@ -102,7 +103,7 @@ class SpikingAttention(torch.nn.Module):
             query.shape
         )
 
-    def forward(self, query, key, value):
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         key, value = self._check(query, key, value)
         if query.dim() == 3:
             return functional.spiking_attention(
@@ -117,13 +118,17 @@ class SpikingAttention(torch.nn.Module):
             )
         precise = compute_dtype(query)
         spikes = self._spikes(query, precise, self.neuron.spike * self.scale)
-        return attention.attend(spikes, key.to(precise), value.to(precise), self.heads, self.causal).to(query.dtype)
+        return attend(spikes, key.to(precise), value.to(precise), self.heads, self.causal).to(query.dtype)
 
-    def counts(self, query):
+    def counts(self, query, key=None, value=None):
         """Spike counts of Q, uint8 [N, M, H * D], under currents [T, N, M, H * D] or mean currents [N, M, H * D]."""
         if query.dim() == 4:
             return self._spikes(query, torch.uint8, None).sum(0, dtype=torch.uint8)
         return self.neuron.counts(query.reshape(-1, query.shape[-1])).view(query.shape)
+
+    def rates_of(self, counts, dtype=torch.float32):
+        """Rates of given spike counts of Q, whose channels are the last dimension."""
+        return self.neuron.rates_of(counts.reshape(-1, counts.shape[-1]), dtype).view(counts.shape)
 
     def set_timesteps(self, timesteps):
         """The same attention at T = `timesteps`."""

@@ -1,4 +1,4 @@
-"""What is no synapse between the layers of optimised networks: counts in, or counts out."""
+"""Layers between synapses of optimised networks: pooling and conversion of counts."""
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +39,7 @@ def check_numbers(counted=True, fixed_steps=None, **numbers):
 
 
 class Rates(FullPrecisionBuffers):
-    """Distinct counts uint8 [N, C, ...] to float32 rates, worth * k / steps.
+    """Conversion of distinct counts, uint8 [N, C, ...], to float32 rates, worth * k / steps.
 
     Args:
         worth: amplitude of the neurons, [] or [C].
@@ -49,7 +49,9 @@ class Rates(FullPrecisionBuffers):
 
     TENSORS = ("worth",)
 
-    def __init__(self, worth, timesteps, quantization_levels=None, area=1):
+    def __init__(
+        self, worth: float | torch.Tensor, timesteps: int, quantization_levels: int | None = None, area: int = 1
+    ):
         super().__init__()
         check_numbers(quantization_levels=quantization_levels, area=area)
         self.quantization_levels, self.area = quantization_levels, area
@@ -71,7 +73,7 @@ class Rates(FullPrecisionBuffers):
         checks.timesteps(timesteps)
         self.timesteps = timesteps
 
-    def forward(self, counts):
+    def forward(self, counts: torch.Tensor) -> torch.Tensor:
         """uint8 [N, C, ...] -> rates of the same shape, for area 1 bit-equal to those of `CollapsedNeuron`."""
         scale = even.step_of(self.worth.double(), self.timesteps, self.quantization_levels)
         scale = divided(scale, self.area).to(self.worth.dtype)
@@ -84,7 +86,7 @@ class Rates(FullPrecisionBuffers):
 class CountMaxPool2d(torch.nn.MaxPool2d):
     """torch.nn.MaxPool2d of distinct counts, uint8 [N, C, H, W] (12)."""
 
-    def forward(self, counts):
+    def forward(self, counts: torch.Tensor) -> torch.Tensor:
         """uint8 [N, C, H, W] -> uint8 [N, C, H', W']."""
         return functional.max_pool2d(counts, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
 
@@ -97,14 +99,20 @@ class CountSumPool2d(torch.nn.Module):
         input_size: (H, W) that adaptive pooling was made for, or None; other sizes are refused.
     """
 
-    def __init__(self, kernel_size, stride=None, padding=0, input_size=None):
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        input_size: tuple[int, int] | None = None,
+    ):
         super().__init__()
         self.kernel_size = arguments.pair("kernel_size", kernel_size, 1)
         self.padding = arguments.pair("padding", padding, 0)
         self.stride = self.kernel_size if stride is None else arguments.pair("stride", stride, 1)
         self.input_size = None if input_size is None else arguments.pair("input_size", tuple(input_size), 1)
 
-    def forward(self, counts):
+    def forward(self, counts: torch.Tensor) -> torch.Tensor:
         """uint8 [N, C, H, W] -> uint8 [N, C, H', W'], the sum of each window."""
         if self.input_size is not None and tuple(counts.shape[2:]) != self.input_size:
             raise ValueError(
@@ -116,13 +124,15 @@ class CountSumPool2d(torch.nn.Module):
         return functional.sum_pool2d(counts, self.kernel_size, self.stride, self.padding)
 
     def extra_repr(self):
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, input_size={self.input_size}"
+        sizes = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        return f"{sizes}, input_size={self.input_size}"
 
 
 class PixelCounts(FullPrecisionBuffers):
-    """Values of a known range to the nearest of 256 counts, for a first layer of whole numbers.
+    """Quantisation of values of a known range to the nearest of 256 counts, for a first layer of integers.
 
-    A count k of channel c stands for low_c + k * worth_c / 255. Padding with value 0 is part of it, since count 0 is low_c.
+    A count k of channel c stands for low_c + k * worth_c / 255. Padding with value 0 is part of it, since count 0 is
+    low_c.
 
     Args:
         low, worth: [C], the least value of each channel, and the range above it, > 0. The layer is on the
@@ -132,7 +142,7 @@ class PixelCounts(FullPrecisionBuffers):
 
     TENSORS = ("low", "worth")
 
-    def __init__(self, low, worth, padding=0):
+    def __init__(self, low: torch.Tensor, worth: torch.Tensor, padding: int | tuple[int, int] = 0):
         super().__init__()
         self.padding = arguments.pair("padding", padding, 0)
         checks.tensor("low", low, checks.CURRENT_DTYPES, 1)
@@ -146,7 +156,7 @@ class PixelCounts(FullPrecisionBuffers):
         """The arguments that are no tensors."""
         return dict(padding=self.padding)
 
-    def forward(self, values):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
         """float [N, C, H, W] -> uint8 [N, C, H + 2 padding, W + 2 padding]; values out of range count as its ends."""
         low, unit = (per_channel(value, 4) for value in (self.low, divided(self.worth, BYTE)))
         padded = F.pad(

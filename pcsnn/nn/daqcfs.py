@@ -46,7 +46,16 @@ class DAQCFS(torch.nn.Module):
         ValueError, TypeError: arguments out of range; a threshold that training has driven to zero, or values to NaN.
     """
 
-    def __init__(self, levels, threshold, *, offset=0.0, amplitude=None, bend=None, shift=0.5):
+    def __init__(
+        self,
+        levels: int,
+        threshold: float | torch.Tensor,
+        *,
+        offset: float | torch.Tensor = 0.0,
+        amplitude: float | torch.Tensor | None = None,
+        bend: torch.Tensor | None = None,
+        shift: float = 0.5,
+    ):
         super().__init__()
         checks.timesteps(levels, "levels")
         checks.number("shift", shift)
@@ -102,7 +111,7 @@ class DAQCFS(torch.nn.Module):
         """The amplitude as it counts, [] or [C], float32."""
         return self.amplitude.float().clamp_min(0).masked_fill(self.silent, 0.0)
 
-    def forward(self, z):
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Currents [N, ...] -> activations."""
         checks.tensor("z", z, checks.CURRENT_DTYPES, 1)
         self._check()

@@ -8,10 +8,12 @@ from pcsnn.tensors.arithmetic import per_channel
 
 
 class IntegrateFire(torch.nn.Module):
-    """The place of a layer of IF neurons with soft reset: `pcsnn.convert` puts a parallel neuron there, thresholds kept.
+    """The place of a layer of soft-reset IF neurons: `pcsnn.convert` puts a collapsed neuron there, thresholds kept.
 
-    Under a steady current I that neuron gives the count of serial IF (2), clip(floor((T I + shift theta) / theta), 0, T).
-    Called by itself, as calibration does, it is what the rate tends to as T grows: amplitude * clip(z / theta, 0, 1), or its own
+    Under a steady current I that neuron gives the count of serial IF (2), clip(floor((T I + shift theta) / theta), 0,
+    T).
+    Called by itself, as calibration does, it is what the rate tends to as T grows: amplitude * clip(z / theta, 0, 1),
+        or its own
     staircase.
 
     Args:
@@ -19,13 +21,19 @@ class IntegrateFire(torch.nn.Module):
         shift: the potential at first, in units of the threshold: 0 at rest, 0.5 half the threshold.
         amplitude: what a spike is worth, a number or [C]. The place is on the device of the first of threshold and
             amplitude that is a tensor.
-        levels: L, where the neuron has L distinct levels at every T that L divides, as one that came from QCFS (10); None:
-            one for each time-step.
+        levels: L, where the neuron has L distinct levels at every T that L divides, as one that came from QCFS (10);
+            None: one for each time-step.
 
     Shape: [N, ...] or [N, C, ...] to the same.
     """
 
-    def __init__(self, threshold, shift=0.0, amplitude=1.0, levels=None):
+    def __init__(
+        self,
+        threshold: float | torch.Tensor,
+        shift: float = 0.0,
+        amplitude: float | torch.Tensor = 1.0,
+        levels: int | None = None,
+    ):
         super().__init__()
         checks.number("shift", shift)
         if levels is not None:
@@ -35,7 +43,7 @@ class IntegrateFire(torch.nn.Module):
         self.register_buffer("threshold", checks.threshold(threshold).to(device))
         self.register_buffer("amplitude", torch.as_tensor(amplitude, dtype=torch.float64, device=device))
 
-    def forward(self, z):
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
         if self.levels is not None:
             table = functional.levels(self.threshold, self.levels, shift=self.shift)
             return functional.fire_rates(z, table, (self.amplitude / self.levels).to(torch.float32), repeat=0)

@@ -1,4 +1,4 @@
-"""Spiking neurons: the drop-in for a multi-step IF layer, and the one of collapsed networks."""
+"""Spiking neurons under time collapse: the protocol of every kind, and the neuron with spikes of one sign."""
 
 import torch
 
@@ -8,9 +8,7 @@ from pcsnn.levels.spacing import UNKNOWN, Spacing, find_spacing
 from pcsnn.nn import staircase
 from pcsnn.nn.precision import FullPrecisionBuffers
 from pcsnn.tensors import checks
-from pcsnn.tensors.arithmetic import compute_dtype, per_channel
-
-OUTPUTS = ("spikes", "counts", "rate")
+from pcsnn.tensors.arithmetic import per_channel
 
 
 class LevelBuffers(FullPrecisionBuffers):
@@ -41,68 +39,95 @@ class LevelBuffers(FullPrecisionBuffers):
         return Spacing(self._repeat, line, self._reach)
 
 
-class _Neuron(LevelBuffers):
+class ThresholdBuffers(LevelBuffers):
     """Threshold and amplitude are the state; levels and scale follow from them, after loading too."""
 
     def _register(self, threshold, amplitude, device):
         theta = checks.threshold(threshold).to(device)
-        worth = theta if amplitude is None else torch.as_tensor(amplitude, dtype=torch.float64, device=device).detach()
-        if worth.dim() > 1 or worth.isnan().any():
-            raise ValueError(f"amplitude: expected a number or [C] without NaN, got shape {tuple(worth.shape)}")
+        full = theta if amplitude is None else torch.as_tensor(amplitude, dtype=torch.float64, device=device).detach()
+        if full.dim() > 1 or full.isnan().any():
+            raise ValueError(f"amplitude: expected a number or [C] without NaN, got shape {tuple(full.shape)}")
         self.register_buffer("threshold", theta.to(torch.float32))
-        self.register_buffer("amplitude", torch.where(worth == torch.inf, 0.0, worth).to(torch.float32))
+        self.register_buffer("amplitude", torch.where(full == torch.inf, 0.0, full).to(torch.float32))
         self._register_levels()
         self._derive()
 
 
-class ParallelSpikingNeuron(_Neuron):
-    """All T time-steps of a soft-reset IF layer at once, with sorted spikes (5)-(9); a drop-in for a multi-step IF layer.
+class Spiking(torch.nn.Module):
+    """A layer of a network under time collapse in which neurons fire: neurons alone, or with a synapse before them.
 
-    Equal to QCFS with L = T levels of the mean current for every input, uneven and negative ones too (8).
-    Source: arXiv 2412.13610, Eq. 8.
-
-    Args:
-        threshold: theta > 0, a number or a tensor [C] (dimension 1 of [N, C, ...]); +inf never fires.
-        timesteps: T, 1..255.
-        shift: in units of the threshold; 0.5 is the paper's psi = theta / 2.
-        amplitude: what a spike is worth, a number or [C]; None is the threshold. 1.0 gives plain 0/1 spikes. The layer
-            is on the device of the first of threshold and amplitude that is a tensor.
-        output: "spikes": [T, N, ...] times amplitude; "counts": uint8 [N, ...]; "rate": amplitude * k / T, [N, ...].
-
-    Shape: currents [T, N, ...], float32, float16, bfloat16 or float64, to [T, N, ...] or [N, ...] of that dtype.
-
-    Raises:
-        ValueError, TypeError: arguments out of range, currents of another T, shape, dtype or device.
-        RuntimeError: the current requires a gradient.
+    Attributes:
+        neuron: the `Neuron` that fires; a layer of neurons alone is its own.
+        synapse: the kind of synapse that is one operation with the neurons (`pcsnn.nn.synapses`), or None.
     """
 
-    def __init__(self, threshold, timesteps, *, shift=0.5, amplitude=None, output="spikes"):
-        super().__init__()
-        if output not in OUTPUTS:
-            raise ValueError(f"output: expected one of {', '.join(OUTPUTS)}, got {output!r}")
-        self.timesteps, self.shift, self.output = timesteps, shift, output
-        self._register(threshold, amplitude, checks.device_of(threshold, amplitude))
+    synapse = None
 
-    def _derive(self):
-        self._set_levels(functional.levels(self.threshold, self.timesteps, shift=self.shift), 1, self.threshold)
-        self.scale = even.step_of(self.amplitude.to(torch.float64), self.timesteps).to(self.threshold)
+    def counts(self, *inputs):
+        """Spike counts, uint8 [N, ...], of the inputs of `forward`."""
+        raise NotImplementedError
 
-    def forward(self, current):
-        """Currents [T, N, ...] -> what `output` says."""
-        checks.tensor("current", current, checks.CURRENT_DTYPES, 2)
-        if self.output == "spikes":
-            return self._spikes(current, current.dtype, self.amplitude)
-        counts = self._spikes(current, torch.uint8, None).sum(0, dtype=torch.uint8)
-        if self.output == "counts":
-            return counts
-        precise = compute_dtype(current)
-        return (counts.to(precise) * per_channel(self.scale.to(precise), counts.dim())).to(current.dtype)
+    def rates_of(self, counts, dtype=torch.float32):
+        """Rates of given spike counts, of that dtype."""
+        return self.neuron.rates_of(counts, dtype)
 
-    def _spikes(self, current, dtype, amplitude):
-        return functional.fire_spikes(current, self.levels, dtype, amplitude, spacing=self.spacing)
+    def describe(self):
+        """The neurons in the words of a report."""
+        return self.neuron.describe()
 
-    def extra_repr(self):
-        return f"timesteps={self.timesteps}, shift={self.shift}, output={self.output!r}"
+
+class Neuron(LevelBuffers, Spiking):
+    """A spiking neuron under time collapse: mean current in, firing rate out; what all code asks of any kind of neuron.
+
+    Subclasses say how counts become rates (`rates_of`) and trains (`expand`, `fire`), and what rates there are
+    (`range`, `spike`). A count is the number of levels reached, 0..len(levels).
+
+    Attributes:
+        timesteps: T.
+        levels: float32 [S] or [C, S], ascending, on the mean current.
+        spike_range: the least and the largest value of one time-step's spike, in units of `spike` = amplitude: (0, 1)
+            of binary ones, (-1, 1) of those with two signs.
+    """
+
+    spike_range = (0, 1)
+
+    @property
+    def neuron(self):
+        return self
+
+    def counts(self, current, residual=None):
+        """Levels reached, uint8 [N, ...], by mean currents [N, ...] and a second branch to add first."""
+        current, residual = joined(current, residual)
+        return functional.fire_counts(current, self.levels, residual, spacing=self.spacing)
+
+    def rates_of(self, counts, dtype=torch.float32):
+        """Rates of given counts, bit-equal to what `forward` returns for them."""
+        raise NotImplementedError
+
+    @property
+    def spike(self):
+        """What a spike of value 1 is worth, [] or [C]: the amplitude, as `scale` rounds it."""
+        raise NotImplementedError
+
+    def range(self):
+        """The least and the largest rate, float64 [] or [C]."""
+        raise NotImplementedError
+
+    def expand(self, counts, order=None, timesteps=None):
+        """Spike trains [T, N, ...] of given counts, values in `spike_range` (bool where binary), sorted or in an order.
+
+        order: int64 [T], a permutation of the steps (13), or None. timesteps: T of the counts; None: that of the
+            neuron.
+        """
+        raise NotImplementedError
+
+    def fire(self, current, amplitude):
+        """Currents [T, N, ...] -> sorted spikes [T, N, ...] of that dtype, times amplitude, [] or [C]."""
+        raise NotImplementedError
+
+    def stepwise(self):
+        """The same neuron step by step: arguments of serial IF (2); ValueError where it has no such form."""
+        raise NotImplementedError
 
 
 def joined(current, residual):
@@ -112,18 +137,19 @@ def joined(current, residual):
     return current + residual, None
 
 
-class CollapsedNeuron(_Neuron):
+class CollapsedNeuron(ThresholdBuffers, Neuron):
     """A spiking layer under time collapse (11): mean current in, firing rate out, at a cost independent of T.
 
-    k = #{x : mean >= levels_x}; rate = amplitude * k / T. The levels come from threshold, offset and, where it divides T,
-    the source's level count L (10). Networks made by `pcsnn.convert` hold one at every activation.
+    k = #{x : mean >= levels_x}; rate = amplitude * k / T. The levels come from threshold, offset and, where it divides
+    T, the source's level count L (10). Networks made by `pcsnn.convert` hold one at every activation.
 
     Args:
         threshold: theta > 0, a number or a tensor [C]; +inf never fires.
         timesteps: T, 1..255.
         quantization_levels: L of the QCFS activation this layer replaces, or None.
         offset: psi_DA of (15), added to the mean current; a number or [C].
-        bend: what the levels stray from even spacing (C3), [T] or [C, T] in units of the threshold; None: evenly spaced.
+        bend: what the levels stray from even spacing (C3), [T] or [C, T] in units of the threshold; None: evenly
+            spaced.
         shift: potential that serial IF starts with, in units of the threshold; 0.5 is the paper's psi = theta / 2.
         amplitude: theta + phi of (15), a number or [C]; None is the threshold (0 for a channel that never fires). The
             layer is on the device of the first of threshold, amplitude, offset and bend that is a tensor.
@@ -139,7 +165,6 @@ class CollapsedNeuron(_Neuron):
         ValueError, TypeError: arguments out of range; a current whose shape or dtype does not fit.
     """
 
-    exact = True  # its counts are those of what the converter made
     TENSORS = (
         "threshold",
         "offset",
@@ -149,23 +174,19 @@ class CollapsedNeuron(_Neuron):
 
     def __init__(
         self,
-        threshold,
-        timesteps,
+        threshold: float | torch.Tensor,
+        timesteps: int,
         *,
-        quantization_levels=None,
-        offset=0.0,
-        amplitude=None,
-        bend=None,
-        shift=0.5,
-        inplace=False,
+        quantization_levels: int | None = None,
+        offset: float | torch.Tensor = 0.0,
+        amplitude: float | torch.Tensor | None = None,
+        bend: torch.Tensor | None = None,
+        shift: float = 0.5,
+        inplace: bool = False,
     ):
         super().__init__()
-        self.timesteps, self.quantization_levels, self.shift, self.inplace = (
-            timesteps,
-            quantization_levels,
-            shift,
-            inplace,
-        )
+        self.timesteps, self.quantization_levels = timesteps, quantization_levels
+        self.shift, self.inplace = shift, inplace
         device = checks.device_of(threshold, amplitude, offset, bend)
         self.register_buffer("offset", torch.as_tensor(offset, dtype=torch.float32, device=device).detach())
         self.register_buffer("bend", None if bend is None else bend.detach().to(device, torch.float32))
@@ -181,12 +202,8 @@ class CollapsedNeuron(_Neuron):
             bend=self.bend,
         )
         self._set_levels(table, even.repeat_of(self.timesteps, self.quantization_levels), self.threshold)
-        worth = self.amplitude.to(torch.float64)
-        self.scale = (
-            even.step_of(worth, self.timesteps, self.quantization_levels)
-            if self._repeat
-            else even.step_of(worth, self.timesteps)
-        ).to(self.threshold)
+        levels = self.quantization_levels if self._repeat else None
+        self.scale = even.step_of(self.amplitude.to(torch.float64), self.timesteps, levels).to(self.threshold)
 
     def configuration(self):
         """The arguments that are no tensors."""
@@ -209,7 +226,7 @@ class CollapsedNeuron(_Neuron):
         self.amplitude = torch.as_tensor(amplitude, dtype=self.threshold.dtype, device=self.threshold.device).detach()
         self._derive()
 
-    def forward(self, current, residual=None):
+    def forward(self, current: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
         if staircase.asked_for(current, residual):
             return staircase.straight_through(current, residual, self.levels[..., :: max(self._repeat, 1)], self.scale)
@@ -218,22 +235,64 @@ class CollapsedNeuron(_Neuron):
             current, self.levels, self.scale, residual, inplace=self.inplace, spacing=self.spacing
         )
 
-    @property
-    def spike(self):
-        """What one spike is worth, [] or [C]: the amplitude, as `scale` rounds it."""
-        return self.scale * (self.timesteps / max(self._repeat, 1))
-
-    def counts(self, current, residual=None):
-        """Spike counts, uint8 [N, ...], of the same currents."""
-        current, residual = joined(current, residual)
-        return functional.fire_counts(current, self.levels, residual, spacing=self.spacing)
-
     def rates_of(self, counts, dtype=torch.float32):
         """Rates of given spike counts, bit-equal to what `forward` returns for them."""
         precise = torch.float64 if dtype == torch.float64 else torch.float32
         distinct = (counts // max(self._repeat, 1)).to(precise)
         return (distinct * per_channel(self.scale.to(precise), counts.dim())).to(dtype)
 
+    @property
+    def spike(self):
+        """What one spike is worth, [] or [C]: the amplitude, as `scale` rounds it."""
+        return self.scale * (self.timesteps / max(self._repeat, 1))
+
+    def range(self):
+        """The least and the largest rate, float64 [] or [C]: no spike, and one at every step."""
+        full = self.spike.double()
+        return full.clamp(max=0), full.clamp(min=0)
+
+    def expand(self, counts, order=None, timesteps=None):
+        """Spike trains, bool [T, N, ...], of given counts."""
+        return functional.expand_spikes(counts, self.timesteps if timesteps is None else timesteps, order, torch.bool)
+
+    def fire(self, current, amplitude):
+        """Currents [T, N, ...] -> sorted spikes [T, N, ...] times amplitude."""
+        return functional.fire_spikes(current, self.levels, current.dtype, amplitude, spacing=self.spacing)
+
+    def stepwise(self):
+        """The arguments of serial IF (2) with the same threshold, offset and amplitude."""
+        return dict(threshold=self.threshold, offset=self.offset, amplitude=self.spike, shift=self.shift)
+
+    def describe(self, exact=True):
+        """Threshold, levels and what calibration made of them, in the words of a report.
+
+        exact: whether its counts are those of what the converter made; weights that were rounded change them.
+        """
+        theta, levels = self.threshold, self.quantization_levels
+        silent = theta == torch.inf
+        text = f"threshold {_span(theta[~silent].flatten()) or 'infinite'}"
+        if theta.dim():
+            text += f", per channel ({len(theta)}{f', {int(silent.sum())} silent' if silent.any() else ''})"
+        if self.shift != 0.5:
+            text += f", starting at {self.shift:g} of it" if self.shift else ", starting at rest"
+        if levels is not None:
+            text += f", QCFS L = {levels}"
+        other = not torch.allclose(self.amplitude, theta.where(~silent, 0), rtol=1e-6, atol=0)
+        if self.bend is not None or self.offset.any() or other and self.offset.dim():
+            return text + ", calibrated"
+        if other:
+            return text + f", a spike worth {_span(self.amplitude.flatten())}"
+        if levels is not None and exact:
+            text += ": lossless" if self.timesteps % levels == 0 else ": half shift, not lossless"
+        return text
+
     def extra_repr(self):
         channels = self.levels.shape[0] if self.levels.dim() == 2 else "shared"
         return f"timesteps={self.timesteps}, quantization_levels={self.quantization_levels}, channels={channels}"
+
+
+def _span(values):
+    """The least and the largest of values [C] in words, or the one there is; "" of none."""
+    if len(values) > 1:
+        return f"{values.min():.4g}..{values.max():.4g}"
+    return "".join(f"{value:.4g}" for value in values)

@@ -51,7 +51,7 @@ class QCFS(torch.nn.Module):
         ValueError, TypeError: levels outside 1..255; threshold <= 0 or NaN, also when training has driven it there.
     """
 
-    def __init__(self, levels, threshold=8.0):
+    def __init__(self, levels: int, threshold: float | torch.Tensor = 8.0):
         super().__init__()
         checks.timesteps(levels, "levels")
         self.levels = levels
@@ -60,7 +60,7 @@ class QCFS(torch.nn.Module):
         if self.threshold.dim():
             raise ValueError(f"threshold: expected a number, got shape {tuple(self.threshold.shape)}")
 
-    def forward(self, z):
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
         checks.tensor("z", z, checks.CURRENT_DTYPES, 1)
         tiny = False
         if not torch.compiler.is_compiling():  # values are unknown while tracing

@@ -17,7 +17,7 @@ class ChannelScale(torch.nn.Module):
 
     TENSORS = ("scale",)
 
-    def __init__(self, scale):
+    def __init__(self, scale: float | torch.Tensor):
         super().__init__()
         value = torch.as_tensor(scale).detach().clone()
         if value.dim() > 1 or not value.isfinite().all():
@@ -28,7 +28,7 @@ class ChannelScale(torch.nn.Module):
         """The arguments that are no tensors."""
         return {}
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.scale.dim() and not torch.compiler.is_compiling():
             checks.channels("scale", self.scale, x.shape)
         return x * per_channel(self.scale.to(x.dtype), x.dim())

@@ -5,9 +5,10 @@ from torch.autograd.function import once_differentiable
 
 from pcsnn import functional
 from pcsnn.levels import even
-from pcsnn.levels.signed import activation, balance, balance_of, signed_levels
+from pcsnn.levels.activations import activation
+from pcsnn.levels.signed import balance, balance_of, signed_levels, signed_spikes
 from pcsnn.nn import staircase
-from pcsnn.nn.neuron import LevelBuffers, joined
+from pcsnn.nn.neuron import Neuron, joined
 from pcsnn.tensors import checks
 from pcsnn.tensors.arithmetic import add_residual, per_channel
 
@@ -35,26 +36,29 @@ class _StraightThrough(torch.autograd.Function):
         return torch.where((mean >= neuron.lowest) & (mean <= last), through, 0), None
 
 
-class SignedNeuron(LevelBuffers):
-    """An activation that goes below zero, under time collapse: mean current in, rate out, at a cost independent of T (S1).
+class SignedNeuron(Neuron):
+    """Signed neuron under time collapse: mean current in, rate of an activation that goes below zero out (S1).
 
     k = #{x : mean >= levels_x}; rate = amplitude * (|k - turn| - low) / T, the activation rounded to a multiple of
     amplitude / T. Over time, each of the T steps gives a spike worth the amplitude, one worth minus that, or none (S2).
 
     Args:
-        kind: "leaky_relu" (PReLU too), "elu", "gelu", "gelu_tanh", "silu", "hardswish" or "mish".
+        kind: one that docs/signed.md lists, or that `pcsnn.register_activation` made known.
         timesteps: T, 1..255.
         amplitude: what a spike is worth, a number > 0 or a tensor []; the values reach from the activation at `lowest`
             over its least value up through T steps of amplitude / T.
-        lowest: the current at which the levels start; below it the rate stays what it is there. A number or a tensor [].
-        slope: below zero, of "leaky_relu", or alpha of "elu"; a number or a tensor [] or [C]; else None. The layer
-            is on the device of the first of amplitude, lowest and slope that is a tensor.
+        lowest: the current at which the levels start; below it the rate stays what it is there. A number or a tensor
+            [].
+        slope: the parameter of kinds that have one (of "leaky_relu" the slope below zero, of "elu" alpha), a number or
+            a tensor [] or [C]; else None. The layer is on the device of the first of amplitude, lowest and slope that
+            is a tensor.
         inplace: write the rates over the current.
 
     Attributes:
         levels [T] or [C, T], scale []: of `pcsnn.functional.fire_rates`. turn, low: integers 0..T, likewise.
 
-    Shape: mean current [N, ...] or [N, C, ...] (float32, float16, bfloat16, float64) to rates of the same shape and dtype.
+    Shape: mean current [N, ...] or [N, C, ...] (float32, float16, bfloat16, float64) to rates of the same shape and
+        dtype.
 
     Gradient: for the current, straight through: that of the activation from `lowest` to the last level, 0 beyond.
 
@@ -62,10 +66,19 @@ class SignedNeuron(LevelBuffers):
         ValueError, TypeError: arguments out of range; so few time-steps that no level is left above zero.
     """
 
-    exact = True
     TENSORS = ("amplitude", "lowest", "slope")
+    spike_range = (-1, 1)
 
-    def __init__(self, kind, timesteps, *, amplitude, lowest, slope=None, inplace=False):
+    def __init__(
+        self,
+        kind: str,
+        timesteps: int,
+        *,
+        amplitude: float | torch.Tensor,
+        lowest: float | torch.Tensor,
+        slope: float | torch.Tensor | None = None,
+        inplace: bool = False,
+    ):
         super().__init__()
         self.kind, self.timesteps, self.inplace = kind, timesteps, inplace
         device = checks.device_of(amplitude, lowest, slope)
@@ -97,7 +110,11 @@ class SignedNeuron(LevelBuffers):
 
     def check_timesteps(self, timesteps):
         """ValueError where T = `timesteps` leaves no level above zero."""
-        balance_of(self.kind, self._quantum(timesteps), timesteps, self.lowest.item(), self.slope)
+        self._balance_at(timesteps)
+
+    def _balance_at(self, timesteps):
+        """(turn, low) at T = `timesteps`."""
+        return balance_of(self.kind, self._quantum(timesteps), timesteps, self.lowest.item(), self.slope)
 
     def set_timesteps(self, timesteps):
         """The same layer at T = `timesteps`."""
@@ -110,7 +127,7 @@ class SignedNeuron(LevelBuffers):
         """What one spike is worth, []: the amplitude, as `scale` rounds it."""
         return self.scale * self.timesteps
 
-    def forward(self, current, residual=None):
+    def forward(self, current: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
         if staircase.asked_for(current, residual):
             mean = add_residual(current, residual, None)
@@ -127,11 +144,6 @@ class SignedNeuron(LevelBuffers):
             spacing=self.spacing,
         )
 
-    def counts(self, current, residual=None):
-        """Levels reached, k, uint8 [N, ...]; `balance` says how many spikes that is."""
-        current, residual = joined(current, residual)
-        return functional.fire_counts(current, self.levels, residual, spacing=self.spacing)
-
     def balance(self, counts):
         """Positive less negative spikes, int32 [N, ...], of given k."""
         return balance(counts, self.turn, self.low)
@@ -142,12 +154,37 @@ class SignedNeuron(LevelBuffers):
         return (self.balance(counts).to(precise) * self.scale.to(precise)).to(dtype)
 
     def range(self):
-        """The least and the largest rate, floats."""
-        ends = self.rates_of(
-            torch.arange(self.timesteps + 1, dtype=torch.uint8, device=self.levels.device), torch.float64
-        )
+        """The least and the largest rate, float64 []."""
+        every = torch.arange(self.timesteps + 1, dtype=torch.uint8, device=self.levels.device)
+        ends = self.rates_of(every, torch.float64)
         always = int((self.levels == -torch.inf).sum(-1).min())
-        return ends[always:].min().item(), ends[-1].item()
+        return ends[always:].min(), ends[-1]
+
+    def expand(self, counts, order=None, timesteps=None):
+        """Spike trains, int8 [T, N, ...] in -1..1 (S2), of given k."""
+        timesteps = self.timesteps if timesteps is None else timesteps
+        turn, low = (self.turn, self.low) if timesteps == self.timesteps else self._balance_at(timesteps)
+        if order is not None:
+            functional.expand_spikes(counts[:0], timesteps, order)  # refuses what is no order
+        trains = signed_spikes(functional.expand_spikes(counts, timesteps), turn, low)
+        return trains if order is None else trains[order]
+
+    def fire(self, current, amplitude):
+        """Currents [T, N, ...] -> sorted spikes of two signs (S2), times amplitude."""
+        spikes = functional.fire_spikes(current, self.levels, spacing=self.spacing)
+        return signed_spikes(spikes, self.turn, self.low) * amplitude.to(current.dtype)
+
+    def stepwise(self):
+        """ValueError: serial IF neurons have spikes of one sign."""
+        raise ValueError(
+            f"snn: a neuron in place of {self.kind} has spikes of two signs, which serial IF neurons have not; "
+            "pcsnn.baselines.packed runs it step by step"
+        )
+
+    def describe(self):
+        """Range and step of the rates, in the words of a report."""
+        least, most = self.range()
+        return f"signed, {least:.4g}..{most:.4g} in steps of {self.scale.item():.4g}"
 
     def extra_repr(self):
         return f"{self.kind}, timesteps={self.timesteps}, turn={self.turn}, low={self.low}"

@@ -7,15 +7,15 @@ import torch
 
 from pcsnn import functional
 from pcsnn.operators import dispatch
-from pcsnn.tensors.arithmetic import add_residual
+from pcsnn.tensors.arithmetic import add_residual, per_channel
 
 
 def _gradient(gradient, current, knots, slopes):
     """Plain torch form of the C++ operator `transfer_gradient`; any float dtype, any device."""
-    per_channel = knots.dim() == 2
-    rows, count = (knots if per_channel else knots.unsqueeze(0)).shape
+    by_channel = knots.dim() == 2
+    rows, count = (knots if by_channel else knots.unsqueeze(0)).shape
     row = torch.zeros((), dtype=torch.long, device=current.device)
-    if per_channel:
+    if by_channel:
         row = per_channel(torch.arange(rows, device=current.device), current.dim())
     place = torch.full(current.shape, -1, dtype=torch.long, device=current.device)
     for knot in knots.unbind(-1):
@@ -60,8 +60,8 @@ class _Staircase(torch.autograd.Function):
         flat = width <= 0
         slopes = torch.where(flat, 0, rise / timesteps * amplitude.unsqueeze(-1) / width.masked_fill(flat, 1))
         to_current, plain, weighted = gradient(grad, current, knots, slopes)
-        # In interval i of width w, at share f from its left knot, the curve moves by -slope (1 - f) with that knot and by
-        # -slope f with the right one; the outermost knots move with their levels.
+        # In interval i of width w, at share f from its left knot, the curve moves by -slope (1 - f) with that knot and
+        # by -slope f with the right one; the outermost knots move with their levels.
         share = (weighted - knots[..., :-1].double() * plain) / width.masked_fill(flat, 1)
         left, right = share - plain, -share
         to_levels = left[..., 1:] + right[..., :-1]

@@ -19,6 +19,7 @@ import importlib.util
 import os
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -212,7 +213,7 @@ def is_forced():
 
 
 @contextlib.contextmanager
-def use_backend(name):
+def use_backend(name: str) -> Iterator[None]:
     """Force "reference", "c++" or "triton" for all operations inside; RuntimeError when that backend cannot run.
 
     It holds for the context that enters it, a thread or an asyncio task: other threads, and those started inside, keep
@@ -234,7 +235,7 @@ def use_backend(name):
         _entries.set(tuple(other for other in _entries.get() if other is not entry))
 
 
-def backend_info():
+def backend_info() -> dict[str, str | int | None]:
     """What is built and used: {"cpu", "cuda": the backend of that device, "c++", "triton": version or why not, ...}."""
     backend, gpu = forced(), _no_triton or ("triton" if torch.cuda.is_available() else "no GPU found")
     return {

@@ -9,6 +9,7 @@ import math
 from torch import nn
 
 import pcsnn.nn
+from pcsnn.nn.synapses import LAYERS
 from pcsnn.storage.values import is_whole
 
 MOST = 2**31 - 1  # any size; the tensors of the file must have it
@@ -295,11 +296,10 @@ _PCSNN = {
     "CountSumPool2d": dict(kernel_size=_kernel, stride=optional(_steps), padding=_pads, input_size=_outputs),
     "PixelCounts": dict(padding=_pads),
     "Rates": dict(timesteps=_level, quantization_levels=optional(_level), area=_level),
-    "SpikingConv2d": {**_SPIKING, **_GEOMETRY},
-    "SpikingLinear": _SPIKING,
-    "SynapticConv2d": {**_SYNAPTIC, **_GEOMETRY},
-    "SynapticLinear": _SYNAPTIC,
 }
+for _kind, _layers in LAYERS.items():
+    for _layer, _arguments in zip(_layers, (_SPIKING, _SYNAPTIC)):
+        _PCSNN[_layer.__name__] = {**_arguments, **{name: _GEOMETRY[name] for name in _kind.GEOMETRY}}
 
 CLASSES = {
     f"{prefix}.{name}": (vars(holder)[name], arguments)

@@ -5,8 +5,8 @@ import keyword
 import torch
 from torch import fx, nn
 
+from pcsnn.graph.names import attribute
 from pcsnn.graph.nodes import is_fresh
-from pcsnn.nn import CollapsedNeuron, SignedNeuron
 from pcsnn.storage import functions
 from pcsnn.storage.container import check_tensor
 from pcsnn.storage.kinds import kind_of
@@ -42,8 +42,7 @@ def describe(network):
         if not any(_within(path, other) for other in outermost)
     ]
     for path in attributes:
-        parent, _, leaf = path.rpartition(".")
-        value = getattr(network.get_submodule(parent), leaf)
+        value = attribute(network, path)
         tensors[paths[path]] = value.detach() if isinstance(value, torch.Tensor) else value
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
@@ -98,7 +97,7 @@ def restore(description, tensors):
     if ends != 1 or entries[-1]["op"] != "output":
         raise ValueError(f"path: has {ends} outputs, or something behind its output; expected one at the end")
     for node in graph.nodes:
-        if node.op == "call_module" and isinstance(parts[node.target], (CollapsedNeuron, SignedNeuron)):
+        if node.op == "call_module":
             _keep_inputs(node, parts)
         del node.meta["kind"]
     graph.lint()
@@ -202,7 +201,7 @@ def _check_there(op, path, parts):
 
 
 def _keep_inputs(node, parts):
-    """A neuron writes over its current only where nothing else can see it."""
+    """A neuron, the only layer of a file that may, writes over its current only where nothing else can see it."""
     neuron = parts[node.target]
     source = node.args[0] if node.args else None
     if getattr(neuron, "inplace", False) and not (isinstance(source, fx.Node) and is_fresh(source, parts)):

@@ -238,17 +238,16 @@ def _check_fused(name, arguments, tensors):
     weight = tensors.get("weight")
     rows = None
     if weight is not None:
-        dims = 4 if name.endswith("Conv2d") else 2
-        if weight.dtype not in _FUSED_DTYPES or weight.dim() != dims or 0 in weight.shape:
+        kind = CLASSES[name][0].kind
+        if weight.dtype not in _FUSED_DTYPES or weight.dim() != kind.DIMENSIONS or 0 in weight.shape:
             raise ValueError(f"path: has a {name} with a weight of {weight.dtype}, shape {tuple(weight.shape)}")
-        rows = weight.shape[0]
         if (weight.dtype == torch.int8) != ("weight_scale" in tensors):
             raise ValueError(
                 f"path: has a {name} with a weight of {weight.dtype} and "
                 f"{'no ' * (weight.dtype == torch.int8)}weight_scale"
             )
-        if rows % arguments.get("groups", 1):
-            raise ValueError(f"path: has a {name} with {rows} rows of weights in {arguments['groups']} groups")
+        synapse = kind(weight, **{key: arguments[key] for key in kind.GEOMETRY if key in arguments})
+        rows = synapse.outputs(weight)
     for key, value in tensors.items():
         if key in ("weight", "bend"):
             continue

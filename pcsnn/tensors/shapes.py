@@ -85,5 +85,5 @@ def join_heads(x):
 
 
 def keys_first(queries, keys, width, out_width, cost=1):
-    """Whether Q (K^T V) takes fewer multiplications than (Q K^T) V, where one of the former counts as `cost` of the latter."""
+    """Whether Q (K^T V) takes fewer multiplications than (Q K^T) V, one of the former counting as `cost` of those."""
     return (queries + keys) * width * out_width * cost < queries * keys * (width + out_width)

@@ -12,7 +12,7 @@ import pcsnn
 from pcsnn import analysis, reference
 from pcsnn.network.network import SpikingNetwork
 from pcsnn.network.report import Report
-from pcsnn.nn import CollapsedNeuron, SpikingAttention
+from pcsnn.nn import SpikingAttention
 
 ODD = (1, 7, 8, 9, 255)
 
@@ -243,23 +243,13 @@ def test_an_empty_batch_has_no_summary():
         recording.summary()
 
 
-class WithAttention(SpikingNetwork):
-    """Names its attention among its neurons."""
-
-    def neurons(self):
-        for node in self.network.graph.nodes:
-            module = self.network.get_submodule(node.target) if node.op == "call_module" else None
-            if isinstance(module, (CollapsedNeuron, SpikingAttention)):
-                yield node.target, module
-
-
 def test_spiking_attention_is_recorded():
     threshold = torch.tensor([0.5, 0.7, 1.1, 0.9, 0.6, 0.8])
     graph = fx.Graph()
     query, key, value = (graph.placeholder(name) for name in ("query", "key", "value"))
     graph.output(graph.call_module("attention", (query, key, value)))
     parts = nn.ModuleDict({"attention": SpikingAttention(2, threshold, 7)})
-    snn = WithAttention(fx.GraphModule(parts, graph), Report("none", 7))
+    snn = SpikingNetwork(fx.GraphModule(parts, graph), Report("none", 7))
     x = [torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
     expected = parts["attention"](*x)
     with pcsnn.record(snn) as recording:

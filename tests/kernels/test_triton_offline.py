@@ -65,8 +65,8 @@ def test_compiles_without_spills_and_with_wide_accesses(variant):
     ids=str,
 )
 def test_levels_of_a_line_load_nothing_a_neuron(variant):
-    """The current in loads of 128 bits, and what belongs to a channel once for all its neurons of a thread; two multiply-adds a
-    neuron: the guess and the level."""
+    """The current in loads of 128 bits, and what belongs to a channel once for all its neurons of a thread; two
+    multiply-adds a neuron: the guess and the level."""
     neurons = neurons_a_thread(variant.launch)
     currents = neurons * variant.inputs.itemsize // 16
     values = 3 + (variant.operation == "fire_rates")

@@ -23,7 +23,7 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=name)
 MAP_NORESERVE = 0x4000  # Linux's; mmap has the name from Python 3.13 on
 
 
-# ---- run on this processor --------------------------------------------------------------------------------------------
+# ---- run on this processor ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @dtypes
 def test_every_geometry(dtype, geometry):
@@ -70,7 +70,7 @@ def test_float_inputs_and_aligned_channels(dtype):
 
 
 def reserve(shape):
-    """uint8 [N, C, H, W], channels last, of more memory than there is: zero until written, behind as much of the same."""
+    """uint8 [N, C, H, W], channels last, of more memory than there is: zero until written, behind as much again."""
     images, channels, height, width = shape
     size = torch.Size(shape).numel()
     memory = mmap.mmap(-1, 2 * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
@@ -106,7 +106,7 @@ def test_more_than_2_to_31_counts(dtype, kind):
     assert_same(out[:, :, -tail:], expected[:, :, -tail:])
 
 
-# ---- compiled for GPUs ------------------------------------------------------------------------------------------------
+# ---- compiled for GPUs ----------------------------------------------------------------------------------------------
 PRODUCTS = [] if kernels.INTERPRETED else launches.of("synapses")
 
 
@@ -132,8 +132,8 @@ def test_compiles_with_tensor_cores_without_spills_in_shared_memory(variant):
 
 
 def check_loop(ptx, variant, target_name):
-    """What makes a large tile fast: tensor cores fed from shared memory, which copies fill that no thread waits for, and no
-    64-bit multiplication between them."""
+    """What makes a large tile fast: tensor cores fed from shared memory, which copies fill that no thread waits for,
+    and no 64-bit multiplication between them."""
     constants = variant.launch.constants
     loops = re.findall(r"^(\$L__BB\w+):((?:(?!^\$L__BB\w+:).)*?bra\S*\s+\1;)", ptx, re.M | re.S)
     main = max((body for _, body in loops if re.search(r"mma", body)), key=len)
@@ -186,7 +186,7 @@ def test_tiles_fill_a_gpu_and_leave_no_half_empty():
     assert set(tiles.MEASURED.values()) <= set(tiles.of(1))
 
 
-# ---- on a GPU ---------------------------------------------------------------------------------------------------------
+# ---- on a GPU -------------------------------------------------------------------------------------------------------
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")
 @pytest.mark.parametrize("geometry", (*GEOMETRIES, Geometry((4, 64, 56, 56), (128, 64, 3, 3), (2, 2), (1, 1))), ids=str)

@@ -1,4 +1,4 @@
-"""Tiles that were timed: which are chosen, how they are kept, and what a damaged file does. Nothing here needs a GPU."""
+"""Tiles that were timed: which are chosen, how they are kept, what a damaged file does. Nothing here needs a GPU."""
 
 import json
 import warnings

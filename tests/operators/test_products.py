@@ -12,7 +12,7 @@ from folders import SUPPORT
 from pcsnn import functional, use_backend
 from pcsnn.cpu import integer_products as products
 from pcsnn.operators import dispatch
-from pcsnn.tensors.arithmetic import LARGEST_PAIR
+from pcsnn.tensors.arithmetic import LARGEST_PAIR_SUM
 
 pytestmark = pytest.mark.skipif(
     bool(dispatch._no_extension) or torch.ops.pcsnn.cpu_capability() == "default", reason="no C++ kernels for AVX2"
@@ -34,7 +34,7 @@ def made(shape, outputs, kernel, depth, seed=0):
     """Counts up to 32 and weights whose sums of `depth` quads just fit 16 bits."""
     generator = torch.Generator().manual_seed(seed)
     counts = torch.randint(33, shape, generator=generator).to(torch.uint8).contiguous(memory_format=torch.channels_last)
-    most = LARGEST_PAIR // (2 * depth * 32)
+    most = LARGEST_PAIR_SUM // (2 * depth * 32)
     weight = (
         torch.randint(-most, most + 1, (outputs, shape[1], *kernel), generator=generator)
         .clamp(-128, 127)

@@ -5,31 +5,12 @@ from collections.abc import Iterable
 
 import torch
 
-from pcsnn import functional
 from pcsnn.analysis.spikes.summary import spike_table, summarise
-from pcsnn.analysis.spikes.trains import order_of, pack_spikes, pick, signed_trains
+from pcsnn.analysis.spikes.trains import order_of, pack_spikes, pick
 from pcsnn.analysis.watch import watch
 from pcsnn.network.network import check_converted
-from pcsnn.nn import SignedNeuron, SpikingAttention
 
 SAMPLES = 32  # so many are packed at once: an index takes 4 bytes a neuron
-
-
-def _neuron(layer):
-    """The neurons of a layer, whose threshold and T it has."""
-    return layer.neuron if isinstance(layer, SpikingAttention) else layer
-
-
-def _fired(layer, arguments):
-    """uint8 [N, ...] of what is about to run."""
-    return layer.counts(arguments[0]) if isinstance(layer, SpikingAttention) else layer.counts(*arguments)
-
-
-def _rates(layer, counts):
-    rates_of = _neuron(layer).rates_of
-    if isinstance(layer, SpikingAttention):  # its channels are the last dimension
-        return rates_of(counts.reshape(-1, counts.shape[-1])).view(counts.shape)
-    return rates_of(counts)
 
 
 class Recording:
@@ -52,9 +33,9 @@ class Recording:
     def __init__(self, snn, layers=None, device=None):
         self.timesteps = snn.timesteps
         neurons = dict(snn.neurons())
-        self._neurons = neurons if layers is None else {name: neurons[name] for name in neurons if name in layers}
+        self._layers = neurons if layers is None else {name: neurons[name] for name in neurons if name in layers}
         self._device = device
-        self._parts = {name: [] for name in self._neurons}
+        self._parts = {name: [] for name in self._layers}
 
     @property
     def counts(self):
@@ -80,7 +61,7 @@ class Recording:
     def spike_counts(self, layer):
         """How many spikes each neuron of a layer fired, of either sign, uint8 [N, ...]."""
         counts = self.counts_of(layer)
-        if not self._signed(layer):
+        if self._binary(layer):
             return counts
         return self._trains(layer, None).abs().sum(0, dtype=torch.uint8)[counts.to(torch.int32)]
 
@@ -112,7 +93,7 @@ class Recording:
         `pcsnn.analysis.unpack_spikes` is the inverse. A ValueError for signed neurons.
         """
         counts = self.counts_of(layer)
-        if self._signed(layer):
+        if not self._binary(layer):
             raise ValueError(f"layer: {layer} has spikes of two signs, which do not fit into bits")
         bytes_of = pack_spikes(self._trains(layer, order))
         packed = torch.empty(len(bytes_of), *counts.shape, dtype=torch.uint8, device=counts.device)
@@ -138,10 +119,9 @@ class Recording:
         """{layer name: firing rates amplitude * k / T, float32 [N, ...]}."""
         rates = {}
         for name, counts in self.counts.items():
-            layer = self._neurons[name]
-            self._check_timesteps(name, layer)
-            device = _neuron(layer).scale.device
-            rates[name] = _rates(layer, counts.to(device)).to(counts.device)
+            layer = self._layers[name]
+            self._check_timesteps(name)
+            rates[name] = layer.rates_of(counts.to(layer.neuron.levels.device)).to(counts.device)
         return rates
 
     def histogram(self, layer):
@@ -161,26 +141,26 @@ class Recording:
         every = torch.arange(self.timesteps + 1, dtype=torch.uint8, device=self.counts_of(layer).device)
         return self._expand(layer, every, order)
 
-    def _signed(self, layer):
-        return isinstance(self._neurons[layer], SignedNeuron)
+    def _binary(self, layer):
+        """Whether a layer's spikes are 0 or 1, so that trains are bits and counts say how many."""
+        return self._layers[layer].neuron.spike_range == (0, 1)
 
     def _expand(self, layer, counts, order):
         order = order_of(layer, order, counts.device)
-        if not self._signed(layer):
-            return functional.expand_spikes(counts, self.timesteps, order, torch.bool)
-        self._check_timesteps(layer, self._neurons[layer])
-        return signed_trains(self._neurons[layer], counts, order)
+        if not self._binary(layer):
+            self._check_timesteps(layer)
+        return self._layers[layer].neuron.expand(counts, order, self.timesteps)
 
     def _stepper(self, layer, order):
         """A function of x that gives the spikes of step x."""
         counts, trains = self.counts_of(layer), self._trains(layer, order)
-        if self._signed(layer):
+        if not self._binary(layer):
             return lambda step: trains[step][counts.to(torch.int32)]
         least = (~trains).sum(1).tolist()  # counts above T - order[x] fire at step x: the least is how many do not
         return lambda step: counts >= least[step]
 
-    def _check_timesteps(self, name, layer):
-        now = _neuron(layer).timesteps
+    def _check_timesteps(self, name):
+        now = self._layers[name].neuron.timesteps
         if now != self.timesteps:
             raise RuntimeError(
                 f"layer: {name} was recorded at T = {self.timesteps}, and has T = {now} by now; record each T apart"
@@ -188,8 +168,8 @@ class Recording:
 
     def _watch(self, name):
         def hook(layer, arguments):
-            self._check_timesteps(name, layer)
-            fired = _fired(layer, arguments)
+            self._check_timesteps(name)
+            fired = layer.counts(*arguments)
             self._parts[name].append(fired if self._device is None else fired.to(self._device))
 
         return hook
@@ -232,5 +212,5 @@ def record(snn, layers=None, *, device=None):
     if layers is not None:
         layers = _check_layers(snn, layers)
     recording = Recording(snn, layers, None if device is None else torch.device(device))
-    with watch([(layer, recording._watch(name)) for name, layer in recording._neurons.items()]):
+    with watch([(layer, recording._watch(name)) for name, layer in recording._layers.items()]):
         yield recording

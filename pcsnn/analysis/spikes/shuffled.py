@@ -9,13 +9,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 from pcsnn import functional
 from pcsnn.analysis.quality.errors import relative
 from pcsnn.analysis.spikes.recording import record
-from pcsnn.analysis.spikes.trains import random_order, signed_trains
+from pcsnn.analysis.spikes.trains import random_order
 from pcsnn.baselines.packed_network import PackedNetwork
 from pcsnn.data.batches import Batches, run_through
 from pcsnn.data.inputs import required_inputs
 from pcsnn.network.network import check_unfused
 from pcsnn.network.text_table import table
-from pcsnn.nn import SignedNeuron
 from pcsnn.tensors.arithmetic import per_channel
 
 DTYPES = (torch.float64, torch.float32)
@@ -97,10 +96,7 @@ class _Shuffled(torch.nn.Module):
         self.counted += apart.numel()
         self.different += int(apart.count_nonzero())
         self.largest = max(self.largest, int(apart.max()))
-        if isinstance(neuron, SignedNeuron):
-            shuffled = signed_trains(neuron, self.expected, self.order)
-        else:
-            shuffled = functional.expand_spikes(self.expected, neuron.timesteps, self.order, torch.bool)
+        shuffled = neuron.expand(self.expected, self.order)
         return (shuffled * per_channel(neuron.spike.to(current.dtype), self.expected.dim())).flatten(0, 1)
 
     def row(self):

@@ -2,8 +2,6 @@
 
 import torch
 
-from pcsnn import functional
-from pcsnn.levels.signed import signed_spikes
 from pcsnn.tensors import checks
 
 BITS = 8  # of a byte
@@ -88,14 +86,6 @@ def order_of(layer, order, device):
             )
         order = order[layer]
     return order.to(device) if isinstance(order, torch.Tensor) else order
-
-
-def signed_trains(neuron, counts, order):
-    """Counts uint8 [N, ...] of a SignedNeuron -> its trains, int8 [T, N, ...] in -1..1 (S2), in `order`."""
-    if order is not None:
-        functional.expand_spikes(counts[:0], neuron.timesteps, order)  # refuses what is no order
-    trains = signed_spikes(functional.expand_spikes(counts, neuron.timesteps), neuron.turn, neuron.low)
-    return trains if order is None else trains[order]
 
 
 def pick(counts, neurons):

@@ -49,7 +49,10 @@ FORMS = {
 
 
 def arguments(size, form, dtype, generator):
-    """Arguments of the operator, the line of its levels at the end where the form says how they repeat. Keys and values are few small whole numbers, so that bfloat16 holds every score."""
+    """Arguments of the operator, the line of its levels at the end where the form says how they repeat.
+
+    Keys and values are few small whole numbers, so that bfloat16 holds every score.
+    """
     images, queries, keys, heads, width, out_width = size
     keys = queries if form.causal else keys
     features = heads * width

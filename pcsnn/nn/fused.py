@@ -1,0 +1,224 @@
+"""Fused layers: a synapse and the spiking neurons behind it in one operation, counts in and counts out."""
+
+import torch
+
+from pcsnn import functional
+from pcsnn.levels import even, integer
+from pcsnn.levels.spacing import UNKNOWN, find_spacing
+from pcsnn.nn.counts import check_numbers, steps_of
+from pcsnn.nn.neuron import CollapsedNeuron, Spiking
+from pcsnn.nn.synaptic import SynapseLayer, attribute_of
+from pcsnn.tensors import checks
+from pcsnn.tensors.arithmetic import add_residual, divided
+from pcsnn.tensors.shapes import HALVES
+
+EVEN = 1e-3  # of a whole number of units, summed over all levels: how far int8 levels may move to be evenly spaced
+
+
+def _of_neuron(name):
+    return attribute_of("neuron", name)
+
+
+def _flat(module, state, prefix, metadata):
+    """The state of a fused layer has the names of its neurons' tensors as they are in files: without "neuron."."""
+    for name in CollapsedNeuron.TENSORS:
+        if (value := state.pop(f"{prefix}neuron.{name}", None)) is not None:
+            state[f"{prefix}{name}"] = value
+
+
+def _derive_anew(layer, incompatible):
+    layer._derive()
+
+
+class SpikingSynapse(SynapseLayer, Spiking):
+    """A synapse and the `CollapsedNeuron`s behind it, in one operation.
+
+    Attributes:
+        neuron: the CollapsedNeuron; what it knows of threshold, levels and rates are attributes of the layer too.
+    """
+
+    TENSORS = (*CollapsedNeuron.TENSORS, "weight", "weight_scale", "bias", "residual_worth")
+
+    timesteps, quantization_levels, shift = map(_of_neuron, ("timesteps", "quantization_levels", "shift"))
+    threshold, offset, amplitude, bend = map(_of_neuron, CollapsedNeuron.TENSORS)
+    levels, scale, spacing, spike = map(_of_neuron, ("levels", "scale", "spacing", "spike"))
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        timesteps: int,
+        *,
+        weight_scale: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+        counted: bool = True,
+        input_levels: int | None = None,
+        input_area: int = 1,
+        fixed_steps: int | None = None,
+        residual_worth: torch.Tensor | None = None,
+        residual_levels: int | None = None,
+        residual_area: int = 1,
+        emits: str = "counts",
+        **options,
+    ):
+        super().__init__()
+        geometry = {name: options.pop(name) for name in self.kind.GEOMETRY if name in options}
+        outputs = self._set_synapse(weight, weight_scale, bias, geometry)
+        check_numbers(
+            counted=counted,
+            input_levels=input_levels,
+            input_area=input_area,
+            fixed_steps=fixed_steps,
+            residual_levels=residual_levels,
+            residual_area=residual_area,
+        )
+        if residual_worth is not None:
+            checks.per_layer_or_channel("residual_worth", residual_worth, (1, outputs), checks.CURRENT_DTYPES)
+        self.neuron = CollapsedNeuron(timesteps=timesteps, **options)
+        self._check_channels(outputs)
+        if emits not in ("counts", "rates"):
+            raise ValueError(f"emits: expected counts or rates, got {emits!r}")
+        self.counted, self.input_levels, self.input_area = counted, input_levels, input_area
+        self.fixed_steps = fixed_steps
+        self.residual_levels, self.residual_area, self.emits = residual_levels, residual_area, emits
+        self.register_buffer("residual_worth", None if residual_worth is None else residual_worth.detach().float())
+        for name in ("operand_levels", "operand_line", "operand_residual_scale"):
+            self.register_buffer(name, None, persistent=False)
+        self.check_timesteps(timesteps)
+        self.neuron.to(weight.device)
+        self._gather()
+        self.register_state_dict_post_hook(_flat)
+        self.register_load_state_dict_post_hook(_derive_anew)
+        self._derive()
+
+    def _check_channels(self, outputs):
+        """Neurons per channel are as many as outputs."""
+        for name in ("threshold", "offset", "amplitude"):
+            checks.per_layer_or_channel(name, getattr(self.neuron, name), (1, outputs), (torch.float32,))
+        bend = self.neuron.bend
+        if bend is not None and bend.dim() == 2:
+            checks.channels("bend", bend, (1, outputs))
+
+    def configuration(self):
+        """The arguments that are no tensors."""
+        return dict(
+            timesteps=self.timesteps,
+            quantization_levels=self.quantization_levels,
+            shift=self.shift,
+            counted=self.counted,
+            input_levels=self.input_levels,
+            input_area=self.input_area,
+            fixed_steps=self.fixed_steps,
+            residual_levels=self.residual_levels,
+            residual_area=self.residual_area,
+            emits=self.emits,
+            **self.synapse.geometry(),
+        )
+
+    def set_timesteps(self, timesteps):
+        """The same layer at T = `timesteps`."""
+        self.neuron.set_timesteps(timesteps)
+        self._derive()
+
+    def _load_from_state_dict(self, state, prefix, *rest):
+        for name in CollapsedNeuron.TENSORS:
+            if f"{prefix}{name}" in state:
+                state[f"{prefix}neuron.{name}"] = state.pop(f"{prefix}{name}")
+        super()._load_from_state_dict(state, prefix, *rest)
+
+    @property
+    def exact(self):
+        """Whether its counts are those of the layers it was made of."""
+        return self.weight.dtype == torch.float32 and not self.counted
+
+    @property
+    def steps(self):
+        """The largest distinct count."""
+        return steps_of(self.timesteps, self.quantization_levels)
+
+    def _derive(self):
+        super()._derive()
+        repeats = self.timesteps // self.steps
+        into, kept = self.input_steps, 1 if self.emits == "counts" else repeats
+        levels = self.neuron.levels.double()[..., :: repeats // kept]
+        worth = self.residual_worth
+        if worth is not None:
+            worth = divided(worth.double(), steps_of(self.timesteps, self.residual_levels, self.residual_area))
+        if self.weight.dtype == torch.int8:
+            unit = divided(self.weight_scale.double(), into)
+            self.operand_levels, self.operand_bias = self._whole_levels(levels, unit), None
+            worth = None if worth is None else (worth / unit).round().to(torch.int32)
+        else:
+            self.operand_levels = self._scaled_levels(levels, into, kept)
+            self.operand_bias = None if self.bias is None else (self.bias.double() * into).to(self.weight.dtype)
+            worth = None if worth is None else (worth * into).float()
+        self.operand_residual_scale = worth
+        self.operand_scale = self.neuron.scale.float() if self.emits == "rates" else None
+        found = find_spacing(self.operand_levels)
+        found = found if self.emits == "counts" or found.repeat in (kept, 0) else UNKNOWN
+        self.operand_line = found.line
+        self._operand_spacing = found.repeat, found.reach
+
+    def _scaled_levels(self, levels, into, kept):
+        """Levels of the sum over `into` steps: those of a line are on the line times that (23)."""
+        spacing = self.neuron.spacing
+        if not spacing.repeat:
+            return (levels * into).float()
+        first, step = ((value.double() * into).float() for value in spacing.line[:2])
+        return even.on_line(first, step, levels.shape[-1] // kept).repeat_interleave(kept, -1)
+
+    def _whole_levels(self, levels, unit):
+        """int32 [O, steps]; evenly spaced in whole numbers where the weights were scaled for that."""
+        levels = levels.expand(len(unit), levels.shape[-1])
+        table = integer.table(levels, unit, None if self.bias is None else self.bias.double())
+        if levels.shape[-1] == 1 or self.neuron.bend is not None:
+            return table
+        distance = divided(levels[:, -1] - levels[:, 0], levels.shape[-1] - 1) / unit
+        whole = distance.round()
+        even = ((distance - whole).abs() * levels.shape[-1] < EVEN).unsqueeze(-1)  # not where infinite
+        spaced = table[:, :1] + whole.nan_to_num(0, 0, 0).long().unsqueeze(-1) * torch.arange(
+            levels.shape[-1], device=levels.device
+        )
+        return torch.where(even, spaced.clamp(max=checks.NEVER), table).to(torch.int32)
+
+    def _call(self, x, residual, scale):
+        return self._repeats.call(self._call_anew, self, ("counts", "residual"), (x, residual), scale)
+
+    def _call_anew(self, x, residual, scale):
+        worth, levels, (repeat, reach) = self.operand_residual_scale, self.operand_levels, self._operand_spacing
+        self._check(x)
+        counts_dtype = self.weight.dtype if scale is None and x.is_cuda and self.weight.dtype in HALVES else None
+        if residual is None:
+            return self._run(x, levels, scale, None, None, repeat, self.operand_line, reach, counts_dtype)
+        if not (residual.dtype == self._current_dtype if worth is None else self._is_count(residual.dtype)):
+            raise TypeError(
+                f"residual: expected {self._current_dtype if worth is None else torch.uint8}, got {residual.dtype}"
+            )
+        if residual.shape == self._shape(x):
+            return self._run(x, levels, scale, residual, worth, repeat, self.operand_line, reach, counts_dtype)
+        # a residual branch of another shape: the current, their sum, and the search, one after the other
+        precise = torch.float64 if self.weight.dtype == torch.int8 else torch.float32
+        current = self._run(x, None, None, None, None).to(precise)
+        mean = add_residual(current, residual, None if worth is None else worth.to(precise))
+        if scale is None:
+            return functional.fire_counts(mean, levels.to(precise), repeat=repeat)
+        return functional.fire_rates(mean, levels.to(precise), scale, repeat=repeat)
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """Distinct counts (or values) and a residual branch -> distinct counts, or rates.
+
+        Counts are uint8; on a GPU layers with bfloat16 weights return them in bfloat16, which holds them exactly and
+        spares whoever multiplies them the conversion.
+        """
+        return self._call(x, residual, self.operand_scale)
+
+    def counts(self, x, residual=None):
+        """Spike counts 0..T, uint8, of the same inputs."""
+        found = self._call(x, residual, None).to(torch.uint8)
+        return found if self.emits == "rates" else found * (self.timesteps // self.steps)
+
+    def describe(self):
+        """The neurons in the words of a report."""
+        return self.neuron.describe(self.exact)
+
+    def extra_repr(self):
+        return f"{self._weight_repr()}, emits={self.emits}"
