@@ -53,7 +53,7 @@ def recorded_maxima(task):
     settings = {place.name: place.own() for place in task.open if place not in recorded}
     for place in recorded:
         extremes = ranges[place.name] if place.signed else [maxima[place.name]]
-        if not all(torch.as_tensor(extreme).isfinite().all() for extreme in extremes):
+        if not all(torch.as_tensor(extreme, device=task.batches.device).isfinite().all() for extreme in extremes):
             raise ValueError(f"model: {place.name} reaches NaN or infinity on the calibration data")
         if place.signed:
             settings[place.name] = signed.from_range(place, task.timesteps, *extremes)
