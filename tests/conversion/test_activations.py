@@ -199,6 +199,9 @@ def test_step_by_step_and_recorded_the_same(name):
     assert [row.name for row in rows] == ["act1", "act2"]
     with pytest.raises(ValueError, match="sign"):
         pcsnn.exchange.to_qcfs(snn)
+    pytest.importorskip("nir")
+    with pytest.raises(ValueError, match="act1 .SignedNeuron, .* has no form in NIR"):
+        pcsnn.exchange.to_nir(snn, data)
 
 
 @pytest.mark.parametrize("name", ("Softplus", "Tanh", "Bump"))

@@ -57,7 +57,7 @@ def to_nir(snn: SpikingNetwork, sample: Tensor) -> nir.NIRGraph:
         raise ValueError(f"snn: expected a network of one input, got {len(inputs)}")
     fold_batch_norms(network)
     found = shapes(network, sample.cpu()[:1])
-    builder, values = Builder(package_nir, next(neuron.threshold.dtype for _, neuron in snn.neurons())), {}
+    builder, values = Builder(package_nir, next(neuron.levels.dtype for _, neuron in snn.neurons())), {}
     for node in network.graph.nodes:
         if node in found or node.op == "output":
             known = {source: values[source] for source in node.all_input_nodes if source in values}
