@@ -2,9 +2,9 @@
 
     python benchmarks/ablation.py --cifar FOLDER --timesteps 4 8
 
-The folder is that of calibration.py. Prints the drop in points and the share of test images that get the float network's
-class, for each T and over the seeds; the rows from "quick" upwards take no gradient steps. Ingredients are options of
-the methods; here they are replaced, one at a time.
+The folder is that of calibration.py. Prints the drop in points and the share of test images that get the float
+network's class, for each T and over the seeds; the rows from "quick" upwards take no gradient steps. Ingredients are
+options of the methods; here they are replaced, one at a time.
 """
 
 import argparse

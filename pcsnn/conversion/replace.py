@@ -1,5 +1,5 @@
-"""Puts neurons where activations stood, each reading its residual branch itself and writing over its current where it may, and
-averages over time where products of activations take them."""
+"""Puts neurons where activations stood, each reading its residual branch itself and writing over its current where it
+may, and averages over time where products of activations take them."""
 
 import torch
 

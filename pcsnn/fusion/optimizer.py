@@ -1,6 +1,7 @@
 """pcsnn.optimize: converted networks with fused layers."""
 
 import copy
+from typing import Any
 
 import torch
 
@@ -40,7 +41,7 @@ def optimize(
     snn: SpikingNetwork,
     weights: str = "float32",
     *,
-    example_inputs: torch.Tensor | tuple | None = None,
+    example_inputs: torch.Tensor | tuple[Any, ...] | None = None,
     first_last: bool = False,
     graph: bool | int = False,
 ) -> SpikingNetwork:
@@ -111,11 +112,11 @@ def optimize(
         if isinstance(value, torch.Tensor) and not value.isfinite().all():
             raise ValueError("example_inputs: expected finite values, got NaN or infinity")
     device = checks.device_of(*snn.parameters(), *snn.buffers())
-    inputs = [value.to(device) if isinstance(value, torch.Tensor) else value for value in inputs]
+    inputs = tuple(value.to(device) if isinstance(value, torch.Tensor) else value for value in inputs)
     refuse_hooks(snn.network, "snn")
     network = copy.deepcopy(snn.network)
     if weights == "float32":
-        fuser = RateFuser(network)
+        fuser: RateFuser | CountFuser = RateFuser(network)
     else:
         fold_batch_norms(network)
         ranges = _ranges(network, inputs) if first_last else None

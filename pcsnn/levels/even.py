@@ -8,12 +8,20 @@ from pcsnn.tensors.host import on_host
 
 
 @on_host
-def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=0.0, bend=None):
+def levels(
+    threshold: torch.Tensor | float,
+    timesteps: int,
+    *,
+    quantization_levels: int | None = None,
+    shift: float = 0.5,
+    offset: torch.Tensor | float = 0.0,
+    bend: torch.Tensor | None = None,
+) -> torch.Tensor:
     """The T ascending levels on the mean current at which the next spike is won (10).
 
     tau_x = (x - shift) * threshold / T - offset; where `quantization_levels` L divides T, m = T / L, the staircase
-    tau_x = (ceil(x / m) - shift) * threshold / L - offset, which is lossless against QCFS with L levels. Rounded as (23) says:
-    tau_x = fma(ceil(x / m) - 1, step, first), first and step of float32.
+    tau_x = (ceil(x / m) - shift) * threshold / L - offset, which is lossless against QCFS with L levels. Rounded as
+    (23) says: tau_x = fma(ceil(x / m) - 1, step, first), first and step of float32.
 
     Args:
         threshold: firing threshold > 0, a number or a tensor [C]; +inf for a channel that never fires.
@@ -21,13 +29,13 @@ def levels(threshold, timesteps, *, quantization_levels=None, shift=0.5, offset=
         quantization_levels: L of the source's QCFS activation, if it has one; ignored where it does not divide T.
         shift: in units of the threshold of one step; 0.5 is the paper's psi = theta / 2.
         offset: added to the mean current before it is compared, psi_DA of (15); a number or a tensor [C].
-        bend: what the levels stray from even spacing (C3), in units of the threshold: a tensor [T0] or [C, T0] of values
-            at the positions (k - 1/2) / T0, read between them where T0 is not T; None: evenly spaced. The levels ascend
-            whatever it says: each is at least the one before it.
+        bend: what the levels stray from even spacing (C3), in units of the threshold: a tensor [T0] or [C, T0] of
+            values at the positions (k - 1/2) / T0, read between them where T0 is not T; None: evenly spaced. The levels
+            ascend whatever it says: each is at least the one before it.
 
     Returns:
-        float32 [T], or [C, T] where threshold, offset or bend is per channel, on the device of the first of these that is a tensor.
-        Bent levels are computed in float64 and rounded once.
+        float32 [T], or [C, T] where threshold, offset or bend is per channel, on the device of the first of these that
+        is a tensor. Bent levels are computed in float64 and rounded once.
 
     Raises:
         ValueError, TypeError: threshold <= 0 or NaN, T outside 1..255, offset, bend or shift not finite.
@@ -66,7 +74,7 @@ def repeat_of(timesteps, quantization_levels):
 
 
 def resample_bend(bend, timesteps):
-    """A bend [..., T0], the values of a curve at the positions (k - 1/2) / T0 -> at (k - 1/2) / T, linear between them."""
+    """A bend [..., T0], values of a curve at the positions (k - 1/2) / T0 -> at (k - 1/2) / T, linear between them."""
     known = bend.shape[-1]
     place = (torch.arange(timesteps, dtype=torch.float64, device=bend.device) + 0.5) * known / timesteps - 0.5
     place = place.clamp(0, known - 1)
@@ -78,7 +86,8 @@ def resample_bend(bend, timesteps):
 def fma(count, step, first):
     """count * step + first of float32 tensors and whole numbers 0..255, rounded once to float32 (23).
 
-    The product is exact in float64; where the sum is not, it is rounded to odd, which leaves the rounding to float32 right.
+    The product is exact in float64; where the sum is not, it is rounded to odd, which leaves the rounding to float32
+    right.
     """
     product, first = count.double() * step.double(), first.double()
     total = product + first
@@ -91,8 +100,8 @@ def fma(count, step, first):
 
 
 def line(threshold, steps, shift=0.5, offset=0.0):
-    """float64 threshold [] or [C] -> (first, step), float32: where `steps` evenly spaced levels start, and how far apart
-    they lie (23). A channel that never fires has (inf, 1)."""
+    """float64 threshold [] or [C] -> (first, step), float32: where `steps` evenly spaced levels start, and how far
+    apart they lie (23). A channel that never fires has (inf, 1)."""
     dead = threshold == torch.inf
     step = threshold / steps
     offset = torch.as_tensor(offset, dtype=torch.float64, device=threshold.device)
@@ -107,8 +116,8 @@ def on_line(first, step, steps):
 
 
 def table(threshold, timesteps, quantization_levels=None, shift=0.5, offset=0.0, bend=None):
-    """float64 threshold [] or [C] -> float32 levels [T] or [C, T] on the mean current: those of a line (10), (23), or bent
-    ones (C3), computed in float64 and rounded once."""
+    """float64 threshold [] or [C] -> float32 levels [T] or [C, T] on the mean current: those of a line (10), (23), or
+    bent ones (C3), computed in float64 and rounded once."""
     m = repeat_of(timesteps, quantization_levels)
     if bend is None:
         return on_line(*line(threshold, timesteps // m, shift, offset), timesteps // m).repeat_interleave(m, -1)

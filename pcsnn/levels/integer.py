@@ -6,7 +6,7 @@ from pcsnn.levels.spacing import spacing
 from pcsnn.tensors import checks
 
 
-def whole_levels(levels, weight_scale, bias=None):
+def whole_levels(levels: torch.Tensor, weight_scale: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Levels for int8 weights: those of a current turned into those of the exact sum over the weights.
 
     With current = weight_scale * sum + bias, current >= level is sum >= (level - bias) / weight_scale, rounded up.
@@ -37,8 +37,8 @@ def whole_levels(levels, weight_scale, bias=None):
 
 
 def table(levels, weight_scale, bias=None):
-    """Levels [T] or [O, T] on a current of which the sum over int8 weights counts multiples of weight_scale [O] -> int32
-    [O, T] on that sum: the least whole number at which a level and the bias are reached, computed in float64."""
+    """Levels [T] or [O, T] on a current of which the sum over int8 weights counts multiples of weight_scale [O] ->
+    int32 [O, T] on that sum: the least whole number at which a level and the bias are reached, computed in float64."""
     unit = weight_scale.double().unsqueeze(-1)
     start = 0.0 if bias is None else bias.double().unsqueeze(-1)
     table = torch.ceil((levels.double() - start) / unit)

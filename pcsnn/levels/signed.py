@@ -73,7 +73,13 @@ def balance_of(kind, quantum, timesteps, lowest, slope=None):
 
 
 @on_host
-def signed_levels(kind, quantum, timesteps, lowest, slope=None):
+def signed_levels(
+    kind: str,
+    quantum: torch.Tensor | float,
+    timesteps: int,
+    lowest: torch.Tensor | float,
+    slope: torch.Tensor | float | None = None,
+) -> tuple[torch.Tensor, int, int]:
     """The T ascending levels on the mean current at which a signed neuron wins or loses a spike (S3).
 
     The neuron's value is quantum * (|k - turn| - low), k the number of levels reached: the activation rounded to the

@@ -187,5 +187,5 @@ def _line_of(distinct, whole):
 
 
 def level_spacing(levels):
-    """Check a table as `level_line` does; how often each of its evenly spaced levels stands in it, 0 where they are not."""
+    """Check a table as `level_line` does; how often each evenly spaced level stands in it, 0 where they are not."""
     return level_line(levels)[0]

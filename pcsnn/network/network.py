@@ -1,6 +1,7 @@
 """The converted network."""
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ class SpikingNetwork(torch.nn.Module):
         """T."""
         return self.report.timesteps
 
-    def neurons(self):
+    def neurons(self) -> Iterator[tuple[str, Spiking]]:
         """(layer name, layer in which neurons fire, a `pcsnn.nn.neuron.Spiking`) in execution order."""
         for node in self.network.graph.nodes:
             if node.op == "call_module":

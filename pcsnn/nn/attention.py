@@ -120,17 +120,19 @@ class SpikingAttention(Spiking):
         spikes = self._spikes(query, precise, self.neuron.spike * self.scale)
         return attend(spikes, key.to(precise), value.to(precise), self.heads, self.causal).to(query.dtype)
 
-    def counts(self, query, key=None, value=None):
+    def counts(
+        self, query: torch.Tensor, key: torch.Tensor | None = None, value: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Spike counts of Q, uint8 [N, M, H * D], under currents [T, N, M, H * D] or mean currents [N, M, H * D]."""
         if query.dim() == 4:
             return self._spikes(query, torch.uint8, None).sum(0, dtype=torch.uint8)
         return self.neuron.counts(query.reshape(-1, query.shape[-1])).view(query.shape)
 
-    def rates_of(self, counts, dtype=torch.float32):
+    def rates_of(self, counts: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Rates of given spike counts of Q, whose channels are the last dimension."""
         return self.neuron.rates_of(counts.reshape(-1, counts.shape[-1]), dtype).view(counts.shape)
 
-    def set_timesteps(self, timesteps):
+    def set_timesteps(self, timesteps: int) -> None:
         """The same attention at T = `timesteps`."""
         self.neuron.set_timesteps(timesteps)
 

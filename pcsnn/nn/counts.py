@@ -1,5 +1,7 @@
 """Layers between synapses of optimised networks: pooling and conversion of counts."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -48,6 +50,7 @@ class Rates(FullPrecisionBuffers):
     """
 
     TENSORS = ("worth",)
+    worth: torch.Tensor
 
     def __init__(
         self, worth: float | torch.Tensor, timesteps: int, quantization_levels: int | None = None, area: int = 1
@@ -60,15 +63,15 @@ class Rates(FullPrecisionBuffers):
             raise ValueError(f"worth: expected a number or [C], got shape {tuple(self.worth.shape)}")
         self.set_timesteps(timesteps)
 
-    def configuration(self):
+    def configuration(self) -> dict[str, Any]:
         """The arguments that are no tensors."""
         return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels, area=self.area)
 
-    def check_timesteps(self, timesteps):
+    def check_timesteps(self, timesteps: int) -> None:
         """ValueError where the counts would not fit a byte at T = `timesteps`."""
         check_area(timesteps, self.quantization_levels, self.area)
 
-    def set_timesteps(self, timesteps):
+    def set_timesteps(self, timesteps: int) -> None:
         """The same neurons at another T."""
         checks.timesteps(timesteps)
         self.timesteps = timesteps
@@ -152,7 +155,7 @@ class PixelCounts(FullPrecisionBuffers):
         self.register_buffer("low", low.detach().float())
         self.register_buffer("worth", worth.detach().to(low.device, torch.float32))
 
-    def configuration(self):
+    def configuration(self) -> dict[str, Any]:
         """The arguments that are no tensors."""
         return dict(padding=self.padding)
 

@@ -1,5 +1,7 @@
 """The activation that calibration ends with, as one that is trained further."""
 
+from typing import Any
+
 import torch
 
 from pcsnn.levels import even
@@ -71,6 +73,7 @@ class DAQCFS(OwnNeuron):
             "amplitude": worth.masked_fill(worth == torch.inf, 0.0),
             "bend": None if bend is None else bend.detach().to(theta),
         }
+        self.silent: torch.Tensor
         self.register_buffer("silent", silent)
         for name, value in values.items():
             self.register_parameter(name, None if value is None else torch.nn.Parameter(value.clone()))
@@ -122,7 +125,7 @@ class DAQCFS(OwnNeuron):
         table, amplitude = table.expand(*shape, -1), amplitude.expand(shape)
         return staircase(z.to(compute_dtype(z)), table, amplitude).to(z.dtype)
 
-    def neuron(self):
+    def neuron(self) -> dict[str, Any]:
         """The state as arguments of `pcsnn.nn.CollapsedNeuron`."""
         self._check()
         return dict(

@@ -1,5 +1,7 @@
 """Fused layers: a synapse and the spiking neurons behind it in one operation, counts in and counts out."""
 
+from typing import Any
+
 import torch
 
 from pcsnn import functional
@@ -37,6 +39,7 @@ class SpikingSynapse(SynapseLayer, Spiking):
         neuron: the CollapsedNeuron; what it knows of threshold, levels and rates are attributes of the layer too.
     """
 
+    neuron: CollapsedNeuron
     TENSORS = (*CollapsedNeuron.TENSORS, "weight", "weight_scale", "bias", "residual_worth")
 
     timesteps, quantization_levels, shift = map(_of_neuron, ("timesteps", "quantization_levels", "shift"))
@@ -58,7 +61,7 @@ class SpikingSynapse(SynapseLayer, Spiking):
         residual_levels: int | None = None,
         residual_area: int = 1,
         emits: str = "counts",
-        **options,
+        **options: Any,
     ):
         super().__init__()
         geometry = {name: options.pop(name) for name in self.kind.GEOMETRY if name in options}
@@ -98,7 +101,7 @@ class SpikingSynapse(SynapseLayer, Spiking):
         if bend is not None and bend.dim() == 2:
             checks.channels("bend", bend, (1, outputs))
 
-    def configuration(self):
+    def configuration(self) -> dict[str, Any]:
         """The arguments that are no tensors."""
         return dict(
             timesteps=self.timesteps,
@@ -114,7 +117,7 @@ class SpikingSynapse(SynapseLayer, Spiking):
             **self.synapse.geometry(),
         )
 
-    def set_timesteps(self, timesteps):
+    def set_timesteps(self, timesteps: int) -> None:
         """The same layer at T = `timesteps`."""
         self.neuron.set_timesteps(timesteps)
         self._derive()
@@ -126,12 +129,12 @@ class SpikingSynapse(SynapseLayer, Spiking):
         super()._load_from_state_dict(state, prefix, *rest)
 
     @property
-    def exact(self):
+    def exact(self) -> bool:
         """Whether its counts are those of the layers it was made of."""
         return self.weight.dtype == torch.float32 and not self.counted
 
     @property
-    def steps(self):
+    def steps(self) -> int:
         """The largest distinct count."""
         return steps_of(self.timesteps, self.quantization_levels)
 
@@ -220,12 +223,12 @@ class SpikingSynapse(SynapseLayer, Spiking):
         """
         return self._call(x, residual, self.operand_scale)
 
-    def counts(self, x, residual=None):
+    def counts(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:  # type: ignore[override]
         """Spike counts 0..T, uint8, of the same inputs."""
         found = self._call(x, residual, None).to(torch.uint8)
         return found if self.emits == "rates" else found * (self.timesteps // self.steps)
 
-    def describe(self):
+    def describe(self) -> str:
         """The neurons in the words of a report."""
         return self.neuron.describe(self.exact)
 

@@ -43,6 +43,7 @@ class IntegrateFire(OwnNeuron):
             checks.timesteps(levels, "levels")
         self.shift, self.levels = float(shift), levels
         device = checks.device_of(threshold, amplitude)
+        self.threshold: torch.Tensor
         self.register_buffer("threshold", checks.threshold(threshold).to(device))
         self.register_buffer("amplitude", torch.as_tensor(amplitude, dtype=torch.float64, device=device))
 

@@ -1,5 +1,7 @@
 """Spiking neurons under time collapse: the protocol of every kind, and the neuron with spikes of one sign."""
 
+from typing import Any
+
 import torch
 
 from pcsnn import functional
@@ -13,6 +15,10 @@ from pcsnn.tensors.arithmetic import per_channel
 
 class LevelBuffers(FullPrecisionBuffers):
     """A neuron's level table and what is known of it, buffers that follow from its state."""
+
+    levels: torch.Tensor
+    line: torch.Tensor | None
+    scale: torch.Tensor
 
     def _register_levels(self):
         for name in ("levels", "line", "scale"):
@@ -31,7 +37,7 @@ class LevelBuffers(FullPrecisionBuffers):
         self._derive()
 
     @property
-    def spacing(self):
+    def spacing(self) -> Spacing:
         """The `pcsnn.levels.spacing.Spacing` of the levels."""
         line = self.line
         if line is not None and line.dtype == torch.float64:  # of a network in double precision: the same values
@@ -41,6 +47,9 @@ class LevelBuffers(FullPrecisionBuffers):
 
 class ThresholdBuffers(LevelBuffers):
     """Threshold and amplitude are the state; levels and scale follow from them, after loading too."""
+
+    threshold: torch.Tensor
+    amplitude: torch.Tensor
 
     def _register(self, threshold, amplitude, device):
         theta = checks.threshold(threshold).to(device)
@@ -61,17 +70,18 @@ class Spiking(torch.nn.Module):
         synapse: the kind of synapse that is one operation with the neurons (`pcsnn.nn.synapses`), or None.
     """
 
+    neuron: "Neuron"
     synapse = None
 
     def counts(self, *inputs):
         """Spike counts, uint8 [N, ...], of the inputs of `forward`."""
         raise NotImplementedError
 
-    def rates_of(self, counts, dtype=torch.float32):
+    def rates_of(self, counts: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Rates of given spike counts, of that dtype."""
         return self.neuron.rates_of(counts, dtype)
 
-    def describe(self):
+    def describe(self) -> str:
         """The neurons in the words of a report."""
         return self.neuron.describe()
 
@@ -89,31 +99,34 @@ class Neuron(LevelBuffers, Spiking):
             of binary ones, (-1, 1) of those with two signs.
     """
 
+    timesteps: int
     spike_range = (0, 1)
 
     @property
-    def neuron(self):
+    def neuron(self) -> "Neuron":  # type: ignore[override]
         return self
 
-    def counts(self, current, residual=None):
+    def counts(self, current: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:  # type: ignore[override]
         """Levels reached, uint8 [N, ...], by mean currents [N, ...] and a second branch to add first."""
         current, residual = joined(current, residual)
         return functional.fire_counts(current, self.levels, residual, spacing=self.spacing)
 
-    def rates_of(self, counts, dtype=torch.float32):
+    def rates_of(self, counts: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Rates of given counts, bit-equal to what `forward` returns for them."""
         raise NotImplementedError
 
     @property
-    def spike(self):
+    def spike(self) -> torch.Tensor:
         """What a spike of value 1 is worth, [] or [C]: the amplitude, as `scale` rounds it."""
         raise NotImplementedError
 
-    def range(self):
+    def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The least and the largest rate, float64 [] or [C]."""
         raise NotImplementedError
 
-    def expand(self, counts, order=None, timesteps=None):
+    def expand(
+        self, counts: torch.Tensor, order: torch.Tensor | None = None, timesteps: int | None = None
+    ) -> torch.Tensor:
         """Spike trains [T, N, ...] of given counts, values in `spike_range` (bool where binary), sorted or in an order.
 
         order: int64 [T], a permutation of the steps (13), or None. timesteps: T of the counts; None: that of the
@@ -121,11 +134,11 @@ class Neuron(LevelBuffers, Spiking):
         """
         raise NotImplementedError
 
-    def fire(self, current, amplitude):
+    def fire(self, current: torch.Tensor, amplitude: torch.Tensor) -> torch.Tensor:
         """Currents [T, N, ...] -> sorted spikes [T, N, ...] of that dtype, times amplitude, [] or [C]."""
         raise NotImplementedError
 
-    def stepwise(self):
+    def stepwise(self) -> dict[str, Any]:
         """The same neuron step by step: arguments of serial IF (2); ValueError where it has no such form."""
         raise NotImplementedError
 
@@ -205,7 +218,7 @@ class CollapsedNeuron(ThresholdBuffers, Neuron):
         levels = self.quantization_levels if self._repeat else None
         self.scale = even.step_of(self.amplitude.to(torch.float64), self.timesteps, levels).to(self.threshold)
 
-    def configuration(self):
+    def configuration(self) -> dict[str, Any]:
         """The arguments that are no tensors."""
         return dict(
             timesteps=self.timesteps,
@@ -214,13 +227,13 @@ class CollapsedNeuron(ThresholdBuffers, Neuron):
             inplace=self.inplace,
         )
 
-    def set_timesteps(self, timesteps):
+    def set_timesteps(self, timesteps: int) -> None:
         """The same layer at T = `timesteps`."""
         checks.timesteps(timesteps)
         self.timesteps = timesteps
         self._derive()
 
-    def adjust(self, offset, amplitude):
+    def adjust(self, offset: torch.Tensor | float, amplitude: torch.Tensor | float) -> None:
         """The same threshold with another offset (psi_DA) and amplitude (theta + phi), numbers or [C]."""
         self.offset = torch.as_tensor(offset, dtype=self.threshold.dtype, device=self.threshold.device).detach()
         self.amplitude = torch.as_tensor(amplitude, dtype=self.threshold.dtype, device=self.threshold.device).detach()
@@ -235,35 +248,37 @@ class CollapsedNeuron(ThresholdBuffers, Neuron):
             current, self.levels, self.scale, residual, inplace=self.inplace, spacing=self.spacing
         )
 
-    def rates_of(self, counts, dtype=torch.float32):
+    def rates_of(self, counts: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Rates of given spike counts, bit-equal to what `forward` returns for them."""
         precise = torch.float64 if dtype == torch.float64 else torch.float32
         distinct = (counts // max(self._repeat, 1)).to(precise)
         return (distinct * per_channel(self.scale.to(precise), counts.dim())).to(dtype)
 
     @property
-    def spike(self):
+    def spike(self) -> torch.Tensor:
         """What one spike is worth, [] or [C]: the amplitude, as `scale` rounds it."""
         return self.scale * (self.timesteps / max(self._repeat, 1))
 
-    def range(self):
+    def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The least and the largest rate, float64 [] or [C]: no spike, and one at every step."""
         full = self.spike.double()
         return full.clamp(max=0), full.clamp(min=0)
 
-    def expand(self, counts, order=None, timesteps=None):
+    def expand(
+        self, counts: torch.Tensor, order: torch.Tensor | None = None, timesteps: int | None = None
+    ) -> torch.Tensor:
         """Spike trains, bool [T, N, ...], of given counts."""
         return functional.expand_spikes(counts, self.timesteps if timesteps is None else timesteps, order, torch.bool)
 
-    def fire(self, current, amplitude):
+    def fire(self, current: torch.Tensor, amplitude: torch.Tensor) -> torch.Tensor:
         """Currents [T, N, ...] -> sorted spikes [T, N, ...] times amplitude."""
         return functional.fire_spikes(current, self.levels, current.dtype, amplitude, spacing=self.spacing)
 
-    def stepwise(self):
+    def stepwise(self) -> dict[str, Any]:
         """The arguments of serial IF (2) with the same threshold, offset and amplitude."""
         return dict(threshold=self.threshold, offset=self.offset, amplitude=self.spike, shift=self.shift)
 
-    def describe(self, exact=True):
+    def describe(self, exact: bool = True) -> str:
         """Threshold, levels and what calibration made of them, in the words of a report.
 
         exact: whether its counts are those of what the converter made; weights that were rounded change them.

@@ -1,5 +1,7 @@
 """A factor for each channel."""
 
+from typing import Any
+
 import torch
 
 from pcsnn.tensors import checks
@@ -24,7 +26,7 @@ class ChannelScale(torch.nn.Module):
             raise ValueError(f"scale: expected finite values, a number or [C], got shape {tuple(value.shape)}")
         self.register_buffer("scale", value.float())
 
-    def configuration(self):
+    def configuration(self) -> dict[str, Any]:
         """The arguments that are no tensors."""
         return {}
 

@@ -1,5 +1,7 @@
 """Spiking neurons whose spikes have two signs, in collapsed networks."""
 
+from typing import Any
+
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -106,7 +108,7 @@ class SignedNeuron(Neuron):
         checks.timesteps(timesteps)
         return self.amplitude.double().item() / timesteps
 
-    def configuration(self):
+    def configuration(self) -> dict[str, Any]:
         """The arguments that are no tensors."""
         known = dict(kind=self.kind, timesteps=self.timesteps, inplace=self.inplace)
         return known | {"sample": self._sample()} if row_of(self.kind).own else known
@@ -124,7 +126,7 @@ class SignedNeuron(Neuron):
                 f"{', '.join(f'{value:.5g}' for value in here)} here"
             )
 
-    def check_timesteps(self, timesteps):
+    def check_timesteps(self, timesteps: int) -> None:
         """ValueError where T = `timesteps` leaves no level above zero."""
         self._balance_at(timesteps)
 
@@ -132,14 +134,14 @@ class SignedNeuron(Neuron):
         """(turn, low) at T = `timesteps`."""
         return balance_of(self.kind, self._quantum(timesteps), timesteps, self.lowest.item(), self.slope)
 
-    def set_timesteps(self, timesteps):
+    def set_timesteps(self, timesteps: int) -> None:
         """The same layer at T = `timesteps`."""
         self.check_timesteps(timesteps)
         self.timesteps = timesteps
         self._derive()
 
     @property
-    def spike(self):
+    def spike(self) -> torch.Tensor:
         """What one spike is worth, []: the amplitude, as `scale` rounds it."""
         return self.scale * self.timesteps
 
@@ -160,23 +162,25 @@ class SignedNeuron(Neuron):
             spacing=self.spacing,
         )
 
-    def balance(self, counts):
+    def balance(self, counts: torch.Tensor) -> torch.Tensor:
         """Positive less negative spikes, int32 [N, ...], of given k."""
         return balance(counts, self.turn, self.low)
 
-    def rates_of(self, counts, dtype=torch.float32):
+    def rates_of(self, counts: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Rates of given k, bit-equal to what `forward` returns for them."""
         precise = torch.float64 if dtype == torch.float64 else torch.float32
         return (self.balance(counts).to(precise) * self.scale.to(precise)).to(dtype)
 
-    def range(self):
+    def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The least and the largest rate, float64 []."""
         every = torch.arange(self.timesteps + 1, dtype=torch.uint8, device=self.levels.device)
         ends = self.rates_of(every, torch.float64)
         always = int((self.levels == -torch.inf).sum(-1).min())
         return ends[always:].min(), ends[-1]
 
-    def expand(self, counts, order=None, timesteps=None):
+    def expand(
+        self, counts: torch.Tensor, order: torch.Tensor | None = None, timesteps: int | None = None
+    ) -> torch.Tensor:
         """Spike trains, int8 [T, N, ...] in -1..1 (S2), of given k."""
         timesteps = self.timesteps if timesteps is None else timesteps
         turn, low = (self.turn, self.low) if timesteps == self.timesteps else self._balance_at(timesteps)
@@ -185,19 +189,19 @@ class SignedNeuron(Neuron):
         trains = signed_spikes(functional.expand_spikes(counts, timesteps), turn, low)
         return trains if order is None else trains[order]
 
-    def fire(self, current, amplitude):
+    def fire(self, current: torch.Tensor, amplitude: torch.Tensor) -> torch.Tensor:
         """Currents [T, N, ...] -> sorted spikes of two signs (S2), times amplitude."""
         spikes = functional.fire_spikes(current, self.levels, spacing=self.spacing)
         return signed_spikes(spikes, self.turn, self.low) * amplitude.to(current.dtype)
 
-    def stepwise(self):
+    def stepwise(self) -> dict[str, Any]:
         """ValueError: serial IF neurons have spikes of one sign."""
         raise ValueError(
             f"snn: a neuron in place of {self.kind} has spikes of two signs, which serial IF neurons have not; "
             "pcsnn.baselines.packed runs it step by step"
         )
 
-    def describe(self):
+    def describe(self) -> str:
         """Range and step of the rates, in the words of a report."""
         least, most = self.range()
         return f"signed, {least:.4g}..{most:.4g} in steps of {self.scale.item():.4g}"

@@ -29,7 +29,7 @@ class Synapse:
         READS_IMAGES: whether it pads with zeros what comes in, so that pixels can be padded as counts before.
     """
 
-    GEOMETRY = ()
+    GEOMETRY: tuple[str, ...] = ()
     LEAST_INT8 = 0
     JOINS = READS_IMAGES = False
     groups = 1
@@ -163,7 +163,10 @@ class SynapticLinear(CountSynapse, kind=Linear):
     """
 
 
-LAYERS = {Conv2d: (SpikingConv2d, SynapticConv2d), Linear: (SpikingLinear, SynapticLinear)}
+LAYERS: dict[type[Synapse], tuple[type, type]] = {
+    Conv2d: (SpikingConv2d, SynapticConv2d),
+    Linear: (SpikingLinear, SynapticLinear),
+}
 
 
 def synapse_of(module):

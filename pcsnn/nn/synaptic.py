@@ -1,5 +1,7 @@
 """Synapses of counts: weights and what is known of what comes in, with neurons behind them or without."""
 
+from typing import Any
+
 import torch
 
 from pcsnn.nn.counts import check_area, check_numbers, steps_of
@@ -15,7 +17,7 @@ from pcsnn.tensors.shapes import HALVES, laid_out
 def attribute_of(part, name):
     """A property that is an attribute of `layer.synapse` or `layer.neuron`."""
 
-    def get(layer):
+    def get(layer: Any) -> Any:
         return getattr(getattr(layer, part), name)
 
     def put(layer, value):
@@ -36,7 +38,9 @@ class SynapseLayer(FullPrecisionBuffers):
         synapse: a `pcsnn.nn.synapses.Synapse`; names of its geometry are attributes of the layer too.
     """
 
-    kind = None  # of synapse
+    kind: Any = None  # of synapse
+    counted: bool
+    fixed_steps: int | None
 
     def __init_subclass__(cls, kind=None, **options):
         super().__init_subclass__(**options)
@@ -95,13 +99,13 @@ class SynapseLayer(FullPrecisionBuffers):
         return torch.int32 if self.weight.dtype == torch.int8 else self.weight.dtype
 
     @property
-    def input_steps(self):
+    def input_steps(self) -> int:
         """The largest incoming count; 1 where what comes in is a value, not a count."""
         if not self.counted:
             return 1
         return self.fixed_steps or steps_of(self.timesteps, self.input_levels, self.input_area)
 
-    def check_timesteps(self, timesteps):
+    def check_timesteps(self, timesteps: int) -> None:
         """ValueError where incoming counts would not fit a byte at T = `timesteps`."""
         if self.counted and not self.fixed_steps:
             check_area(timesteps, self.input_levels, self.input_area)
@@ -156,7 +160,7 @@ class CountSynapse(SynapseLayer):
         input_levels: int | None = None,
         input_area: int = 1,
         emits: str = "current",
-        **geometry,
+        **geometry: int | tuple[int, int],
     ):
         super().__init__()
         self._set_synapse(weight, weight_scale, bias, geometry)
@@ -169,7 +173,7 @@ class CountSynapse(SynapseLayer):
         self._gather()
         self.set_timesteps(timesteps)
 
-    def configuration(self):
+    def configuration(self) -> dict[str, Any]:
         """The arguments that are no tensors."""
         return dict(
             timesteps=self.timesteps,
@@ -179,7 +183,7 @@ class CountSynapse(SynapseLayer):
             **self.synapse.geometry(),
         )
 
-    def set_timesteps(self, timesteps):
+    def set_timesteps(self, timesteps: int) -> None:
         """The same layer for counts of another T."""
         checks.timesteps(timesteps)
         self.check_timesteps(timesteps)

@@ -194,7 +194,7 @@ def _report(entry):
 
 
 def _row(entry):
-    """The fields of a row of a report. Files of format 1, and the earlier ones of format 2, have its two texts in one."""
+    """The fields of a row of a report. Files of format 1, and earlier ones of format 2, have its two texts in one."""
     if isinstance(entry.get("detail"), str) and "source" not in entry:
         entry = dict(entry)
         detail = entry.pop("detail")

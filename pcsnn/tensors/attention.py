@@ -10,8 +10,8 @@ CHUNK = 64  # queries of a causal product that are masked together; what lies be
 def multiply(query, key, value, causal):
     """[..., M, D], [..., S, D], [..., S, E] -> [..., M, E]; leading dimensions broadcast.
 
-    Without a mask the two products in the order of fewer multiplications; a causal one (Q K^T) masked, V within chunks of
-    `CHUNK` tokens and Q (K^T V) with all before them.
+    Without a mask the two products in the order of fewer multiplications; a causal one (Q K^T) masked, V within chunks
+    of `CHUNK` tokens and Q (K^T V) with all before them.
     """
     if not causal:
         queries = query.shape[:-1].numel() // max(key.shape[:-2].numel(), 1)

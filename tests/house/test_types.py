@@ -4,6 +4,7 @@ import importlib.resources
 import inspect
 
 import pytest
+import torch
 import typed_user
 
 import pcsnn
@@ -16,19 +17,19 @@ def functions_of(value):
     """(name, function) of a public function, or of the constructor, methods and properties of a public class."""
     if inspect.isfunction(value):
         yield value.__name__, value
-    for kind in value.__mro__ if inspect.isclass(value) else ():
-        if not kind.__module__.startswith("pcsnn"):
-            continue
-        for name, member in vars(kind).items():
-            member = getattr(member, "fget", None) or getattr(member, "__func__", member)
-            if inspect.isfunction(member) and (name == "__init__" or not name.startswith("_")):
-                yield f"{value.__name__}.{name}", member
+    for name in dir(value) if inspect.isclass(value) else ():
+        member = inspect.getattr_static(value, name)
+        member = getattr(member, "fget", None) or getattr(member, "__func__", member)
+        own = inspect.isfunction(member) and member.__module__.startswith("pcsnn")
+        inherited = hasattr(torch.nn.Module, name) and name != "forward"  # torch says what its own methods take
+        if own and (name == "__init__" or not name.startswith("_") and not inherited):
+            yield f"{value.__name__}.{name}", member
 
 
 def untyped(function):
-    """Parameters without a type, and "return"."""
+    """Parameters without a type, but for that of the object itself, and "return"."""
     signature = inspect.signature(function)
-    parameters = [parameter for parameter in signature.parameters.values() if parameter.name not in ("self", "cls")]
+    parameters = list(signature.parameters.values())[function.__qualname__ != function.__name__ :]
     missing = [parameter.name for parameter in parameters if parameter.annotation is parameter.empty]
     returns = function.__name__ != "__init__" and signature.return_annotation is signature.empty
     return [*missing, *["return"] * returns]
@@ -46,9 +47,10 @@ def test_public_signatures_are_typed(module):
 
 
 def test_what_has_no_types_is_found():
-    def function(one, two: int, *, three=3) -> None: ...
+    class Half:
+        def method(self, one, two: int, *, three=3) -> None: ...
 
-    assert untyped(function) == ["one", "three"]
+    assert untyped(Half.method) == ["one", "three"] and untyped(functions_of) == ["value", "return"]
     assert {name for name, _ in functions_of(pcsnn.SpikingNetwork)} >= {
         "SpikingNetwork.__init__",
         "SpikingNetwork.timesteps",

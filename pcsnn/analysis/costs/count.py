@@ -30,7 +30,7 @@ class _Walk(fx.Interpreter):
         uncounted: names of operations whose cost is not known.
     """
 
-    executions = ()
+    executions: tuple[str, ...] = ()
     steps = 1
 
     def __init__(self, network):

@@ -157,7 +157,7 @@ class Operations:
     def table(self) -> str:
         """Text: totals of the four executions with their energy, then each layer's synaptic operations and spikes."""
         energies = self.energy()
-        cells = [("per image", *EXECUTIONS)]
+        cells: list[tuple[str, ...]] = [("per image", *EXECUTIONS)]
         totals = [self.total(execution) for execution in EXECUTIONS]
         for name in (part.name for part in dataclasses.fields(Count)):
             cells.append((name.replace("_", " "), *(_figure(getattr(total, name)) for total in totals)))

@@ -51,7 +51,9 @@ class LayerErrors:
     rows: list[LayerError] = field(default_factory=list)
 
     def __str__(self) -> str:
-        cells = [("layer", "current", "rate", "clipping", "rounding", "propagated", "dead", "saturated")]
+        cells: list[tuple[str, ...]] = [
+            ("layer", "current", "rate", "clipping", "rounding", "propagated", "dead", "saturated")
+        ]
         for row in self.rows:
             errors = (row.current, row.rate, row.clipping, row.rounding, row.propagated)
             cells.append(
@@ -225,7 +227,7 @@ def layer_errors(
             network that reaches NaN or infinity.
     """
     check_unfused(snn)
-    network, inputs = float_network(model, any(neuron.spike_range[0] < 0 for _, neuron in snn.neurons()))
+    network, inputs = float_network(model, any(layer.neuron.spike_range[0] < 0 for _, layer in snn.neurons()))
     ours, theirs = _first_parameter(network), _first_parameter(snn)
     if ours is not None and theirs is not None and ours.dtype != theirs.dtype:
         raise ValueError(f"model: expected parameters of dtype {theirs.dtype} like those of snn, got {ours.dtype}")

@@ -80,10 +80,10 @@ def evaluate(
     if ignore is not None:
         checks.integer("ignore", ignore, -(2**63), 2**63 - 1)
     device = next(snn.neurons())[1].levels.device
-    data = Labelled(data, required_inputs(snn.network), device, progress)
+    labelled = Labelled(data, required_inputs(snn.network), device, progress)
     collectives.agree("snn", snn, snn.timesteps, spikes, ignore)
     seen, fired = Accuracy("snn", ignore), {name: 0 for name, _ in snn.neurons()} if spikes else {}
-    for inputs, label in data.read(f"evaluating T = {snn.timesteps}"):
+    for inputs, label in labelled.read(f"evaluating T = {snn.timesteps}"):
         if spikes:
             with record(snn) as recording:
                 output = snn(*inputs)

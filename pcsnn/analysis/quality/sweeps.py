@@ -193,23 +193,23 @@ def sweep(
         understood = Batches(calibration, inputs, device)
         if isinstance(calibration, Iterator):  # it must serve several conversions
             calibration = understood.source
-    data = Labelled(data, inputs, device, progress)
+    labelled = Labelled(data, inputs, device, progress)
     collectives.agree("model", model, timesteps, method, calibration is None, ignore, sorted(options.items()))
-    result = Sweep(method if isinstance(method, str) else method.name, _float_accuracy(network, data, ignore))
+    result = Sweep(method if isinstance(method, str) else method.name, _float_accuracy(network, labelled, ignore))
     snn = None
     for value in timesteps:
         if snn is None or not serves_every_timesteps(method):
             snn = convert(
                 model,
                 value,
-                calibration=data.source if calibration is None else calibration,
+                calibration=labelled.source if calibration is None else calibration,
                 method=method,
                 progress=progress,
                 **options,
             )
         else:
             set_timesteps(snn, value)
-        result.rows.append(_evaluate(network, snn, data, ignore))
+        result.rows.append(_evaluate(network, snn, labelled, ignore))
         if after_each is not None:
             after_each(result, snn)
     return result

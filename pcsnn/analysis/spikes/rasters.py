@@ -1,11 +1,19 @@
 """Pictures of a Recording: spike rasters, histograms of counts, firing rates of layers and of feature maps."""
 
 import math
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from pcsnn.analysis.plots import PLAIN, RIGHT, WRONG, finish, new_figure, save, short
+from pcsnn.analysis.spikes.recording import Recording
+from pcsnn.analysis.spikes.trains import Order
 from pcsnn.tensors import checks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def _check_sample(recording, layer, sample):
@@ -20,7 +28,15 @@ def _some(neurons, total):
     return torch.randperm(total, generator=torch.Generator().manual_seed(0))[:neurons].sort().values
 
 
-def plot_raster(recording, layer, path, *, sample=0, neurons=64, order=None):
+def plot_raster(
+    recording: Recording,
+    layer: str,
+    path: str | os.PathLike[str],
+    *,
+    sample: int = 0,
+    neurons: int | torch.Tensor | Sequence[int] | slice = 64,
+    order: Order = None,
+) -> "Figure":
     """The spikes of some neurons under one sample: sorted (7), and with `order` shuffled beside them (13).
 
     Neurons against time-steps; negative spikes of signed neurons are red.
@@ -65,7 +81,9 @@ def plot_raster(recording, layer, path, *, sample=0, neurons=64, order=None):
     return save(figure, path)
 
 
-def plot_histograms(recording, path, layers=None):
+def plot_histograms(
+    recording: Recording, path: str | os.PathLike[str], layers: Iterable[str] | None = None
+) -> "Figure":
     """How often each spike count occurs in each layer, as a share of its neurons over all samples.
 
     Args:
@@ -99,7 +117,7 @@ def plot_histograms(recording, path, layers=None):
     return save(figure, path)
 
 
-def plot_rates(recording, path):
+def plot_rates(recording: Recording, path: str | os.PathLike[str]) -> "Figure":
     """Mean firing rate and sparsity, silent and saturated neurons, layer after layer.
 
     Args:
@@ -134,7 +152,9 @@ def plot_rates(recording, path):
     return save(figure, path)
 
 
-def plot_rate_maps(recording, layer, path, *, sample=0, channels=16):
+def plot_rate_maps(
+    recording: Recording, layer: str, path: str | os.PathLike[str], *, sample: int = 0, channels: int = 16
+) -> "Figure":
     """Firing rates k / T of the first channels of a convolutional layer, [N, C, H, W], under one sample, as images.
 
     Args:

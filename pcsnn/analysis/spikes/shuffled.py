@@ -3,9 +3,11 @@
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import Dataset
 
 from pcsnn import functional
 from pcsnn.analysis.quality.errors import relative
@@ -57,7 +59,7 @@ class ShuffleCheck:
     rows: list[ShuffledLayer] = field(default_factory=list)
 
     @property
-    def same(self):
+    def same(self) -> bool:
         """Whether no count differs in any layer, and the outputs are the same up to rounding."""
         return not any(row.different for row in self.rows) and self.output_error <= self.tolerance
 
@@ -117,7 +119,7 @@ def _squares(outputs, expected):
 @torch.no_grad()
 def check_shuffle(
     snn: SpikingNetwork,
-    data: torch.Tensor | Iterable,
+    data: Iterable[Any] | Dataset[Any],
     seed: int = 0,
     *,
     dtype: torch.dtype = torch.float64,
@@ -153,13 +155,13 @@ def check_shuffle(
     check_unfused(snn)
     if dtype not in DTYPES:
         raise TypeError(f"dtype: expected {' or '.join(map(str, DTYPES))}, got {dtype}")
-    orders = random_order(snn.timesteps, seed, [name for name, _ in snn.neurons()])
+    orders: Any = random_order(snn.timesteps, seed, [name for name, _ in snn.neurons()])
     collapsed = copy.deepcopy(snn).to(dtype)
     layers = {}
     for name, neuron in collapsed.neurons():
-        device = neuron.levels.device
+        device = neuron.neuron.levels.device
         layers[neuron] = _Shuffled(name, neuron, orders[name].to(device))
-    shuffled = PackedNetwork(collapsed, layers.get)
+    shuffled = PackedNetwork(collapsed, layers.__getitem__)
     sums = [0.0, 0.0]
 
     def both(*batch):

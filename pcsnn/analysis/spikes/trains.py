@@ -1,11 +1,12 @@
 """Spike trains as bits, and orders of time-steps."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
 from pcsnn.tensors import checks
 
+Order = torch.Tensor | Mapping[str, torch.Tensor] | None  # of the time-steps (13)
 BITS = 8  # of a byte
 
 
