@@ -67,12 +67,10 @@ def test_code_that_is_shown_is_python_whose_imports_are_there(page):
 
 @pages
 def test_pages_keep_their_limits(page):
-    lines = TEXT[page].splitlines()
-    strict = page.name == "README.md" and page in FRONT
-    wide = [line for line in (lines if strict else prose(TEXT[page])) if len(line) > COLUMNS]
+    lines = TEXT[page].splitlines() if page in FRONT else prose(TEXT[page])
+    wide = [line for line in lines if len(line) > COLUMNS]
     assert not wide, f"{page.name}: wider than {COLUMNS} columns: {wide}"
-    if page in FRONT:
-        assert len(lines) <= LINES[page.name]
+    assert page not in FRONT or len(lines) <= LINES[page.name]
 
 
 def test_every_page_and_picture_is_linked():
