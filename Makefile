@@ -1,6 +1,7 @@
 # make demo   converts a real trained network, shows its accuracy and speed, writes a table and a picture to results/
-# make test   runs the tests
-# Both create .venv, install what they need and build the C++ kernels first.
+# make test   runs the quick tests, which cover every promise; make test-all runs every case of every test
+# All three create .venv, install what they need and build the C++ kernels first.
+# make lint   format, lint and types of all code; builds nothing
 # make gpu    on a machine with a GPU: builds in place, runs the tests that need one, measures everything, writes
 #             results/gpu.json and gpu.png. $(PYTHON) and its packages as they are: no .venv, no network.
 #             DRY=1: all of it in small, on the CPU
@@ -11,7 +12,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet install --constraint co
 OWN_PATH := $(if $(findstring /,$(PYTHON)),$(abspath $(dir $(PYTHON))):)$(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: build demo test bench gpu clean
+.PHONY: build demo lint test test-all bench gpu clean
 
 build: $(VENV)/built
 
@@ -25,13 +26,27 @@ $(VENV)/built: $(VENV)/dependencies pyproject.toml setup.py $(wildcard csrc/*)
 	$(PIP) --no-build-isolation --editable .[plots,test,bench]
 	touch $@
 
+$(VENV)/lint: $(VENV)/dependencies
+	$(PIP) ruff clang-format mypy safetensors
+	touch $@
+
+lint: $(VENV)/lint
+	ruff format --check .
+	ruff check .
+	clang-format --dry-run --Werror csrc/*.cpp csrc/*.h
+	mypy
+
 demo: build
 	$(RUN) benchmarks/accuracy.py --images 1000 --serial-images 100 --json results/accuracy.json
 	$(RUN) benchmarks/throughput.py --model resnet20-fashion-mnist --batch 32 --timesteps 8 16 32 --repeats 9 \
 	    --memory-timesteps 32 --rows relu qcfs serial packed pcsnn int8
 
+PYTEST := $(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 test: build
-	$(RUN) -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+	$(PYTEST) --quick
+
+test-all: build
+	$(PYTEST)
 
 bench: build
 	$(RUN) benchmarks/operators.py --json results/operators.json

@@ -6,6 +6,8 @@ PCSNN_REQUIRE_EXT=1 makes a failed build an error.
 
 import glob
 import os
+import pathlib
+import re
 import sys
 
 from setuptools import setup
@@ -28,11 +30,17 @@ class OptionalBuild(BuildExtension):
             self.extensions = []  # nothing to copy into the package
 
 
-# No contraction into fused multiply-adds: a comparison against a level must not flip.
+def description():
+    """README for a package index, which has none of its relative links and pictures: their words stand alone there."""
+    return re.sub(r"!?\[([^]]*)\]\((?!https?:)[^)]*\)", r"\1", pathlib.Path("README.md").read_text(encoding="utf-8"))
+
+
+# No contraction into fused multiply-adds: a comparison against a level must not flip. No symbols for debuggers, which
+# Python's own flags may ask for: those of torch's headers take longer to write than all the rest does to compile.
 flags = (
     ["/O2", "/std:c++20"]
     if os.name == "nt"
-    else ["-O3", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
+    else ["-O3", "-g0", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
 )
 if sys.platform == "linux":
     flags.append("-fopenmp")  # for at::parallel_for; not linked with it, so that the runtime in use is torch's own
@@ -40,4 +48,9 @@ extension = CppExtension(
     "pcsnn._C", sorted(glob.glob("csrc/*.cpp")), depends=sorted(glob.glob("csrc/*.h")), extra_compile_args=flags
 )
 
-setup(ext_modules=[extension], cmdclass={"build_ext": OptionalBuild})
+setup(
+    ext_modules=[extension],
+    cmdclass={"build_ext": OptionalBuild},
+    long_description=description(),
+    long_description_content_type="text/markdown",
+)

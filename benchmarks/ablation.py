@@ -3,73 +3,58 @@
     python benchmarks/ablation.py --cifar FOLDER --timesteps 4 8
 
 The folder is that of calibration.py. Prints the drop in points and the share of test images that get the float network's
-class, for each T and over the seeds; the rows from "quick" upwards take no gradient steps. Ingredients are constants and
-functions of pcsnn.calibration; here they are replaced, one at a time.
+class, for each T and over the seeds; the rows from "quick" upwards take no gradient steps. Ingredients are options of
+the methods; here they are replaced, one at a time.
 """
 
 import argparse
-import contextlib
-import functools
+import dataclasses
 import pathlib
 import statistics
-from unittest import mock
 
 import torch
 from calibration import logits
 from lib.calibration_networks import cifar_resnet20
 
 import pcsnn
-from pcsnn.calibration import METHODS, layerwise, least_squares, refine
+from pcsnn.calibration import METHODS
 from pcsnn.data.batches import Batches
 from pcsnn.data.inputs import required_inputs
 from pcsnn.data.pools import mini_batches
 
-
-def change(module, **values):
-    return [mock.patch.object(module, name, value) for name, value in values.items()]
+QUICK, LIGHT, ADVANCED = (METHODS[name] for name in ("quick", "light", "advanced"))
 
 
-def from_maxima(network, places, groups, timesteps, progress, limit, whole):
+def from_maxima(task, pools, options, limit):
     """Recorded maxima in place of the least squares."""
-    batches = Batches(mini_batches(groups, layerwise.CHUNK), required_inputs(network), groups[0][0].device)
-    return METHODS["max"](network, places, batches, timesteps, progress, 0)
+    batches = Batches(mini_batches(pools, options.fitting_batch), required_inputs(task.network), pools[0][0].device)
+    return METHODS["max"].settings(dataclasses.replace(task, batches=batches))
 
 
-def mixed(batch, generator, varied=refine._varied):
-    """What "advanced" does to its images."""
-    batch = varied(batch, generator)
-    return refine._mixed(batch, generator) if torch.rand((), generator=generator) < refine.MIXED else batch
-
-
-EVEN = change(least_squares, fit=functools.partial(least_squares.fit, bend=False))
-VARIANTS = {  # name: (method, what is replaced)
-    "max": ("max", []),
-    "quick with even levels": ("quick", EVEN),
-    "quick": ("quick", []),
-    "light": ("light", []),
-    "light from recorded maxima": ("light", change(layerwise, _fit_layers=from_maxima)),
-    "light with even levels": ("light", EVEN),
-    "light on the outputs alone": ("light", change(refine, LAYERS=0.0)),
-    "light on the layers alone": ("light", change(refine, _divergence=lambda learnt, taught: 0.0 * learnt.sum())),
-    "light on the images as they are": ("light", change(refine, _varied=lambda batch, generator: batch)),
-    "light without the running average": ("light", change(refine, AVERAGE=0.0)),
-    "light with mixed images": ("light", change(refine, _varied=mixed)),
-    "light with 150 steps": ("light", change(layerwise, STEPS={"light": 150})),
-    "light with 600 steps": ("light", change(layerwise, STEPS={"light": 600})),
-    "advanced": ("advanced", []),
-    "advanced without mixed images": ("advanced", change(refine, MIXED=0.0)),
-    "advanced with 400 steps": ("advanced", change(layerwise, STEPS={"advanced": 400})),
+VARIANTS = {
+    "max": METHODS["max"],
+    "quick with even levels": QUICK.with_options(bend_levels=False),
+    "quick": QUICK,
+    "light": LIGHT,
+    "light from recorded maxima": LIGHT.with_options(fit_layers=from_maxima),
+    "light with even levels": LIGHT.with_options(bend_levels=False),
+    "light on the outputs alone": LIGHT.with_options(layer_loss_weight=0.0),
+    "light on the layers alone": LIGHT.with_options(output_loss_weight=0.0),
+    "light on the images as they are": LIGHT.with_options(vary_images=False),
+    "light without the running average": LIGHT.with_options(ema_decay=0.0),
+    "light with mixed images": LIGHT.with_options(mixed_share=ADVANCED.options.mixed_share),
+    "light with 150 steps": LIGHT.with_options(steps=150),
+    "light with 600 steps": LIGHT.with_options(steps=600),
+    "advanced": ADVANCED,
+    "advanced without mixed images": ADVANCED.with_options(mixed_share=0.0),
+    "advanced with 400 steps": ADVANCED.with_options(steps=400),
 }
 
 
 @torch.no_grad()
 def measure(case, own, variant, timesteps, seed):
     """(drop in points, share of the float network's classes in %) of one conversion."""
-    method, changes = VARIANTS[variant]
-    with contextlib.ExitStack() as stack:
-        for replaced in changes:
-            stack.enter_context(replaced)
-        snn = pcsnn.convert(case.network, timesteps, calibration=case.calibration, method=method, seed=seed)
+    snn = pcsnn.convert(case.network, timesteps, calibration=case.calibration, method=VARIANTS[variant], seed=seed)
     found = logits(snn, case.images, 100, f"{variant}, T = {timesteps}").argmax(1)
     hits = ((own == case.labels).sum() - (found == case.labels).sum()).item()
     return 100 * hits / len(own), 100 * (found == own).double().mean().item()
@@ -93,7 +78,7 @@ def main(argv=None):
     for timesteps in args.timesteps:
         print(f"T = {timesteps:<{width - 4}}  {'drop':>6}  {'same, %':>7}  each seed", flush=True)
         for variant in args.variants:
-            seeds = args.seeds if VARIANTS[variant][0] in ("light", "advanced") else args.seeds[:1]
+            seeds = args.seeds if VARIANTS[variant].seeded else args.seeds[:1]
             found = [measure(case, own, variant, timesteps, seed) for seed in seeds]
             drop, same = (statistics.fmean(values) for values in zip(*found))
             each = ", ".join(f"{one:.2f} ({other:.1f})" for one, other in found)

@@ -4,9 +4,11 @@
     python benchmarks/accuracy.py --data FOLDER     also calibrates, on FashionMNIST training images
     python benchmarks/accuracy.py --cifar FOLDER    also a ReLU network on CIFAR-10 subsets
 
-"bfloat16" and "int8" are pcsnn.optimize's weights on the network of the row above. "Same" counts the images on which a form predicts what the source network predicts. "Miscounts" counts the neurons, over
-all layers and images, whose spike count differs from the level of the QCFS activation they replace. Serial IF takes T
-passes over the network, so it gets fewer images; the row of the network itself on those stands above it.
+"Collapsed" is the converted network: one pass on rates. "bfloat16" and "int8" are pcsnn.optimize's weights on the
+network of the row above. "Same" counts the images on which a form predicts what the source network predicts.
+"Miscounts" counts the neurons, over all layers and images, whose spike count differs from the level of the QCFS
+activation they replace. Serial IF takes T passes over the network, so it gets fewer images; the row of the network
+itself on those stands above it.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from tqdm import tqdm
 import pcsnn
 from pcsnn import models
 
-PARALLEL, SERIAL, RELU = (2, 4, 16, 32), (4, 8, 16, 32, 64), (4, 8, 16, 32)
+COLLAPSED, SERIAL, RELU = (2, 4, 16, 32), (4, 8, 16, 32, 64), (4, 8, 16, 32)
 WEIGHTS = ("bfloat16", "int8")  # of pcsnn.optimize
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 4096, 32
 HEADINGS = {
@@ -111,17 +113,17 @@ class Table:
     def source(self, form, count=None):
         self._add(form, self.own[:count])
 
-    def parallel(self, timesteps, method, calibration=None, lossless=False, weights=()):
-        what = f"{self.name}: parallel, T = {timesteps}, {method}"
+    def collapsed(self, timesteps, method, calibration=None, lossless=False, weights=()):
+        what = f"{self.name}: collapsed, T = {timesteps}, {method}"
         snn = pcsnn.convert(self.network, timesteps, calibration=calibration, method=method)
         if lossless:
             predictions, wrong = compare(self.network, snn, self.images, self.batch, what)
-            self._add("parallel", predictions, timesteps=timesteps, method=method, miscounts=wrong)
+            self._add("collapsed", predictions, timesteps=timesteps, method=method, miscounts=wrong)
         else:
-            self._add("parallel", predict(snn, self.images, self.batch, what), timesteps=timesteps, method=method)
+            self._add("collapsed", predict(snn, self.images, self.batch, what), timesteps=timesteps, method=method)
         for kind in weights:
             predictions = predict(pcsnn.optimize(snn, kind), self.images, self.batch, f"{what}, {kind} weights")
-            self._add(f"parallel, {kind}", predictions, timesteps=timesteps, method=method)
+            self._add(f"collapsed, {kind}", predictions, timesteps=timesteps, method=method)
 
     def serial(self, timesteps, method, count):
         what = f"{self.name}: serial, T = {timesteps}"
@@ -142,12 +144,12 @@ def qcfs_rows(path, args):
     if args.data:
         training = data.fashion_mnist("train", args.data)[0][:CALIBRATION_IMAGES]
         calibration = data.normalise(training, data.FASHION_MNIST).split(CALIBRATION_BATCH)
-    for timesteps in sorted({levels, *PARALLEL}):
-        table.parallel(
+    for timesteps in sorted({levels, *COLLAPSED}):
+        table.collapsed(
             timesteps, "none", lossless=timesteps % levels == 0, weights=WEIGHTS if timesteps == levels else ()
         )
         if calibration and timesteps % levels:
-            table.parallel(timesteps, "paper", calibration)
+            table.collapsed(timesteps, "paper", calibration)
     if args.serial_images:
         table.source("QCFS network", args.serial_images)
         for timesteps in SERIAL:
@@ -166,7 +168,7 @@ def cifar_rows(args):
     table.source("ReLU network")
     for timesteps in RELU:
         for method in ("max", "paper", "quick"):
-            table.parallel(timesteps, method, calibration, weights=WEIGHTS if method == "quick" else ())
+            table.collapsed(timesteps, method, calibration, weights=WEIGHTS if method == "quick" else ())
     return table.rows
 
 

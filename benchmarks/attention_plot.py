@@ -1,4 +1,4 @@
-"""The picture of docs/attention.md: what conversion keeps of a transformer without softmax, and of a pretrained one with it.
+"""The picture of docs/attention.md: what conversion keeps of a transformer without softmax, and of one with it.
 
 python benchmarks/accuracy.py --checkpoint benchmarks/checkpoints/transformer-fashion-mnist.safetensors --json a.json
 python benchmarks/text.py --json t.json
@@ -11,7 +11,7 @@ import pathlib
 
 from pcsnn.analysis import plots
 
-PARALLEL, SERIAL, SOURCE = plots.RIGHT, plots.WRONG, plots.FLOAT
+COLLAPSED, SERIAL, SOURCE = plots.RIGHT, plots.WRONG, plots.FLOAT
 
 
 def series(rows, key, **chosen):
@@ -40,12 +40,14 @@ def draw(accuracy, text, path):
     left.axhline(
         100 * source["accuracy"], color=SOURCE, linestyle="--", label=f"QCFS network, {source['images']:,} images"
     )
-    parallel, serial = (dict(form=form, method="none") for form in ("parallel", "serial IF"))
+    collapsed, serial = ({"form": form, "method": "none"} for form in ("collapsed", "serial IF"))
     images = next(row["images"] for row in accuracy if row["form"] == "serial IF")
-    left.plot(*series(accuracy, "accuracy", **parallel), color=PARALLEL, marker="o", label="parallel, no calibration")
+    left.plot(
+        *series(accuracy, "accuracy", **collapsed), color=COLLAPSED, marker="o", label="collapsed, no calibration"
+    )
     left.plot(*series(accuracy, "accuracy", **serial), color=SERIAL, marker="s", label=f"serial IF, first {images:,}")
     finish(left, "Vision transformer without softmax, L = 8, FashionMNIST", "accuracy, %")
-    for method, colour, marker in (("quick", PARALLEL, "o"), ("max", SERIAL, "s")):
+    for method, colour, marker in (("quick", COLLAPSED, "o"), ("max", SERIAL, "s")):
         steps, values = series(text, "mean", method=method)
         right.plot(steps, [value / 100 for value in values], color=colour, marker=marker, label=f'method "{method}"')
     right.axhline(0.98, color=SOURCE, linestyle=":", linewidth=1)

@@ -27,8 +27,10 @@ from lib.competitors import Unavailable
 from tqdm import tqdm
 
 import pcsnn
+from pcsnn.calibration import METHODS
 
-METHODS, SEEDED = ("max", "paper", "quick", "light", "advanced"), ("light", "advanced")
+DATA_METHODS = {name: method for name, method in METHODS.items() if method.needs_data}
+SEEDED = [name for name, method in DATA_METHODS.items() if method.seeded]
 COMPETITORS = (*snnc.NEURONS, *spikingjelly_rate.OPTIONS)
 CHECKED = 8  # images on which a converted network must give the reference's bits
 
@@ -205,7 +207,7 @@ def arguments(argv):
     parser.add_argument("--networks", nargs="+", choices=CASES, help="default: all that can run here")
     parser.add_argument("--cifar", type=pathlib.Path, help="folder with {calibration,test}.npz, resnet20.safetensors")
     parser.add_argument("--data", type=pathlib.Path, help="folder with FashionMNIST's training images")
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), help="of pcsnn.convert")
+    parser.add_argument("--methods", nargs="*", default=list(DATA_METHODS), help="of pcsnn.convert")
     parser.add_argument("--competitors", nargs="*", choices=COMPETITORS, default=list(COMPETITORS))
     parser.add_argument("--timesteps", type=within(1, 255), nargs="+", default=[2, 4, 8, 16, 32, 64])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help=f"of {' and '.join(SEEDED)}")

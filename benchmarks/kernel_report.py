@@ -5,8 +5,8 @@
 
 Needs no GPU and times nothing: these are counts from the machine code, beside the least bytes that must move.
 `step` counts what the loops over T do for each neuron and step; `once` all the rest, for each neuron,
-what a compiler wrote beside an unrolled loop for its remaining steps included. How often it unrolled is told from the loop's
-accesses. Bytes are what instructions ask for: those of level tables, beyond `least`, come from a cache.
+what a compiler wrote beside an unrolled loop for its remaining steps included. How often it unrolled is told from the
+loop's accesses. Bytes are what instructions ask for: those of level tables, beyond `least`, come from a cache.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def main():
     arguments = parser.parse_args()
     chosen = [
         v
-        for v in launches.variants()
+        for v in launches.of("rates", "spikes")
         if (arguments.all or v.size == "wide" and v.form in ("flat line", "last line", "flat"))
         and (not arguments.operation or v.operation in arguments.operation)
     ]

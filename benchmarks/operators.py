@@ -1,4 +1,4 @@
-"""Each operator against what it replaces: a serial IF layer, SpikingJelly's IFNode, a copy of as many bytes, a ReLU layer.
+"""Each operator against what it replaces: a serial IF layer, SpikingJelly's IFNode, a copy of as many bytes, a ReLU.
 
     python benchmarks/operators.py [--rounds N] [--threads N] [--json FILE]
     pytest benchmarks/operators.py --benchmark-only

@@ -12,6 +12,7 @@ On a GPU: what torch allocated at most, less what it held before.
 
 import argparse
 import ctypes
+import functools
 import gc
 import itertools
 import json
@@ -93,9 +94,9 @@ def _measure_here(args):
             run = form.build(load, pcsnn.set_timesteps(snn, timesteps))  # anew: states of neurons belong to the pass
             if form.warms:
                 run(load.images)
-            peaks[timesteps] = _peak(lambda: run(load.images), args.device)
+            peaks[timesteps] = _peak(functools.partial(run, load.images), args.device)
             on_cpu = torch.device(args.device).type == "cpu"
-            tensors[timesteps] = _tensors(lambda: run(load.images)) if on_cpu else peaks[timesteps]
+            tensors[timesteps] = _tensors(functools.partial(run, load.images)) if on_cpu else peaks[timesteps]
     except competitors.Unavailable as error:
         return {"peaks": peaks, "tensors": tensors, "unavailable": str(error)}
     except (RuntimeError, MemoryError) as error:  # torch raises RuntimeError on the CPU, its subclass on a GPU

@@ -1,13 +1,13 @@
-"""A model, not a measurement: the least time of a network's layers on large GPUs, fused and unfused, from bytes and operations.
+"""A model, not a measurement: the least time of a network's layers on large GPUs, from bytes and operations.
 
     python benchmarks/roofline.py                                  # ResNet-34, 224x224, batch 8
     python benchmarks/roofline.py --model vgg16_bn --batch 1 --layers
 
-Every launch takes the longer of what its bytes take at the memory's published bandwidth and its operations at the published
-peak; every operand is read once. Nothing reaches that, and small layers stay far from it: compare the columns, not a clock.
-Fused: one launch a layer reads counts, one byte each, and writes counts. Unfused: the synapse writes currents, which the
-neurons read to write rates (counts, with int8 weights). Neither depends on T. A layer that reads an image or currents has
-bfloat16 weights where others have int8.
+Every launch takes the longer of what its bytes take at the memory's published bandwidth and its operations at the
+published peak; every operand is read once. Nothing reaches that, and small layers stay far from it: compare the
+columns, not a clock. Fused: one launch a layer reads counts, one byte each, and writes counts. Unfused: the synapse
+writes currents, which the neurons read to write rates (counts, with int8 weights). Neither depends on T. A layer that
+reads an image or currents has bfloat16 weights where others have int8.
 """
 
 import argparse

@@ -3,10 +3,10 @@
     python benchmarks/scaling.py                              1 process, 2 processes, and 1 process with 2 threads
     python benchmarks/scaling.py --forms 1x1 2x1 4x1 8x1      processes x threads
 
-Evaluation: the shipped QCFS ResNet-20 at T = 8 on FashionMNIST test images. Calibration: method "quick" of the shipped ReLU
-VGG at T = 8. torchrun starts each form anew in each round, in changing order; start and warm-up are not counted. Labels hit and
-spikes of every layer must equal those of the first form, and the calibrated network must be the same up to rounding, or
-no speed is shown.
+Evaluation: the shipped QCFS ResNet-20 at T = 8 on FashionMNIST test images. Calibration: method "quick" of the shipped
+ReLU VGG at T = 8. torchrun starts each form anew in each round, in changing order; start and warm-up are not counted.
+Labels hit and spikes of every layer must equal those of the first form, and the calibrated network must be the same up
+to rounding, or no speed is shown.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def launch(form, args, folder):
 
 
 def differences(result, first):
-    """Relative difference of the calibrated networks' outputs; SystemExit where the results of two forms are not the same."""
+    """Relative difference of the calibrated networks' outputs; SystemExit where two forms' results are not the same."""
     for key in ("right", "images", "spikes"):
         if result[key] != first[key]:
             raise SystemExit(f"{key} differ between forms: {result[key]} and {first[key]}")
@@ -128,7 +128,7 @@ def name_of(form):
 
 
 def measure(forms, args):
-    """({what: {form: {round: seconds}}}, the largest difference of calibrated outputs, the results of the first run)."""
+    """({what: {form: {round: seconds}}}, largest difference of calibrated outputs, results of the first run)."""
     seconds = {what: {form: {} for form in forms} for what in WORK}
     first, apart, shuffled = None, 0.0, random.Random(0)
     runs = [(turn, form) for turn in range(args.rounds) for form in shuffled.sample(forms, len(forms))]

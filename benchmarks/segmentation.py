@@ -1,11 +1,11 @@
 """Segmentation networks on CamVid: trained with ReLU, converted without training, measured against serial IF.
 
-    python benchmarks/segmentation.py --data FOLDER                   trains what --weights lacks, then prints the tables
+    python benchmarks/segmentation.py --data FOLDER                   trains what --weights lacks, prints the tables
     python benchmarks/segmentation.py --data FOLDER --train           only trains; goes on from the last epoch
     python benchmarks/segmentation.py --data FOLDER --plot scenes.png
 
-The folder is what benchmarks/camvid.py prepares. Converted networks are kept beside the weights and rows in --json, so that a
-run that was stopped goes on where it was. Calibration takes training images without their labels.
+The folder is what benchmarks/camvid.py prepares. Converted networks are kept beside the weights and rows in --json, so
+that a run that was stopped goes on where it was. Calibration takes training images without their labels.
 """
 
 import argparse
@@ -23,8 +23,9 @@ from lib.segmentation_metrics import evaluate, predict
 from lib.segmentation_train import DEFAULTS, MODELS, load, train
 
 import pcsnn
+from pcsnn.calibration import METHODS
 
-METHODS = ("max", "paper", "light", "advanced")
+DATA_METHODS = [name for name, method in METHODS.items() if method.needs_data]
 SCENES, SHOWN = 3, (4, 8, 16)  # images and T in the picture; the second T's rates are shown
 LAYER = "backbone.layer2.1.relu2"  # the layer of these rates
 CHECKED = 2  # images on which results are compared before they count
@@ -206,13 +207,13 @@ def arguments(argv):
         metavar=("H", "W"),
         help="size of the images in training",
     )
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=DATA_METHODS, default=list(DATA_METHODS))
     parser.add_argument("--timesteps", type=within(1, 255), nargs="+", default=[4, 8, 16, 32])
     parser.add_argument("--images", type=within(1), help="the first so many val images; default: all")
     parser.add_argument(
         "--calibration-images", type=within(1), default=1024, help="at most; spread over the training images"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of light and advanced, and of a training")
+    parser.add_argument("--seed", type=int, default=0, help="of the methods that draw at random, and of a training")
     parser.add_argument("--batch", type=within(1), default=8, help="images at a time")
     parser.add_argument("--timed-batch", type=within(1), default=4, help="images in a timed call")
     parser.add_argument("--repeats", type=within(0), default=9, help="rounds of timing; 0 leaves it out")

@@ -16,10 +16,11 @@ from lib import checks, data, networks
 from tqdm import tqdm
 
 import pcsnn
+from pcsnn.calibration import METHODS
 from pcsnn.network.text_table import table
 
 CASES = (("vgg", "leaky_relu"), ("mobilenet", "silu"))
-METHODS = ("max", "quick", "light", "advanced")
+SIGNED_METHODS = [name for name, method in METHODS.items() if method.needs_data and method.takes_signed]
 CHECKED = 16  # images compared with the reference
 
 
@@ -79,7 +80,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="folder with FashionMNIST's *-ubyte.gz files")
     parser.add_argument("--timesteps", type=int, nargs="+", default=[4, 8, 16, 32, 64])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=SIGNED_METHODS, default=list(SIGNED_METHODS))
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--calibration-images", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=250)

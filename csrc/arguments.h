@@ -3,7 +3,7 @@
 // only read.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -160,8 +160,10 @@ inline void check_window(const at::Tensor& images, const Window& window) {
   for (const int64_t d : {2, 3})
     TORCH_CHECK(images.size(d) <= kMostSide, "counts: expected at most ", kMostSide, " rows and columns, got shape ",
                 images.sizes());
-  for (const auto& [name, value, low] : {std::tuple{"kernel", window.kernel, 1}, {"stride", window.stride, 1},
-                                         {"padding", window.padding, 0}, {"dilation", window.dilation, 1}}) {
+  for (const auto& [name, value, low] : {std::tuple{"kernel", window.kernel, 1},
+                                         {"stride", window.stride, 1},
+                                         {"padding", window.padding, 0},
+                                         {"dilation", window.dilation, 1}}) {
     TORCH_CHECK(value.size() == 2, name, ": expected two values, got ", value);
     for (const int64_t part : value) check_number(name, part, low, kMostSide);
   }
@@ -222,8 +224,8 @@ inline void check_synapse(const Synapse& given, at::IntArrayRef shape) {
   check_cpu("counts", given.counts);
   check_cpu("weight", given.weight);
   const bool half = dtype == at::kHalf || dtype == at::kBFloat16;
-  TORCH_CHECK(given.whole() || half || dtype == at::kFloat,
-              "weight: expected float32, bfloat16, float16 or int8, got ", dtype);
+  TORCH_CHECK(given.whole() || half || dtype == at::kFloat, "weight: expected float32, bfloat16, float16 or int8, got ",
+              dtype);
   TORCH_CHECK(in == at::kByte || (in == dtype && !given.whole()), "counts: expected uint8 or, of floating weights, ",
               dtype, ", got ", in);
   const int64_t outputs = given.weight.size(0);

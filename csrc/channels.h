@@ -2,7 +2,7 @@
 // the form that the primitives read.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <vector>
@@ -40,7 +40,8 @@ class Channels {
     std::vector<V> result(static_cast<size_t>(size));
     V* to = result.data();
     for (int64_t c = 0; c < count_; ++c) std::fill_n(to + c * inner_, inner_, values[per_channel ? c : 0]);
-    for (int64_t filled = period_; filled < size; filled *= 2) std::copy_n(to, std::min(filled, size - filled), to + filled);
+    for (int64_t filled = period_; filled < size; filled *= 2)
+      std::copy_n(to, std::min(filled, size - filled), to + filled);
     return result;
   }
 

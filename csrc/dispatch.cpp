@@ -1,10 +1,10 @@
 // The choice of the instruction set.
+#include <c10/util/Exception.h>
+
 #include <cstdlib>
 #include <string>
 
-#include <torch/library.h>
-
-#include "dispatch.h"
+#include "primitives.h"
 
 namespace pcsnn {
 namespace {
@@ -15,8 +15,7 @@ const Primitives& pick() {
   TORCH_CHECK(most == "avx512" || most == "avx2" || most == "default",
               "PCSNN_CPU_CAPABILITY: expected avx512, avx2 or default, got ", most);
 #ifdef PCSNN_X86_DISPATCH
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (avx512 && most == "avx512") return kAvx512;
@@ -30,10 +29,6 @@ const Primitives& pick() {
 const Primitives& primitives() {
   static const Primitives& picked = pick();
   return picked;
-}
-
-TORCH_LIBRARY_FRAGMENT(pcsnn, m) {
-  m.def("cpu_capability() -> str", [] { return std::string(primitives().name); });
 }
 
 }  // namespace pcsnn

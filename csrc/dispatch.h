@@ -1,8 +1,8 @@
-// Which primitives this processor runs, and over which threads.
+// Primitives by dtype, and blocks of neurons over the threads.
 #pragma once
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <type_traits>
@@ -15,9 +15,6 @@
 #endif
 
 namespace pcsnn {
-
-// Those of the best instruction set at hand, or of the lower one that the environment's PCSNN_CPU_CAPABILITY names.
-const Primitives& primitives();
 
 template <class F>
 const Kernels<F>& kernels();
@@ -35,16 +32,11 @@ constexpr at::ScalarType dtype_of = std::is_same_v<F, double> ? at::kDouble : at
 
 inline Type current_type(const at::Tensor& current) {
   switch (current.scalar_type()) {
-    case at::kFloat:
-      return kFloat;
-    case at::kHalf:
-      return kHalf;
-    case at::kBFloat16:
-      return kBFloat16;
-    case at::kDouble:
-      return kDouble;
-    default:
-      TORCH_CHECK(false, "current: expected float32, float16, bfloat16 or float64, got ", current.scalar_type());
+    case at::kFloat: return kFloat;
+    case at::kHalf: return kHalf;
+    case at::kBFloat16: return kBFloat16;
+    case at::kDouble: return kDouble;
+    default: TORCH_CHECK(false, "current: expected float32, float16, bfloat16 or float64, got ", current.scalar_type());
   }
 }
 

@@ -1,6 +1,8 @@
-// A float32 synapse and the neurons behind it; other weights, and currents without neurons, are pcsnn/cpu/synapses.py's.
-#include <ATen/ATen.h>
+// A float32 synapse and the neurons behind it; pcsnn/cpu/synapses.py has other weights, and currents without neurons.
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -54,8 +56,8 @@ std::vector<int64_t> check_linear(const Synapse& given) {
   return shape;
 }
 
-// Convolutions of channels-last images in which some windows see nothing but padding are pcsnn/cpu/synapses.py's: oneDNN's
-// own crashes where such windows are more than one place apart.
+// Convolutions of channels-last images in which some windows see nothing but padding are pcsnn/cpu/synapses.py's:
+// oneDNN's own crashes where such windows are more than one place apart.
 bool beyond_borders(const Window& window) {
   const auto beyond = [&](int64_t d) { return window.stride[d] > 1 && window.padding[d] >= window.extent(d); };
   return beyond(0) || beyond(1);
@@ -65,8 +67,8 @@ bool runs_here(const Synapse& given) { return given.weight.scalar_type() == at::
 
 using Conv2dFire = at::Tensor(const at::Tensor&, const at::Tensor&, const OptionalTensor&, const OptionalTensor&,
                               const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, at::IntArrayRef,
-                              at::IntArrayRef, at::IntArrayRef, int64_t, int64_t, int64_t, const OptionalTensor&, int64_t,
-                              std::optional<at::ScalarType>);
+                              at::IntArrayRef, at::IntArrayRef, int64_t, int64_t, int64_t, const OptionalTensor&,
+                              int64_t, std::optional<at::ScalarType>);
 using LinearFire = at::Tensor(const at::Tensor&, const at::Tensor&, const OptionalTensor&, const OptionalTensor&,
                               const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, int64_t, int64_t,
                               const OptionalTensor&, int64_t, std::optional<at::ScalarType>);
@@ -142,20 +144,22 @@ void check_linear_fire(const at::Tensor& counts, const at::Tensor& weight, const
                        const OptionalTensor& levels, const OptionalTensor& scale, const OptionalTensor& residual,
                        const OptionalTensor& residual_scale, int64_t repeat, int64_t timesteps,
                        const OptionalTensor& line, int64_t reach, std::optional<at::ScalarType> counts_dtype) {
-  check_linear({counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach,
-                counts_dtype});
+  check_linear(
+      {counts, weight, bias, levels, scale, residual, residual_scale, repeat, timesteps, line, reach, counts_dtype});
 }
 
 }  // namespace
 
 // What `_conv2d_fire` and `_linear_fire`, which are Python, ask first.
 TORCH_LIBRARY_FRAGMENT(pcsnn, m) {
-  m.def("_check_conv2d_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, "
-        "Tensor? residual, Tensor? residual_scale, int[2] stride, int[2] padding, int[2] dilation, int groups, "
-        "int repeat, int timesteps, Tensor? line=None, int reach=0, ScalarType? counts_dtype=None) -> ()");
-  m.def("_check_linear_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, "
-        "Tensor? residual, Tensor? residual_scale, int repeat, int timesteps, Tensor? line=None, int reach=0, "
-        "ScalarType? counts_dtype=None) -> ()");
+  m.def(
+      "_check_conv2d_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, "
+      "Tensor? residual, Tensor? residual_scale, int[2] stride, int[2] padding, int[2] dilation, int groups, "
+      "int repeat, int timesteps, Tensor? line=None, int reach=0, ScalarType? counts_dtype=None) -> ()");
+  m.def(
+      "_check_linear_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, "
+      "Tensor? residual, Tensor? residual_scale, int repeat, int timesteps, Tensor? line=None, int reach=0, "
+      "ScalarType? counts_dtype=None) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(pcsnn, CPU, m) {

@@ -1,7 +1,9 @@
 // Tensors as dense memory, walked in the same order.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty_strided.h>
 #include <c10/core/MemoryFormat.h>
 
 #include <algorithm>

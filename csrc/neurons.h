@@ -1,7 +1,7 @@
 // Levels, scales and mean currents of neurons, in the form of the primitives.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <optional>
@@ -17,7 +17,7 @@ namespace pcsnn {
 // So many levels are compared one after the other where a search would have to gather each.
 constexpr int64_t kFewLevels = 16;
 
-// Values of all neurons, or of each channel, where the primitives read them: spread to one a neuron where neighbours differ.
+// Values of all neurons, or of each channel, as the primitives read them: one a neuron where neighbours differ.
 template <class V>
 class Spread {
  public:
@@ -28,9 +28,7 @@ class Spread {
   }
 
   bool each() const { return each_; }
-  const V* at(int64_t offset) const {
-    return (each_ ? spread_.data() : values_) + (per_channel_ ? offset : 0);
-  }
+  const V* at(int64_t offset) const { return (each_ ? spread_.data() : values_) + (per_channel_ ? offset : 0); }
 
  private:
   bool per_channel_ = false, each_ = false;

@@ -1,7 +1,7 @@
-// The largest spike count, or the sum of the counts, of each window: channels last, neighbours of one pixel side by side in
-// a register.
-#include <ATen/ATen.h>
+// The largest spike count, or the sum of the counts, of each window: channels last, neighbours of one pixel side by
+// side in a register.
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -24,11 +24,15 @@ struct Taps {
 
 struct Larger {
   template <class V>
-  V operator()(V a, V b) const { return std::max(a, b); }
+  V operator()(V a, V b) const {
+    return std::max(a, b);
+  }
 };
 struct Sum {
   template <class V>
-  V operator()(V a, V b) const { return static_cast<V>(a + b); }
+  V operator()(V a, V b) const {
+    return static_cast<V>(a + b);
+  }
 };
 
 template <class Join, class V>
@@ -77,8 +81,8 @@ void check_sizes(const at::Tensor& counts, const Window& window, at::IntArrayRef
   }
 }
 
-// counts [N, C, H, W], out [N, C, rows, columns]: the sizes are the caller's; padding counts as no spike. Counts of half
-// precision are joined in float32, which holds their sums.
+// counts [N, C, H, W], out [N, C, rows, columns]: the sizes are the caller's; padding counts as no spike. Counts of
+// half precision are joined in float32, which holds their sums.
 template <class Join>
 at::Tensor pool2d(const at::Tensor& counts, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding,
                   at::IntArrayRef dilation, at::IntArrayRef sizes) {
@@ -91,8 +95,8 @@ at::Tensor pool2d(const at::Tensor& counts, at::IntArrayRef kernel, at::IntArray
   check_sizes(counts, window, sizes);
   const bool bytes = dtype == at::kByte;
   const at::Tensor from = counts.to(bytes ? at::kByte : at::kFloat).contiguous(at::MemoryFormat::ChannelsLast);
-  at::Tensor out = at::empty({counts.size(0), counts.size(1), sizes[0], sizes[1]}, from.options(),
-                             at::MemoryFormat::ChannelsLast);
+  at::Tensor out =
+      at::empty({counts.size(0), counts.size(1), sizes[0], sizes[1]}, from.options(), at::MemoryFormat::ChannelsLast);
   if (out.numel()) (bytes ? pool_into<Join, uint8_t> : pool_into<Join, float>)(out, from, window);
   return out.to(dtype);
 }

@@ -38,12 +38,13 @@ struct Search {
   const float *first, *step, *inverse;
   int32_t count;   // levels
   int32_t weight;  // what each adds to the count of a neuron under a line
-  int32_t steps;   // what is searched is a sum over so many time-steps, and compared with that many times a line's level
+  int32_t steps;   // time-steps that what is searched is a sum over: it is compared with so many times a line's level
   bool each;
   Balance balance;     // of the rates
   const F* levels;     // [rows, count]
   const int32_t* row;  // per neuron: where its row starts in levels
-  const F* columns;    // level x of neuron i at [x * columns_stride + i], or null: few levels of neighbours of other channels
+  // Level x of neuron i at [x * columns_stride + i], or null: few levels of neighbours of other channels.
+  const F* columns;
   int64_t columns_stride;
 };
 
@@ -70,8 +71,8 @@ struct Primitives {
   Spikes spikes[4];  // by log2 of the output's width in bytes
   // scale * count of mean + residual (which may be null) in one pass, for float32 through and through; out may be mean.
   // Null where search and rates one after the other are as fast.
-  void (*fused_rates)(const float* mean, const float* residual, int64_t n, Search<float> table,
-                      Values<float> scale, float* out);
+  void (*fused_rates)(const float* mean, const float* residual, int64_t n, Search<float> table, Values<float> scale,
+                      float* out);
   // A copy that leaves the caches alone, where there is one; `fence` before another thread may read it.
   void (*stream)(const void* from, int64_t bytes, void* to);
   void (*fence)();
@@ -83,5 +84,8 @@ extern const Primitives kDefault;
 extern const Primitives kAvx2;
 extern const Primitives kAvx512;
 #endif
+
+// Those of the best instruction set at hand, or of the lower one that the environment's PCSNN_CPU_CAPABILITY names.
+const Primitives& primitives();
 
 }  // namespace pcsnn

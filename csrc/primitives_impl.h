@@ -173,8 +173,8 @@ inline float level_on(int32_t x, float step, float first) {
 #if PCSNN_AVX2 || defined(__FP_FAST_FMAF)
   return __builtin_fmaf(static_cast<float>(x), step, first);
 #else
-  // The product is exact; where the sum is not, rounding it to odd leaves the rounding to float right. In bits, since not
-  // every processor has vectors of such comparisons.
+  // The product is exact; where the sum is not, rounding it to odd leaves the rounding to float right. In bits, since
+  // not every processor has vectors of such comparisons.
   const double product = static_cast<double>(x) * step, start = first, total = product + start;
   const double part = total - product, error = (product - (total - part)) + (start - part);
   const uint64_t bits = as_bits(total), lost = as_bits(error);
@@ -184,9 +184,9 @@ inline float level_on(int32_t x, float step, float first) {
 #endif
 }
 
-// The level nearest to a mean is guessed, and a guess is off by less than half a level (pcsnn.tensors.checks.level_line sees to
-// it), so that one comparison settles it. A channel that never fires is guessed to have no spike, except under an infinite
-// current: its `first` is infinite, and finite for the guess.
+// The level nearest to a mean is guessed, and a guess is off by less than half a level (pcsnn.tensors.checks.level_line
+// sees to it), so that one comparison settles it. A channel that never fires is guessed to have no spike, except under
+// an infinite current: its `first` is infinite, and finite for the guess.
 template <class F>
 inline uint8_t guess_one(F value, float first, float step, float inverse, F last, F steps, F share, int32_t weight) {
   const F start = first;
@@ -213,7 +213,7 @@ void guess_all(const F* value, int64_t n, const Search<F>& table, uint8_t* count
   }
 }
 
-// The count lies in 0..most < 2 * half: the first comparison leaves `half` candidates, and each further one half of them.
+// The count lies in 0..most < 2 * half: the first comparison leaves `half` candidates, each further one half of them.
 inline int32_t half_range(int32_t most) {
   int32_t half = 1;
   while (2 * half <= most) half *= 2;
@@ -257,8 +257,8 @@ struct Guess {
 
   void operator()(const __m256 (&value)[kVectors], int64_t i, __m256i (&count)[kVectors]) const {
     for (int v = 0; v < kVectors; ++v)
-      count[v] = each ? eight(value[v], _mm256_loadu_ps(table.first + i + 8 * v), _mm256_loadu_ps(table.step + i + 8 * v),
-                              _mm256_loadu_ps(table.inverse + i + 8 * v))
+      count[v] = each ? eight(value[v], _mm256_loadu_ps(table.first + i + 8 * v),
+                              _mm256_loadu_ps(table.step + i + 8 * v), _mm256_loadu_ps(table.inverse + i + 8 * v))
                       : eight(value[v], first, step, inverse);
   }
 
@@ -440,7 +440,8 @@ void fused_rates(const float* mean, const float* residual, int64_t n, Search<flo
                  float* out) {
   with_find(n, table, [=](const auto& find) {
     int64_t i = 0;
-    for (; i + 32 <= n; i += 32) rate32(mean + i, residual ? residual + i : nullptr, i, find, table.balance, scale, out + i);
+    for (; i + 32 <= n; i += 32)
+      rate32(mean + i, residual ? residual + i : nullptr, i, find, table.balance, scale, out + i);
     if (i == n) return;
     alignas(32) float rest[32] = {}, more[32] = {}, found[32];
     const size_t bytes = static_cast<size_t>(n - i) * sizeof(float);
@@ -488,7 +489,8 @@ const Primitives PCSNN_TABLE = {
       PCSNN_ISA::add<PCSNN_ISA::BFloat16, float, kRows>, nullptr},
      PCSNN_ISA::add_counts<float>,
      PCSNN_ISA::search<float>,
-     {PCSNN_ISA::rates<float, float>, PCSNN_ISA::rates<PCSNN_ISA::Half, float>, PCSNN_ISA::rates<PCSNN_ISA::BFloat16, float>, nullptr}},
+     {PCSNN_ISA::rates<float, float>, PCSNN_ISA::rates<PCSNN_ISA::Half, float>,
+      PCSNN_ISA::rates<PCSNN_ISA::BFloat16, float>, nullptr}},
     {{nullptr, nullptr, nullptr, nullptr},
      {nullptr, nullptr, nullptr, PCSNN_ISA::add<double, double, 1>},
      {nullptr, nullptr, nullptr, PCSNN_ISA::add<double, double, kRows>},

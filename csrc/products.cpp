@@ -1,6 +1,6 @@
-// A convolution of counts with int8 weights, counts taken where a line gives them; pcsnn/cpu/synapses.py says when it pays.
-#include <ATen/ATen.h>
+// A convolution of counts with int8 weights, counts taken where a line gives them: pcsnn/cpu/synapses.py calls it.
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -41,8 +41,8 @@ void pad(const Geometry& at, const uint8_t* image, int64_t top, int64_t rows, ui
   }
 }
 
-void check(const at::Tensor& counts, const at::Tensor& weights, const OptionalTensor& factor, const OptionalTensor& start,
-           int64_t outputs, const Window& window, int64_t most, int64_t depth) {
+void check(const at::Tensor& counts, const at::Tensor& weights, const OptionalTensor& factor,
+           const OptionalTensor& start, int64_t outputs, const Window& window, int64_t most, int64_t depth) {
   check_cpu("counts", counts);
   check_cpu("weights", weights);
   TORCH_CHECK(counts.scalar_type() == at::kByte, "counts: expected uint8, got ", counts.scalar_type());
@@ -76,16 +76,16 @@ void check(const at::Tensor& counts, const at::Tensor& weights, const OptionalTe
 
 // counts uint8 [N, C, H, W]; weights int8 [O / 16, R, S, C / 4, 16, 4]; factor, start float32 [O] or None. Sums float32
 // [N, O, H', W'], or where there is a factor round(factor * sum + start) within 0..most, uint8.
-at::Tensor products(const at::Tensor& counts, const at::Tensor& weights, const OptionalTensor& factor, const OptionalTensor& start,
-                    int64_t outputs, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-                    int64_t most, int64_t depth) {
+at::Tensor products(const at::Tensor& counts, const at::Tensor& weights, const OptionalTensor& factor,
+                    const OptionalTensor& start, int64_t outputs, at::IntArrayRef kernel, at::IntArrayRef stride,
+                    at::IntArrayRef padding, at::IntArrayRef dilation, int64_t most, int64_t depth) {
   const Window window{kernel, stride, padding, dilation};
   check(counts, weights, factor, start, outputs, window, most, depth);
-  const Geometry at{window, counts.size(1), counts.size(2), counts.size(3), outputs, window.places(0, counts),
-                    window.places(1, counts)};
+  const Geometry at{window,  counts.size(1),           counts.size(2),          counts.size(3),
+                    outputs, window.places(0, counts), window.places(1, counts)};
   const at::Tensor from = counts.contiguous(at::MemoryFormat::ChannelsLast);
-  at::Tensor out = at::empty({counts.size(0), outputs, at.rows, at.columns}, counts.options().dtype(factor ? at::kByte : at::kFloat),
-                             at::MemoryFormat::ChannelsLast);
+  at::Tensor out = at::empty({counts.size(0), outputs, at.rows, at.columns},
+                             counts.options().dtype(factor ? at::kByte : at::kFloat), at::MemoryFormat::ChannelsLast);
   if (out.numel() == 0) return out;
   const uint8_t* source = from.const_data_ptr<uint8_t>();
   const int64_t taps = kernel[0] * kernel[1], image = at.height * at.width * at.channels;
@@ -94,14 +94,16 @@ at::Tensor products(const at::Tensor& counts, const at::Tensor& weights, const O
   const int64_t threads = at::get_num_threads(), wanted = threads == 1 ? 1 : kTasks * threads;
   int64_t rows = at.rows;
   while (rows > 1 && at.input_rows(rows) * row_bytes > kPadded) rows = (rows + 1) / 2;
-  while (rows > 1 && rows * at.columns > 8 * kPixels && counts.size(0) * ((at.rows + rows - 1) / rows) < wanted) rows = (rows + 1) / 2;
+  while (rows > 1 && rows * at.columns > 8 * kPixels && counts.size(0) * ((at.rows + rows - 1) / rows) < wanted)
+    rows = (rows + 1) / 2;
   const int64_t strips = (at.rows + rows - 1) / rows, parts = counts.size(0) * strips;
   const int64_t blocks = outputs / kOutputs;
   const int64_t shares = std::clamp<int64_t>((wanted + parts - 1) / parts, 1, blocks);
 
   std::vector<int64_t> offsets;
   for (int64_t y = 0; y < kernel[0]; ++y)
-    for (int64_t x = 0; x < kernel[1]; ++x) offsets.push_back((y * dilation[0] * width + x * dilation[1]) * at.channels);
+    for (int64_t x = 0; x < kernel[1]; ++x)
+      offsets.push_back((y * dilation[0] * width + x * dilation[1]) * at.channels);
 
   at::parallel_for(0, parts * shares, 1, [&](int64_t begin, int64_t end) {
     std::vector<uint8_t> scratch;
@@ -119,15 +121,26 @@ at::Tensor products(const at::Tensor& counts, const at::Tensor& weights, const O
         }
         pixels.clear();
         for (int64_t y = 0; y < height; ++y)
-          for (int64_t x = 0; x < at.columns; ++x) pixels.push_back(base + y * stride[0] * row_bytes + x * stride[1] * at.channels);
+          for (int64_t x = 0; x < at.columns; ++x)
+            pixels.push_back(base + y * stride[0] * row_bytes + x * stride[1] * at.channels);
         prepared = part;
       }
       const int64_t place = (n * at.rows + top) * at.columns * outputs;
       for (int64_t block = blocks * share / shares; block < blocks * (share + 1) / shares; ++block) {
         const int64_t output = block * kOutputs;
-        ProductWork work{pixels.data(), static_cast<int64_t>(pixels.size()), offsets.data(), taps, at.channels / kQuad,
-                         weights.const_data_ptr<int8_t>() + block * taps * at.channels * kOutputs, depth, outputs,
-                         nullptr, nullptr, nullptr, nullptr, static_cast<float>(most)};
+        ProductWork work{pixels.data(),
+                         static_cast<int64_t>(pixels.size()),
+                         offsets.data(),
+                         taps,
+                         at.channels / kQuad,
+                         weights.const_data_ptr<int8_t>() + block * taps * at.channels * kOutputs,
+                         depth,
+                         outputs,
+                         nullptr,
+                         nullptr,
+                         nullptr,
+                         nullptr,
+                         static_cast<float>(most)};
         if (factor) {
           work.bytes = out.mutable_data_ptr<uint8_t>() + place + output;
           work.factor = factor->const_data_ptr<float>() + output;
@@ -147,8 +160,9 @@ at::Tensor products(const at::Tensor& counts, const at::Tensor& weights, const O
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(pcsnn, m) {
-  m.def("_products(Tensor counts, Tensor weights, Tensor? factor, Tensor? start, int outputs, int[2] kernel, int[2] stride, "
-        "int[2] padding, int[2] dilation, int most, int depth) -> Tensor");
+  m.def(
+      "_products(Tensor counts, Tensor weights, Tensor? factor, Tensor? start, int outputs, int[2] kernel, "
+      "int[2] stride, int[2] padding, int[2] dilation, int most, int depth) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(pcsnn, CPU, m) { m.impl("_products", &products); }
 

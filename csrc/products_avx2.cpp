@@ -20,13 +20,14 @@ inline __m256i quad(const uint8_t* counts) {
   return _mm256_set1_epi32(value);
 }
 
-// Keeps a value in a register and its place among the others: left to itself the compiler loads the counts of all pixels ahead,
-// runs out of registers, and keeps the sums in memory, at half the speed.
+// Keeps a value in a register and its place among the others: left to itself the compiler loads the counts of all
+// pixels ahead, runs out of registers, and keeps the sums in memory, at half the speed.
 inline void stay(__m256i& value) { asm volatile("" : "+x"(value)); }
 
 // Sums in 16 bits are widened every `Depth` quads only: counts are small, so that they fit.
 template <int Pixels, int Depth>
-[[gnu::always_inline]] inline void sum(const ProductWork& work, const uint8_t* const* pixels, __m256i (&total)[Pixels][2]) {
+[[gnu::always_inline]] inline void sum(const ProductWork& work, const uint8_t* const* pixels,
+                                       __m256i (&total)[Pixels][2]) {
   const __m256i ones = _mm256_set1_epi16(1);
   const int8_t* weights = work.weights;
   for (int p = 0; p < Pixels; ++p) total[p][0] = total[p][1] = _mm256_setzero_si256();
@@ -61,7 +62,8 @@ template <int Pixels, int Depth>
 }
 
 inline __m256i count_spikes(__m256i total, const float* factor, const float* start, __m256 most) {
-  const __m256 value = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(total), _mm256_loadu_ps(factor)), _mm256_loadu_ps(start));
+  const __m256 value =
+      _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(total), _mm256_loadu_ps(factor)), _mm256_loadu_ps(start));
   return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(value, _mm256_setzero_ps()), most));
 }
 
@@ -101,9 +103,7 @@ void all(const ProductWork& work) {
 
 }  // namespace
 
-void products_avx2(const ProductWork& work) {
-  work.depth == 8 ? all<8>(work) : all<4>(work);
-}
+void products_avx2(const ProductWork& work) { work.depth == 8 ? all<8>(work) : all<4>(work); }
 
 }  // namespace pcsnn
 #endif

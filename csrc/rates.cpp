@@ -1,5 +1,4 @@
 // fire_counts, fire_rates and fire_rates_: neurons under a mean current.
-#include <ATen/ATen.h>
 #include <torch/library.h>
 
 #include <type_traits>
@@ -11,8 +10,8 @@ namespace pcsnn {
 namespace {
 
 template <class F>
-void counts_into(const at::Tensor& out, const at::Tensor& current, const Levels& levels,
-                 const OptionalTensor& residual, const OptionalTensor& residual_scale) {
+void counts_into(const at::Tensor& out, const at::Tensor& current, const Levels& levels, const OptionalTensor& residual,
+                 const OptionalTensor& residual_scale) {
   const Channels channels(current, per_channel(levels, residual_scale));
   const Table<F> table(channels, levels, 1, false);
   const Mean<F> mean(channels, current, residual, residual_scale);
@@ -114,8 +113,8 @@ OptionalTensor apart(const OptionalTensor& table, const at::Tensor& current) {
 
 }  // namespace
 
-void fire_rates_(const at::Tensor& current, const Levels& levels, const at::Tensor& scale, const OptionalTensor& residual,
-                 const OptionalTensor& residual_scale, int64_t turn, int64_t low) {
+void fire_rates_(const at::Tensor& current, const Levels& levels, const at::Tensor& scale,
+                 const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t turn, int64_t low) {
   check_cpu("current", current);
   check_apart("current", current);
   if (!dense(current)) {
@@ -128,17 +127,16 @@ void fire_rates_(const at::Tensor& current, const Levels& levels, const at::Tens
   check_balance(turn, low, levels.timesteps());
   if (current.numel() == 0) return;
   const Levels kept_levels{apart(levels.table, current), levels.repeat, apart(levels.line, current), levels.reach};
-  run_rates(current, current, kept_levels, apart(scale, current), kept(residual, current), apart(residual_scale, current),
-            turn, low);
+  run_rates(current, current, kept_levels, apart(scale, current), kept(residual, current),
+            apart(residual_scale, current), turn, low);
   if (!current.is_inference()) current.unsafeGetTensorImpl()->bump_version();
 }
 
 TORCH_LIBRARY_IMPL(pcsnn, CPU, m) {
-  m.impl("fire_counts", [](const at::Tensor& current, const at::Tensor& levels, const OptionalTensor& residual,
-                           const OptionalTensor& residual_scale, int64_t repeat, const OptionalTensor& line,
-                           int64_t reach) {
-    return fire_counts(current, {levels, repeat, line, reach}, residual, residual_scale);
-  });
+  m.impl("fire_counts",
+         [](const at::Tensor& current, const at::Tensor& levels, const OptionalTensor& residual,
+            const OptionalTensor& residual_scale, int64_t repeat, const OptionalTensor& line,
+            int64_t reach) { return fire_counts(current, {levels, repeat, line, reach}, residual, residual_scale); });
   m.impl("fire_rates", [](const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
                           const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat,
                           int64_t turn, int64_t low, const OptionalTensor& line, int64_t reach) {

@@ -1,5 +1,6 @@
 // fire_spikes and expand_spikes: spike trains.
-#include <ATen/ATen.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <utility>

@@ -1,6 +1,6 @@
 // The gradient of calibration: a staircase of spikes counts as the piecewise linear curve through its knots.
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -28,17 +28,17 @@ inline int64_t interval(const float* knots, int64_t count, float value) {
 }
 
 // gradient, current [N, C, ...]; knots [C, K] or [K], slopes [C, K - 1] or [K - 1], all float32 ->
-// gradient * slope of the current's interval (0 outside), and for each interval the sums over neurons of that and of that
-// times the current, float64 [C, K - 1] each or [K - 1].
+// gradient * slope of the current's interval (0 outside), and for each interval the sums over neurons of that and of
+// that times the current, float64 [C, K - 1] each or [K - 1].
 std::tuple<at::Tensor, at::Tensor, at::Tensor> transfer_gradient(const at::Tensor& gradient, const at::Tensor& current,
                                                                  const at::Tensor& knots, const at::Tensor& slopes) {
-  for (const auto& [name, value] : {std::pair{"gradient", gradient}, {"current", current}, {"knots", knots},
-                                    {"slopes", slopes}}) {
+  for (const auto& [name, value] :
+       {std::pair{"gradient", gradient}, {"current", current}, {"knots", knots}, {"slopes", slopes}}) {
     check_cpu(name, value);
     TORCH_CHECK(value.scalar_type() == at::kFloat, name, ": expected float32, got ", value.scalar_type());
   }
-  TORCH_CHECK(gradient.sizes() == current.sizes(), "gradient: expected the shape of current ", current.sizes(), ", got ",
-              gradient.sizes());
+  TORCH_CHECK(gradient.sizes() == current.sizes(), "gradient: expected the shape of current ", current.sizes(),
+              ", got ", gradient.sizes());
   TORCH_CHECK(knots.dim() == 1 || knots.dim() == 2, "knots: expected [K] or [C, K], got shape ", knots.sizes());
   if (knots.dim() == 2) check_rows("knots", knots, current.sizes());
   const int64_t count = knots.size(-1), intervals = count - 1;

@@ -12,17 +12,19 @@ import torch
 import triton
 import triton.language as tl
 
-from pcsnn.kernels import common
+from pcsnn.kernels import common, variants
 from pcsnn.kernels.common import load_row, search
 from pcsnn.kernels.launch import Launch, run
 from pcsnn.tensors.shapes import keys_first, split_heads
+
+__all__ = ["spiking_attention"]
 
 MAX_WIDTH = 256  # features of a head of queries, all of which a program holds
 STATE_COST = 4  # what a multiplication of float32, as those by K^T V are, may cost in place of one on tensor cores
 
 
 class Tile(NamedTuple):
-    """A program's share, and how it is run."""
+    """What a program computes, and how it is run."""
 
     rows: int  # queries
     keys: int  # at a time
@@ -103,7 +105,7 @@ def _fire(
 ):
     """Rates of queries under `current` [ROWS, WIDTH], rounded to DTYPE; lane [WIDTH]: features of the head, beyond it 0."""
     channel = (head * width + tl.minimum(lane, width - 1))[None, :]
-    groups = search(
+    reached = search(
         current.to(tl.float32),
         levels_ptr,
         line_ptr,
@@ -122,7 +124,7 @@ def _fire(
         LINE_ROWS,
         False,
     )
-    return tl.where((lane < width)[None, :], groups.to(tl.float32) * load_row(scale_ptr, channel, SCALE_ROWS), 0.0).to(
+    return tl.where((lane < width)[None, :], reached.to(tl.float32) * load_row(scale_ptr, channel, SCALE_ROWS), 0.0).to(
         DTYPE
     )
 
@@ -306,12 +308,12 @@ def state_kernel(
     )
 
 
-def tile(queries, width, itemsize):
+def pick_tile(queries, width, itemsize):
     """The tile for so many queries of heads of so many features."""
     tiles = TILES[itemsize]
     if queries <= tiles[0].rows:
         return tiles[0]
-    return next(share for most, share in tiles.items() if width <= most)
+    return next(tile for most, tile in tiles.items() if width <= most)
 
 
 def sums_keys_first(queries, keys, width, out_width, causal, itemsize):
@@ -319,21 +321,21 @@ def sums_keys_first(queries, keys, width, out_width, causal, itemsize):
     return not causal and keys_first(queries, keys, width, out_width, STATE_COST if itemsize == 2 else 1)
 
 
-def plan(out, query, key, value, levels, scale, heads, causal, repeat, line=None, reach=0, share=None):
+def plan(out, query, key, value, levels, scale, heads, causal, repeat, line=None, reach=0, tile=None):
     """The launch that fills `out` [N, M, H * E], not empty. All contiguous; key None: value is K^T V, float32 [N, H, D, E].
 
-    share: the Tile of keys and values, where it is not to be chosen here.
+    tile: the Tile of keys and values, where it is not to be chosen here.
     """
     images, queries, features = query.shape
     width, out_width = features // heads, out.shape[-1] // heads
     if key is None:
-        share = STATE_TILE
+        tile = STATE_TILE
     elif width > MAX_WIDTH:
         raise ValueError(f"query: expected at most {MAX_WIDTH} features a head on a GPU, got {width}")
     else:
-        share = share or tile(queries, width, query.element_size())
-    columns = min(share.columns, max(triton.next_power_of_2(out_width), STATE_COLUMNS if key is None else 16))
-    row_tiles, column_tiles = triton.cdiv(queries, share.rows), triton.cdiv(out_width, columns)
+        tile = tile or pick_tile(queries, width, query.element_size())
+    columns = min(tile.columns, max(triton.next_power_of_2(out_width), STATE_COLUMNS if key is None else 16))
+    row_tiles, column_tiles = triton.cdiv(queries, tile.rows), triton.cdiv(out_width, columns)
     method = common.search_method(levels, line, repeat, reach, by_columns=True)
     arguments = dict(
         query_ptr=query,
@@ -350,19 +352,19 @@ def plan(out, query, key, value, levels, scale, heads, causal, repeat, line=None
         column_tiles=column_tiles,
         **method.arguments,
     )
-    constants = dict(ROWS=share.rows, COLUMNS=columns, **method.constants, **common.row_constants(scale=(scale, 1)))
+    constants = dict(ROWS=tile.rows, COLUMNS=columns, **method.constants, **common.row_constants(scale=(scale, 1)))
     if key is None:
-        kernel, constants = state_kernel, constants | dict(INNER=share.keys)
+        kernel, constants = state_kernel, constants | dict(INNER=tile.keys)
     else:
         kernel, arguments = attention_kernel, arguments | dict(key_ptr=key, keys=key.shape[1])
-        constants |= dict(KEYS=share.keys, WIDTH=max(triton.next_power_of_2(width), 16), CAUSAL=causal)
+        constants |= dict(KEYS=tile.keys, WIDTH=max(triton.next_power_of_2(width), 16), CAUSAL=causal)
     return Launch(
         kernel,
         images * heads * row_tiles * column_tiles,
         arguments,
         constants,
-        share.threads,
-        share.stages,
+        tile.threads,
+        tile.stages,
         method.derived,
         registers=ROOMY if constants["STEPS"] > 0 else {},
     )
@@ -392,3 +394,45 @@ def spiking_attention(query, key, value, levels, scale, heads, causal, repeat, l
         reach=reach,
     )
     return out
+
+
+# ---- for offline compilation ------------------------------------------------------------------------------------------
+def _variant(dtype, tile, width, form, *, causal=False, state=False, out_width=64):
+    """Attention of heads of `width` features in a tile; state: the product by K^T V, summed before."""
+    heads, queries = 3, 2 * tile.rows
+    features = heads * width
+    levels, scale = (
+        (variants.empty(torch.float32, 16), variants.empty(torch.float32))
+        if form == "line"
+        else (variants.empty(torch.float32, features, variants.TIMESTEPS), variants.empty(torch.float32, features))
+    )
+    query, out = variants.empty(dtype, 2, queries, features), variants.empty(dtype, 2, queries, heads * out_width)
+    key = None if state else variants.empty(dtype, 2, queries, features)
+    value = (
+        variants.empty(torch.float32, 2, heads, width, out_width)
+        if state
+        else variants.empty(dtype, 2, queries, heads * out_width)
+    )
+    line = variants.empty(torch.float32, 3) if form == "line" else None
+    launch = plan(out, query, key, value, levels, scale, heads, causal, 1, line, tile=tile)
+    kind = "state" if state else "causal attention" if causal else "attention"
+    return variants.Variant(kind, dtype, dtype, f"{'x'.join(map(str, tile[:3]))} of {width}, {out_width}", form, launch)
+
+
+def launches():
+    """Attention: every tile with the widest heads it is for, in the form with the most registers; all forms of the first."""
+    found = []
+    for dtype in (torch.float16, torch.float32):
+        tiles = TILES[dtype.itemsize]
+        found += [_variant(dtype, tile, most or MAX_WIDTH, "bisected", causal=True) for most, tile in tiles.items()]
+        found.append(_variant(dtype, tiles[64], 32, "line"))
+    found += [
+        _variant(torch.bfloat16, TILES[2][64], 64, form, causal=form == "bisected") for form in ("line", "bisected")
+    ]
+    found += [
+        _variant(dtype, STATE_TILE, 64, form, state=True, out_width=out_width)
+        for dtype in (torch.float16, torch.bfloat16, torch.float32)
+        for form in ("line", "bisected")
+        for out_width in (STATE_COLUMNS, STATE_TILE.columns)
+    ]
+    return found

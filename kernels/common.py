@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from pcsnn.kernels.launch import THREADS
+from pcsnn.kernels.launch import THREADS, Part
 from pcsnn.levels.spacing import probes
 from pcsnn.tensors.memo import remembered
 
@@ -50,14 +50,6 @@ def as_dense(tensor):
 def contiguous(*tables):
     """Tables as they are, or their copies where they are not contiguous; None stays."""
     return [table if table is None or table.is_contiguous() else table.contiguous() for table in tables]
-
-
-def steps_like(step, timesteps, dtype):
-    """An empty [T, N, ...] whose every step is dense and in the layout of `step` [N, ...]."""
-    layout = torch.empty_like(step, dtype=dtype)
-    return torch.empty_strided(
-        (timesteps, *layout.shape), (max(layout.numel(), 1), *layout.stride()), dtype=dtype, device=step.device
-    )
 
 
 def as_bytes(tensor):
@@ -153,20 +145,13 @@ def row_constants(**tables):
     }
 
 
-class Method(NamedTuple):
-    """How a kernel looks for a count: arguments and constants of `search`, and `Launch.derived`."""
-
-    arguments: dict
-    constants: dict
-    derived: dict = {}
-
-
 def _transposed(levels):
     return remembered(levels, "transposed", lambda: levels.t().contiguous())
 
 
 def search_method(levels, line, repeat, reach, by_columns=False):
-    """The way that suits a table: a computed level (23), a scan of few levels, or a bisection of all or of those near a line.
+    """The Part of `search` that suits a table: a computed level (23), a scan of few levels, or a bisection of all or of
+    those near a line.
 
     by_columns: levels are read transposed, neighbours of one level side by side.
     """
@@ -185,9 +170,8 @@ def search_method(levels, line, repeat, reach, by_columns=False):
     )
     constants = dict(LINE=0, STEPS=0, STAIRS=repeat > 1, LEVELS_ROWS=False, LINE_ROWS=False)
     if line is not None and reach == 0:
-        return Method(
-            arguments | dict(levels_ptr=None, line_ptr=line), constants | dict(LINE=1) | row_constants(line=(line, 2))
-        )
+        computed = dict(LINE=1) | row_constants(line=(line, 2))
+        return Part(arguments | dict(levels_ptr=None, line_ptr=line), constants | computed, {})
     constants |= row_constants(levels=(levels, 2))
     derived = {}
     if by_columns and constants["LEVELS_ROWS"]:
@@ -200,7 +184,7 @@ def search_method(levels, line, repeat, reach, by_columns=False):
     else:
         arguments |= dict(line_ptr=line)
         constants |= dict(LINE=2, STEPS=probes(reach)) | row_constants(line=(line, 2))
-    return Method(arguments, constants, derived)
+    return Part(arguments, constants, derived)
 
 
 # Recompiling for an argument's value (1, multiples of 16) pays for row lengths only, and those UNIT tells of.

@@ -135,11 +135,11 @@ def _columns(outputs):
     return next((width for width in widths if waste[width] <= 1.125), min(widths, key=waste.get))
 
 
-def plan(out, counts, weight, groups, behind, behind_constants, derived):
-    """The launch of such a convolution; behind: arguments and constants of what stands behind the sum, and the geometry."""
+def plan(out, counts, weight, groups, behind):
+    """The launch of such a convolution; behind: the Part of what stands behind the sum, and the geometry."""
     outputs, group_inputs, height, width = weight.shape
     columns = _columns(outputs)
-    enough = behind["rows"] * outputs >= PROGRAMS * NEURONS
+    enough = behind.arguments["rows"] * outputs >= PROGRAMS * NEURONS
     rows = (NEURONS if enough else NEURONS // 2) // columns
     packed = _outputs_last(weight)
     column_tiles = triton.cdiv(outputs, columns)
@@ -157,13 +157,13 @@ def plan(out, counts, weight, groups, behind, behind_constants, derived):
         KERNEL_WIDTH=width,
         EVEN_COLUMNS=outputs % columns == 0,
         DEPTHWISE=weight.shape[1] == 1 and outputs == groups,
-        LARGE=geometry.large(behind["rows"] + rows, out, counts, packed),
+        LARGE=geometry.large(behind.arguments["rows"] + rows, out, counts, packed),
     )
-    programs = triton.cdiv(behind["rows"], rows) * column_tiles
+    programs = triton.cdiv(behind.arguments["rows"], rows) * column_tiles
     return Launch(
         direct_kernel,
         programs,
-        behind | arguments,
-        behind_constants | constants,
-        derived=derived | dict(weight_ptr=("weight", _outputs_last)),
+        behind.arguments | arguments,
+        behind.constants | constants,
+        derived=behind.derived | dict(weight_ptr=("weight", _outputs_last)),
     )

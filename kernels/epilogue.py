@@ -6,6 +6,7 @@ import triton.language as tl
 
 from pcsnn.kernels import common
 from pcsnn.kernels.common import load_row, search
+from pcsnn.kernels.launch import Part
 from pcsnn.tensors.memo import remembered
 
 UNSPECIALISED = ("timesteps", "repeat", "distinct", "reach", "level_stride", "channel_stride")
@@ -63,7 +64,7 @@ def fire(
     if LINE > 0 or STEPS != 0:
         if WIDE:  # no level is beyond int32, and none that is reached is 2^31 - 1
             value = tl.minimum(tl.maximum(value, -(2**31)), 2**31 - 2).to(tl.int32)
-        groups = search(
+        reached = search(
             value,
             levels_ptr,
             line_ptr,
@@ -84,11 +85,11 @@ def fire(
             True,
         )
         if scale_ptr is None:
-            result = groups * repeat if STAIRS else groups
+            result = reached * repeat if STAIRS else reached
             if out_ptr.dtype.element_ty != tl.uint8:
                 result = result.to(tl.float32)
         else:
-            result = groups.to(tl.float32) * load_row(scale_ptr, channel, SCALE_ROWS)
+            result = reached.to(tl.float32) * load_row(scale_ptr, channel, SCALE_ROWS)
     else:
         result = value
         if scale_ptr is not None:
@@ -251,10 +252,10 @@ def is_wide(largest_sum, bias, residual, residual_scale):
 
 
 def plan(out, bias, levels, line, reach, scale, residual, residual_scale, repeat, largest_sum, wide=None):
-    """(arguments, constants, derived) of `fire`. largest_sum: of whole numbers, in magnitude; None for others. wide:
+    """The Part of `fire`. largest_sum: of whole numbers, in magnitude; None for others. wide:
     whether they need more than 32 bits, where it is not to be found from values."""
     if levels is None:
-        arguments = {name: 1 for name in UNSPECIALISED} | dict(levels_ptr=None, line_ptr=None)
+        arguments = dict.fromkeys(UNSPECIALISED, 1) | dict(levels_ptr=None, line_ptr=None)
         constants = dict(LINE=0, STEPS=0, STAIRS=False, LEVELS_ROWS=False, LINE_ROWS=False)
         derived = {}
     else:
@@ -267,4 +268,4 @@ def plan(out, bias, levels, line, reach, scale, residual, residual_scale, repeat
     constants = constants | dict(
         WIDE=wide, **common.row_constants(scale=(scale, 1), residual_scale=(residual_scale, 1))
     )
-    return arguments, constants, derived
+    return Part(arguments, constants, derived)

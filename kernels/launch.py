@@ -12,6 +12,14 @@ THREADS = 128
 REMEMBERED = 4096  # kinds of launches, after which they are worked out anew
 
 
+class Part(NamedTuple):
+    """What a part of a kernel takes: of `Launch.arguments`, `Launch.constants` and `Launch.derived`."""
+
+    arguments: dict
+    constants: dict
+    derived: dict
+
+
 class Launch(NamedTuple):
     """One launch of a kernel: what the launchers run, and what inspection and tests compile."""
 

@@ -4,9 +4,12 @@ import torch
 import triton
 import triton.language as tl
 
-from pcsnn.kernels import common
+from pcsnn.kernels import common, variants
 from pcsnn.kernels.geometry import within
 from pcsnn.kernels.launch import THREADS, Launch, run
+from pcsnn.tensors.shapes import HALVES
+
+__all__ = ["max_pool2d", "sum_pool2d"]
 
 
 # What addresses are multiples of, the number of channels, pays for being compiled for.
@@ -145,3 +148,19 @@ def max_pool2d(*arguments):
 def sum_pool2d(*arguments):
     """The same for the sum of each window, of bytes modulo 256."""
     return _pool2d(*arguments, True)
+
+
+# ---- for offline compilation ------------------------------------------------------------------------------------------
+def launches():
+    """Each dtype and operation, of channels that are and are not aligned."""
+    found = []
+    for dtype in (torch.uint8, *HALVES):
+        for operation in __all__:
+            for channels in (1, 17, 64, 512):
+                counts, out = (
+                    variants.empty(dtype, 8, channels, side, side).to(memory_format=torch.channels_last)
+                    for side in (112, 56)
+                )
+                launch = plan(out, counts, (3, 3), (2, 2), (1, 1), (1, 1), operation == "sum_pool2d")
+                found.append(variants.Variant(operation, dtype, dtype, f"{channels} channels", "3x3", launch))
+    return found

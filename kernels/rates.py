@@ -4,9 +4,11 @@ import torch
 import triton
 import triton.language as tl
 
-from pcsnn.kernels import common
+from pcsnn.kernels import common, variants
 from pcsnn.kernels.common import channel_of, load_row, place, search
 from pcsnn.kernels.launch import Launch, run
+
+__all__ = ["fire_counts", "fire_rates", "fire_rates_"]
 
 COMPUTED, SCANNED, GATHERED = 32, 16, 4  # neurons a thread, where there are enough, by how their levels are found
 THREADS = 256
@@ -14,7 +16,7 @@ VECTOR = 16  # bytes of the current, side by side in a thread
 SIDE_BY_SIDE = 4  # neurons, where levels are scanned for counts
 
 
-def _share(current, steps, counts, by_columns):
+def _per_thread(current, steps, counts, by_columns):
     """(neurons a thread, neighbours among them, threads), the fastest on an H200: 2^27 neurons, float32 and bfloat16."""
     neighbours, halves = VECTOR // current.element_size(), current.element_size() == 2
     if steps > 0:
@@ -78,7 +80,7 @@ def fire_mean_kernel(
         if residual_scale_ptr is not None:
             branch = branch * load_row(residual_scale_ptr, channel, RESIDUAL_SCALE_ROWS).to(dtype)
         mean = mean + branch
-    groups = search(
+    reached = search(
         mean,
         levels_ptr,
         line_ptr,
@@ -98,11 +100,11 @@ def fire_mean_kernel(
         False,
     )
     if scale_ptr is None:
-        tl.store(out_ptr + start + offset, (groups * repeat).to(tl.uint8), mask=inside)
+        tl.store(out_ptr + start + offset, (reached * repeat).to(tl.uint8), mask=inside)
     else:
         if SIGNED:
-            groups = tl.abs(groups - turn) - low
-        rates = groups.to(dtype) * load_row(scale_ptr, channel, SCALE_ROWS).to(dtype)
+            reached = tl.abs(reached - turn) - low
+        rates = reached.to(dtype) * load_row(scale_ptr, channel, SCALE_ROWS).to(dtype)
         tl.store(out_ptr + start + offset, rates.to(out_ptr.dtype.element_ty), mask=inside)
 
 
@@ -113,8 +115,8 @@ def plan(out, current, levels, scale, residual, residual_scale, repeat, turn=0, 
     )
     by_channel, by_columns = any(tables.values()), current.dim() > 1 and current.stride(1) == 1
     method = common.search_method(levels, line, repeat, reach, by_columns)
-    share = _share(current, method.constants["STEPS"], scale is None, by_channel and by_columns)
-    tiles = common.tiles(current, by_channel, *share)
+    per_thread = _per_thread(current, method.constants["STEPS"], scale is None, by_channel and by_columns)
+    tiles = common.tiles(current, by_channel, *per_thread)
     arguments = dict(
         current_ptr=current,
         out_ptr=out,
@@ -187,3 +189,47 @@ def fire_rates_(current, levels, scale, residual, residual_scale, repeat, turn=0
         current.copy_(dense)
     elif not current.is_inference():
         torch.autograd.graph.increment_version(current)
+
+
+# ---- for offline compilation ------------------------------------------------------------------------------------------
+def _variant(operation, dtype, size, layout, form, residual_dtype=None, signed=False):
+    levels, scale, line, reach = variants.tables(size, layout, form)
+    as_rates = operation == "fire_rates"
+    output = dtype if as_rates else torch.uint8
+    residual = None if residual_dtype is None else variants.neurons(residual_dtype, size, layout)
+    launch = plan(
+        variants.neurons(output, size, layout),
+        variants.neurons(dtype, size, layout),
+        levels,
+        scale if as_rates else None,
+        residual,
+        scale if residual_dtype == torch.uint8 else None,
+        1,
+        *((3, 2) if signed else (0, 0)),
+        line,
+        reach,
+    )
+    extra = " signed" if signed else {None: "", torch.uint8: " with counts"}.get(residual_dtype, " with a current")
+    return variants.Variant(operation, dtype, output, size, f"{layout} {form}{extra}", launch)
+
+
+def launches():
+    """Each dtype, layout and way to search at the widest; other sizes with lines and bisected."""
+    found = []
+    for dtype in variants.CURRENTS:
+        for layout in variants.LAYOUTS:
+            found += [_variant("fire_counts", dtype, "wide", layout, form) for form in variants.FORMS]
+            found += [_variant("fire_rates", dtype, "wide", layout, form) for form in ("line", "bisected")]
+        found += [
+            _variant("fire_rates", dtype, "wide", "last", "line", torch.uint8),
+            _variant("fire_rates", dtype, "wide", "last", "line", dtype),
+            _variant("fire_counts", dtype, "wide", "planes", "line", torch.uint8),
+            _variant("fire_rates", dtype, "wide", "last", "bisected", signed=True),
+        ]
+        for size in ("narrow", "odd"):
+            found += [
+                _variant("fire_counts", dtype, size, "last", "line"),
+                _variant("fire_rates", dtype, size, "planes", "bisected"),
+            ]
+    found += [_variant("fire_counts", torch.float32, "large", layout, "line") for layout in variants.LAYOUTS]
+    return [*found, _variant("fire_rates", torch.float16, "large", "last", "bisected")]

@@ -1,13 +1,18 @@
 """Sorted spikes of neurons under T currents (5)-(9): summed in time order, searched, written from the count; and spike
 trains of given counts (7), (13): sorted, or in a given order of the steps."""
 
+import torch
 import triton
 import triton.language as tl
 
-from pcsnn.kernels import common
+from pcsnn.kernels import common, variants
 from pcsnn.kernels.common import channel_of, place, search, spike_values
 from pcsnn.kernels.launch import Launch, run
+from pcsnn.tensors.shapes import steps_like
 
+__all__ = ["expand_spikes", "fire_spikes"]
+
+SPIKES = (torch.uint8, torch.float32, torch.float16, torch.bfloat16, torch.float64)  # bool is written as uint8
 VECTOR = 16  # bytes of the currents, side by side in a thread
 
 
@@ -61,7 +66,7 @@ def fire_spikes_kernel(
                 step_ptr + offset, mask=inside & (tl.full((1, 1), first + later, tl.int32) < timesteps), other=0
             ).to(dtype)
             step_ptr += time_stride
-    groups = search(
+    reached = search(
         total,
         levels_ptr,
         line_ptr,
@@ -80,7 +85,7 @@ def fire_spikes_kernel(
         LINE_ROWS,
         True,
     )
-    silent = timesteps - repeat * groups
+    silent = timesteps - repeat * reached
     spike, silence = spike_values(amplitude_ptr, channel, out_ptr.dtype.element_ty, AMPLITUDE_ROWS)
     out = out_ptr + start
     for step in range(timesteps):
@@ -131,11 +136,11 @@ def fire_spikes(current, levels, amplitude, out_dtype, repeat, line=None, reach=
     levels [T] or [C, T] on the mean current; amplitude None, [] or [C]. Any stride over time, 0 too, runs without a copy.
     """
     step = current.select(0, 0)
-    out = common.steps_like(step, current.shape[0], out_dtype)
+    out = steps_like(step, current.shape[0], out_dtype)
     if not out.numel():
         return out
     if not common.is_dense(step):
-        current = common.steps_like(step, current.shape[0], current.dtype).copy_(current)
+        current = steps_like(step, current.shape[0], current.dtype).copy_(current)
     levels, amplitude, line = common.contiguous(levels, amplitude, line)
     run(
         plan,
@@ -205,7 +210,7 @@ def expand_spikes(counts, timesteps, order, dtype, amplitude):
 
     order: None or int64 [T], step x shows place order[x] of the sorted train; amplitude None, [] or [C].
     """
-    out = common.steps_like(counts, timesteps, dtype)
+    out = steps_like(counts, timesteps, dtype)
     if out.numel():
         order, amplitude = common.contiguous(order, amplitude)
         run(
@@ -214,3 +219,53 @@ def expand_spikes(counts, timesteps, order, dtype, amplitude):
             timesteps=timesteps,
         )
     return out
+
+
+# ---- for offline compilation ------------------------------------------------------------------------------------------
+def _fired(dtype, output, size, layout, form, amplitude=False):
+    levels, scale, line, reach = variants.tables(size, layout, form)
+    steps = levels.shape[-1]
+    launch = plan(
+        variants.neurons(output, size, layout, steps),
+        variants.neurons(dtype, size, layout, steps),
+        levels,
+        scale if amplitude else None,
+        1,
+        line,
+        reach,
+    )
+    return variants.Variant(
+        "fire_spikes", dtype, output, size, f"{layout} {form}{' with amplitude' if amplitude else ''}", launch
+    )
+
+
+def _expanded(output, size, layout, full=False):
+    scale = variants.tables(size, layout, "line")[1]
+    launch = plan_expansion(
+        variants.neurons(output, size, layout, variants.TIMESTEPS),
+        variants.neurons(torch.uint8, size, layout),
+        variants.TIMESTEPS,
+        variants.empty(torch.int64, variants.TIMESTEPS) if full else None,
+        scale if full and output.is_floating_point else None,
+    )
+    return variants.Variant(
+        "expand_spikes", torch.uint8, output, size, f"{layout}{' in order' if full else ''}", launch
+    )
+
+
+def launches():
+    """Each pair of dtypes at the widest; other layouts, sizes and ways to search with some of them."""
+    found = []
+    for dtype in variants.CURRENTS:
+        found += [_fired(dtype, output, "wide", "flat", "line") for output in SPIKES]
+        found += [_fired(dtype, torch.uint8, "wide", "last", form) for form in ("line", "bisected")]
+        found += [_fired(dtype, torch.uint8, size, "planes", "line") for size in ("narrow", "odd")]
+    for output in SPIKES:
+        found += [_expanded(output, size, "flat") for size in ("wide", "narrow", "odd")]
+        found += [
+            _expanded(output, "wide", "last", full=True),
+            _fired(torch.float32, output, "wide", "last", "line", output != torch.uint8),
+            _fired(torch.float32, output, "narrow", "flat", "line"),
+        ]
+    found += [_expanded(torch.uint8, "large", layout) for layout in variants.LAYOUTS]
+    return [*found, _fired(torch.float32, torch.uint8, "large", "planes", "line")]

@@ -1,216 +1,21 @@
 """Synapse and neurons in one launch (10), (11): a convolution or linear layer over spike counts, searched in registers.
 
-An implicit product of matrices: rows are output pixels, columns the output channels of a group, the inner dimension runs over
-the taps of the kernel and the input channels of the group; channels are last in memory. A linear layer is a convolution of
-images of one pixel. Groups of fewer than `DIRECT_BELOW` channels are summed without tensor cores, and products of float32,
-which tensor cores do not have, are left to torch.
+Groups of fewer than `DIRECT_BELOW` channels are summed without tensor cores, and products of float32, which tensor cores do
+not have, are left to torch.
 """
 
-import functools
-
 import torch
-import triton
-import triton.language as tl
 
-from pcsnn.kernels import direct, epilogue, geometry, library, tiles, tuning
+from pcsnn.kernels import direct, epilogue, geometry, library, products, tiles, tuning, variants
 from pcsnn.kernels.common import contiguous
-from pcsnn.kernels.epilogue import finish
-from pcsnn.kernels.geometry import first_tap, within
-from pcsnn.kernels.launch import Launch, run
+from pcsnn.kernels.launch import run
 from pcsnn.tensors.memo import remembered
 from pcsnn.tensors.shapes import convolved, fused_dtype
 
+__all__ = ["conv2d_fire", "linear_fire"]
+
 DIRECT_BELOW = 16  # input channels of a group: fewer do not fill a tensor core's inner dimension
-RUN_BELOW = 32  # input channels: fewer are read in runs along a row of the kernel, more tap after tap
 ALIGNED, ALIGNED_FROM = 4, 2**16  # inputs of a pixel that are read at once, and pixels from which a copy pays
-MAX_UNSHIFTED = 127  # counts up to here are int8 as they are
-PIECE, WHOLE_PIECE = 16, 32  # sums that a thread searches at a time; whole numbers on a line take fewer registers each
-PIXELS, TAPS, RUNS = (
-    0,
-    1,
-    2,
-)  # what a step of the inner dimension is part of: an input pixel that is the output's, a tap, a run
-
-
-@triton.jit(do_not_specialize=(*geometry.UNSPECIALISED, *epilogue.UNSPECIALISED, "steps"))
-def product_kernel(
-    counts_ptr,
-    weight_ptr,
-    shift_ptr,
-    rows,
-    inputs,
-    outputs,
-    group_inputs,
-    group_outputs,
-    part_size,
-    steps,
-    row_tiles,
-    column_tiles,
-    height,
-    width,
-    out_plane,
-    out_width,
-    stride_h,
-    stride_w,
-    padding_h,
-    padding_w,
-    dilation_h,
-    dilation_w,
-    out_ptr,
-    bias_ptr,
-    residual_ptr,
-    residual_scale_ptr,
-    scale_ptr,
-    levels_ptr,
-    line_ptr,
-    timesteps,
-    repeat,
-    distinct,
-    reach,
-    level_stride,
-    channel_stride,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    INNER: tl.constexpr,
-    STAGES: tl.constexpr,
-    MODE: tl.constexpr,
-    PARTS: tl.constexpr,
-    KERNEL_WIDTH: tl.constexpr,
-    RUN: tl.constexpr,
-    PIXEL: tl.constexpr,
-    PADDED: tl.constexpr,
-    CHUNKED: tl.constexpr,
-    EVEN_INNER: tl.constexpr,
-    EVEN_COLUMNS: tl.constexpr,
-    LARGE: tl.constexpr,
-    PIECES: tl.constexpr,
-    WIDE: tl.constexpr,
-    LINE: tl.constexpr,
-    STEPS: tl.constexpr,
-    STAIRS: tl.constexpr,
-    LEVELS_ROWS: tl.constexpr,
-    LINE_ROWS: tl.constexpr,
-    SCALE_ROWS: tl.constexpr,
-    RESIDUAL_SCALE_ROWS: tl.constexpr,
-):
-    """weight [O, R, S, C / groups], in MODE 2 [O, R, run filled up to steps with zeros].
-
-    MODE: 0, 1 or 2, see above. PARTS: taps or runs, the inner of two loops in one; part_size: elements of a weight for each.
-    RUN: of a run without zeros; PIXEL: inputs of a pixel, where there are runs, which tells what is aligned. PADDED: taps may lie outside the image. CHUNKED: a part takes several steps. EVEN_INNER:
-    steps end where parts do; EVEN_COLUMNS: tiles end where columns do. Rows and columns beyond the last are read as the
-    last one, which costs no mask.
-    """
-    dtype: tl.constexpr = weight_ptr.dtype.element_ty
-    wide: tl.constexpr = tl.int64 if LARGE else tl.int32
-    total_dtype: tl.constexpr = tl.int32 if dtype == tl.int8 else tl.float32
-    if MODE == 2:
-        inputs = PIXEL
-    program = tl.program_id(0)
-    column_tile = program % column_tiles
-    row_tile = program // column_tiles % row_tiles
-    group = program // column_tiles // row_tiles
-    row = row_tile.to(wide) * ROWS + tl.arange(0, ROWS)
-    column = column_tile * COLUMNS + tl.arange(0, COLUMNS)
-    known = column if EVEN_COLUMNS else tl.minimum(column, group_outputs - 1)
-    lane = tl.arange(0, INNER)
-    known_row = tl.minimum(row, rows - 1)
-    if MODE == 0:
-        first = known_row * inputs + group * group_inputs
-    else:
-        y, x, first = first_tap(
-            known_row, inputs, height, width, out_plane, out_width, stride_h, stride_w, padding_h, padding_w
-        )
-        if MODE != 2:
-            first += group * group_inputs
-    if MODE == 2:
-        place = (x * inputs)[:, None] + lane[None, :]  # in a row of the image
-        end = width * inputs
-        if not EVEN_INNER:
-            end = tl.minimum(end, tl.maximum(x * inputs + RUN, 0))[:, None]
-    # Pointers, to which a step adds one number: sums of offsets the compiler would take apart and multiply again at each step.
-    sources = counts_ptr + first[:, None] + lane[None, :]
-    weights = weight_ptr + ((group * group_outputs + known).to(wide) * (PARTS * part_size))[:, None] + lane[None, :]
-    total = tl.zeros((ROWS, COLUMNS), total_dtype)
-    for step in tl.range(0, steps, num_stages=STAGES):
-        part = step % PARTS
-        inner = step // PARTS * INNER if CHUNKED else 0
-        live = (lane < part_size - inner)[None, :]
-        if MODE == 0:
-            a = tl.load(sources + inner) if EVEN_INNER else tl.load(sources + inner, mask=live, other=0)
-        elif MODE == 1:
-            down, right = part // KERNEL_WIDTH * dilation_h, part % KERNEL_WIDTH * dilation_w
-            taps = sources + ((down * width + right).to(wide) * inputs + inner)
-            if PADDED:
-                seen = (within(y + down, height) & within(x + right, width))[:, None]
-                a = tl.load(taps, mask=seen if EVEN_INNER else seen & live, other=0)
-            else:
-                a = tl.load(taps) if EVEN_INNER else tl.load(taps, mask=live, other=0)
-        else:
-            down = part * dilation_h
-            seen = within(y + down, height)[:, None] & within(place + inner, end)
-            a = tl.load(sources + ((down * width).to(wide) * inputs + inner), mask=seen, other=0)
-        if MODE == 2 or EVEN_INNER:
-            b = tl.load(weights + (part * part_size + inner))
-        else:
-            b = tl.load(weights + (part * part_size + inner), mask=live, other=0)
-        if shift_ptr is not None:  # uint8 - 128, of the padding too
-            a = (a ^ 128).to(tl.int8, bitcast=True)
-        total = tl.dot(a.to(dtype), tl.trans(b), total, out_dtype=total_dtype)
-    finish(
-        total,
-        row,
-        column_tile * COLUMNS,
-        group,
-        rows,
-        outputs,
-        group_outputs,
-        shift_ptr,
-        out_ptr,
-        bias_ptr,
-        residual_ptr,
-        residual_scale_ptr,
-        scale_ptr,
-        levels_ptr,
-        line_ptr,
-        timesteps,
-        repeat,
-        distinct,
-        reach,
-        level_stride,
-        channel_stride,
-        dtype,
-        PIECES,
-        EVEN_COLUMNS,
-        WIDE,
-        LINE,
-        STEPS,
-        STAIRS,
-        LEVELS_ROWS,
-        LINE_ROWS,
-        SCALE_ROWS,
-        RESIDUAL_SCALE_ROWS,
-    )
-
-
-# ---- launch -----------------------------------------------------------------------------------------------------------
-def _runs(weight, inner):
-    """weight [O, C, R, S] as [O, R, S * C, and zeros up to a multiple of `inner`]."""
-    run = weight.shape[1] * weight.shape[3]
-    packed = weight.new_zeros((*weight.shape[:3:2], triton.cdiv(run, inner) * inner))
-    packed[..., :run] = weight.permute(0, 2, 3, 1).flatten(2)
-    return packed
-
-
-def _shift(weight):
-    """What taking 128 from every count takes from the sums, [O]."""
-    return remembered(weight, "shift", lambda: weight.flatten(1).sum(1, dtype=torch.int32) * 128)
-
-
-def _packed(weight, inner):
-    """The weight as product_kernel reads it; inner: of the tile, where it is read in runs, or None."""
-    if inner is None:
-        return remembered(weight, "channels last", lambda: geometry.channels_last(weight))
-    return remembered(weight, ("runs", inner), lambda: _runs(weight, inner))
 
 
 def _by_fours(weight):
@@ -224,7 +29,7 @@ def _aligned(counts, weight, groups):
     _, channels, height, width = counts.shape
     if (
         groups > 1
-        or channels >= RUN_BELOW
+        or channels >= products.RUN_BELOW
         or channels % ALIGNED != ALIGNED - 1
         or weight.shape[3] == 1
         or counts.shape[0] * height * width < ALIGNED_FROM
@@ -233,97 +38,6 @@ def _aligned(counts, weight, groups):
     wider = counts.new_zeros((counts.shape[0], height, width, channels + 1)).permute(0, 3, 1, 2)
     wider[:, :channels] = counts
     return wider, remembered(weight, "by fours", lambda: _by_fours(weight))
-
-
-class Kind:
-    """What tells how a product on tensor cores is computed, and in which tiles it may be."""
-
-    def __init__(self, out, counts, weight, stride, padding, dilation, groups):
-        outputs, self.group_inputs, *kernel = (*weight.shape, 1, 1)[:4]
-        self.height, self.width = kernel
-        self.rows, self.columns, self.groups = out.numel() // outputs, outputs // groups, groups
-        self.itemsize = weight.dtype.itemsize
-        self.geometry = (*stride, *padding, *dilation)
-        self.padded = any(padding)
-        if kernel == [1, 1] and (*stride, *padding) == (1, 1, 0, 0):
-            self.mode = PIXELS
-        elif (
-            groups == 1
-            and self.group_inputs < RUN_BELOW
-            and (dilation[1] == 1 or self.width == 1)
-            and self.group_inputs * counts.shape[3] < 2**31
-        ):
-            self.mode = RUNS
-        else:
-            self.mode = TAPS
-        self.parts, self.run = (
-            (self.height, self.group_inputs * self.width)
-            if self.mode == RUNS
-            else (self.height * self.width, self.group_inputs)
-        )
-
-    def pick(self):
-        return tiles.pick(self.itemsize, self.rows, self.columns, self.run, self.parts, self.groups)
-
-    def candidates(self):
-        return tiles.candidates(self.itemsize, self.run)
-
-    def name(self):
-        """One for all products that are timed alike, those of up to twice the rows among them."""
-        numbers = (
-            self.itemsize,
-            triton.next_power_of_2(self.rows),
-            self.columns,
-            self.groups,
-            self.group_inputs,
-            self.height,
-            self.width,
-            *self.geometry,
-        )
-        return " ".join(map(str, numbers))
-
-
-def _product(out, counts, weight, kind, tile, timesteps, computed):
-    """(programs, arguments, constants, derived) of product_kernel, without what stands behind the sum. computed: whether levels
-    are those of a line."""
-    chunks = triton.cdiv(kind.run, tile.inner)
-    whole = weight.dtype == torch.int8
-    piece = WHOLE_PIECE if whole and computed else PIECE
-    row_tiles, column_tiles = triton.cdiv(kind.rows, tile.rows), triton.cdiv(kind.columns, tile.columns)
-    shifted = whole and timesteps > MAX_UNSHIFTED
-    inner = tile.inner if kind.mode == RUNS else None
-    packed = _packed(weight, inner)
-    derived = dict(weight_ptr=("weight", functools.partial(_packed, inner=inner)), shift_ptr=("weight", _shift))
-    arguments = dict(
-        weight_ptr=packed,
-        shift_ptr=_shift(weight) if shifted else None,
-        counts_ptr=counts.view(torch.int8) if whole and not shifted else counts,
-        group_inputs=kind.group_inputs,
-        group_outputs=kind.columns,
-        steps=kind.parts * chunks,
-        part_size=chunks * tile.inner if kind.mode == RUNS else kind.group_inputs,
-        row_tiles=row_tiles,
-        column_tiles=column_tiles,
-    )
-    # Whole numbers beyond the end of a run meet weights of zero; infinities must not.
-    constants = dict(
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        INNER=tile.inner,
-        STAGES=tile.stages,
-        MODE=kind.mode,
-        PARTS=kind.parts,
-        KERNEL_WIDTH=kind.width,
-        RUN=kind.run if kind.mode == RUNS else 0,
-        PIXEL=kind.group_inputs if kind.mode == RUNS else 0,
-        PADDED=kind.padded,
-        CHUNKED=chunks > 1,
-        EVEN_COLUMNS=kind.columns % tile.columns == 0,
-        EVEN_INNER=kind.run % tile.inner == 0 or (kind.mode == RUNS and counts.dtype == torch.uint8),
-        PIECES=max(tile.rows * tile.columns // tile.threads // piece, 1),
-        LARGE=geometry.large(kind.rows + tile.rows, out, counts, packed),
-    )
-    return kind.groups * row_tiles * column_tiles, arguments, constants, derived
 
 
 def is_direct(weight, groups):
@@ -368,29 +82,14 @@ def plan(
     [O, C] of one pixel, int8 or of half precision. counts, residual and out have their channels last in memory; tables are
     contiguous. tile: the Tile, and wide: whether int32 may not hold the sums, where they are not to be found here.
     """
-    behind, behind_constants, derived = epilogue.plan(
+    behind = epilogue.plan(
         out, bias, levels, line, reach, scale, residual, residual_scale, repeat, _largest_sum(weight, timesteps), wide
     )
-    behind |= geometry.arguments(out, counts, stride, padding, dilation)
+    behind.arguments.update(geometry.arguments(out, counts, stride, padding, dilation))
     if is_direct(weight, groups):
-        return direct.plan(out, counts, weight, groups, behind, behind_constants, derived)
-    kind = Kind(out, counts, weight, stride, padding, dilation, groups)
-    tile = tile or kind.pick()
-    computed = behind_constants["LINE"] == 1
-    programs, arguments, constants, packed = _product(out, counts, weight, kind, tile, timesteps, computed)
-    # So that two programs of 256 threads share a multiprocessor; searches of tables take more.
-    limited = tile.threads == 256 and computed and not behind_constants["WIDE"]
-    return Launch(
-        product_kernel,
-        programs,
-        behind | arguments,
-        behind_constants | constants,
-        tile.threads,
-        tile.stages,
-        derived | packed,
-        dict(STAGES=tiles.AMD_STAGES),
-        {90: 128} if limited else {},
-    )
+        return direct.plan(out, counts, weight, groups, behind)
+    kind = products.Kind(out, counts, weight, stride, padding, dilation, groups)
+    return products.plan(out, counts, weight, kind, tile or kind.pick(), timesteps, behind)
 
 
 def _plan_tuned(*, timed, **arguments):
@@ -399,7 +98,7 @@ def _plan_tuned(*, timed, **arguments):
     geometry_of = [arguments[name] for name in ("stride", "padding", "dilation", "groups")]
     tile = None
     if timed is not None and not is_direct(weight, arguments["groups"]):
-        kind = Kind(out, counts, weight, *geometry_of)
+        kind = products.Kind(out, counts, weight, *geometry_of)
         tile = tuning.choose(
             tuning.choices(out.device),
             kind.name(),
@@ -541,3 +240,93 @@ def linear_fire(
             reach=reach,
         )
     return out
+
+
+# ---- for offline compilation ------------------------------------------------------------------------------------------
+_SYNAPSES = {  # C, O, kernel: pointwise, tap after tap, in runs, without tensor cores
+    "linear": (256, 256, 1),
+    "conv2d": (64, 64, 3),
+    "stem": (3, 64, 7),
+    "depthwise": (64, 64, 3),
+}
+_FORMS = ("wide line", "near a line", "scanned", "bisected", "rates", "currents")
+WEIGHTS = (torch.int8, torch.float16, torch.bfloat16)
+
+
+def variant(synapse, dtype, tile, form, timesteps, counts_dtype=torch.uint8):
+    """The fused synapse of that name in `_SYNAPSES` with weights and a tile: channels and outputs fill both; None: without
+    tensor cores."""
+    inputs, outputs, kernel = _SYNAPSES[synapse]
+    if tile and synapse in ("linear", "conv2d"):
+        inputs, outputs = 2 * tile.inner, 2 * tile.columns
+    groups = inputs if synapse == "depthwise" else 1
+    rows = 2 * (tile.rows if tile else 2**13)
+    whole = dtype == torch.int8
+    table_dtype = torch.int32 if whole else torch.float32
+
+    def image(channels, dtype):
+        shape = (rows, channels, 1, 1) if kernel == 1 else (rows // 16, channels, 4, 4)
+        return variants.empty(dtype, *shape).to(memory_format=torch.channels_last)
+
+    steps = 16 if form == "scanned" else variants.TIMESTEPS
+    levels = None if form == "currents" else variants.empty(table_dtype, outputs, steps)
+    line = variants.empty(table_dtype, 3, outputs) if form in ("line", "wide line", "near a line") else None
+    scale = variants.empty(torch.float32, outputs) if form in ("rates", "currents") else None
+    plain = form in ("line", "scanned")  # what a residual block of a network has
+    bias = None if plain else variants.empty(table_dtype if whole else dtype, outputs)
+    residual = image(outputs, counts_dtype)
+    output = counts_dtype if scale is None else torch.float32 if whole else dtype
+    weight = variants.empty(dtype, outputs, inputs // groups, kernel, kernel).to(memory_format=torch.channels_last)
+    launch = plan(
+        image(outputs, output),
+        image(inputs, counts_dtype),
+        weight,
+        bias,
+        levels,
+        scale,
+        residual,
+        variants.empty(table_dtype, *(() if plain else (outputs,))),
+        (1, 1),
+        (kernel // 2,) * 2,
+        (1, 1),
+        groups,
+        0,
+        timesteps,
+        line,
+        2 if form == "near a line" else 0,
+        tile,
+        whole and form != "line",
+    )
+    size = "x".join(map(str, tile[:3])) if tile else "direct"
+    size = size if timesteps == variants.TIMESTEPS else f"{size} T={timesteps}"
+    return variants.Variant(
+        synapse, dtype, output, size, form if counts_dtype == torch.uint8 else f"{form} of its dtype", launch
+    )
+
+
+def launches():
+    """Fused synapses: every tile with levels of a line, as networks have them; every form at the largest tile, with all that
+    may stand behind the sum, and every synapse with the form that takes most registers."""
+    found = []
+    for dtype in (torch.int8, torch.bfloat16):
+        for tile in tiles.of(dtype.itemsize):
+            found.append(
+                variant(
+                    "stem" if tile.inner == 32 else "conv2d",
+                    dtype,
+                    tile,
+                    "line",
+                    products.MAX_UNSHIFTED,
+                    torch.uint8 if dtype == torch.int8 else dtype,
+                )
+            )
+    for dtype, forms in (
+        (torch.int8, _FORMS),
+        (torch.float16, ("wide line", "bisected", "currents")),
+        (torch.bfloat16, ("near a line", "scanned", "rates")),
+    ):
+        largest, runs = tiles.of(dtype.itemsize)[0], tiles.TILES[dtype.itemsize][32][0]
+        found += [variant("linear", dtype, largest, form, variants.TIMESTEPS) for form in forms]
+        found += [variant("stem", dtype, runs, "bisected", variants.TIMESTEPS)]
+        found += [variant("depthwise", dtype, None, form, variants.TIMESTEPS) for form in ("line", "bisected")]
+    return found

@@ -9,7 +9,7 @@ AMD_STAGES = 2  # there a program has 64 KiB of shared memory
 
 
 class Tile(NamedTuple):
-    """A program's share of a product, and how it is run."""
+    """The part of a product that a program computes, and how it is run."""
 
     rows: int
     columns: int

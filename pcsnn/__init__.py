@@ -4,6 +4,7 @@ from pcsnn import analysis, baselines, distributed, exchange, functional, models
 from pcsnn.analysis import record
 from pcsnn.conversion import convert
 from pcsnn.fusion import optimize
+from pcsnn.graph.registration import register_activation
 from pcsnn.network import SpikingNetwork, set_timesteps
 from pcsnn.operators.dispatch import backend_info, use_backend
 from pcsnn.operators.tuning import tune
@@ -26,8 +27,13 @@ __all__ = [
     "nn",
     "optimize",
     "record",
+    "register_activation",
     "save",
     "set_timesteps",
     "tune",
     "use_backend",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -1,6 +1,9 @@
 """Every operation in plain torch: the executable form of the mathematics and the oracle of all tests.
 
 Slow on purpose; nothing is fused. Shapes: T time-steps, N batch, C channels (dimension 1 of [N, C, ...]).
+
+Functions of an operator's name take the arguments of its schema; `repeat`, `line`, `reach` and `timesteps` say how a search may be
+shortened, and every level is compared here all the same. Dtypes and layouts of counts are the operators' affair.
 """
 
 import torch
@@ -23,20 +26,20 @@ def search(mean, levels):
     return counts
 
 
-def fire_counts(current, levels, residual=None, residual_scale=None):
+def fire_counts(current, levels, residual=None, residual_scale=None, repeat=1, line=None, reach=0):
     """Mean current [N, ...] -> spike counts, uint8 [N, ...] (10)."""
     mean = add_residual(current, residual, residual_scale)
     return search(mean, levels.to(mean.dtype)).to(torch.uint8)
 
 
-def fire_rates(current, levels, scale, residual=None, residual_scale=None, repeat=1, turn=0, low=0):
-    """Mean current [N, ...] -> scale * (|k // repeat - turn| - low), in the dtype of the current (10), (S1)."""
+def fire_rates(current, levels, scale, residual=None, residual_scale=None, repeat=1, turn=0, low=0, line=None, reach=0):
+    """Mean current [N, ...] -> scale * (|k // repeat - turn| - low), in the dtype of the current (10), (S1); repeat 0 is 1."""
     mean = add_residual(current, residual, residual_scale)
-    counts = balance(search(mean, levels.to(mean.dtype)) // repeat, turn, low)
+    counts = balance(search(mean, levels.to(mean.dtype)) // max(repeat, 1), turn, low)
     return (counts.to(mean.dtype) * per_channel(scale.to(mean.dtype), mean.dim())).to(current.dtype)
 
 
-def fire_spikes(current, levels, amplitude=None, out_dtype=torch.uint8):
+def fire_spikes(current, levels, amplitude=None, out_dtype=torch.uint8, repeat=1, line=None, reach=0):
     """Currents [T, N, ...] -> sorted spikes [T, N, ...], times amplitude where given (5-7).
 
     The sum runs in time order; it is compared with T * level, rounded once.
@@ -80,7 +83,7 @@ def _fused(product, counts, weight, bias, levels, scale, residual, residual_scal
             return (k // max(repeat, 1)).float() * per_channel(scale, current.dim())
         if scale is None:
             return fire_counts(current, levels, residual, residual_scale)
-        return fire_rates(current, levels, scale, residual, residual_scale, max(repeat, 1))
+        return fire_rates(current, levels, scale, residual, residual_scale, repeat)
     if not whole:
         current = add_residual(current, residual, residual_scale)
     if scale is not None:
@@ -89,7 +92,22 @@ def _fused(product, counts, weight, bias, levels, scale, residual, residual_scal
 
 
 def conv2d_fire(
-    counts, weight, bias, levels, scale, residual, residual_scale, stride, padding, dilation, groups, repeat
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    stride,
+    padding,
+    dilation,
+    groups,
+    repeat,
+    timesteps=None,
+    line=None,
+    reach=0,
+    counts_dtype=None,
 ):
     """Input [N, C, H, W] -> counts, rates or currents [N, O, H', W'] of neurons behind a convolution (10), (11)."""
 
@@ -100,7 +118,20 @@ def conv2d_fire(
     return _fused(product, counts, weight, bias, levels, scale, residual, residual_scale, repeat)
 
 
-def linear_fire(counts, weight, bias, levels, scale, residual, residual_scale, repeat):
+def linear_fire(
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    repeat,
+    timesteps=None,
+    line=None,
+    reach=0,
+    counts_dtype=None,
+):
     """Input [..., K] -> counts, rates or currents [..., O] of neurons behind a linear layer; channels are O."""
     rows = counts.reshape(-1, counts.shape[-1])
     branch = None if residual is None else residual.reshape(-1, weight.shape[0])
@@ -125,14 +156,14 @@ def _windows(counts, kernel, stride, padding, dilation, sizes):
     return torch.stack(windows)
 
 
-def max_pool2d(*arguments):
+def max_pool2d(counts, kernel, stride, padding, dilation, sizes):
     """The largest count of each window: [N, C, H, W] -> [N, C, *sizes]; beyond the borders there is no spike."""
-    return _windows(*arguments).amax(0)
+    return _windows(counts, kernel, stride, padding, dilation, sizes).amax(0)
 
 
-def sum_pool2d(*arguments):
+def sum_pool2d(counts, kernel, stride, padding, dilation, sizes):
     """The sum of the counts of each window, of uint8 modulo 256: [N, C, H, W] -> [N, C, *sizes]."""
-    return _windows(*arguments).sum(0).to(arguments[0].dtype)
+    return _windows(counts, kernel, stride, padding, dilation, sizes).sum(0).to(counts.dtype)
 
 
 def attention_products(query, key, value, heads, causal):
@@ -155,12 +186,12 @@ def query_spikes(query, levels, scale):
     return fire_spikes(query.flatten(1, 2), levels, scale, query.dtype).view(query.shape)
 
 
-def spiking_attention(query, key, value, levels, scale, heads, causal, repeat):
+def spiking_attention(query, key, value, levels, scale, heads, causal, repeat, line=None, reach=0):
     """Collapsed: mean current [N, M, H * D], key [N, S, H * D], value [N, S, H * E] -> [N, M, H * E], all averages over time.
 
     Products and sums are float32 (float64 stays); rates, as everywhere, are rounded to the dtype of the current.
     """
-    rates = fire_rates(query.flatten(0, 1), levels, scale, repeat=max(repeat, 1)).view(query.shape)
+    rates = fire_rates(query.flatten(0, 1), levels, scale, repeat=repeat).view(query.shape)
     precise = compute_dtype(query)
     return attention_products(rates.to(precise), key.to(precise), value.to(precise), heads, causal).to(query.dtype)
 

@@ -15,7 +15,7 @@ BLOCKS = {  # key of a row: title, factor, format
     "same": ("Same class as the float network, %", 100, "{:.2f}"),
     "seconds": ("Calibration, seconds", 1, "{:.1f}"),
 }
-STYLES = {
+COLOURS = {  # other methods take what matplotlib gives them
     "max": "#999999",
     "paper": "#8c6d31",
     "quick": "#6fa8dc",
@@ -119,7 +119,7 @@ def plot(cases, rows, path):
                 points = sorted(
                     (steps, 100 * statistics.fmean(row[key] for row in some)) for steps, some in columns.items()
                 )
-                axes.plot(*zip(*points), marker="o", markersize=4, color=STYLES.get(method), label=label(method))
+                axes.plot(*zip(*points), marker="o", markersize=4, color=COLOURS.get(method), label=label(method))
             ticks = sorted({steps for columns in methods.values() for steps in columns})
             axes.set_xscale("log", base=2)
             axes.set_xticks(ticks, [str(tick) for tick in ticks])

@@ -5,8 +5,8 @@ import copy
 import functools
 import importlib.metadata
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 

@@ -6,7 +6,6 @@ import time
 import torch
 
 from lib import timing
-from pcsnn.cli.timing import finish
 
 FEWEST, MOST = 5, 40
 FLUSH = 2**30  # bytes written before each call: the cache is cold, and the host has launched before the call starts
@@ -15,11 +14,11 @@ BURST = 200
 
 def rounds_in(calls, device, seconds):
     """How many rounds of `calls`, each warm, fit into `seconds`."""
-    finish(device)
+    timing.synchronise(device)
     begun = time.perf_counter()
     for call in calls.values():
         call()
-    finish(device)
+    timing.synchronise(device)
     return max(FEWEST, min(MOST, int(seconds / (time.perf_counter() - begun))))
 
 

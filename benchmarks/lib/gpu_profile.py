@@ -5,8 +5,8 @@ import collections
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from lib import timing
 from lib.gpu_forms import LARGEST, forms_of
-from pcsnn.cli.timing import finish
 
 FORMS = ("collapsed-tf32", "bfloat16", "int8")
 LONGEST = 9
@@ -18,7 +18,7 @@ def _kernels(call, setting):
         call()
     with profile(activities=[ProfilerActivity.CPU, *([] if setting.dry else [ProfilerActivity.CUDA])]) as recorded:
         call()
-        finish(setting.device)
+        timing.synchronise(setting.device)
     found = collections.defaultdict(lambda: [0, 0.0])
     for event in recorded.events():
         if setting.dry or event.device_type == torch.autograd.DeviceType.CUDA:

@@ -2,8 +2,9 @@
 
 import contextlib
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import torch
 

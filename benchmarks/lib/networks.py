@@ -22,7 +22,7 @@ THRESHOLD = 4.0  # initial: batch norm gives currents of deviation 1, and L = 8 
 
 
 def build(name, levels, activation="relu"):
-    """A network for FashionMNIST, untrained; `levels` of its QCFS activations, None for ReLU, ReLU6 or one of SIGNED."""
+    """A network for FashionMNIST, untrained; `levels` of its QCFS, None for ReLU, ReLU6 or one of SIGNED."""
     options = {"in_channels": 1, "num_classes": 10}
     if activation in SIGNED:
         options["activation"] = SIGNED[activation]

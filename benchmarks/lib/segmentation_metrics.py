@@ -10,7 +10,7 @@ from lib import data
 class Confusion:
     """How many pixels of each class [row] were given each class [column], int64 [classes, classes]."""
 
-    def __init__(self, classes=len(camvid.CLASSES)):
+    def __init__(self, classes):
         self.counts = torch.zeros(classes, classes, dtype=torch.int64)
 
     def add(self, predicted, labels):
@@ -47,6 +47,6 @@ def predict(network, images, batch, what):
 
 def evaluate(predicted, labels):
     """The Confusion of predictions and labels [N, H, W]."""
-    confusion = Confusion()
+    confusion = Confusion(len(camvid.CLASSES))
     confusion.add(predicted, labels)
     return confusion

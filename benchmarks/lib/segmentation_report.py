@@ -19,7 +19,10 @@ TIMES = {
     "serial": ("Serial IF", 1000),
     "speedup": ("Serial IF / pcsnn", 1),
 }  # key of a row: title, factor
-PAPER = "The paper loses 1.7 to 1.8 points of pixel accuracy and 4.1 to 5.2 of mIoU at T = 8, 0.2 to 0.3 and 0.6 to 0.7 at T = 32."
+PAPER = (
+    "The paper loses 1.7 to 1.8 points of pixel accuracy and 4.1 to 5.2 of mIoU at T = 8, "
+    "0.2 to 0.3 and 0.6 to 0.7 at T = 32."
+)
 TIMED = "time"  # the method of a row that has times
 
 
@@ -28,7 +31,8 @@ def lines(name, rows, timesteps):
     source = next(row for row in rows if row["method"] == "float")
     found = [
         f"{name}: float network, pixel accuracy {100 * source['pixel_accuracy']:.2f} %, mIoU "
-        f"{100 * source['miou']:.2f} % on {source['images']} images; {source['calibration_images']} images to calibrate",
+        f"{100 * source['miou']:.2f} % on {source['images']} images; "
+        f"{source['calibration_images']} images to calibrate",
         "  ".join(f"{kind} {100 * share:.0f}" for kind, share in source["classes"].items()),
     ]
     quality = by_method([row for row in rows if row["method"] != TIMED])
@@ -54,8 +58,9 @@ def plot(title, images, predictions, maps, path):
     """Scenes in rows: the image, then what `predictions` holds; below them firing-rate maps of one layer.
 
     Args:
-        images: uint8 [N, 3, H, W], or None to leave them out. predictions: {heading: classes [N, H, W]}. maps: (heading, spikes / T [channels, h, w]) of the
-            first image; as many channels as there are columns. path: of the picture; its ending says the format.
+        images: uint8 [N, 3, H, W], or None to leave them out. predictions: {heading: classes [N, H, W]}. maps:
+            (heading, spikes / T [channels, h, w]) of the first image; as many channels as there are columns. path: of
+            the picture; its ending says the format.
     """
     import matplotlib
 

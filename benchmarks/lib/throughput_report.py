@@ -182,7 +182,8 @@ def title(result):
     options = result["options"]
     size = f" {options['image_size']}x{options['image_size']}" if options["image_size"] else ""
     device = result["processor"] if result["device"] == "cpu" else result["device"]
-    return f"{options['model']}{size}, float32, {device}, {result['threads']} thread{'s' * (result['threads'] > 1)}, torch {result['torch']}"
+    threads = f"{result['threads']} thread{'s' * (result['threads'] > 1)}"
+    return f"{options['model']}{size}, float32, {device}, {threads}, torch {result['torch']}"
 
 
 def report(result):

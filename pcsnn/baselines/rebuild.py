@@ -4,6 +4,7 @@ import copy
 
 from torch import fx, nn
 
+from pcsnn.graph.names import attribute
 from pcsnn.network.network import check_unfused
 from pcsnn.nn import TimeAverage
 
@@ -29,10 +30,5 @@ def with_neurons(snn, make, average=TimeAverage):
     made = {name: make(neuron) for name, neuron in snn.neurons()}
     made |= {name: average() for name, module in network.named_modules() if isinstance(module, TimeAverage)}
     called = {node.target for node in network.graph.nodes if node.op in ("call_module", "get_attr")}
-    parts = {name: made.get(name) or _attribute(network, name) for name in called}
+    parts = {name: made.get(name) or attribute(network, name) for name in called}
     return fx.GraphModule(parts, copy.deepcopy(network.graph)).eval()
-
-
-def _attribute(network, name):
-    parent, _, leaf = name.rpartition(".")
-    return getattr(network.get_submodule(parent), leaf)

@@ -1,20 +1,11 @@
-"""How thresholds, shifts and amplitudes are chosen. A method is a function
-(network, places, batches, timesteps, progress, seed) -> {place name: Settings} that may also change the network's weights; a
-new one is a file here and a line in METHODS."""
+"""How thresholds, shifts and amplitudes are chosen. A new method is one file here, which registers it."""
 
-from pcsnn.calibration.layerwise import advanced, light, quick
-from pcsnn.calibration.maxima import from_bounds, recorded_maxima
-from pcsnn.calibration.moving_average import paper
+import importlib
+import pkgutil
 
-METHODS = {
-    "none": from_bounds,
-    "max": recorded_maxima,
-    "paper": paper,
-    "quick": quick,
-    "light": light,
-    "advanced": advanced,
-}
-NEEDS_DATA = set(METHODS) - {"none"}
-DEPENDS_ON_TIMESTEPS = set(METHODS) - {"none", "max"}
+from pcsnn.calibration.method import METHODS, Method, Task, register
 
-__all__ = ["DEPENDS_ON_TIMESTEPS", "METHODS", "NEEDS_DATA"]
+for _found in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_found.name}")
+
+__all__ = ["METHODS", "Method", "Task", "register"]

@@ -1,4 +1,4 @@
-"""Calibration data against the network, before anything is computed: does it run on it, and does it mix what is in a batch?"""
+"""Checks of calibration data against the network: whether it runs, and whether it mixes the inputs of a batch."""
 
 import contextlib
 
@@ -10,8 +10,8 @@ from pcsnn.data.batches import TENSOR_BATCH
 from pcsnn.data.inputs import count, rows
 from pcsnn.graph import taxonomy
 
-SAME = 0.02  # relative difference of an output that an input has alone and in a batch: beyond rounding and levels it may tip
-_CONVOLUTIONS = taxonomy.SYNAPSE_FUNCTIONS - {torch.nn.functional.linear}
+LARGEST_DIFFERENCE = 0.02  # relative, of an input's output alone and in a batch: what rounding and tipped levels make
+_CONVOLUTIONS = taxonomy.functions_of(taxonomy.Role.SYNAPSE) - {torch.nn.functional.linear}
 
 
 def _dimensions(node, run, modules):
@@ -32,8 +32,8 @@ def _outputs(network, batch):
         found = _dimensions(node, run, modules)
         if found and found[0] == found[1]:
             raise ValueError(
-                f"layer {node.target if node.op == 'call_module' else node.name} takes it as one input without a batch; "
-                "expected [N, ...]: image[None] makes a batch of one image, torch.stack one of several, and a "
+                f"layer {node.target if node.op == 'call_module' else node.name} takes it as one input without a "
+                "batch; expected [N, ...]: image[None] makes a batch of one image, torch.stack one of several, and a "
                 "DataLoader batches of a dataset"
             )
         run.step(node)
@@ -49,13 +49,13 @@ def _mixes(network, batch):
     if count(batch) == 1:  # and another one, made of it
         batch = tree_map(lambda part: torch.cat([part, part.flip(-1)]), batch)
     together = _outputs(network, batch)
-    for place in (0, count(batch) - 1):
-        alone = _outputs(network, rows(batch, slice(place, place + 1)))
+    for index in (0, count(batch) - 1):
+        alone = _outputs(network, rows(batch, slice(index, index + 1)))
         for one, all_of_them in zip(alone, together):
             if not one.dim() or len(one) != 1 or len(all_of_them) != count(batch):
                 return True
-            one, other = one[0].double(), all_of_them[place].double()
-            if (one - other).norm() > SAME * torch.maximum(one.norm(), other.norm()):
+            one, other = one[0].double(), all_of_them[index].double()
+            if (one - other).norm() > LARGEST_DIFFERENCE * torch.maximum(one.norm(), other.norm()):
                 return True
     return False
 

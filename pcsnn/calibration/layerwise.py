@@ -1,21 +1,21 @@
-"""Methods "quick", "light" and "advanced": least squares layer after layer, then gradient steps against the float network."""
+"""Methods "quick", "light", "advanced": least squares layer by layer, then gradient steps towards the float network."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch.utils._pytree import tree_leaves
 
 from pcsnn.calibration import least_squares, refine, signed
-from pcsnn.calibration.lockstep import MEMORY, footprint, lockstep
+from pcsnn.calibration.lockstep import footprint, lockstep
+from pcsnn.calibration.method import Method, register
 from pcsnn.calibration.precision import largest, single, widened
 from pcsnn.data.inputs import count, rows
 from pcsnn.data.pools import dealt, first, mini_batches
 from pcsnn.distributed import collectives
 from pcsnn.graph import taxonomy
 
-IMAGES = 1024  # inputs that a calibration takes, from the start of the data, and keeps in memory
-CHUNK = 64
-STEPS = {"light": 300, "advanced": 600}  # of the gradient
 _WITH_BIAS = (torch.nn.Linear, *taxonomy.CONVOLUTIONS)
 
 
@@ -42,114 +42,144 @@ def _with_biases(modules):
 
 
 def _direct(network):
-    """{place among the outputs: the synapse that makes it, or that an interpolation behind it reads}.
+    """{position among the outputs: the synapse that makes it, or that an interpolation behind it reads}.
 
     Interpolations pass constants on: a larger bias raises the mean behind them by as much.
     """
     modules = dict(network.named_modules())
     made = {}
-    for place, source in enumerate(
-        tree_leaves(next(node for node in network.graph.nodes if node.op == "output").args[0])
-    ):
+    outputs = tree_leaves(next(node for node in network.graph.nodes if node.op == "output").args[0])
+    for position, source in enumerate(outputs):
         kinds = _WITH_BIAS
         while _interpolates(source, modules):
             source, kinds = source.args[0], taxonomy.CONVOLUTIONS
         module = modules[source.target] if isinstance(source, torch.fx.Node) and source.op == "call_module" else None
         if isinstance(module, kinds) and module not in made.values():
-            made[place] = module
+            made[position] = module
     return made
 
 
 def _interpolates(node, modules):
-    if not isinstance(node, torch.fx.Node):
-        return False
-    if node.op == "call_module":
-        return isinstance(modules[node.target], torch.nn.Upsample)
-    return node.op == "call_function" and node.target in taxonomy.INTERPOLATIONS
+    return isinstance(node, torch.fx.Node) and taxonomy.role(node, modules) is taxonomy.Role.INTERPOLATION
 
 
-def _fit_layers(network, places, groups, timesteps, progress, limit, whole):
-    """Settings of all places by least squares on the student's own inputs; corrects the mean of the output (C1)-(C3).
+def fit_layers(task, pools, options, limit):
+    """Settings of all places by least squares on the student's own inputs; corrects the outputs' means (C1)-(C3).
 
-    limit: the largest activation that the network's own dtype can hold. whole: batches are not cut.
+    pools: the inputs, on all of which the network computes in float32. limit: the largest activation that its own dtype
+    can hold.
     """
-    by_name = {place.name: place for place in places}
-    settings = {place.name: place.own() for place in places if place.lossless(timesteps)}
+    network, timesteps, whole = task.network, task.timesteps, task.batches.whole
+    by_name = {place.name: place for place in task.places}
+    settings = dict(task.kept)
 
     def choose(node, currents, activations):
         place = by_name[node.target]
         if place.name not in settings:
             if not all((value.abs() <= limit).all() and value.isfinite().all() for value in activations):
                 raise ValueError(f"model: {place.name} reaches NaN or infinity on the calibration data")
-            fit = signed.fit if place.signed else least_squares.fit
-            settings[place.name] = fit(place, currents, activations, timesteps)
+            settings[place.name] = (
+                signed.fit(place, currents, activations, timesteps)
+                if place.signed
+                else least_squares.fit(place, currents, activations, timesteps, bend=options.bend_levels)
+            )
         return settings[place.name].neuron(place, timesteps).to(currents[0])
 
-    peak = max(footprint(network, group if whole else rows(group, slice(1)))[0] for group in groups)
-    share = min(1.0, MEMORY / (peak * sum(map(count, groups))))
+    peak = max(footprint(network, pool if whole else rows(pool, slice(1)))[0] for pool in pools)
+    share = min(1.0, options.fitting_bytes / (peak * sum(map(count, pools))))
     some = (
-        groups[: max(1, int(len(groups) * share))]
+        pools[: max(1, int(len(pools) * share))]
         if whole
-        else [rows(group, slice(max(1, int(count(group) * share)))) for group in groups]
+        else [rows(pool, slice(max(1, int(count(pool) * share)))) for pool in pools]
     )
-    outputs = lockstep(network, mini_batches(dealt(some), None if whole else CHUNK), choose, progress)
-    for place, module in _direct(network).items():
+    batches = mini_batches(dealt(some), None if whole else options.fitting_batch)
+    outputs = lockstep(network, batches, choose, task.progress)
+    for position, module in _direct(network).items():
         channel = -1 if isinstance(module, torch.nn.Linear) else 1
-        pairs = [[tree_leaves(output)[place] for output in pair] for pair in zip(*outputs)]
+        pairs = [[tree_leaves(output)[position] for output in pair] for pair in zip(*outputs)]
         errors = [(taught - learnt).transpose(0, channel).flatten(1) for taught, learnt in pairs]
         module.bias.data += collectives.mean(torch.cat(errors, 1))
     return settings
 
 
-def _calibrate(network, places, batches, timesteps, progress, seed, steps, weights):
-    groups = first(batches, IMAGES)
-    for group in groups:
-        few = group if batches.whole else rows(group, slice(1))
+@dataclass(frozen=True)
+class LayerwiseOptions:
+    """Hyperparameters of the methods that fit layer after layer and then take gradient steps.
+
+    Attributes:
+        inputs: how many are taken, from the start of the data, and kept in memory.
+        fit_layers: the settings that the gradient starts from, with the signature of `fit_layers`.
+        fitting_batch: inputs that are run at a time while layers are fitted.
+        fitting_bytes: what the live values of a network may take then; where all inputs took more, fewer are used.
+        bend_levels: whether levels may be unevenly spaced.
+        steps: gradient steps; 0 for none.
+        change_weights: whether they adjust the weights too.
+        learning_rate: of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to
+            the outputs.
+        weight_learning_rate: relative to the weights of an output channel.
+        output_loss_weight: of the divergence of the outputs.
+        temperature: of that divergence.
+        layer_loss_weight: of the mean relative error of the layers.
+        ema_decay: of the running average of the parameters over the second half of the steps.
+        batch: inputs a step.
+        dense_batch: the same where an input has many outputs, pixels or tokens, and so as many divergences.
+        step_bytes: what a gradient step may keep; where a batch took more, it is made smaller.
+        vary_images: whether images are flipped and shifted at random.
+        mixed_share: of the batches, in which inputs are blended with each other.
+    """
+
+    inputs: int = 1024
+    fit_layers: Callable = field(default=fit_layers, repr=False)  # processes compare options by what they look like
+    fitting_batch: int = 64
+    fitting_bytes: int = 2**30
+    bend_levels: bool = True
+    steps: int = 0
+    change_weights: bool = False
+    learning_rate: float = 3e-3
+    weight_learning_rate: float = 2e-3
+    output_loss_weight: float = 1.0
+    temperature: float = 2.0
+    layer_loss_weight: float = 10.0
+    ema_decay: float = 0.98
+    batch: int = 64
+    dense_batch: int = 8
+    step_bytes: int = 2**31
+    vary_images: bool = True
+    mixed_share: float = 0.0
+
+
+def calibrate(task, options):
+    """The settings of a task. Several processes share the inputs and add up histograms, errors and gradients."""
+    network, batches = task.network, task.batches
+    pools = first(batches, options.inputs)
+    for pool in pools:
+        few = pool if batches.whole else rows(pool, slice(1))
         with batches.running(few, network, "inputs of this shape"):
             footprint(network, few)
-    groups = single(groups)
-    refined = steps and not all(place.lossless(timesteps) for place in places)
+    pools = single(pools)
+    refined = options.steps and task.open
     limit = largest(network)
     with widened(network):
         teacher = copy.deepcopy(network) if refined else None
         outputs = _output_synapses(network)
         _with_biases(outputs)
-        settings = _fit_layers(network, places, groups, timesteps, progress, limit, batches.whole)
+        settings = options.fit_layers(task, pools, options, limit)
         if refined:
-            refine.refine(
-                teacher,
-                network,
-                places,
-                settings,
-                groups,
-                timesteps,
-                steps=steps,
-                weights=weights,
-                outputs=outputs,
-                seed=seed,
-                progress=progress,
-                whole=batches.whole,
-            )
+            refine.refine(teacher, task, settings, pools, outputs, options)
     return settings
 
 
-def quick(network, places, batches, timesteps, progress, seed):
-    """Method "quick": each layer's threshold, shift, levels and amplitude by least squares (C1)-(C3), and no gradient.
-
-    Uses the first 1,024 inputs of the data; of them as many as let the live values of a network stay within 1 GB. Several
-    processes share these inputs, add up the histograms, and share the channels.
-    """
-    return _calibrate(network, places, batches, timesteps, progress, seed, 0, False)
-
-
-def light(network, places, batches, timesteps, progress, seed):
-    """Method "light": "quick", then 300 gradient steps on thresholds, shifts, levels, amplitudes and output biases (C4), (C5).
-
-    Several processes draw the same batches, share the work on each, and add up the gradients.
-    """
-    return _calibrate(network, places, batches, timesteps, progress, seed, STEPS["light"], False)
-
-
-def advanced(network, places, batches, timesteps, progress, seed):
-    """Method "advanced": "light" with 600 steps that adjust the weights too."""
-    return _calibrate(network, places, batches, timesteps, progress, seed, STEPS["advanced"], True)
+# Least squares (C1)-(C3) on the first 1,024 inputs of the data, or on as many of them as fit into memory; no gradient.
+QUICK = register(Method("quick", calibrate, effort=3, options=LayerwiseOptions()))
+# "quick", then gradient steps on thresholds, shifts, levels, amplitudes and output biases (C4), (C5).
+LIGHT = register(Method("light", calibrate, effort=4, options=replace(QUICK.options, steps=300), seeded=True))
+# "light" on weights too. More data, by mixing, keeps them from learning 1,024 images by heart.
+ADVANCED = register(
+    Method(
+        "advanced",
+        calibrate,
+        effort=5,
+        options=replace(LIGHT.options, steps=600, change_weights=True, mixed_share=0.5),
+        seeded=True,
+    )
+)

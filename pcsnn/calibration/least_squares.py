@@ -1,8 +1,8 @@
 """Threshold, shift, bend and amplitude of a layer by least squares against the float activation (C1)-(C3).
 
-A histogram of the student's current in each channel, with the sum of the float activation in each bin, gives the squared
-error of every staircase at once: with N(t) the number of neurons whose current is at least t, and A(t) the sum of their
-float activations, spikes won at levels t_1..t_T leave
+A histogram of the student's current in each channel, with the sum of the float activation in each bin, gives the
+squared error of every staircase at once: with N(t) the number of neurons whose current is at least t, and A(t) the sum
+of their float activations, spikes won at levels t_1..t_T leave
 E = sum a^2 - 2 (amplitude / T) sum_k A(t_k) + (amplitude / T)^2 sum_k (2 k - 1) N(t_k).
 """
 
@@ -15,17 +15,15 @@ from pcsnn.calibration.places import Settings
 from pcsnn.distributed import collectives
 
 BINS = 1024
-THRESHOLDS = torch.logspace(
-    math.log10(0.08), math.log10(1.25), 48, dtype=torch.float64, device="cpu"
-)  # of the largest activation
-SHIFTS = torch.linspace(-0.5, 0.5, 11, dtype=torch.float64, device="cpu")  # in units of theta / T
-BENT = 16  # up to this T the levels may be unevenly spaced; beyond, it wins nothing and costs time
-ROUNDS = 30  # of levels and amplitude in turn
-ENTRIES = 2**24  # of the largest intermediate
+RELATIVE_THRESHOLDS = torch.logspace(math.log10(0.08), math.log10(1.25), 48, dtype=torch.float64, device="cpu")
+RELATIVE_SHIFTS = torch.linspace(-0.5, 0.5, 11, dtype=torch.float64, device="cpu")  # psi in units of theta / T
+LARGEST_BENT_T = 16  # beyond, unevenly spaced levels win nothing and cost time
+BEND_ROUNDS = 30
+LARGEST_INTERMEDIATE = 2**24
 
 
 class Histogram:
-    """Current and float activation of the channels of a layer: lists of [N, C, ...], one entry a batch; of all processes."""
+    """Current and float activation by channel, of all processes. From lists of [N, C, ...], one entry a batch."""
 
     def __init__(self, place, currents, activations):
         self.largest, highest = (
@@ -64,9 +62,9 @@ class Histogram:
     def above(self, levels):
         """N(t) and A(t) of levels [C, ...], linear within a bin."""
         shape = levels.shape
-        place = ((levels.flatten(1) - self.low[:, None]) / self.width[:, None]).clamp(0, BINS)
-        left = place.floor().long().clamp(max=BINS - 1)
-        share = place - left
+        position = ((levels.flatten(1) - self.low[:, None]) / self.width[:, None]).clamp(0, BINS)
+        left = position.floor().long().clamp(max=BINS - 1)
+        share = position - left
         return [
             (values.gather(1, left) * (1 - share) + values.gather(1, left + 1) * share).view(shape)
             for values in (self.count, self.sums)
@@ -81,9 +79,11 @@ def _even(histogram, timesteps):
     """The best evenly spaced levels (10), [C] each: theta, psi, amplitude, and what they take off the squared error."""
     steps = _steps(timesteps, histogram.low.device)
     best = None
-    for part in THRESHOLDS.to(steps.device).split(max(1, ENTRIES // max(1, len(histogram.low) * timesteps))):
+    for part in RELATIVE_THRESHOLDS.to(steps.device).split(
+        max(1, LARGEST_INTERMEDIATE // max(1, len(histogram.low) * timesteps))
+    ):
         theta = histogram.largest.clamp_min(1e-30)[:, None] * part  # [C, thresholds]
-        for shift in SHIFTS.tolist():
+        for shift in RELATIVE_SHIFTS.tolist():
             levels = (steps - 0.5 - shift) * theta.unsqueeze(-1) / timesteps
             number, sums = histogram.above(levels)
             product, square = sums.sum(-1), ((2 * steps - 1) * number).sum(-1).clamp_min(1e-12)
@@ -103,7 +103,7 @@ def _bent(histogram, amplitude, timesteps):
     For a given amplitude level k is where A(t) - (k - 1/2) (amplitude / T) N(t) is largest: they ascend of themselves.
     """
     steps = _steps(timesteps, amplitude.device)
-    for _ in range(ROUNDS):
+    for _ in range(BEND_ROUNDS):
         edges = torch.stack(
             [
                 (histogram.sums - (k - 0.5) * (amplitude / timesteps)[:, None] * histogram.count).argmax(1)
@@ -119,7 +119,7 @@ def _bent(histogram, amplitude, timesteps):
 def _best(histogram, timesteps, bend):
     """theta, psi, amplitude, [C] each, and the bend, [C, T] or None."""
     theta, psi, amplitude = _even(histogram, timesteps)
-    if not bend or not 1 < timesteps <= BENT:
+    if not bend or not 1 < timesteps <= LARGEST_BENT_T:
         return theta, psi, amplitude, None
     levels, amplitude = _bent(histogram, amplitude, timesteps)
     even = (_steps(timesteps, theta.device) - 0.5) * theta[:, None] / timesteps - psi[:, None]
@@ -129,7 +129,8 @@ def _best(histogram, timesteps, bend):
 def fit(place, currents, activations, timesteps, *, bend=True):
     """The Settings of a layer that minimise the squared difference of its rate on `currents` to `activations`.
 
-    A channel that is never active, in the float network or in the student, is silent.
+    A channel that is never active, in the float network or in the student, is silent. bend: whether levels may be
+    unevenly spaced.
     """
     histogram = Histogram(place, currents, activations)
     theta, psi, amplitude, bent = collectives.divided(

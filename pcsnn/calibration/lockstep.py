@@ -1,12 +1,10 @@
-"""A network and its student, run side by side node after node, so that each neuron is chosen on the student's own inputs."""
+"""A network and its student side by side, node after node: each neuron is chosen on the student's own inputs."""
 
 import torch
 from torch.utils._pytree import tree_flatten
 
 from pcsnn.data.batches import show_steps
 from pcsnn.data.inputs import count
-
-MEMORY = 2**30  # bytes that the live values of one network may take
 
 
 def _bytes(value):
@@ -52,8 +50,11 @@ def footprint(network, inputs):
 def lockstep(network, batches, choose, progress):
     """Run `network` and a student on all batches, one node at a time.
 
-    At an activation, choose(node, currents of the student, outputs of the network), lists with an entry a batch, returns
-    the module that stands there in the student. Returns (outputs of the network, outputs of the student), lists too.
+    At an activation, choose(node, currents of the student, outputs of the network), lists with an entry a batch,
+    returns the module that stands there in the student.
+
+    Returns:
+        (outputs of the network, outputs of the student), lists too.
     """
     teacher = [Run(network, batch) for batch in batches]
     student = [Run(network, batch) for batch in batches]

@@ -1,33 +1,33 @@
 """Thresholds without calibration: the activations' own bounds, or the largest activation of each channel."""
 
-import math
-
 import torch
 
 from pcsnn.calibration import signed
+from pcsnn.calibration.method import Method, register
 from pcsnn.calibration.places import Settings
 from pcsnn.data.batches import run_through
 from pcsnn.distributed import collectives
 
 
-def from_bounds(network, places, batches, timesteps, progress, seed):
+def from_bounds(task):
     """Method "none": QCFS keeps its learned threshold, clipped ReLU takes its bound; ReLU has none (ValueError)."""
-    without = [place.name for place in places if place.bound is None]
+    without = [place.name for place in task.open if place.bound is None]
     if without:
         raise ValueError(
             f"method: 'none' needs activations with a bound, and {', '.join(without)} "
             f"{'has' if len(without) == 1 else 'have'} none; give calibration= and another method"
         )
-    return {place.name: place.own() for place in places}
+    return {place.name: place.own() for place in task.open}
 
 
-def recorded_maxima(network, places, batches, timesteps, progress, seed):
-    """Method "max" (16): theta is the largest activation over the data, per channel; QCFS keeps its learned threshold, IF its own.
+def recorded_maxima(task):
+    """Method "max" (16): theta is the largest activation over the data, per channel; QCFS keeps its learned threshold.
 
-    A channel that never rises above zero gets an infinite threshold: it emits no spikes. An activation that goes below zero
-    gets an amplitude that covers all currents of its layer (S4). Several processes: the largest of all, whatever their shares.
+    A channel that never rises above zero gets an infinite threshold: it emits no spikes. An activation that goes below
+    zero gets an amplitude that covers all currents of its layer (S4). Several processes: the largest of all, whatever
+    their shares.
     """
-    recorded = [place for place in places if place.quantization_levels is None and not place.serial]
+    recorded = [place for place in task.open if place.quantization_levels is None]
     maxima, ranges = {}, {}
 
     def record(place):
@@ -40,25 +40,28 @@ def recorded_maxima(network, places, batches, timesteps, progress, seed):
 
     if recorded:
         hooks = [
-            network.get_submodule(place.name).register_forward_hook(
+            task.network.get_submodule(place.name).register_forward_hook(
                 signed.record_range(place, ranges) if place.signed else record(place)
             )
             for place in recorded
         ]
         try:
-            run_through(network, batches, "recording maxima", progress)
+            run_through(task.network, task.batches, "recording maxima", task.progress)
         finally:
             for hook in hooks:
                 hook.remove()
-    settings = {place.name: place.own() for place in places if place not in recorded}
-    for name, highest in maxima.items():
-        if not highest.isfinite().all():
-            raise ValueError(f"model: {name} reaches NaN or infinity on the calibration data")
-        highest = collectives.highest(highest)
-        settings[name] = Settings(torch.where(highest > 0, highest, torch.inf))
+    settings = {place.name: place.own() for place in task.open if place not in recorded}
     for place in recorded:
+        extremes = ranges[place.name] if place.signed else [maxima[place.name]]
+        if not all(torch.as_tensor(extreme).isfinite().all() for extreme in extremes):
+            raise ValueError(f"model: {place.name} reaches NaN or infinity on the calibration data")
         if place.signed:
-            if not all(map(math.isfinite, ranges[place.name])):
-                raise ValueError(f"model: {place.name} reaches NaN or infinity on the calibration data")
-            settings[place.name] = signed.from_range(place, timesteps, *ranges[place.name])
+            settings[place.name] = signed.from_range(place, task.timesteps, *extremes)
+        else:
+            highest = collectives.highest(*extremes)
+            settings[place.name] = Settings(torch.where(highest > 0, highest, torch.inf))
     return settings
+
+
+register(Method("none", from_bounds, effort=0, needs_data=False, depends_on_timesteps=False))
+register(Method("max", recorded_maxima, effort=1, depends_on_timesteps=False))

@@ -1,17 +1,23 @@
-"""The paper's calibration (15), (17): shifts and amplitudes by moving averages of the difference to the float network."""
+"""The paper's calibration (15), (17): shifts and amplitudes by moving averages of differences to the float network."""
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from pcsnn.calibration.maxima import recorded_maxima
+from pcsnn.calibration.method import Method, register
 from pcsnn.calibration.precision import single, widened
 from pcsnn.data.batches import show
 from pcsnn.distributed import collectives
 from pcsnn.tensors.arithmetic import per_channel
 
-MOMENTUM = 0.99
+
+@dataclass(frozen=True)
+class MovingAverageOptions:
+    """momentum: the share of the old average that each batch leaves."""
+
+    momentum: float = 0.99
 
 
 def _clip(module, theta):
@@ -41,43 +47,35 @@ class _Watch:
 
 
 @torch.no_grad()
-def paper(network, places, batches, timesteps, progress, seed):
+def paper(task, options):
     """Method "paper": recorded maxima, then one pass over the data with teacher and student side by side.
 
-    Teacher: the source, its ReLU clipped at theta. Student: the spiking network at T. After every batch, in every layer,
-    psi <- 0.99 psi + 0.01 mean(z_teacher - z_student), then phi <- 0.99 phi + 0.01 mean(a_teacher - a_student).
+    Teacher: the source, its ReLU clipped at theta. Student: the spiking network at T. After every batch, in every
+    layer, psi <- 0.99 psi + 0.01 mean(z_teacher - z_student), then phi <- 0.99 phi + 0.01 mean(a_teacher - a_student).
     Several processes: batch i is batch i of all of them together, of those that have as many.
     """
-    below = [place.name for place in places if place.signed]
-    if below:
-        raise ValueError(
-            "method: 'paper' is defined for activations that do not go below zero, "
-            f"got signed ones at {', '.join(below)}; use max, quick, light or advanced"
-        )
-    settings = recorded_maxima(network, places, batches, timesteps, progress, seed)
-    with widened(network):
-        _move(network, places, settings, batches, timesteps, progress)
+    settings = recorded_maxima(task)
+    with widened(task.network):
+        _move(task, settings, options.momentum)
     return settings
 
 
-def _move(network, places, settings, batches, timesteps, progress):
+def _move(task, settings, momentum):
     """Adjust `settings` batch by batch."""
-    own = dict(settings)
-    teacher, student = copy.deepcopy(network), copy.deepcopy(network)
+    own, device = task.kept | settings, task.batches.device
+    teacher, student = copy.deepcopy(task.network), copy.deepcopy(task.network)
+    neurons = {place.name: own[place.name].neuron(place, task.timesteps).to(device) for place in task.places}
+    for name, neuron in neurons.items():
+        student.set_submodule(name, neuron)
     watches = []
-    for place in places:
-        chosen = settings[place.name]
-        theta = torch.as_tensor(chosen.threshold, device=batches.device)
-        neuron = chosen.neuron(place, timesteps).to(batches.device)
-        student.set_submodule(place.name, neuron)
-        if place.serial:
-            continue
+    for place in task.open:
+        original, neuron = teacher.get_submodule(place.name), neurons[place.name]
         if place.quantization_levels is None:
-            _clip(teacher.get_submodule(place.name), theta)
-        watches.append((place, neuron, _Watch(teacher.get_submodule(place.name), place), _Watch(neuron, place)))
-    psi = {place.name: 0.0 for place in places if not place.serial}
+            _clip(original, torch.as_tensor(own[place.name].threshold, device=device))
+        watches.append((place.name, neuron, _Watch(original, place), _Watch(neuron, place)))
+    psi = dict.fromkeys(settings, 0.0)
     phi = dict(psi)
-    with show(batches, "calibrating", progress) as bar:
+    with show(task.batches, "calibrating", task.progress) as bar:
         for batch in collectives.in_step(bar):
             if batch is not None:
                 teacher(*single(batch))
@@ -85,10 +83,9 @@ def _move(network, places, settings, batches, timesteps, progress):
             seen = [0 if batch is None else taught.count for *_, taught, _ in watches]
             currents = collectives.means([taught.z - learnt.z for *_, taught, learnt in watches], seen)
             rates = collectives.means([taught.a - learnt.a for *_, taught, learnt in watches], seen)
-            for (place, neuron, *_), current, rate in zip(watches, currents, rates):
-                name = place.name
-                psi[name] = MOMENTUM * psi[name] + (1 - MOMENTUM) * current
-                phi[name] = MOMENTUM * phi[name] + (1 - MOMENTUM) * rate
+            for (name, neuron, *_), current, rate in zip(watches, currents, rates):
+                psi[name] = momentum * psi[name] + (1 - momentum) * current
+                phi[name] = momentum * phi[name] + (1 - momentum) * rate
                 settings[name] = _shifted(own[name], psi[name], phi[name])
                 neuron.adjust(settings[name].offset, settings[name].amplitude)
 
@@ -99,3 +96,6 @@ def _shifted(settings, psi, phi):
     worth = theta if settings.amplitude is None else settings.amplitude
     amplitude = torch.where(theta == torch.inf, 0.0, worth + phi)
     return replace(settings, offset=settings.offset + psi, amplitude=amplitude)
+
+
+register(Method("paper", paper, effort=2, options=MovingAverageOptions(), takes_signed=False, keeps_lossless=False))

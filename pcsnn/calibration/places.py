@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from pcsnn.graph.activations import signed_kind
 from pcsnn.graph.places import bound
-from pcsnn.graph.signed_places import signed_kind
 from pcsnn.graph.written import ClippedReLU
 from pcsnn.nn.neuron import CollapsedNeuron
 from pcsnn.nn.own_neuron import OwnNeuron

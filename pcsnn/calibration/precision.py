@@ -1,4 +1,4 @@
-"""Half-precision networks are calibrated in float32: sums, gradients and small steps would be lost in their own dtype."""
+"""Calibration of half-precision networks in float32: their own dtype would lose sums, gradients and small steps."""
 
 import contextlib
 
@@ -22,9 +22,10 @@ def largest(network):
 
 @contextlib.contextmanager
 def widened(network):
-    """Inside, a traced network computes in float32 where it computes in half precision; afterwards its tensors are rounded back.
+    """Inside, a traced half-precision network computes in float32; afterwards its tensors are rounded back.
 
-    Tensors that nothing has changed come back bit for bit. Casts to half precision that its graph spells out do not round.
+    Tensors that nothing has changed come back bit for bit. Casts to half precision that its graph spells out do not
+    round.
     """
     known = dict(_tensors(network))
     kinds = {name: tensor.dtype for name, tensor in known.items() if tensor.dtype in HALVES}

@@ -19,24 +19,14 @@ from pcsnn.distributed import collectives
 from pcsnn.graph import taxonomy
 from pcsnn.nn.staircase import staircase
 
-RATE = (
-    3e-3  # of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to the outputs
-)
-WEIGHT_RATE = 2e-3  # relative to the weights of an output channel
-TEMPERATURE = 2.0
-LAYERS = 10.0  # weight of the mean error of the layers beside the divergence of the outputs
-MEMORY = 2**31  # bytes that a gradient step may keep
-BATCH = 64
-DENSE_BATCH = 8  # where an input has many outputs, pixels or tokens, and so as many divergences
-MIXED = 0.5  # of the batches are mixed where weights change: more data against learning 1,024 images by heart
-AVERAGE = 0.98  # of the running average of the parameters, over the second half of the steps
+SMALLEST_BATCH = 8  # however much memory an input takes
 
 
 class Staircase(nn.Module):
     """A neuron with parameters that a gradient reaches; `settings()` gives what it has become.
 
-    [C] or []: log_theta; psi in units of theta / T; log_gain, the amplitude relative to theta. bend [C, T] or [T], in units of
-    theta / T, or None. A silent channel stays silent.
+    [C] or []: log_theta; psi in units of theta / T; log_gain, the amplitude relative to theta. bend [C, T] or [T], in
+    units of theta / T, or None. A silent channel stays silent.
     """
 
     def __init__(self, settings, timesteps, device):
@@ -109,8 +99,8 @@ def _free_weights(network):
         if isinstance(module, (nn.Linear, *taxonomy.CONVOLUTIONS)):
             if not isinstance(module._parameters.get("weight"), nn.Parameter):
                 raise ValueError(
-                    f"model: method 'advanced' changes weights, and that of {name} is computed from other tensors; make "
-                    "it a parameter (remove_parametrizations, remove_weight_norm, prune.remove) or use 'light'"
+                    f"model: method 'advanced' changes weights, and that of {name} is computed from other tensors; "
+                    "make it a parameter (remove_parametrizations, remove_weight_norm, prune.remove) or use 'light'"
                 )
             channel = 1 if isinstance(module, taxonomy.TRANSPOSED_CONVOLUTIONS) and module.groups == 1 else 0
             parametrize.register_parametrization(module, "weight", _Relative(module.weight, channel))
@@ -153,12 +143,12 @@ def _mean_squares(values, share, device):
     return collectives.means(own, [share] * len(own))
 
 
-def _divergence(learnt, taught):
+def _divergence(learnt, taught, temperature):
     """Kullback-Leibler divergence over dimension 1, the classes, at a temperature; mean over all else."""
     learnt, taught = (
-        (value.float().transpose(1, -1).flatten(0, -2) / TEMPERATURE).log_softmax(1) for value in (learnt, taught)
+        (value.float().transpose(1, -1).flatten(0, -2) / temperature).log_softmax(1) for value in (learnt, taught)
     )
-    return TEMPERATURE**2 * F.kl_div(learnt, taught, reduction="batchmean", log_target=True)
+    return temperature**2 * F.kl_div(learnt, taught, reduction="batchmean", log_target=True)
 
 
 def _uniform(generator, *shape):
@@ -167,16 +157,19 @@ def _uniform(generator, *shape):
 
 
 def _varied(batch, generator):
-    """More data, which the float network labels itself: images [N, C, H, W] flipped left to right at random, all of a batch
-    shifted by up to an eighth of their size, mirrored at the borders."""
+    """More data, which the float network labels itself: images [N, C, H, W], varied at random.
+
+    Each is flipped left to right or not, and all of a batch are shifted by up to an eighth of their size, mirrored at
+    the borders.
+    """
     flip = _uniform(generator, count(batch)) < 0.5
-    places = _uniform(generator, 2).tolist()
+    shifts = _uniform(generator, 2).tolist()
 
     def vary(part):
         if part.dim() == 4 and part.is_floating_point():
             part = torch.where(flip.to(part.device).view(-1, 1, 1, 1), part.flip(3), part)
             down, right = (length // 8 for length in part.shape[2:])
-            first = [int(place * (2 * margin + 1)) for place, margin in zip(places, (down, right))]
+            first = [int(shift * (2 * margin + 1)) for shift, margin in zip(shifts, (down, right))]
             padded = F.pad(part, (right, right, down, down), mode="reflect")
             part = padded[:, :, first[0] : first[0] + part.shape[2], first[1] : first[1] + part.shape[3]]
         return part
@@ -185,7 +178,7 @@ def _varied(batch, generator):
 
 
 def _mixed(batch, generator):
-    """Each input blended with another, which keeps half to all of it: more data still, labelled by the float network."""
+    """More data still, labelled by the float network: each input blended with another, half to all of it kept."""
     order = torch.randperm(count(batch), generator=generator, device="cpu")
     share = 0.5 + 0.5 * _uniform(generator, len(order))
     return tree_map(
@@ -198,21 +191,56 @@ def _mixed(batch, generator):
     )
 
 
-def refine(teacher, network, places, settings, groups, timesteps, *, steps, weights, outputs, seed, progress, whole):
+def _batches(pools, options, dense, total, whole, generator):
+    """Batches without end, in random order. total: bytes of the values of one input. whole: uncut and unvaried."""
+    if whole:
+        yield from shuffled(pools, None, generator)
+    fitting = max(SMALLEST_BATCH, options.step_bytes / (3 * total))
+    size = int(min(options.dense_batch if dense else options.batch, fitting))
+    for batch in shuffled(pools, size, generator):
+        if options.vary_images:
+            batch = _varied(batch, generator)
+        if options.mixed_share and _uniform(generator) < options.mixed_share:
+            batch = _mixed(batch, generator)
+        yield batch
+
+
+class _RunningAverage:
+    """An exponential moving average of some parameters, which begins with their first values seen."""
+
+    def __init__(self, parameters, decay):
+        self._parameters, self._decay, self._values = parameters, decay, None
+
+    def update(self):
+        now = [parameter.detach() for parameter in self._parameters]
+        if self._values is None:
+            self._values = [value.clone() for value in now]
+        else:
+            for old, new in zip(self._values, now):
+                old.lerp_(new, 1 - self._decay)
+
+    @torch.no_grad()
+    def take_over(self):
+        """Give the parameters their averages; they need no gradient any more."""
+        for parameter, average in zip(self._parameters, self._values):
+            parameter.copy_(average)
+            parameter.requires_grad_(False)
+
+
+def refine(teacher, task, settings, pools, outputs, options):
     """Adam with a cosine rate on what `settings` holds, and on biases of the modules `outputs`; changes both in place.
 
     Loss: the divergence of the outputs from the teacher's, and the mean relative squared error of all layers' rates.
-    Several processes draw the same batches; each works on its rows, and the gradients are added up. whole: batches stay as the
-    groups are, uncut and unvaried.
+    Several processes draw the same batches; each works on its rows, and the gradients are added up.
     """
-    generator = torch.Generator("cpu").manual_seed(seed)
-    device = tree_leaves(groups[0])[0].device
+    network, timesteps, whole = task.network, task.timesteps, task.batches.whole
+    generator = torch.Generator("cpu").manual_seed(task.seed)
+    device = tree_leaves(pools[0])[0].device
     staircases = {
         place.name: StraightThrough(settings[place.name], place, timesteps, device)
         if place.signed
         else Staircase(settings[place.name], timesteps, device)
-        for place in places
-        if not place.lossless(timesteps)
+        for place in task.open
     }  # a lossless QCFS is its neuron, and has a gradient
     student = _student(network, staircases)
     taught = {}
@@ -220,31 +248,31 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
         teacher.get_submodule(name).register_forward_hook(
             lambda module, arguments, output, name=name: taught.__setitem__(name, output)
         )
-    scale, dense = _outputs(teacher, groups[0] if whole else rows(groups[0], slice(BATCH)))
+    scale, dense = _outputs(teacher, pools[0] if whole else rows(pools[0], slice(options.batch)))
     levels = [parameter for module in staircases.values() for parameter in module.parameters()]
     biases = [module.bias.requires_grad_(True) for module in outputs]
-    changes = _free_weights(network) if weights else []
+    changes = _free_weights(network) if options.change_weights else []
     parameters = [*levels, *biases, *changes]
     if not parameters:  # signed neurons, and none of their outputs meets a synapse
         return
     optimiser = torch.optim.Adam(
-        [{"params": levels, "lr": RATE}, {"params": biases, "lr": RATE * scale}, {"params": changes, "lr": WEIGHT_RATE}]
+        [
+            {"params": levels, "lr": options.learning_rate},
+            {"params": biases, "lr": options.learning_rate * scale},
+            {"params": changes, "lr": options.weight_learning_rate},
+        ]
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    total = max(footprint(teacher, group if whole else rows(group, slice(1)))[1] for group in groups)
-    size = None if whole else int(min(DENSE_BATCH if dense else BATCH, max(8, MEMORY / (3 * total))))
-    batches = shuffled(groups, size, generator)
-    averages = None
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.steps)
+    total = max(footprint(teacher, pool if whole else rows(pool, slice(1)))[1] for pool in pools)
+    batches = _batches(pools, options, dense, total, whole, generator)
+    averages = _RunningAverage(parameters, options.ema_decay)
     with (
         torch.inference_mode(False),
         torch.enable_grad(),  # data read before may have left a mode switched on
-        show_steps(range(steps), "refining", progress) as bar,
+        show_steps(range(options.steps), "refining", task.progress) as bar,
     ):
         for step in bar:
-            batch = next(batches) if whole else _varied(next(batches), generator)
-            if weights and not whole and _uniform(generator) < MIXED:
-                batch = _mixed(batch, generator)
-            batch, share = _own(batch)
+            batch, share = _own(next(batches))
             with torch.no_grad():
                 expected = per_input(teacher(*batch)) if share else []
             squares = _mean_squares([taught.get(name) for name in staircases], share, device)
@@ -255,21 +283,15 @@ def refine(teacher, network, places, settings, groups, timesteps, *, steps, weig
                     (module.out - taught[name]).square().mean() / square.clamp_min(1e-12)
                     for (name, module), square in zip(staircases.items(), squares)
                 ]
-                loss = sum(_divergence(*pair) for pair in zip(found, expected)) + LAYERS * torch.stack(errors).mean()
+                divergence = sum(_divergence(*pair, options.temperature) for pair in zip(found, expected))
+                layers = torch.stack(errors).mean()
+                loss = options.output_loss_weight * divergence + options.layer_loss_weight * layers
                 (loss * share).backward()
             collectives.sum_gradients(parameters)
             optimiser.step()
             schedule.step()
-            if step + 1 >= steps / 2:
-                now = [parameter.detach() for parameter in parameters]
-                averages = (
-                    [value.clone() for value in now]
-                    if averages is None
-                    else [old.lerp_(new, 1 - AVERAGE) for old, new in zip(averages, now)]
-                )
-    with torch.no_grad():
-        for parameter, average in zip(parameters, averages):
-            parameter.copy_(average)
-            parameter.requires_grad_(False)
+            if step + 1 >= options.steps / 2:
+                averages.update()
+    averages.take_over()
     _fix_weights(network)
     settings.update({name: module.settings() for name, module in staircases.items()})

@@ -6,7 +6,8 @@ import torch
 
 from pcsnn import functional
 from pcsnn.distributed import collectives
-from pcsnn.levels.signed import TURNS, activation, balance_of, signed_levels
+from pcsnn.levels.activations import activation, row_of
+from pcsnn.levels.signed import balance_of, signed_levels
 from pcsnn.nn import SignedNeuron
 
 AMPLITUDES = torch.logspace(-1.0, 0.1, 28, dtype=torch.float64, device="cpu")  # of what covers all currents
@@ -29,9 +30,9 @@ class SignedSettings:
 
 def covering(kind, slope, timesteps, lowest, highest):
     """The least amplitude with which T levels reach from the activation at `lowest` to that at `highest` (S4)."""
-    ends = torch.tensor([lowest, highest, TURNS[kind] or 0.0], dtype=torch.float64, device="cpu")
-    slopes = torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float64, device="cpu").reshape(-1, 1)
-    values = activation(kind, ends.expand(len(slopes), -1), slopes)
+    slopes, turns = _turns(kind, slope)
+    ends = torch.tensor([lowest, highest], dtype=torch.float64, device="cpu").expand(len(slopes), -1)
+    values = activation(kind, torch.cat([ends, turns], 1), slopes)
     top = max(values[:, 1].max().item(), 1e-12)
     quantum = max((values.max() - values.min()).item(), top) / timesteps / 2
     while True:
@@ -42,6 +43,13 @@ def covering(kind, slope, timesteps, lowest, highest):
         except ValueError:  # no level left above zero
             pass
         quantum *= COARSER
+
+
+def _turns(kind, slope):
+    """The parameters of a kind, and where it turns for each, zero where it does not: float64 [C, 1] on the host."""
+    slopes = torch.as_tensor(1.0 if slope is None else slope, dtype=torch.float64, device="cpu").reshape(-1, 1)
+    turns = row_of(kind).turns(slopes)
+    return slopes, turns.where(turns.isfinite(), 0.0)
 
 
 def record_range(place, seen):
@@ -80,7 +88,8 @@ def fit(place, currents, activations, timesteps):
     share = max(1, int(ELEMENTS / len(currents) / currents[0][0].numel()))
     z = torch.cat([part[:share] for part in currents]).float()
     a = torch.cat([part[:share] for part in activations]).float()
-    starts = {lowest} | {start for start in (0.0, TURNS[kind]) if start is not None and lowest < start}
+    _, turns = _turns(kind, slope)
+    starts = {lowest} | {start for start in (0.0, turns.min().item(), turns.max().item()) if lowest < start}
     tried, errors = [], []
     for start in sorted(starts):
         whole = covering(kind, slope, timesteps, start, max(highest, 0.0))

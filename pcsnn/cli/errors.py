@@ -5,7 +5,6 @@ import re
 # What the library calls its arguments, and what the user wrote.
 _OPTIONS = {
     "model": "MODEL",
-    "net": "MODEL",
     "snn": "MODEL",
     "timesteps": "--timesteps",
     "method": "--method",

@@ -98,7 +98,7 @@ def reason(error):
 
 @contextlib.contextmanager
 def reading(path, option):
-    """What goes wrong with a file inside, whatever its decoder raises, becomes a ValueError that names option and file."""
+    """What goes wrong with a file inside, whatever its decoder raises: a ValueError that names option and file."""
     try:
         yield
     except FileNotFoundError as error:

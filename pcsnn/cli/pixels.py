@@ -13,15 +13,15 @@ def decode(pillow, path, mode):
     Pillow takes the upper byte of colours of 16 bits.
 
     Raises:
-        ValueError: grey of 16 bits, floats and whole numbers of 32 bits: no file tells which range of them is black to white
-            (cameras put 10 or 12 bits into 16), and a wrong one gives images that are nearly black or white.
+        ValueError: grey of 16 bits, floats and whole numbers of 32 bits: no file tells which range of them is black to
+            white (cameras put 10 or 12 bits into 16), and a wrong one gives images that are nearly black or white.
         Exception: whatever Pillow raises of a broken file, or one that it takes for a decompression bomb.
     """
     with pillow.open(path, formats=FORMATS) as image:
         if image.mode not in _BYTES:
             raise ValueError(
-                f"expected pixels of 8 bits, got {image.format} of mode {image.mode}, whose range the file does not tell: "
-                "scale its pixels to bytes, or give a .npz or .safetensors file of floats"
+                f"expected pixels of 8 bits, got {image.format} of mode {image.mode}, whose range the file does not "
+                "tell: scale its pixels to bytes, or give a .npz or .safetensors file of floats"
             )
         pixels = numpy.array(image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], -1)

@@ -10,7 +10,7 @@ from pcsnn.cli.files import writing
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
 MOST_BYTES = 2**28  # of a file of results; a line takes some thousands
@@ -33,8 +33,8 @@ def read(path, option="--output"):
     A last line without its end, of a run that was killed while it wrote, is left out.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; it holds no results, or a line that is not JSON, has no T, or a T of
-            another line.
+        FileNotFoundError, ValueError: no such file; it holds no results, or a line that is not JSON, has no T, or a T
+            of another line.
     """
     place = f"{option}: {path}"
     size = path.stat().st_size

@@ -1,30 +1,9 @@
 """What to do about an operation that cannot spike, by kind."""
 
+from pcsnn.graph import activations
 from pcsnn.graph.places import argument
 
 _KEEP = "or keep it analog, applied to averages over time, with strict=False"
-_SIGNED = {
-    "LeakyReLU",
-    "PReLU",
-    "ELU",
-    "GELU",
-    "SiLU",
-    "Hardswish",
-    "Mish",
-    "CELU",
-    "SELU",
-    "RReLU",
-    "leaky_relu",
-    "prelu",
-    "elu",
-    "gelu",
-    "silu",
-    "hardswish",
-    "mish",
-    "celu",
-    "selu",
-    "rrelu",
-}
 _ACTIVATIONS = {
     "Softplus",
     "softplus",
@@ -116,9 +95,12 @@ def advice(node, name, modules):
         return _dropout(node, name, modules)
     if "pool" in name.lower() or name in ("max", "min"):
         return _pool(node, name, modules)
+    differs = activations.mismatch(node, modules)
+    if differs is not None:
+        return f"{name} {differs}, {_KEEP}"
     for names, text in (
         (
-            _SIGNED,
+            activations.names(),
             f"goes below zero; convert it with signed=True, put a ReLU or pcsnn.nn.QCFS in its place and "
             f"train on, {_KEEP}",
         ),

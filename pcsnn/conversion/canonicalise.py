@@ -5,6 +5,7 @@ asked, batch norm folded into the synapse before it.
 """
 
 import copy
+import itertools
 import operator
 
 import torch
@@ -12,12 +13,12 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from pcsnn.graph import taxonomy
+from pcsnn.graph.activations import rises_only, signed_activation
 from pcsnn.graph.forms import known_forms, norms_before_pools
 from pcsnn.graph.max_pools import is_max_pool, move_before
 from pcsnn.graph.names import unused_name
 from pcsnn.graph.nodes import finish, replace
 from pcsnn.graph.places import activation, argument
-from pcsnn.graph.signed_places import rises_only, signed_activation
 from pcsnn.graph.written import ClippedReLU
 
 
@@ -75,7 +76,7 @@ def _out_of_place(node, modules):
 
 
 def _form(function):
-    """The out-of-place form of an in-place function, such as torch.relu_, F.celu_, operator.ipow; None for any other."""
+    """The out-of-place form of an in-place function, as torch.relu_, F.celu_, operator.ipow; None for any other."""
     name = taxonomy.name(function)
     if function in taxonomy.IN_PLACE_FUNCTIONS:
         return taxonomy.IN_PLACE_FUNCTIONS[function]
@@ -128,7 +129,7 @@ def _sharing(node, modules):
         chain.append(chain[-1].args[0])
     part = {
         source: view.args[1]
-        for view, source in zip(chain, chain[1:])
+        for view, source in itertools.pairwise(chain)
         if taxonomy.name(source.target) in taxonomy.SPLITS and view.target is operator.getitem
     }
     waiting = [chain[-1]]
@@ -199,8 +200,8 @@ def _methods_to_functions(network):
 
 
 def _separate_activations(network, signed):
-    """Each activation place becomes a module of its own, nn.ReLU, nn.Hardtanh(0, bound), QCFS or (signed) what it is, named
-    where it stands."""
+    """Each activation place becomes a module of its own, nn.ReLU, nn.Hardtanh(0, bound), QCFS or (signed) what it is,
+    named where it stands."""
     modules = dict(network.named_modules())
     taken = set()
     for node in list(network.graph.nodes):
@@ -220,7 +221,7 @@ def _separate_activations(network, signed):
 
 
 def _pool_behind_activations(network):
-    """conv - max pool - activation becomes conv - activation - max pool: equal where the activation is monotone (12)."""
+    """conv - max pool - activation becomes conv - activation - max pool: equal where activations are monotone (12)."""
     modules = dict(network.named_modules())
     for place in list(network.graph.nodes):
         if not place.meta.get("activation") or not rises_only(network.get_submodule(place.target)):

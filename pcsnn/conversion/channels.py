@@ -4,7 +4,6 @@ A channel may have a threshold of its own where dimension 1 of a current is one:
 one channel of one layer. Where an operation mixes channels with other dimensions, a layer has one threshold for all.
 """
 
-import operator
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +12,9 @@ from torch import fx, nn
 
 from pcsnn.conversion.signal import Signal
 from pcsnn.graph import taxonomy
-from pcsnn.graph.max_pools import is_max_pool
+from pcsnn.graph.names import operation_name
 from pcsnn.graph.places import argument
+from pcsnn.graph.taxonomy import Role, role
 
 
 @dataclass(frozen=True)
@@ -33,45 +33,27 @@ class Lost:
     node: fx.Node | None = None
 
 
-_SAME_SHAPE = {
-    torch.clone,
-    torch.detach,
-    torch.neg,
-    torch.negative,
-    operator.neg,
-    torch.masked_fill,
-    torch.cumsum,
-    torch.tril,
-    torch.triu,
-    torch.flip,
-    operator.mul,
-    torch.mul,
-    torch.multiply,
-    *taxonomy.ADDITIONS,
-    *taxonomy.QUOTIENTS,
+# what gives a value of its input's layout
+_KEEPING = {
+    Role.MAX_POOL,
+    Role.AVERAGE_POOL,
+    Role.INTERPOLATION,
+    Role.SUM,
+    Role.DIFFERENCE,
+    Role.NEGATION,
+    Role.SCALE,
+    Role.CHANNEL_SCALE,
+    Role.QUOTIENT,
+    Role.MASK,
+    Role.FILL,
+    Role.SPLIT,
+    Role.COPY,
+    Role.PAD,
+    Role.CAST,
 }
-_SAME_RANK = (
-    taxonomy.AVERAGE_POOL_FUNCTIONS
-    | taxonomy.MAX_POOL_FUNCTIONS
-    | taxonomy.INTERPOLATIONS
-    | {F.pad, torch.narrow, F.channel_shuffle, torch.channel_shuffle, F.pixel_unshuffle, torch.pixel_unshuffle}
-) - {torch.mean, torch.amax}
-_SAME_METHODS = taxonomy.CASTS | {"contiguous", "clone", "detach", "cpu", "cuda", "flip", "narrow"}
-_REDUCTIONS = {torch.mean, torch.sum, torch.amax}
-_SPLITS = {torch.chunk, torch.split, torch.tensor_split, "chunk", "split", "tensor_split"}
-_KEEPING_MODULES = (
-    *taxonomy.POOL_MODULES,
-    *taxonomy.PADDINGS,
-    nn.Upsample,
-    nn.ChannelShuffle,
-    nn.PixelUnshuffle,
-    taxonomy.ChannelScale,
-)
-_FUNCTION_RANKS = {
-    1: {F.conv1d, F.conv_transpose1d, torch.conv1d, torch.conv_transpose1d},
-    2: {F.conv2d, F.conv_transpose2d, torch.conv2d, torch.conv_transpose2d},
-    3: {F.conv3d, F.conv_transpose3d, torch.conv3d, torch.conv_transpose3d},
-}
+_KEEPING_NAMES = {"cumsum", "flip", "narrow", "channel_shuffle", "ChannelShuffle", "pixel_unshuffle", "PixelUnshuffle"}
+_REDUCTIONS = {"mean", "sum", "amax"}
+_NORM_RANKS = {nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
 
 
 def has_channels(node, modules):
@@ -90,7 +72,7 @@ def layout(node, modules, known=None):
         known, before = {}, {node: None}
         waiting = [node]
         for part in waiting:  # what it is made of, so that the last of a long chain of sums comes first
-            if part.op != "call_module" or not isinstance(modules[part.target], taxonomy.SYNAPSE_MODULES):
+            if role(part, modules) is not Role.SYNAPSE:
                 new = [source for source in part.all_input_nodes if source not in before]
                 before |= dict.fromkeys(new)
                 waiting += new
@@ -103,16 +85,32 @@ def layout(node, modules, known=None):
 
 
 def _layout(node, modules, known):
-    if node.op == "call_module":
-        return _of_module(node, modules, known)
-    if node.op not in ("call_function", "call_method"):
+    if node.op not in ("call_module", "call_function", "call_method"):
         return Lost()
-    if node.target is F.batch_norm:
+    found = role(node, modules)
+    if found is Role.SYNAPSE:
+        return _of_synapse(node, modules)
+    if node.op == "call_module" or found is Role.NORM:
         source = layout(node.args[0], modules, known)
-        return Layout(None if isinstance(source, Lost) else source.rank)
-    if node.target in taxonomy.SYNAPSE_FUNCTIONS:
-        rank = next((rank + 2 for rank, functions in _FUNCTION_RANKS.items() if node.target in functions), None)
-        return Layout(rank, features=node.target is F.linear)
+    else:
+        source = _of_sources(node, modules, known)
+    if found is Role.NORM:
+        return Layout(_NORM_RANKS.get(type(modules.get(node.target))) if isinstance(source, Lost) else source.rank)
+    if isinstance(source, Lost) or node.meta.get("activation"):
+        return source
+    return _moved(node, modules, source) or Lost(node)
+
+
+def _of_synapse(node, modules):
+    if node.op == "call_module":
+        module = modules[node.target]
+        return Layout(features=True) if isinstance(module, nn.Linear) else Layout(2 + len(module.kernel_size))
+    name = taxonomy.name(node.target)
+    return Layout(next((2 + int(digit) for digit in "123" if f"{digit}d" in name), None), features=name == "linear")
+
+
+def _of_sources(node, modules, known):
+    """The Layout of what a function reads that changes over time."""
     sources = [
         layout(source, modules, known) for source in node.all_input_nodes if source.meta["signal"] > Signal.CONSTANT
     ]
@@ -120,57 +118,37 @@ def _layout(node, modules, known):
     if lost or not sources:
         return lost or Lost(node)
     ranks = {source.rank for source in sources}
-    source = Layout(ranks.pop() if len(ranks) == 1 else None, any(source.features for source in sources))
-    return _moved(node, source) or Lost(node)
+    return Layout(ranks.pop() if len(ranks) == 1 else None, any(source.features for source in sources))
 
 
-def _of_module(node, modules, known):
-    module = modules[node.target]
-    if isinstance(module, nn.Linear):
-        return Layout(features=True)
-    if isinstance(module, taxonomy.CONVOLUTIONS):
-        return Layout(2 + len(module.kernel_size))
-    source = layout(node.args[0], modules, known)
-    if isinstance(module, taxonomy.BATCH_NORMS):
-        return Layout(
-            {nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}.get(type(module)) if isinstance(source, Lost) else source.rank
-        )
-    if isinstance(source, Lost) or node.meta.get("activation") or isinstance(module, _KEEPING_MODULES):
-        return source
-    if isinstance(module, nn.Flatten):
-        return _flattened(source, module.start_dim, module.end_dim) or Lost(node)
-    if isinstance(module, nn.Unfold):
-        return Layout(3)
-    return Lost(node)
-
-
-def _moved(node, source):
+def _moved(node, modules, source):
     """The Layout behind an operation on a value with channels; None where they are lost."""
-    target = node.target
-    if target in _SAME_SHAPE or target in _SAME_RANK or target in _SAME_METHODS or target in _SPLITS:
-        return source
-    if target is operator.getitem:
-        return _indexed(node, source)
-    if target in (torch.cat, torch.concat, torch.concatenate):
-        return source if _dimension(argument(node, 1, "dim", 0), source) == 1 else None
-    if target in _REDUCTIONS:
+    found, name = role(node, modules), operation_name(node, modules)
+    if name in _REDUCTIONS:
         return _reduced(source, argument(node, 1, "dim", None), argument(node, 2, "keepdim", False))
+    if found in _KEEPING or name in _KEEPING_NAMES:
+        return source
+    if found is Role.INDEX:
+        return _indexed(node, source, modules)
+    if found is Role.JOIN:
+        return source if _dimension(argument(node, 1, "dim", 0), source) == 1 else None
+    if found is Role.FLATTEN and node.op == "call_module":
+        return _flattened(source, modules[node.target].start_dim, modules[node.target].end_dim)
+    if name == "Unfold":
+        return Layout(3)
     if source.features:
         return None
-    name = taxonomy.name(target)
+    if found is Role.FLATTEN:
+        return _flattened(source, argument(node, 1, "start_dim", 0), argument(node, 2, "end_dim", -1))
     if name in ("transpose", "swapaxes", "swapdims", "permute", "repeat", "tile", "unflatten"):
         return _behind_channels(name, node, source)
-    if name == "flatten":
-        return _flattened(source, argument(node, 1, "start_dim", 0), argument(node, 2, "end_dim", -1))
     if name in ("squeeze", "unsqueeze", "select", "unbind"):
         return _one_dimension(name, source, argument(node, 1, "dim", 0 if name == "unbind" else None))
     if name == "index_select":
         return source if (_dimension(argument(node, 1, "dim", None), source) or 0) > 1 else None
     if name == "roll":
         return source if argument(node, 2, "dims", None) not in (None, ()) else None
-    if name == "unfold" and target is F.unfold:
-        return Layout(3)
-    return None
+    return Layout(3) if node.target is F.unfold else None
 
 
 def _dimension(dim, source, extra=0):
@@ -218,14 +196,12 @@ def _flattened(source, start, end):
     return Layout(None if source.rank is None or last is None else source.rank - (last - start))
 
 
-def _indexed(node, source):
+def _indexed(node, source, modules):
     of, index = node.args
     if isinstance(index, int):
-        return (
-            source
-            if of.target in _SPLITS
-            else (Layout(source.rank and source.rank - 1) if of.target in (torch.unbind, "unbind") else None)
-        )
+        if role(of, modules) is Role.SPLIT:
+            return source
+        return Layout(source.rank and source.rank - 1) if operation_name(of, modules) == "unbind" else None
     parts = index if isinstance(index, tuple) else (index,)
     if source.features:
         whole = all(isinstance(part, slice) for part in parts[:2]) and None not in parts
@@ -245,7 +221,7 @@ def _indexed(node, source):
 
 def compares(node, modules):
     """Whether a node takes the larger of several spike trains: a max pool, or a maximum of two values."""
-    return is_max_pool(node, modules) or node.op == "call_function" and node.target is torch.maximum
+    return role(node, modules) in (Role.MAX_POOL, Role.MAXIMUM)
 
 
 def compared_by(pool, modules):

@@ -14,8 +14,8 @@ from pcsnn.graph import taxonomy
 from pcsnn.nn import DAQCFS, QCFS
 from pcsnn.nn.integrate_fire import IntegrateFire
 
-# relative differences, as Euclidean norms over an output. The same operations on the same tensors differ by nothing on a
-# CPU, where only scales and batch norms that are folded round anew; graphics processors may choose other algorithms and TF32.
+# relative differences, as Euclidean norms over an output. The same operations on the same tensors differ by nothing on
+# a CPU, where only scales and batch norms that are folded round anew; GPUs may choose other algorithms and TF32.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 _HALF = 3e-2
 _ELSEWHERE = 1e-2
@@ -178,7 +178,7 @@ class Trial:
                 node.meta.get("activation")
                 or node.meta.get("folded")
                 or not theirs
-                or isinstance(network.get_submodule(node.target), taxonomy.MAX_POOL_MODULES)
+                or isinstance(network.get_submodule(node.target), taxonomy.modules_of(taxonomy.Role.MAX_POOL))
             )  # a pool now stands behind its activation
             if values is not None and (
                 moved or count < len(theirs) and not _differ(theirs[count], values, folded, steps)

@@ -2,10 +2,14 @@
 
 import contextlib
 import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 
 from pcsnn.tensors import checks
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @contextlib.contextmanager
@@ -32,7 +36,7 @@ def own(device):
         yield
 
 
-def in_own_context(function):
+def in_own_context(function: Function) -> Function:
     """A function whose first argument is a module, in a context of its own on the module's device."""
 
     @functools.wraps(function)
@@ -41,4 +45,4 @@ def in_own_context(function):
         with own(checks.device_of(*tensors)):
             return function(model, *arguments, **named)
 
-    return inside
+    return cast(Function, inside)

@@ -3,10 +3,11 @@ time."""
 
 from contextlib import contextmanager
 
-from torch import fx, nn
+from torch import fx
 from torch.utils._pytree import tree_leaves
 
-from pcsnn.graph import taxonomy
+from pcsnn.graph.names import operation_name
+from pcsnn.graph.taxonomy import ALWAYS_LINEAR, MOVES, Role, role
 
 # by the name of a function, method or module
 HEADS = {
@@ -40,27 +41,8 @@ HEADS = {
     "Hardsigmoid",
     "_softmax",
 }
-_PLAIN = (
-    taxonomy.MOVING_FUNCTIONS
-    | taxonomy.LINEAR_FUNCTIONS
-    | taxonomy.ADDITIONS
-    | taxonomy.QUOTIENTS
-    | taxonomy.INTERPOLATIONS
-    | taxonomy.SCALINGS
-)
-_PLAIN_MODULES = (
-    *taxonomy.LINEAR_MODULES,
-    *taxonomy.MOVING_MODULES,
-    nn.Softmax,
-    nn.Softmax2d,
-    nn.LogSoftmax,
-    nn.Softmin,
-    nn.Sigmoid,
-    nn.LogSigmoid,
-    nn.Tanh,
-    nn.Softplus,
-    nn.Hardsigmoid,
-)
+_SCALED = {Role.SCALE, Role.QUOTIENT}
+_PLAIN = MOVES | ALWAYS_LINEAR | {Role.CHANNEL_SCALE, Role.CAST}
 
 
 def behind_all_neurons(network):
@@ -104,19 +86,11 @@ def _is_plain(node, modules):
     """Whether a node is such a function, or only moves, adds up or scales."""
     if node.meta.get("activation"):
         return False
-    if node.op == "call_module":
-        return isinstance(modules[node.target], _PLAIN_MODULES)
-    if node.op == "call_method":
-        return node.target in taxonomy.MOVING_METHODS | taxonomy.CASTS | HEADS
-    if node.op != "call_function":
-        return False
-    changing = [source for source in node.all_input_nodes if source.op != "get_attr"]
-    scales = (
-        node.target not in taxonomy.PRODUCTS | taxonomy.QUOTIENTS
-        or len(changing) == 1
-        and not _twice(node, changing[0])
-    )
-    return (node.target in _PLAIN and scales) or taxonomy.name(node.target) in HEADS or node.target is getattr
+    found = role(node, modules)
+    if found in _SCALED:
+        changing = [source for source in node.all_input_nodes if source.op != "get_attr"]
+        return len(changing) == 1 and not _twice(node, changing[0])
+    return found in _PLAIN or operation_name(node, modules) in HEADS or node.target is getattr
 
 
 def _twice(node, source):

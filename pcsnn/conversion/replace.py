@@ -5,7 +5,8 @@ import torch
 
 from pcsnn.conversion.averages import insert_averages
 from pcsnn.conversion.signal import Signal
-from pcsnn.graph.nodes import SUMS, is_fresh
+from pcsnn.graph.nodes import is_fresh
+from pcsnn.graph.taxonomy import Role, role
 
 
 def replace_activations(network, neurons):
@@ -17,7 +18,7 @@ def replace_activations(network, neurons):
         neuron = neurons[node.target]
         network.set_submodule(node.target, neuron)
         current = node.args[0]
-        if _is_residual_sum(current):
+        if _is_residual_sum(current, modules):
             branches = sorted(current.args, key=lambda branch: not is_fresh(branch, modules))
             node.args = tuple(branches)
             network.graph.erase_node(current)
@@ -26,10 +27,9 @@ def replace_activations(network, neurons):
     insert_averages(network)
 
 
-def _is_residual_sum(node):
+def _is_residual_sum(node, modules):
     return (
-        node.op == "call_function"
-        and node.target in SUMS
+        role(node, modules) is Role.SUM
         and len(node.users) == 1
         and not node.kwargs
         and len(node.args) == 2

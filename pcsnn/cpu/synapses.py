@@ -16,13 +16,12 @@ import torch
 import torch.nn.functional as F
 
 from pcsnn.tensors import checks
-from pcsnn.tensors.arithmetic import add_residual, per_channel
+from pcsnn.tensors.arithmetic import LARGEST_PAIR_SUM, add_residual, per_channel
 from pcsnn.tensors.memo import facts, remembered
 from pcsnn.tensors.shapes import beyond_borders, convolved, laid_out
 
 CURRENTS = 2**20  # that are made before their counts are taken
 EXACT = 2**24  # float32 holds every whole number up to here
-PAIR = 2**15 - 1  # processors without VNNI add products of uint8 and int8 in pairs, saturating in 16 bits
 ROUNDING = 2.0**-21  # of a requantised value, relative to its terms; twice what float32 arithmetic can be off
 STEPS = 60  # of the search for a line
 BLOCK, QUAD = 16, 4  # outputs and inputs side by side in the weights of csrc/products.cpp
@@ -77,7 +76,7 @@ def _depth(weight, timesteps):
     for depth in DEPTHS:
         if inputs % (QUAD * depth) == 0:
             lanes = pairs.view(outputs, -1, inputs // (QUAD * depth), depth, QUAD // 2).sum(3)
-            if timesteps * int(lanes.amax()) <= PAIR:
+            if timesteps * int(lanes.amax()) <= LARGEST_PAIR_SUM:
                 return depth
     return None
 
@@ -180,7 +179,7 @@ def _whole(x, layer, bias, levels, scale, residual, residual_scale, repeat, time
     """int8 weights; x and residual [N, C, H, W], channels last."""
     weight, options, known = layer
     largest, total = known("largest", lambda: _largest(weight))
-    single = total * timesteps < EXACT and 2 * timesteps * largest <= PAIR and not _beyond(weight, options)
+    single = total * timesteps < EXACT and 2 * timesteps * largest <= LARGEST_PAIR_SUM and not _beyond(weight, options)
     repeat = max(repeat, 1)
     table = None if levels is None else facts(levels)
     if single and bias is None and residual is None and scale is None and levels is not None:

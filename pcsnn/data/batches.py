@@ -14,9 +14,9 @@ from tqdm import tqdm
 from pcsnn import distributed
 from pcsnn.data.inputs import count, expected, read, rows, shapes
 
-TENSOR_BATCH = 32  # a calibration tensor is taken in batches of this many
-MOST = 2**22  # inputs that a calibration reads before it is taken to be endless
-KEPT = 2**32  # bytes that are kept of a one-shot iterator
+TENSOR_BATCH = 32
+LARGEST_CALIBRATION = 2**22  # inputs; beyond, data is taken to be endless
+LARGEST_REPLAY = 2**32  # bytes that are kept of a one-shot iterator
 _END = object()
 
 
@@ -33,10 +33,10 @@ class _Replayed:
                 if item is _END:
                     return
                 self._bytes += sum(leaf.nbytes for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor))
-                if self._bytes > KEPT:
+                if self._bytes > LARGEST_REPLAY:
                     raise ValueError(
                         f"{self._name}: an iterator that can be read only once is kept in memory, and this one went "
-                        f"beyond {KEPT} bytes; give a list or a DataLoader"
+                        f"beyond {LARGEST_REPLAY} bytes; give a list or a DataLoader"
                     )
                 self._kept.append(item)
             yield self._kept[position]
@@ -48,8 +48,9 @@ class _Replayed:
 class Batches:
     """What the caller gave as the argument `name`, as an iterable of checked inputs that can be read again and again.
 
-    Yields the `inputs` of one call, as `pcsnn.data.inputs` says. A data loader, a list or a tensor is not copied. `empty`:
-    to hold nothing is no error (one process of several). `most`: inputs after which data is taken to have no end.
+    Yields the `inputs` of one call, as `pcsnn.data.inputs` says. A data loader, a list or a tensor is not copied.
+    `empty`: to hold nothing is no error (one process of several). `most`: inputs after which data is taken to have no
+    end.
 
     Attributes:
         source: an iterable of the caller's items.
@@ -202,7 +203,7 @@ def _kind(item, inputs):
 
 
 def show(batches, what, progress):
-    """`batches` behind a progress bar (on a terminal, if asked for, in the first process); `with` closes it whatever happens."""
+    """`batches` behind a progress bar, on a terminal, if asked for, in the first process; `with` closes it always."""
     total = operator.length_hint(batches.source) or None  # a loader may have a len() that raises
     return tqdm(batches, desc=what, total=total, disable=_hidden(progress), leave=False, unit="batch")
 

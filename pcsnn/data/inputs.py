@@ -1,7 +1,7 @@
 """What a traced network takes, and how an item of the caller's data is read as that.
 
-The inputs of one call are a tuple with an entry for each input that has no default: a tensor [N, ...], or a list or dict of such
-tensors where the network reads its parts by position or by key.
+The inputs of one call are a tuple with an entry for each input that has no default: a tensor [N, ...], or a list or
+dict of such tensors where the network reads its parts by position or by key.
 """
 
 import collections.abc
@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 @dataclass(frozen=True)
 class Input:
-    """An input without default: its name, and the keys or positions that the network reads of it; none of a plain tensor."""
+    """An input without default: its name, and the keys or positions that are read of it; none of a plain tensor."""
 
     name: str
     keys: tuple = ()
@@ -72,8 +72,8 @@ def _described(item, inputs):
 def read(item, inputs):
     """(the inputs of a call, what stands behind them) of an item; (None, []) where it cannot be read as `inputs`.
 
-    An item is a tensor; a tuple or list of the inputs, labels behind; ((inputs ...), labels ...); a dict with the inputs by
-    name; or, for a network that reads the parts of one list or dict, that or (that, labels ...).
+    An item is a tensor; a tuple or list of the inputs, labels behind; ((inputs ...), labels ...); a dict with the
+    inputs by name; or, for a network that reads the parts of one list or dict, that or (that, labels ...).
     """
     parts, behind = _described(item, inputs)
     if len(parts) != len(inputs):
@@ -102,7 +102,7 @@ def count(batch):
 
 
 def rows(batch, index):
-    """Some rows of a batch: a slice, or a tensor of places."""
+    """Some rows of a batch: a slice, or a tensor of positions."""
     return tree_map(lambda part: part[index.to(part.device) if isinstance(index, torch.Tensor) else index], batch)
 
 

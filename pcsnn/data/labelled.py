@@ -20,8 +20,9 @@ class _Seen:
         self.source, self.item = source, None
 
     def __iter__(self):
-        for self.item in self.source:
-            yield self.item
+        for item in self.source:
+            self.item = item
+            yield item
 
     def __length_hint__(self):
         return operator.length_hint(self.source)
@@ -61,7 +62,7 @@ def logits_of(output, whose, images):
     the argument that a ValueError names."""
     tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
     shape = tuple(tensors[0].shape) if tensors else "no tensor"
-    if not tensors or not shape or 0 in shape[1:2] or len(shape) == 1 and shape != (images,):
+    if not tensors or not shape or 0 in shape[1:2] or (len(shape) == 1 and shape != (images,)):
         raise ValueError(
             f"{whose}: expected outputs [N, classes, ...] or, of one logit, [N] or [N, 1, ...], got {shape}"
         )
@@ -115,7 +116,7 @@ def hits(choice, label, ignore):
 
 
 class Accuracy:
-    """Labels hit, batch by batch, by the argument `whose`. Checks outputs and labels; ValueError for what does not fit."""
+    """Labels hit, batch by batch, by the argument `whose`. ValueError for outputs and labels that do not fit."""
 
     def __init__(self, whose, ignore):
         self._whose, self._ignore = whose, ignore
@@ -136,7 +137,7 @@ class Accuracy:
         self.right, self.decisions = self.right + hit, self.decisions + counting
 
     def reduce(self):
-        """Add up what all processes saw, check it as a whole, and return the share of labels hit, None without labels."""
+        """Add up what all processes saw, check it, and return the share of labels hit, None without labels."""
         sums = collectives.totals(self.right, self.decisions, self.labelled, self.batches, self.inputs)
         self.right, self.decisions, self.labelled, self.batches, self.inputs = sums
         if not self.batches:

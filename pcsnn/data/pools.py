@@ -1,4 +1,4 @@
-"""The inputs that a calibration keeps in memory: groups of one shape, cut and shuffled as the methods need them."""
+"""Calibration inputs kept in memory: pools of one shape each, cut into mini-batches and shuffled."""
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
@@ -15,7 +15,7 @@ def first(batches, most):
     Several processes: of all their data, in every process. The order is that of `distributed.shard`: the first input of
     process 0, the first of process 1, ..., the second of process 0, ...
     """
-    groups, seen, limit = {}, 0, len(range(distributed.rank(), most, distributed.size()))
+    pools, seen, limit = {}, 0, len(range(distributed.rank(), most, distributed.size()))
     whole = bool(collectives.totals(int(batches.whole))[0])
     if whole and distributed.size() > 1:
         raise ValueError(
@@ -23,45 +23,47 @@ def first(batches, most):
             "several processes cannot share; expected one process, method 'max' or 'paper'"
         )
     with torch.inference_mode(False):
-        for position, batch in enumerate(batches):
+        for index, batch in enumerate(batches):
             batch = batch if whole else rows(batch, slice(limit - seen))
-            place = torch.arange(seen, seen + count(batch), device="cpu")
-            key = position if whole else tuple((part.shape[1:], part.dtype) for part in tree_leaves(batch))
-            groups.setdefault(key, []).append((place, batch))
+            positions = torch.arange(seen, seen + count(batch), device="cpu")
+            key = index if whole else tuple((part.shape[1:], part.dtype) for part in tree_leaves(batch))
+            pools.setdefault(key, []).append((positions, batch))
             seen += count(batch)
             if seen >= limit:
                 break
-        groups = {key: joined(group) for key, group in groups.items()}
+        pools = {key: joined(pool) for key, pool in pools.items()}
     if distributed.size() == 1:
-        return [batch for _, batch in groups.values()]
-    return _interleaved(groups, batches.device)
+        return [batch for _, batch in pools.values()]
+    return _interleaved(pools, batches.device)
 
 
-def _interleaved(groups, device):
-    """One list of groups from those of all processes, {key: (places, batch)}, ordered by place, then process."""
+def _interleaved(pools, device):
+    """One list of pools from those of all processes, {key: (positions, batch)}, ordered by position, then process."""
     merged = {}
-    hosted = tree_map(lambda part: part.cpu(), list(groups.values()))
-    for process, theirs in enumerate(collectives.gathered(dict(zip(groups, hosted)))):
-        for key, (place, batch) in theirs.items():
-            merged.setdefault(key, []).append((place * distributed.size() + process, batch))
+    hosted = tree_map(lambda part: part.cpu(), list(pools.values()))
+    for process, theirs in enumerate(collectives.gathered(dict(zip(pools, hosted)))):
+        for key, (positions, batch) in theirs.items():
+            merged.setdefault(key, []).append((positions * distributed.size() + process, batch))
     ordered = []
-    for place, batch in map(joined, merged.values()):
-        order = place.argsort()
+    for positions, batch in map(joined, merged.values()):
+        order = positions.argsort()
         if len(order):
-            ordered.append((int(place[order[0]]), tree_map(lambda part: part[order].to(device), batch)))
+            ordered.append(
+                (int(positions[order[0]]), tree_map(lambda part, order=order: part[order].to(device), batch))
+            )
     return [batch for _, batch in sorted(ordered, key=lambda entry: entry[0])]
 
 
-def dealt(groups):
-    """The inputs among `groups`, which every process holds, that are this one's to work on: dealt out in turn."""
+def dealt(pools):
+    """The inputs among `pools`, which every process holds, that are this one's to work on: dealt out in turn."""
     if distributed.size() == 1:
-        return groups
+        return pools
     turn, own = 0, []
-    for group in groups:
+    for pool in pools:
         start = (distributed.rank() - turn) % distributed.size()
-        turn += count(group)
-        if start < count(group):
-            own.append(rows(group, slice(start, None, distributed.size())))
+        turn += count(pool)
+        if start < count(pool):
+            own.append(rows(pool, slice(start, None, distributed.size())))
     if turn < distributed.size():
         raise ValueError(
             f"calibration: expected at least an input for each of {distributed.size()} processes, got {turn}"
@@ -69,23 +71,23 @@ def dealt(groups):
     return own
 
 
-def mini_batches(groups, size):
-    """Batches of at most `size` inputs, in order; size None: the groups as they are."""
+def mini_batches(pools, size):
+    """Batches of at most `size` inputs, in order; size None: the pools as they are."""
     if size is None:
-        return list(groups)
-    return [rows(group, slice(start, start + size)) for group in groups for start in range(0, count(group), size)]
+        return list(pools)
+    return [rows(pool, slice(start, start + size)) for pool in pools for start in range(0, count(pool), size)]
 
 
-def shuffled(groups, size, generator):
-    """Batches of at most `size` inputs of one group, in random order, without end; size None: whole groups."""
+def shuffled(pools, size, generator):
+    """Batches of at most `size` inputs of one pool, in random order, without end; size None: whole pools."""
     while True:
         batches = (
-            list(groups)
+            list(pools)
             if size is None
             else [
-                rows(group, some)
-                for group in groups
-                for some in torch.randperm(count(group), generator=generator, device="cpu").split(size)
+                rows(pool, some)
+                for pool in pools
+                for some in torch.randperm(count(pool), generator=generator, device="cpu").split(size)
             ]
         )
         for i in torch.randperm(len(batches), generator=generator, device="cpu").tolist():

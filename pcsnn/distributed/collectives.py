@@ -1,4 +1,4 @@
-"""What processes tell each other. All processes must call these in the same order; one process gets back what it gave."""
+"""What processes tell each other. All must call these in the same order; one process gets back what it gave."""
 
 import contextlib
 import hashlib
@@ -61,7 +61,7 @@ def mean(rows):
 
 
 def means(values, weights):
-    """The means of some tensors over all processes, each with a weight of its own in each process; one exchange for all."""
+    """Means of some tensors over all processes, each with a weight of its own in each process; one exchange for all."""
     if size() == 1:
         return values
     parts = [value.reshape(-1).double() * weight for value, weight in zip(values, weights)]
@@ -94,7 +94,7 @@ def gathered(value):
 
 
 def divided(count, compute):
-    """compute(slice) of `count` rows: tensors with a row for each row of the slice, or None. Each process takes some rows."""
+    """compute(slice) of `count` rows, of which each process takes some: tensors with a row for each, or None."""
     first, last = (count * process // size() for process in (rank(), rank() + 1))
     own = compute(slice(first, last))
     if size() == 1:

@@ -4,10 +4,12 @@ import contextlib
 import contextvars
 import datetime
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, TensorDataset
 
 from pcsnn.tensors import checks
 
@@ -15,20 +17,20 @@ TIMEOUT = 1800  # seconds that a process waits for the others before it gives up
 _ALONE = contextvars.ContextVar("pcsnn_alone", default=False)
 
 
-def size():
+def size() -> int:
     """How many processes share the work: those of the default process group; 1 without one, and inside `alone`."""
     if _ALONE.get() or not (dist.is_available() and dist.is_initialized()):
         return 1
     return dist.get_world_size()
 
 
-def rank():
+def rank() -> int:
     """The number of this process among them, 0..size() - 1."""
     return dist.get_rank() if size() > 1 else 0
 
 
 @contextlib.contextmanager
-def alone():
+def alone() -> Iterator[None]:
     """Inside, this process works by itself, whatever the process group: `with pcsnn.distributed.alone(): ...`.
 
     For a conversion that only some processes do, which would wait for the others in vain.
@@ -41,7 +43,7 @@ def alone():
 
 
 @contextlib.contextmanager
-def group(backend=None, timeout=TIMEOUT):
+def group(backend: str | None = None, timeout: float = TIMEOUT) -> Iterator[torch.device]:
     """The process group of a program that torchrun started: `with pcsnn.distributed.group() as device: main(device)`.
 
     A program that was started otherwise, as one process, runs as such. An exception inside is written where torchrun
@@ -86,7 +88,7 @@ def group(backend=None, timeout=TIMEOUT):
         yield device
     except Exception as error:
         errors.record_exception(error)
-        raise  # and no destroy_process_group, which with nccl would wait for the others; the end of the process tells them
+        raise  # and no destroy_process_group, which with nccl would wait for the others; our end tells them
     dist.destroy_process_group()
 
 
@@ -99,7 +101,9 @@ class _Share(DistributedSampler):
         self.num_samples = len(range(self.rank, self.total_size, self.num_replicas))
 
 
-def shard(data, batch_size=32, **options):
+def shard(
+    data: torch.Tensor | tuple[torch.Tensor, ...] | Dataset[Any], batch_size: int = 32, **options: Any
+) -> DataLoader[Any]:
     """The share of this process of some data, as a DataLoader: items rank, rank + size, rank + 2 size, ... in order.
 
     Every item is in the share of exactly one process, so that shares differ by one where `size()` does not divide
@@ -130,4 +134,4 @@ def shard(data, batch_size=32, **options):
         return DataLoader(dataset, None, sampler=BatchSampler(_Share(dataset), batch_size, False), **options)
     if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise TypeError(f"data: expected tensors or a dataset with a length, got {type(data).__name__}")
-    return DataLoader(data, batch_size, sampler=_Share(data), **options)
+    return DataLoader(data, batch_size, sampler=_Share(data), **options)  # type: ignore[arg-type]

@@ -2,14 +2,16 @@
 
 | repository | threshold of the activation `name` | level count |
 |---|---|---|
-| putshua/ANN_SNN_QCFS, of the QCFS paper (ICLR 2022) | `name.thresh`, shape [1] | not in the file; option -L, 8 by default |
-| putshua/SNN_conversion_QCFS, an earlier form of it | `name.up`, shape [1] | not in the file; option --l, 16 by default |
+| putshua/ANN_SNN_QCFS, of the QCFS paper (ICLR 2022) | `name.thresh`, shape [1] | option -L of training, 8 by default |
+| putshua/SNN_conversion_QCFS, an earlier form of it | `name.up`, shape [1] | option --l of training, 16 by default |
 
-All other keys are those of torch.nn. Files are state dicts, or hold one as "state_dict", "net", "model" or the like; those of
-several GPUs or torch.compile put "module." or "_orig_mod." before every key.
+All other keys are those of torch.nn. Files are state dicts, or hold one as "state_dict", "net", "model" or the like;
+those of several GPUs or torch.compile put "module." or "_orig_mod." before every key.
 """
 
 import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,6 +22,8 @@ from pcsnn.tensors import checks
 THRESHOLD_KEYS = ("thresh", "up")
 _OURS = "threshold"
 _REPLACED = (torch.nn.ReLU, torch.nn.ReLU6, torch.nn.Hardtanh)
+
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 def _read(path_or_state_dict):
@@ -101,16 +105,19 @@ def _activations(model, names, levels):
     return places
 
 
-def load_qcfs_checkpoint(path_or_state_dict, model, *, levels=None):
-    """Load a checkpoint of the published QCFS code into `model`, in place; `pcsnn.convert(model, T)` is lossless at T = L.
+def load_qcfs_checkpoint(
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any], model: Model, *, levels: int | None = None
+) -> Model:
+    """Load a checkpoint of the published QCFS code into `model`, in place; converting it is lossless at T = L.
 
-    Recognised are thresholds under `name.thresh` and `name.up` (see the module's table); the level count L is not in those
-    files: it is that of the model's QCFS, or `levels`. Files are read with weights_only=True: nothing is unpickled but tensors.
+    Recognised are thresholds under `name.thresh` and `name.up` (see the module's table); the level count L is not in
+    those files: it is that of the model's QCFS, or `levels`. Files are read with weights_only=True: nothing is
+    unpickled but tensors.
 
     Args:
-        path_or_state_dict: a file that torch.save wrote, or a state dict; or a dict with one inside, as {"net": ...}; with or
-            without "module." and "_orig_mod." in its keys.
-        model: a network with the checkpoint's keys whose activations are `pcsnn.nn.QCFS`, or ReLU, which then are replaced.
+        path_or_state_dict: a file that torch.save wrote, or a state dict; or a dict with one inside, as {"net": ...};
+            with or without "module." and "_orig_mod." in its keys.
+        model: a network with the checkpoint's keys whose activations are `pcsnn.nn.QCFS`, or ReLU, which are replaced.
         levels: L, 1..255, of the QCFS that replace ReLUs; None where the model has QCFS already.
 
     Returns:
@@ -118,8 +125,8 @@ def load_qcfs_checkpoint(path_or_state_dict, model, *, levels=None):
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError, ValueError: not such a checkpoint; a threshold that is not above zero; keys that the model lacks or the
-            checkpoint does not hold; L missing or another than the model's. Nothing is changed then.
+        TypeError, ValueError: not such a checkpoint; a threshold that is not above zero; keys that the model lacks or
+            the checkpoint does not hold; L missing or another than the model's. Nothing is changed then.
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
@@ -154,7 +161,7 @@ def _compare(given, wanted):
             )
 
 
-def qcfs_state_dict(model, key="thresh"):
+def qcfs_state_dict(model: torch.nn.Module, key: str = "thresh") -> dict[str, torch.Tensor]:
     """The state dict of a network with QCFS activations as the published code names it, for torch.save.
 
     Args:

@@ -1,4 +1,4 @@
-"""SpikingJelly 2.0: its networks for `pcsnn.convert`, and parallel neurons inside its networks. It need not be installed."""
+"""SpikingJelly 2.0: its networks for `pcsnn.convert`, and parallel neurons inside them. It need not be installed."""
 
 import copy
 
@@ -21,34 +21,36 @@ def _check(model, shift):
         checks.number("shift", shift)
 
 
-def read_spikingjelly(model, *, shift=None):
-    """A network of SpikingJelly 2.0 as one of torch.nn layers, with places for parallel neurons where its IF nodes stood.
+def read_spikingjelly(model: torch.nn.Module, *, shift: float | None = None) -> torch.fx.GraphModule:
+    """A network of SpikingJelly 2.0 as one of torch.nn layers, with places for neurons where its IF nodes stood.
 
-    `pcsnn.convert` does this itself; call it first to start the neurons at another potential. At rest, as IF nodes start, the
-    rate is rounded down; at half a threshold (shift=0.5) it is rounded to the nearest, which takes that bias away.
+    `pcsnn.convert` does this itself; call it first to start the neurons at another potential. At rest, as IF nodes
+    start, the rate is rounded down; at half a threshold (shift=0.5) it is rounded to the nearest, which takes that bias
+    away.
 
     Args:
-        model: a network whose neurons are IFNode, SimpleIFNode or HalfThresholdIFNode with soft reset (v_reset=None), in
-            single-step or multi-step mode, written by hand or by `ann2snn`; it is not changed.
+        model: a network whose neurons are IFNode, SimpleIFNode or HalfThresholdIFNode with soft reset (v_reset=None),
+            in single-step or multi-step mode, written by hand or by `ann2snn`; it is not changed.
         shift: the potential at first, in units of each node's threshold; None: that of each node after a reset.
 
     Returns:
-        A torch.fx.GraphModule for `pcsnn.convert`, in evaluation mode. Where `model` takes [T, N, ...], it takes the mean over
-        time [N, ...]. The scalers of `ann2snn` are folded into thresholds and amplitudes.
+        A torch.fx.GraphModule for `pcsnn.convert`, in evaluation mode. Where `model` takes [T, N, ...], it takes the
+        mean over time [N, ...]. The scalers of `ann2snn` are folded into thresholds and amplitudes.
 
     Raises:
-        TypeError, ValueError: not a module, none of SpikingJelly in it; a neuron with hard reset or of another kind, a layer
-            that is not known, or something done to the time dimension but making and averaging it: the message names it.
+        TypeError, ValueError: not a module, none of SpikingJelly in it; a neuron with hard reset or of another kind, a
+            layer that is not known, or something done to the time dimension but making and averaging it: the message
+            names it.
     """
     _check(model, shift)
     return trace(model, shift)
 
 
-def replace_if_nodes(model, timesteps, *, shift=None):
-    """A copy of a multi-step SpikingJelly network with a `pcsnn.nn.ParallelSpikingNeuron` in the place of every IF node.
+def replace_if_nodes(model: torch.nn.Module, timesteps: int, *, shift: float | None = None) -> torch.nn.Module:
+    """A copy of a multi-step SpikingJelly network with a `pcsnn.nn.ParallelSpikingNeuron` in place of every IF node.
 
-    It runs in SpikingJelly as before, [T, N, ...] to [T, N, ...] with spikes of 0 and 1, sorted, all T steps of a layer at once.
-    For inference: parallel neurons have no gradient.
+    It runs in SpikingJelly as before, [T, N, ...] to [T, N, ...] with spikes of 0 and 1, sorted, all T steps of a layer
+    at once. For inference: parallel neurons have no gradient.
 
     Args:
         model: a network in multi-step mode ("m") with soft-reset IF nodes; it is not changed.

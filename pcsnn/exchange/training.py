@@ -5,11 +5,11 @@ import operator
 
 import torch
 
-from pcsnn.network.network import check_unfused
+from pcsnn.network.network import SpikingNetwork, check_unfused
 from pcsnn.nn import DAQCFS, QCFS, TimeAverage
 
 
-def to_qcfs(snn):
+def to_qcfs(snn: SpikingNetwork) -> torch.fx.GraphModule:
     """A trainable network with the outputs of a converted one: activations with its thresholds where its neurons stand.
 
     For fine-tuning after conversion. The result is an ordinary network whose weights and activations learn, with a
@@ -41,7 +41,7 @@ def to_qcfs(snn):
         if node.op != "call_module":
             continue
         if node.target in made:
-            current, *residual = [*node.args, *node.kwargs.values()]
+            current, *residual = list(node.args) + list(node.kwargs.values())
             if residual:
                 with network.graph.inserting_before(node):
                     current = network.graph.call_function(operator.add, (current, *residual))

@@ -8,6 +8,7 @@ from pcsnn.conversion.tracing.hooks import refuse_hooks
 from pcsnn.fusion.counts import CountFuser
 from pcsnn.fusion.fuse import RateFuser
 from pcsnn.graph.fold import fold_batch_norms
+from pcsnn.graph.nodes import shapes
 from pcsnn.network.network import MOST_GRAPHS, SpikingNetwork, check_unfused
 from pcsnn.tensors import checks
 
@@ -15,18 +16,13 @@ GRAPHS = 8  # of graph=True
 WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
-class _Sizes(torch.fx.Interpreter):
-    """Runs a graph and keeps the (H, W) of what goes into each node."""
-
-    def __init__(self, network):
-        super().__init__(network)
-        self.found = {}
-
-    def run_node(self, node):
-        arguments, _ = self.fetch_args_kwargs_from_env(node)
-        if arguments and isinstance(arguments[0], torch.Tensor) and arguments[0].dim() == 4:
-            self.found[node.name] = tuple(arguments[0].shape[2:])
-        return super().run_node(node)
+def _sizes(network, inputs):
+    """{node name: (H, W) of the images [N, C, H, W] that go into it}."""
+    found = shapes(network, *inputs) if inputs else {}
+    sources = {
+        node.name: found.get(node.all_input_nodes[0], ()) for node in network.graph.nodes if node.all_input_nodes
+    }
+    return {name: shape[2:] for name, shape in sources.items() if len(shape) == 4}
 
 
 def _ranges(network, inputs):
@@ -122,26 +118,15 @@ def optimize(
         fuser = RateFuser(network)
     else:
         fold_batch_norms(network)
-        sizes = _Sizes(network)
-        if inputs:
-            with torch.no_grad():
-                sizes.run(*inputs)
-        fuser = CountFuser(
-            network,
-            snn.timesteps,
-            WEIGHTS[weights],
-            sizes.found,
-            _ranges(network, inputs) if first_last else None,
-            first_last,
-        )
+        ranges = _ranges(network, inputs) if first_last else None
+        fuser = CountFuser(network, snn.timesteps, WEIGHTS[weights], _sizes(network, inputs), ranges, first_last)
     fuser.run()
     optimised = SpikingNetwork(network, copy.deepcopy(snn.report))
     neurons = dict(optimised.neurons())
     for row in optimised.report.rows:
         if row.name in fuser.fused:
-            source = row.detail.partition(":")[0]
-            row.detail = f"{source}, {fuser.fused[row.name]}"
+            row.source += f", {fuser.fused[row.name]}"
             if row.name in neurons:
-                row.detail += f": {neurons[row.name].describe()}"
+                row.became = neurons[row.name].describe()
     optimised.max_graphs = graph
     return optimised

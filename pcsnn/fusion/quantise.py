@@ -2,7 +2,7 @@
 
 import torch
 
-from pcsnn.cpu.synapses import PAIR
+from pcsnn.tensors.arithmetic import LARGEST_PAIR_SUM
 
 LIMIT = 127
 SHARES = torch.linspace(
@@ -12,7 +12,7 @@ SHARES = torch.linspace(
 
 def limit(steps):
     """The largest magnitude of int8 weights for counts up to `steps`; pairs of products must not saturate."""
-    return min(LIMIT, PAIR // (2 * steps))
+    return min(LIMIT, LARGEST_PAIR_SUM // (2 * steps))
 
 
 def quantise(weights, steps, distance=None):

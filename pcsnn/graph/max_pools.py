@@ -1,18 +1,11 @@
 """Max pools in a traced network: which nodes they are, and what may stand before them as well as behind (12)."""
 
-from pcsnn.graph import taxonomy
+from pcsnn.graph.taxonomy import Role, role
 
 
 def is_max_pool(node, modules):
     """Whether a node pools a maximum and returns nothing else."""
-    if node.op == "call_module":
-        module = modules[node.target]
-        return isinstance(module, taxonomy.MAX_POOL_MODULES) and not module.return_indices
-    return (
-        node.op == "call_function"
-        and node.target in taxonomy.MAX_POOL_FUNCTIONS
-        and not node.kwargs.get("return_indices")
-    )
+    return role(node, modules) is Role.MAX_POOL
 
 
 def move_before(node, pool):

@@ -1,10 +1,30 @@
-"""Names of layers that a graph and the code made of it can carry."""
+"""Names of nodes and layers: those in messages, and those that a graph and the code made of it can carry."""
 
 import keyword
 
 from torch import fx
 
+from pcsnn.graph import taxonomy
+
 _TAKEN = {*dir(fx.GraphModule), "meta", "_graph", "_code", "_tracer_cls", "_tracer_extras", "_graphmodule_cls_name"}
+
+
+def source_name(node):
+    """What reports and messages call a node: its layer or tensor where it has one."""
+    return node.target if node.op in ("call_module", "get_attr") else node.name
+
+
+def operation_name(node, modules):
+    """What a node computes, in a word: the class of its layer, or the function or method."""
+    if node.op == "call_module":
+        return type(modules[node.target]).__name__
+    return taxonomy.name(node.target) or str(node.target)
+
+
+def attribute(network, path):
+    """The tensor or module of a dotted path."""
+    parent, _, leaf = path.rpartition(".")
+    return getattr(network.get_submodule(parent), leaf)
 
 
 def unused_name(network, wanted):

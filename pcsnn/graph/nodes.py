@@ -1,12 +1,9 @@
-"""Nodes of a torch.fx graph: replaced, taken out, and whether another may write over what they make."""
-
-import operator
+"""Nodes of a torch.fx graph: replaced and taken out, what they lead to, and the shapes of their values."""
 
 import torch
+from torch import fx
 
-from pcsnn.graph import taxonomy
-
-SUMS = {operator.add, torch.add}
+from pcsnn.graph.taxonomy import Role, role
 
 
 def replace(node, replacement):
@@ -24,10 +21,36 @@ def finish(network):
 
 def is_fresh(node, modules):
     """Whether a node makes a new tensor that one node alone reads, which may then overwrite it."""
-    made = (
-        node.op == "call_module"
-        and isinstance(modules[node.target], taxonomy.SYNAPSE_MODULES)
-        or node.op == "call_function"
-        and node.target in taxonomy.SYNAPSE_FUNCTIONS | SUMS
-    )
-    return made and len(node.users) == 1
+    return role(node, modules) in (Role.SYNAPSE, Role.NORM, Role.SUM) and len(node.users) == 1
+
+
+def leads_to(node, wanted):
+    """Whether a value is read, near or far, by a node of which wanted(node) is true."""
+    waiting, seen = [node], set()
+    while waiting:
+        new = [user for user in waiting.pop().users if user not in seen]
+        if any(map(wanted, new)):
+            return True
+        seen.update(new)
+        waiting += new
+    return False
+
+
+class _Shapes(fx.Interpreter):
+    def __init__(self, network):
+        super().__init__(network)
+        self.found = {}
+
+    def run_node(self, node):
+        result = super().run_node(node)
+        if isinstance(result, torch.Tensor):
+            self.found[node] = tuple(result.shape)
+        return result
+
+
+@torch.no_grad()
+def shapes(network, *inputs):
+    """{node: shape} of all values that are tensors, when a GraphModule runs on `inputs`."""
+    run = _Shapes(network)
+    run.run(*inputs)
+    return run.found

@@ -1,344 +1,184 @@
-"""What each operation does to a value that is an average over time.
+"""The role of each operation of a network: what it does to a value that is an average over time.
 
-A sum over time commutes with every linear operation (11), (12), so those are exact on rates. These tables say which
-operations are linear, which only move elements, which pool a maximum, and which only look at shapes.
+A sum over time commutes with every linear operation (11), (12), so those are exact on rates. The tables below give each
+layer, function, method and attribute its `Role`, once for all passes: conversion, counts of operations, NIR and fusion
+look it up with `role`, and a new layer of torch is a word in one of them.
 """
 
+import enum
 import operator
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pcsnn.nn import ChannelScale
+from pcsnn.nn import ChannelScale, CollapsedNeuron
+
+
+class Role(enum.Enum):
+    """What a node of a graph is."""
+
+    SYNAPSE = enum.auto()  # a convolution or a linear layer
+    NORM = enum.auto()  # batch norm
+    LOOKUP = enum.auto()  # embedding
+    NEURON = enum.auto()
+    MAX_POOL = enum.auto()  # the maximum over a window or dimensions, without its places
+    MAXIMUM = enum.auto()  # the larger of two values
+    AVERAGE_POOL = enum.auto()
+    MEAN = enum.auto()
+    REDUCTION = enum.auto()  # sums within a value
+    INTERPOLATION = enum.auto()
+    SUM = enum.auto()
+    DIFFERENCE = enum.auto()
+    NEGATION = enum.auto()
+    LINEAR = enum.auto()  # of no other role here
+    MASK = enum.auto()  # zeros above or below a diagonal
+    FILL = enum.auto()  # a value where a mask is true
+    SCALE = enum.auto()  # a product element by element
+    CHANNEL_SCALE = enum.auto()  # a number for each channel
+    QUOTIENT = enum.auto()
+    PRODUCT = enum.auto()  # of matrices and the like
+    JOIN = enum.auto()  # along a dimension that is there
+    STACK = enum.auto()
+    SPLIT = enum.auto()  # into parts along a dimension
+    INDEX = enum.auto()
+    FLATTEN = enum.auto()
+    RESHAPE = enum.auto()
+    COPY = enum.auto()  # the same elements in the same places
+    PAD = enum.auto()
+    MOVE = enum.auto()  # any other move of elements
+    ATTRIBUTE = enum.auto()
+    CAST = enum.auto()
+    SHAPE = enum.auto()  # sizes, and values made of sizes alone
+    OTHER = enum.auto()
+
+
+MOVES = {Role.JOIN, Role.STACK, Role.SPLIT, Role.INDEX, Role.FLATTEN, Role.RESHAPE, Role.COPY, Role.PAD, Role.MOVE}
+ALWAYS_LINEAR = {  # in what changes over time
+    Role.AVERAGE_POOL,
+    Role.MEAN,
+    Role.REDUCTION,
+    Role.INTERPOLATION,
+    Role.SUM,
+    Role.DIFFERENCE,
+    Role.NEGATION,
+    Role.LINEAR,
+    Role.MASK,
+}
+_DIMENSIONS = "1d 2d 3d"
+
+
+def _in(home, names, endings=None):
+    """What a package has of some names, or of each name with each ending."""
+    endings = [""] if endings is None else endings.split()
+    return {getattr(home, name + ending) for name in names.split() for ending in endings}
+
+
+def _by_kind(table):
+    """{role: kinds} as {kind: role}."""
+    return {kind: role for role, kinds in table.items() for kind in kinds}
+
 
 TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED_CONVOLUTIONS)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-SYNAPSE_MODULES = (*CONVOLUTIONS, nn.Linear, *BATCH_NORMS)
-LOOKUPS = (nn.Embedding,)
-LINEAR_MODULES = (
-    nn.AvgPool1d,
-    nn.AvgPool2d,
-    nn.AvgPool3d,
-    nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveAvgPool3d,
-    nn.Upsample,
-    nn.Fold,
-    ChannelScale,
+_MODULES = _by_kind(
+    {
+        Role.SYNAPSE: {*CONVOLUTIONS, nn.Linear},
+        Role.NORM: BATCH_NORMS,
+        Role.LOOKUP: {nn.Embedding},
+        Role.NEURON: {CollapsedNeuron},
+        Role.MAX_POOL: _in(nn, "MaxPool AdaptiveMaxPool", _DIMENSIONS),
+        Role.AVERAGE_POOL: _in(nn, "AvgPool AdaptiveAvgPool", _DIMENSIONS),
+        Role.REDUCTION: {nn.Fold},
+        Role.INTERPOLATION: {nn.Upsample},
+        Role.CHANNEL_SCALE: {ChannelScale},
+        Role.FLATTEN: {nn.Flatten},
+        Role.PAD: _in(nn, "ZeroPad ConstantPad ReflectionPad ReplicationPad CircularPad", _DIMENSIONS),
+        Role.MOVE: _in(nn, "Unflatten PixelShuffle PixelUnshuffle ChannelShuffle Unfold"),
+    }
 )
-PADDINGS = (
-    nn.ZeroPad1d,
-    nn.ZeroPad2d,
-    nn.ZeroPad3d,
-    nn.ConstantPad1d,
-    nn.ConstantPad2d,
-    nn.ConstantPad3d,
-    nn.ReflectionPad1d,
-    nn.ReflectionPad2d,
-    nn.ReflectionPad3d,
-    nn.ReplicationPad1d,
-    nn.ReplicationPad2d,
-    nn.ReplicationPad3d,
-    nn.CircularPad1d,
-    nn.CircularPad2d,
-    nn.CircularPad3d,
-)
-MOVING_MODULES = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.Unfold, *PADDINGS)
-MAX_POOL_MODULES = (
-    nn.MaxPool1d,
-    nn.MaxPool2d,
-    nn.MaxPool3d,
-    nn.AdaptiveMaxPool1d,
-    nn.AdaptiveMaxPool2d,
-    nn.AdaptiveMaxPool3d,
-)
-POOL_MODULES = MAX_POOL_MODULES + LINEAR_MODULES[:6]
-DROPPED_MODULES = (
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-    nn.Identity,
-)
-DROPPED_FUNCTIONS = (
-    F.dropout,
-    F.dropout1d,
-    F.dropout2d,
-    F.dropout3d,
-    F.alpha_dropout,
-    F.feature_alpha_dropout,
-    torch.dropout,
-)
-
-SYNAPSE_FUNCTIONS = {
-    F.conv1d,
-    F.conv2d,
-    F.conv3d,
-    F.conv_transpose1d,
-    F.conv_transpose2d,
-    F.conv_transpose3d,
-    F.linear,
-    torch.conv1d,
-    torch.conv2d,
-    torch.conv3d,
-    torch.conv_transpose1d,
-    torch.conv_transpose2d,
-    torch.conv_transpose3d,
-}
-LOOKUP_FUNCTIONS = {F.embedding, torch.embedding}
-RANDOM = {
-    "rand_like",
-    "randn_like",
-    "randint_like",
-    "bernoulli",
-    "normal",
-    "poisson",
-    "multinomial",
-    "dropout",
-    "alpha_dropout",
-    "dropout1d",
-    "dropout2d",
-    "dropout3d",
-    "feature_alpha_dropout",
-    "feature_dropout",
-    "rrelu",
-    "gumbel_softmax",
-}
-AVERAGE_POOL_FUNCTIONS = {
-    F.avg_pool1d,
-    F.avg_pool2d,
-    F.avg_pool3d,
-    F.adaptive_avg_pool1d,
-    F.adaptive_avg_pool2d,
-    F.adaptive_avg_pool3d,
-    torch.avg_pool1d,
-    torch.adaptive_avg_pool1d,
-    torch.mean,
-}
-LINEAR_FUNCTIONS = AVERAGE_POOL_FUNCTIONS | {
-    torch.sum,
-    torch.neg,
-    torch.negative,
-    operator.neg,
-    F.fold,
-    torch.cumsum,
-    torch.tril,
-    torch.triu,
-    torch.diff,
-}
-WINDOWED_MAX_POOLS = {
-    F.max_pool1d,
-    F.max_pool2d,
-    F.max_pool3d,
-    F.adaptive_max_pool1d,
-    F.adaptive_max_pool2d,
-    F.adaptive_max_pool3d,
-    torch.max_pool1d,
-    torch.max_pool2d,
-    torch.max_pool3d,
-}
-MAX_POOL_FUNCTIONS = WINDOWED_MAX_POOLS | {torch.amax}
-INTERPOLATIONS = {F.interpolate, F.upsample}
-ADDITIONS = {operator.add, operator.sub, torch.add, torch.sub, torch.subtract, torch.rsub}
+WINDOWED_MAX_POOLS = _in(F, "max_pool adaptive_max_pool", _DIMENSIONS) | _in(torch, "max_pool", _DIMENSIONS)
 MATRIX_PRODUCTS = {operator.matmul, torch.matmul, torch.mm, torch.bmm}
-SCALINGS = {operator.mul, torch.mul, torch.multiply}
-PRODUCTS = MATRIX_PRODUCTS | SCALINGS | {torch.einsum, torch.tensordot, torch.inner, torch.outer, torch.mv, torch.dot}
-QUOTIENTS = {operator.truediv, torch.div, torch.divide, torch.true_divide}
-JOINING_FUNCTIONS = {
-    torch.cat,
-    torch.concat,
-    torch.concatenate,
-    torch.stack,
-    torch.hstack,
-    torch.vstack,
-    torch.dstack,
-    torch.column_stack,
-}
-# the first argument is what they move; others that change over time are refused
-MOVING_FUNCTIONS = JOINING_FUNCTIONS | {
-    torch.swapdims,
-    torch.moveaxis,
-    torch.ravel,
-    torch.rot90,
-    torch.fliplr,
-    torch.flipud,
-    torch.take_along_dim,
-    torch.gather,
-    torch.diagonal,
-    torch.atleast_1d,
-    torch.atleast_2d,
-    torch.atleast_3d,
-    operator.getitem,
-    torch.flatten,
-    torch.reshape,
-    torch.permute,
-    torch.transpose,
-    torch.squeeze,
-    torch.unsqueeze,
-    torch.chunk,
-    torch.split,
-    torch.unbind,
-    torch.narrow,
-    torch.select,
-    torch.index_select,
-    torch.flip,
-    torch.roll,
-    torch.movedim,
-    torch.t,
-    torch.clone,
-    torch.unflatten,
-    torch.tile,
-    torch.repeat_interleave,
-    torch.broadcast_to,
-    torch.swapaxes,
-    torch.channel_shuffle,
-    torch.pixel_shuffle,
-    torch.pixel_unshuffle,
-    F.pad,
-    F.pixel_shuffle,
-    F.pixel_unshuffle,
-    F.channel_shuffle,
-    F.unfold,
-    torch.tensor_split,
-    torch.detach,
-}
-SHAPE_FUNCTIONS = {torch.zeros_like, torch.ones_like, torch.full_like, torch.numel}
+# of several values, the first argument is what a move moves; others that change over time are refused
+FUNCTIONS = _by_kind(
+    {
+        Role.SYNAPSE: {F.linear}.union(*(_in(home, "conv conv_transpose", _DIMENSIONS) for home in (F, torch))),
+        Role.NORM: {F.batch_norm},
+        Role.LOOKUP: {F.embedding, torch.embedding},
+        Role.MAX_POOL: {*WINDOWED_MAX_POOLS, torch.amax},
+        Role.MAXIMUM: {torch.maximum},
+        Role.AVERAGE_POOL: _in(F, "avg_pool adaptive_avg_pool", _DIMENSIONS)
+        | _in(torch, "avg_pool1d adaptive_avg_pool1d"),
+        Role.MEAN: {torch.mean},
+        Role.REDUCTION: {torch.sum, torch.cumsum, F.fold},
+        Role.INTERPOLATION: {F.interpolate, F.upsample},
+        Role.SUM: {operator.add, torch.add},
+        Role.DIFFERENCE: {operator.sub, torch.sub, torch.subtract, torch.rsub},
+        Role.NEGATION: {operator.neg, torch.neg, torch.negative},
+        Role.LINEAR: {torch.diff},
+        Role.MASK: {torch.tril, torch.triu},
+        Role.FILL: {torch.masked_fill},
+        Role.SCALE: {operator.mul, torch.mul, torch.multiply},
+        Role.QUOTIENT: {operator.truediv, torch.div, torch.divide, torch.true_divide},
+        Role.PRODUCT: MATRIX_PRODUCTS | _in(torch, "einsum tensordot inner outer mv dot"),
+        Role.JOIN: {torch.cat, torch.concat, torch.concatenate},
+        Role.STACK: _in(torch, "stack hstack vstack dstack column_stack"),
+        Role.SPLIT: _in(torch, "chunk split tensor_split"),
+        Role.INDEX: {operator.getitem},
+        Role.FLATTEN: {torch.flatten},
+        Role.RESHAPE: {torch.reshape},
+        Role.COPY: {torch.clone, torch.detach},
+        Role.PAD: {F.pad},
+        Role.MOVE: _in(
+            torch,
+            "swapdims moveaxis ravel rot90 fliplr flipud take_along_dim gather diagonal atleast_1d atleast_2d "
+            "atleast_3d permute transpose squeeze unsqueeze unbind narrow select index_select flip roll movedim t "
+            "unflatten tile repeat_interleave broadcast_to swapaxes channel_shuffle pixel_shuffle pixel_unshuffle",
+        )
+        | _in(F, "pixel_shuffle pixel_unshuffle channel_shuffle unfold"),
+        Role.SHAPE: _in(torch, "zeros_like ones_like full_like numel"),
+    }
+)
+# methods that are rewritten to the torch function of the same name, so that the table above holds for both
+FUNCTION_METHODS = set(
+    "add sub mul div neg mean sum cumsum matmul mm bmm amax relu clamp clamp_min clip sigmoid tanh tril triu "
+    "masked_fill subtract multiply divide true_divide negative max maximum diff mv inner outer dot".split()
+)
+SIZE_METHODS = {"size", "dim", "numel", "ndimension"}
+METHODS = {
+    name: FUNCTIONS[getattr(torch, name)] for name in FUNCTION_METHODS if getattr(torch, name) in FUNCTIONS
+} | _by_kind(
+    {
+        Role.SPLIT: {"chunk", "split", "tensor_split"},
+        Role.FLATTEN: {"flatten"},
+        Role.RESHAPE: {"view", "reshape", "view_as", "reshape_as"},
+        Role.COPY: {"contiguous", "clone", "detach", "cpu", "cuda"},
+        Role.MOVE: set(
+            "permute transpose squeeze unsqueeze unbind narrow select index_select flip roll movedim t unflatten "
+            "expand expand_as repeat repeat_interleave swapaxes tile swapdims moveaxis ravel rot90 fliplr flipud "
+            "take_along_dim gather diagonal unfold broadcast_to".split()
+        ),
+        Role.CAST: set("to float double half bfloat16 int long short bool char byte type type_as".split()),
+        Role.SHAPE: {*SIZE_METHODS, "new_zeros", "new_ones", "new_full"},
+    }
+)
 SHAPE_ATTRIBUTES = {"shape", "dtype", "device", "ndim"}
 MOVING_ATTRIBUTES = {"T", "mT", "values", "indices"}  # the latter of what several tensors come back in
-CASTS = {"to", "float", "double", "half", "bfloat16", "int", "long", "short", "bool", "char", "byte", "type", "type_as"}
-
-# methods that are rewritten to the torch function of the same name, so that the tables above hold for both
-FUNCTION_METHODS = {
-    "add",
-    "sub",
-    "mul",
-    "div",
-    "neg",
-    "mean",
-    "sum",
-    "cumsum",
-    "matmul",
-    "mm",
-    "bmm",
-    "amax",
-    "relu",
-    "clamp",
-    "clamp_min",
-    "clip",
-    "sigmoid",
-    "tanh",
-    "tril",
-    "triu",
-    "masked_fill",
-    "subtract",
-    "multiply",
-    "divide",
-    "true_divide",
-    "negative",
-    "max",
-    "maximum",
-    "diff",
-    "mv",
-    "inner",
-    "outer",
-    "dot",
-}
-MOVING_METHODS = {
-    "view",
-    "reshape",
-    "flatten",
-    "permute",
-    "transpose",
-    "squeeze",
-    "unsqueeze",
-    "contiguous",
-    "chunk",
-    "split",
-    "unbind",
-    "narrow",
-    "select",
-    "index_select",
-    "flip",
-    "roll",
-    "movedim",
-    "t",
-    "clone",
-    "unflatten",
-    "expand",
-    "expand_as",
-    "repeat",
-    "repeat_interleave",
-    "view_as",
-    "reshape_as",
-    "swapaxes",
-    "tile",
-    "detach",
-    "cpu",
-    "cuda",
-    "swapdims",
-    "moveaxis",
-    "ravel",
-    "rot90",
-    "fliplr",
-    "flipud",
-    "take_along_dim",
-    "gather",
-    "diagonal",
-    "unfold",
-    "tensor_split",
-    "broadcast_to",
-}
-SIZE_METHODS = {"size", "dim", "numel", "ndimension"}
-SHAPE_METHODS = SIZE_METHODS | {"new_zeros", "new_ones", "new_full"}
-
+DROPPED_MODULES = tuple(_in(nn, "Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout Identity"))
+DROPPED_FUNCTIONS = {torch.dropout} | _in(
+    F, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"
+)
+RANDOM = set(
+    "rand_like randn_like randint_like bernoulli normal poisson multinomial dropout alpha_dropout dropout1d dropout2d "
+    "dropout3d feature_alpha_dropout feature_dropout rrelu gumbel_softmax".split()
+)
 # what may return a view of its input; an in-place operation on one side then changes the other
-VIEWS = {
-    "getitem",
-    "getattr",
-    "view",
-    "reshape",
-    "flatten",
-    "permute",
-    "transpose",
-    "squeeze",
-    "unsqueeze",
-    "contiguous",
-    "chunk",
-    "split",
-    "tensor_split",
-    "unbind",
-    "narrow",
-    "select",
-    "movedim",
-    "t",
-    "unflatten",
-    "expand",
-    "expand_as",
-    "broadcast_to",
-    "view_as",
-    "reshape_as",
-    "to",
-    "float",
-    "double",
-    "type",
-    "type_as",
-    "swapaxes",
-    "detach",
-    "cpu",
-    "cuda",
-    "swapdims",
-    "moveaxis",
-    "ravel",
-    "diagonal",
-    "unfold",
-    "atleast_1d",
-    "atleast_2d",
-    "atleast_3d",
-}
+VIEWS = set(
+    "getitem getattr view reshape flatten permute transpose squeeze unsqueeze contiguous chunk split tensor_split "
+    "unbind narrow select movedim t unflatten expand expand_as broadcast_to view_as reshape_as to float double type "
+    "type_as swapaxes detach cpu cuda swapdims moveaxis ravel diagonal unfold atleast_1d atleast_2d atleast_3d".split()
+)
 VIEW_MODULES = (nn.Flatten, nn.Unflatten)
 SPLITS = {"chunk", "split", "tensor_split", "unbind"}  # their parts do not overlap
 
@@ -358,6 +198,39 @@ IN_PLACE_FUNCTIONS = {
     torch.sigmoid_: torch.sigmoid,
     torch.tanh_: torch.tanh,
 }
+
+
+def role(node, modules):
+    """The Role of a node of a graph; `modules`: {name: module} of the network."""
+    if node.op == "call_module":
+        kinds = type(modules[node.target]).__mro__
+        found = next((_MODULES[kind] for kind in kinds if kind in _MODULES), Role.OTHER)
+    elif node.op == "call_method":
+        found = METHODS.get(node.target, Role.OTHER)
+    elif node.target is getattr:
+        found = Role.SHAPE if node.args[1] in SHAPE_ATTRIBUTES else Role.ATTRIBUTE
+    else:
+        found = FUNCTIONS.get(node.target, Role.OTHER)
+    if found is Role.MAX_POOL and gives_places(node, modules):
+        return Role.OTHER
+    return found
+
+
+def gives_places(node, modules):
+    """Whether a max pool returns the places of its maxima too."""
+    if node.op == "call_module":
+        return modules[node.target].return_indices
+    return bool(node.kwargs.get("return_indices"))
+
+
+def modules_of(*roles):
+    """The classes of layers that have one of `roles`, for isinstance."""
+    return tuple(kind for kind, own in _MODULES.items() if own in roles)
+
+
+def functions_of(*roles):
+    """The functions that have one of `roles`."""
+    return {function for function, own in FUNCTIONS.items() if own in roles}
 
 
 def name(target):

@@ -3,7 +3,9 @@
 import torch
 from torch import fx, nn
 
+from pcsnn.levels.activations import activation
 from pcsnn.nn.own_neuron import OwnNeuron
+from pcsnn.tensors.arithmetic import per_channel
 
 
 class ClippedReLU(nn.Module):
@@ -54,3 +56,27 @@ class Staircase(OwnNeuron):
 
     def extra_repr(self):
         return f"levels={self.levels}, threshold={self.threshold.item():.4g}"
+
+
+class KnownActivation(nn.Module):
+    """A call of a registered function: the formula of its kind, and its parameter, a number or a tensor [C], or None.
+
+    Shape: [N, ...] or [N, C, ...] to the same.
+    """
+
+    def __init__(self, kind, parameter):
+        super().__init__()
+        self.kind = kind
+        if isinstance(parameter, torch.Tensor):
+            self.register_buffer("parameter", parameter)
+        else:
+            self.parameter = parameter
+
+    def forward(self, z):
+        parameter = self.parameter
+        if isinstance(parameter, torch.Tensor):
+            parameter = per_channel(parameter.to(z.dtype), z.dim())
+        return activation(self.kind, z, parameter)
+
+    def _get_name(self):
+        return self.kind

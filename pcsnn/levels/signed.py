@@ -6,37 +6,13 @@ Source: this project; the level search is that of (10).
 import math
 
 import torch
-import torch.nn.functional as F
 
+from pcsnn.levels.activations import row_of
 from pcsnn.tensors import checks
 from pcsnn.tensors.host import on_host
 
-# kind -> where the function turns from falling to rising; None: it only rises (leaky_relu: it depends on the slope)
-TURNS = {
-    "leaky_relu": None,
-    "gelu": -0.7517915246935645,
-    "gelu_tanh": -0.7524614220710163,
-    "silu": -1.278464542761074,
-    "hardswish": -1.5,
-    "mish": -1.1924312145154952,
-    "elu": None,
-}
 HALVINGS = 60  # of an interval, until float64 tells its ends apart no more
-
-
-def activation(kind, z, slope=None):
-    """The function of that kind, of float64 z; slope of z < 0, a number or a tensor that broadcasts (leaky_relu, and alpha of elu)."""
-    if kind == "leaky_relu":
-        return torch.where(z < 0, slope * z, z)
-    if kind == "elu":
-        return torch.where(z < 0, slope * torch.expm1(z), z)
-    return {
-        "gelu": F.gelu,
-        "gelu_tanh": lambda z: F.gelu(z, approximate="tanh"),
-        "silu": F.silu,
-        "hardswish": F.hardswish,
-        "mish": F.mish,
-    }[kind](z)
+DOUBLINGS = 64  # of an interval, until a function that is to reach a level further up has reached it, or never will
 
 
 def _solve(function, value, low, high, rising):
@@ -48,37 +24,44 @@ def _solve(function, value, low, high, rising):
     return high
 
 
+def _reaching(function, value, low, high):
+    """`high`, further from `low` where the rising function is below the value there; +inf where it stays below."""
+    for _ in range(DOUBLINGS):
+        below = ~(function(high) >= value)
+        if not below.any():
+            return high
+        high = torch.where(below, low + 2 * (high - low), high)
+    return high.where(function(high) >= value, math.inf)
+
+
 class _Plan:
     """The whole numbers of a table, [C, 1] each: where it starts and ends in quanta, and how many levels that takes."""
 
     def __init__(self, kind, quantum, timesteps, lowest, slope):
-        if kind not in TURNS:
-            raise ValueError(f"kind: expected one of {', '.join(TURNS)}, got {kind!r}")
+        self._row = row_of(kind)
         checks.timesteps(timesteps)
         for name, value in (("quantum", quantum), ("lowest", lowest)):
             checks.number(name, value)
         if quantum <= 0:
             raise ValueError(f"quantum: expected a value above zero, got {quantum}")
-        self._kind, self._slopes = kind, _slopes(kind, slope)
+        self._slopes = _slopes(self._row, slope)
         self.start = torch.full((len(self._slopes), 1), float(lowest), dtype=torch.float64)
-        turning = torch.full_like(self._slopes, -math.inf if TURNS[kind] is None else TURNS[kind])
-        if kind in ("leaky_relu", "elu"):
-            turning = turning.where(self._slopes >= 0, 0.0)
-        self.bottom = torch.maximum(self.start, turning)
+        self.bottom = torch.maximum(self.start, self._row.turns(self._slopes))
         self.first, self.least = (
             torch.floor(self.function(z) / quantum + 0.5).long() for z in (self.start, self.bottom)
         )
         self.low = max(0, int(-self.least.min()))
         self.falls = self.first - self.least
         self.turn = int(torch.where(self.falls > 0, self.low + self.first, 0).max())
-        if self.turn + self.low >= timesteps:
+        always = torch.where(self.falls > 0, self.least, 0).clamp_min(0)  # spikes that no current takes away
+        if self.turn + self.low + int(always.max()) >= timesteps:
             raise ValueError(
                 f"quantum: {quantum:.4g} leaves no level above zero at T = {timesteps}: the function takes "
-                f"{self.turn + self.low} to reach it; expected a larger one"
+                f"{self.turn + self.low + int(always.max())} to reach it; expected a larger one"
             )
 
     def function(self, z):
-        return activation(self._kind, z, self._slopes)
+        return self._row(z, self._slopes)
 
 
 @on_host
@@ -97,11 +80,12 @@ def signed_levels(kind, quantum, timesteps, lowest, slope=None):
     the value it has there.
 
     Args:
-        kind: "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "hardswish" or "mish".
+        kind: one that docs/signed.md lists, or that `pcsnn.register_activation` made known.
         quantum: what one spike is worth on average over time, amplitude / T; > 0.
         timesteps: T, 1..255.
         lowest: the current at which the table starts, finite.
-        slope: for "leaky_relu" the slope below zero, for "elu" its alpha: a number, or a tensor [C]; else None.
+        slope: the parameter of kinds that have one (of "leaky_relu" the slope below zero, of "elu" alpha): a number, or a
+            tensor [C]; else None.
 
     Returns:
         (float32 levels [T], or [C, T] for a slope by channel; turn; low), with -inf where a channel starts higher than
@@ -121,17 +105,18 @@ def signed_levels(kind, quantum, timesteps, lowest, slope=None):
     down = (plan.first - (step - before) - 0.5) * quantum
     up = (plan.least + (step - used) + 0.5) * quantum
     falling_part = _solve(plan.function, down, plan.start, plan.bottom, False)
-    rising_part = _solve(plan.function, up, plan.bottom, torch.maximum(up.clamp_min(0) + 1, plan.bottom + 1), True)
+    high = _reaching(plan.function, up, plan.bottom, torch.maximum(up.clamp_min(0) + 1, plan.bottom + 1))
+    rising_part = _solve(plan.function, up, plan.bottom, high, True).where(high < math.inf, math.inf)
     table = torch.where(step < before, -math.inf, torch.where(step < before + falls, falling_part, plan.bottom))
     table = torch.where(step >= used, rising_part, table).to(checks.device_of(slope), torch.float32)
     return (table if isinstance(slope, torch.Tensor) and slope.dim() else table[0]), turn, low
 
 
-def _slopes(kind, slope):
+def _slopes(row, slope):
     """[C, 1] or [1, 1], float64; ones where the kind has none."""
-    if kind not in ("leaky_relu", "elu"):
+    if row.parameter is None:
         if slope is not None:
-            raise ValueError(f"slope: expected None for {kind}, got {slope}")
+            raise ValueError(f"slope: expected None for {row.kind}, got {slope}")
         return torch.ones(1, 1, dtype=torch.float64)
     if isinstance(slope, torch.Tensor):
         checks.tensor("slope", slope, (torch.float32, torch.float64))

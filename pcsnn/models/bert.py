@@ -1,8 +1,10 @@
 """BERT's encoder with the keys of its published weights.
 
-Source: "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding" (NAACL 2019, arXiv 1810.04805);
-MiniLM (arXiv 2002.10957) is one of fewer and narrower layers.
+Source: "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding" (NAACL 2019, arXiv
+1810.04805); MiniLM (arXiv 2002.10957) is one of fewer and narrower layers.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -39,7 +41,7 @@ class _Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, x, hidden):
-        projections = getattr(self, "self")
+        projections = self.self
         query, key, value = (self._split(part(x)) for part in (projections.query, projections.key, projections.value))
         shares = torch.softmax(query @ key.transpose(-2, -1) * self.scale + hidden, -1)
         return self.output((shares @ value).transpose(1, 2).flatten(2), x)
@@ -85,7 +87,17 @@ class BertEncoder(nn.Module):
     Shape: tokens int64 [N, S], mask [N, S] of 1 for tokens and 0 for padding, to features [N, S, width].
     """
 
-    def __init__(self, layers, width, heads, intermediate, *, vocabulary=30522, positions=512, activation=nn.GELU):
+    def __init__(
+        self,
+        layers: int,
+        width: int,
+        heads: int,
+        intermediate: int,
+        *,
+        vocabulary: int = 30522,
+        positions: int = 512,
+        activation: Callable[[], nn.Module] = nn.GELU,
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"heads: expected a divisor of {width} features, got {heads}")
@@ -93,7 +105,7 @@ class BertEncoder(nn.Module):
         self.encoder = nn.Module()
         self.encoder.layer = nn.ModuleList(_Layer(width, heads, intermediate, activation) for _ in range(layers))
 
-    def forward(self, tokens, mask):
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         hidden = ((1.0 - mask) * _HIDDEN)[:, None, None]
         x = self.embeddings(tokens)
         for layer in self.encoder.layer:
@@ -101,6 +113,6 @@ class BertEncoder(nn.Module):
         return x
 
 
-def minilm_l6(*, activation=nn.GELU):
-    """The text encoder of all-MiniLM-L6-v2: 6 layers of 384 features, 12 heads, 22.7 million parameters; see `BertEncoder`."""
+def minilm_l6(*, activation: Callable[[], nn.Module] = nn.GELU) -> BertEncoder:
+    """The text encoder of all-MiniLM-L6-v2: 6 layers of 384 features, 12 heads, 22.7 million parameters."""
     return BertEncoder(6, 384, 12, 1536, activation=activation)

@@ -4,6 +4,8 @@ Source: "Deep Residual Learning for Image Recognition" (CVPR 2016), section 4.2,
 akamaster/pytorch_resnet_cifar10.
 """
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import nn
 
@@ -69,21 +71,29 @@ def _stage(in_channels, channels, blocks, stride, activation):
     return nn.Sequential(first, *[Block(channels, channels, 1, activation) for _ in range(blocks - 1)])
 
 
-def cifar_resnet20(*, in_channels=3, num_classes=10, activation=nn.ReLU):
+def cifar_resnet20(
+    *, in_channels: int = 3, num_classes: int = 10, activation: Callable[[], nn.Module] = nn.ReLU
+) -> CifarResNet:
     """CIFAR ResNet-20; see `CifarResNet`."""
     return CifarResNet(3, in_channels=in_channels, num_classes=num_classes, activation=activation)
 
 
-def cifar_resnet32(*, in_channels=3, num_classes=10, activation=nn.ReLU):
+def cifar_resnet32(
+    *, in_channels: int = 3, num_classes: int = 10, activation: Callable[[], nn.Module] = nn.ReLU
+) -> CifarResNet:
     """CIFAR ResNet-32; see `CifarResNet`."""
     return CifarResNet(5, in_channels=in_channels, num_classes=num_classes, activation=activation)
 
 
-def cifar_resnet44(*, in_channels=3, num_classes=10, activation=nn.ReLU):
+def cifar_resnet44(
+    *, in_channels: int = 3, num_classes: int = 10, activation: Callable[[], nn.Module] = nn.ReLU
+) -> CifarResNet:
     """CIFAR ResNet-44; see `CifarResNet`."""
     return CifarResNet(7, in_channels=in_channels, num_classes=num_classes, activation=activation)
 
 
-def cifar_resnet56(*, in_channels=3, num_classes=10, activation=nn.ReLU):
+def cifar_resnet56(
+    *, in_channels: int = 3, num_classes: int = 10, activation: Callable[[], nn.Module] = nn.ReLU
+) -> CifarResNet:
     """CIFAR ResNet-56; see `CifarResNet`."""
     return CifarResNet(9, in_channels=in_channels, num_classes=num_classes, activation=activation)

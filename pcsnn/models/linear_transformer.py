@@ -1,8 +1,10 @@
 """A vision transformer without softmax and layer norm, built like Spikformer: all it does can spike or is linear.
 
-Source of the structure: "Spikformer: When Spiking Neural Network Meets Transformer" (ICLR 2023, arXiv 2209.15425), whose
-neurons are activations here.
+Source of the structure: "Spikformer: When Spiking Neural Network Meets Transformer" (ICLR 2023, arXiv 2209.15425),
+whose neurons are activations here.
 """
+
+from collections.abc import Callable
 
 from torch import nn
 
@@ -14,7 +16,7 @@ def _synapse(inside, outside, kernel=1, stride=1):
 
 
 class LinearAttention(nn.Module):
-    """(Q K^T) V * scale over the places of an image, in heads; Q, K and V each a 1x1 convolution, batch norm, activation.
+    """(Q K^T) V * scale over the places of an image, in heads; Q, K, V each a 1x1 convolution, batch norm, activation.
 
     Computed as Q (K^T V), which is the same and takes fewer operations while a head is narrower than there are places.
     Batch norm and an activation follow it, then a 1x1 convolution with those of its own.
@@ -60,8 +62,8 @@ class Perceptron(nn.Module):
 
 
 class LinearTransformer(nn.Module):
-    """Patches of 4x4 pixels by two 3x3 convolutions of stride 2, a 3x3 convolution that tells places apart, `depth` blocks of
-    linear attention and perceptron with residual sums, the average over all places, a linear layer.
+    """Patches of 4x4 pixels by two 3x3 convolutions of stride 2, a 3x3 convolution that tells places apart, `depth`
+    blocks of linear attention and perceptron with residual sums, the average over all places, a linear layer.
 
     Shape: [N, in_channels, H, W] to [N, num_classes].
     """
@@ -89,8 +91,10 @@ class LinearTransformer(nn.Module):
         return self.classifier(x.mean((2, 3)))
 
 
-def linear_transformer_small(*, in_channels=1, num_classes=10, activation=nn.ReLU):
-    """Two blocks of 64 channels in 2 heads for 28x28 images (49 places), 0.1 million parameters; see `LinearTransformer`."""
+def linear_transformer_small(
+    *, in_channels: int = 1, num_classes: int = 10, activation: Callable[[], nn.Module] = nn.ReLU
+) -> LinearTransformer:
+    """Two blocks of 64 channels in 2 heads for 28x28 images (49 places), 0.1 million parameters."""
     return LinearTransformer(
         64, 2, 2, 128, scale=0.125, in_channels=in_channels, num_classes=num_classes, activation=activation
     )

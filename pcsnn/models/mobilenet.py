@@ -1,7 +1,9 @@
-"""MobileNetV2 with torchvision's key names: depthwise convolutions, ReLU6, inverted residuals without activation on the sum.
+"""MobileNetV2 with torchvision's key names: depthwise convolutions, ReLU6, no activation on the sum of a residual.
 
 Source: "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (CVPR 2018, arXiv 1801.04381), table 2.
 """
+
+from collections.abc import Callable
 
 from torch import nn
 
@@ -44,7 +46,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """A stem of `stem` channels and stride `stride`, inverted residuals after `plan`, a 1x1 convolution to `last` channels.
+    """A stem of `stem` channels and stride `stride`, inverted residuals by `plan`, 1x1 convolution to `last` channels.
 
     Shape: [N, in_channels, H, W] to [N, num_classes].
     """
@@ -65,13 +67,17 @@ class MobileNetV2(nn.Module):
         return self.classifier(self.features(x).mean((2, 3)))
 
 
-def mobilenet_v2(*, in_channels=3, num_classes=1000, activation=nn.ReLU6):
+def mobilenet_v2(
+    *, in_channels: int = 3, num_classes: int = 1000, activation: Callable[[], nn.Module] = nn.ReLU6
+) -> MobileNetV2:
     """MobileNetV2 of width 1; see `MobileNetV2`. Published weights are for 224x224."""
     return MobileNetV2(
         MOBILENET_V2, 32, 2, 1280, in_channels=in_channels, num_classes=num_classes, activation=activation
     )
 
 
-def mobilenet_small(*, in_channels=1, num_classes=10, activation=nn.ReLU6):
+def mobilenet_small(
+    *, in_channels: int = 1, num_classes: int = 10, activation: Callable[[], nn.Module] = nn.ReLU6
+) -> MobileNetV2:
     """Seven inverted residuals for 28x28 images, 0.2 million parameters; see `MobileNetV2`."""
     return MobileNetV2(SMALL, 16, 1, 256, in_channels=in_channels, num_classes=num_classes, activation=activation)

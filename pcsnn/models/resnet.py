@@ -4,6 +4,8 @@ Source: "Deep Residual Learning for Image Recognition" (CVPR 2016); the stride o
 convolution, as in the weights that torchvision publishes.
 """
 
+from collections.abc import Callable
+
 from torch import nn
 
 from pcsnn.models.initialise import he_normal
@@ -60,8 +62,8 @@ def _projection(in_channels, channels, stride):
 class Stages(nn.Module):
     """A ResNet without its classifier: stem and four stages of `blocks[i]` blocks of the class `block`.
 
-    `dilated[i]`: stage i + 2 keeps its resolution, and its convolutions spread instead (arXiv 1706.05587). `widths`: channels
-    of the stages, before the expansion of a block; the stem has widths[0].
+    `dilated[i]`: stage i + 2 keeps its resolution, and its convolutions spread instead (arXiv 1706.05587). `widths`:
+    channels of the stages, before the expansion of a block; the stem has widths[0].
 
     Shape: [N, in_channels, H, W] to the results of the last two stages; each undilated stage halves the resolution.
     """
@@ -118,21 +120,23 @@ def _stage(block, in_channels, channels, blocks, stride, activation, first_dilat
     return nn.Sequential(first, *rest)
 
 
-def resnet18(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+def resnet18(*, in_channels: int = 3, num_classes: int = 1000, activation: Callable[[], nn.Module] = nn.ReLU) -> ResNet:
     """ResNet-18; see `ResNet`."""
     return ResNet(BasicBlock, (2, 2, 2, 2), in_channels=in_channels, num_classes=num_classes, activation=activation)
 
 
-def resnet34(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+def resnet34(*, in_channels: int = 3, num_classes: int = 1000, activation: Callable[[], nn.Module] = nn.ReLU) -> ResNet:
     """ResNet-34; see `ResNet`."""
     return ResNet(BasicBlock, (3, 4, 6, 3), in_channels=in_channels, num_classes=num_classes, activation=activation)
 
 
-def resnet50(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+def resnet50(*, in_channels: int = 3, num_classes: int = 1000, activation: Callable[[], nn.Module] = nn.ReLU) -> ResNet:
     """ResNet-50; see `ResNet`."""
     return ResNet(Bottleneck, (3, 4, 6, 3), in_channels=in_channels, num_classes=num_classes, activation=activation)
 
 
-def resnet101(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+def resnet101(
+    *, in_channels: int = 3, num_classes: int = 1000, activation: Callable[[], nn.Module] = nn.ReLU
+) -> ResNet:
     """ResNet-101; see `ResNet`."""
     return ResNet(Bottleneck, (3, 4, 23, 3), in_channels=in_channels, num_classes=num_classes, activation=activation)

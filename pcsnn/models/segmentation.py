@@ -1,8 +1,10 @@
 """FCN and DeepLabv3 on ResNets, for dense prediction, with torchvision's key names; small ones to train on a CPU.
 
-Sources: "Fully Convolutional Networks for Semantic Segmentation" (CVPR 2015); "Rethinking Atrous Convolution for Semantic
-Image Segmentation" (arXiv 1706.05587).
+Sources: "Fully Convolutional Networks for Semantic Segmentation" (CVPR 2015); "Rethinking Atrous Convolution for
+Semantic Image Segmentation" (arXiv 1706.05587).
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +50,7 @@ class ASPPPooling(nn.Sequential):
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: a 1x1 convolution, one 3x3 for each of `rates`, and the image's mean, side by side.
+    """Atrous spatial pyramid pooling: 1x1 convolution, one 3x3 for each of `rates`, the image's mean, side by side.
 
     Shape: [N, in_channels, h, w] to [N, channels, h, w].
     """
@@ -86,8 +88,8 @@ class Segmentation(nn.Module):
         backbone: a `pcsnn.models.resnet.Stages`.
         classifier, aux_classifier: modules from features to classes at every place; aux_classifier may be None.
 
-    Shape: [N, C, H, W] to {"out": [N, num_classes, H, W]}, and "aux" of that shape if there is an auxiliary classifier. Any
-    H and W, but in training at least two values a channel for batch norm.
+    Shape: [N, C, H, W] to {"out": [N, num_classes, H, W]}, and "aux" of that shape if there is an auxiliary classifier.
+    Any H and W, but in training at least two values a channel for batch norm.
     """
 
     def __init__(self, backbone, classifier, aux_classifier=None):
@@ -110,21 +112,27 @@ def _build(block, stages, head, *, in_channels, num_classes, aux, activation, **
     return Segmentation(backbone, classifier, FCNHead(backbone.channels[2], num_classes, activation) if aux else None)
 
 
-def fcn_resnet50(*, in_channels=3, num_classes=21, aux=True, activation=nn.ReLU):
+def fcn_resnet50(
+    *, in_channels: int = 3, num_classes: int = 21, aux: bool = True, activation: Callable[[], nn.Module] = nn.ReLU
+) -> Segmentation:
     """FCN on ResNet-50; see `Segmentation`. The published weights have an auxiliary classifier: aux=True."""
     return _build(
         Bottleneck, RESNET50, FCNHead, in_channels=in_channels, num_classes=num_classes, aux=aux, activation=activation
     )
 
 
-def fcn_resnet101(*, in_channels=3, num_classes=21, aux=True, activation=nn.ReLU):
+def fcn_resnet101(
+    *, in_channels: int = 3, num_classes: int = 21, aux: bool = True, activation: Callable[[], nn.Module] = nn.ReLU
+) -> Segmentation:
     """FCN on ResNet-101; see `fcn_resnet50`."""
     return _build(
         Bottleneck, RESNET101, FCNHead, in_channels=in_channels, num_classes=num_classes, aux=aux, activation=activation
     )
 
 
-def deeplabv3_resnet50(*, in_channels=3, num_classes=21, aux=True, activation=nn.ReLU):
+def deeplabv3_resnet50(
+    *, in_channels: int = 3, num_classes: int = 21, aux: bool = True, activation: Callable[[], nn.Module] = nn.ReLU
+) -> Segmentation:
     """DeepLabv3 on ResNet-50; see `fcn_resnet50`."""
     return _build(
         Bottleneck,
@@ -137,7 +145,9 @@ def deeplabv3_resnet50(*, in_channels=3, num_classes=21, aux=True, activation=nn
     )
 
 
-def deeplabv3_resnet101(*, in_channels=3, num_classes=21, aux=True, activation=nn.ReLU):
+def deeplabv3_resnet101(
+    *, in_channels: int = 3, num_classes: int = 21, aux: bool = True, activation: Callable[[], nn.Module] = nn.ReLU
+) -> Segmentation:
     """DeepLabv3 on ResNet-101; see `fcn_resnet50`."""
     return _build(
         Bottleneck,
@@ -150,14 +160,18 @@ def deeplabv3_resnet101(*, in_channels=3, num_classes=21, aux=True, activation=n
     )
 
 
-def fcn_small(*, in_channels=3, num_classes=11, aux=False, activation=nn.ReLU):
+def fcn_small(
+    *, in_channels: int = 3, num_classes: int = 11, aux: bool = False, activation: Callable[[], nn.Module] = nn.ReLU
+) -> Segmentation:
     """FCN on a narrow ResNet-18 that keeps a quarter of the resolution; see `Segmentation`."""
     return _build(
         BasicBlock, SMALL, FCNHead, in_channels=in_channels, num_classes=num_classes, aux=aux, activation=activation
     )
 
 
-def deeplabv3_small(*, in_channels=3, num_classes=11, aux=False, activation=nn.ReLU):
+def deeplabv3_small(
+    *, in_channels: int = 3, num_classes: int = 11, aux: bool = False, activation: Callable[[], nn.Module] = nn.ReLU
+) -> Segmentation:
     """DeepLabv3 on the backbone of `fcn_small`, with a pyramid of 48 channels at the rates 4, 8 and 12."""
     return _build(
         BasicBlock,

@@ -3,6 +3,8 @@
 Source: "Very Deep Convolutional Networks for Large-Scale Image Recognition" (ICLR 2015), configuration D.
 """
 
+from collections.abc import Callable
+
 from torch import nn
 
 from pcsnn.models.initialise import he_normal
@@ -47,7 +49,7 @@ class VGG(nn.Module):
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
 
-def vgg16(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+def vgg16(*, in_channels: int = 3, num_classes: int = 1000, activation: Callable[[], nn.Module] = nn.ReLU) -> VGG:
     """VGG-16; see `VGG`. Published weights are for 224x224."""
     return VGG(
         VGG16,
@@ -60,14 +62,14 @@ def vgg16(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
     )
 
 
-def vgg16_bn(*, in_channels=3, num_classes=1000, activation=nn.ReLU):
+def vgg16_bn(*, in_channels: int = 3, num_classes: int = 1000, activation: Callable[[], nn.Module] = nn.ReLU) -> VGG:
     """VGG-16 with batch norm; see `VGG`. Published weights are for 224x224."""
     return VGG(
         VGG16, 7, (4096, 4096), batch_norm=True, in_channels=in_channels, num_classes=num_classes, activation=activation
     )
 
 
-def vgg_small(*, in_channels=1, num_classes=10, activation=nn.ReLU):
+def vgg_small(*, in_channels: int = 1, num_classes: int = 10, activation: Callable[[], nn.Module] = nn.ReLU) -> VGG:
     """Five convolutions with batch norm, three max pools and two linear layers, 0.6 million parameters; see `VGG`.
 
     Made for 28x28 images.

@@ -1,12 +1,13 @@
 """The converted network."""
 
 import warnings
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves
 
-from pcsnn.calibration import DEPENDS_ON_TIMESTEPS
 from pcsnn.network.cuda_graphs import Graphs
+from pcsnn.network.report import Report
 from pcsnn.nn.neuron import Spiking
 from pcsnn.tensors import checks
 
@@ -18,8 +19,7 @@ class SpikingNetwork(torch.nn.Module):
     """A spiking network under time collapse: activations between layers are rates, one synaptic operation a layer (11).
 
     An ordinary module: state_dict, .to(), copy.deepcopy, torch.compile(fullgraph=True) and torch.export work. It stays
-        in
-    evaluation mode and its parameters require no gradient. Made by `pcsnn.convert` or `pcsnn.load`.
+    in evaluation mode and its parameters require no gradient. Made by `pcsnn.convert` or `pcsnn.load`.
 
     Attributes:
         network: the torch.fx GraphModule; a `pcsnn.nn.CollapsedNeuron` (or SignedNeuron) stands at every
@@ -32,13 +32,13 @@ class SpikingNetwork(torch.nn.Module):
 
     _graphs = None
 
-    def __init__(self, network, report):
+    def __init__(self, network: torch.fx.GraphModule, report: Report) -> None:
         super().__init__()
         self.network, self.report = network, report
         self.train(False)
 
     @property
-    def timesteps(self):
+    def timesteps(self) -> int:
         """T."""
         return self.report.timesteps
 
@@ -50,7 +50,7 @@ class SpikingNetwork(torch.nn.Module):
                 if isinstance(module, Spiking):
                     yield node.target, module
 
-    def forward(self, *inputs, **named_inputs):
+    def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
         """The inputs of the source network to the average over time of its outputs. Autocast changes nothing in it."""
         for kind in _AUTOCAST:
             if torch.is_autocast_enabled(kind):
@@ -79,24 +79,23 @@ class SpikingNetwork(torch.nn.Module):
             ) from error
 
     @property
-    def max_graphs(self):
+    def max_graphs(self) -> int:
         return self._graphs.most if self._graphs else 0
 
     @max_graphs.setter
-    def max_graphs(self, most):
+    def max_graphs(self, most: int) -> None:
         checks.integer("max_graphs", most, 0, MOST_GRAPHS)
         self._graphs = Graphs(most) if most else None
 
     @property
-    def graph_bytes(self):
+    def graph_bytes(self) -> int:
         return self._graphs.bytes() if self._graphs else 0
 
-    def drop_graphs(self):
+    def drop_graphs(self) -> None:
         """Free all CUDA graphs; the next call captures anew.
 
         Needed where something changes that a network cannot notice: plain attributes of its modules, tensors written
-            through
-        `.data`, and torch's settings (TF32, deterministic algorithms). Other changes of tensors and modules,
+        through `.data`, and torch's settings (TF32, deterministic algorithms). Other changes of tensors and modules,
         `set_timesteps`, `load_state_dict` and `.to()` are noticed.
         """
         if self._graphs:
@@ -106,7 +105,7 @@ class SpikingNetwork(torch.nn.Module):
         self.drop_graphs()
         return super()._apply(fn, recurse)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "SpikingNetwork":
         """Nothing here trains: batch norm keeps its running statistics whatever `mode` says."""
         return super().train(False)
 
@@ -126,10 +125,9 @@ def check_unfused(snn):
         )
 
 
-def set_timesteps(snn, timesteps):
-    """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew.
-
-    In place: not while other threads run it, to whom it would be of two T.
+def set_timesteps(snn: SpikingNetwork, timesteps: int) -> SpikingNetwork:
+    """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew. In place: not
+    while other threads run it, to whom it would be of two T.
 
     Warns where the calibration was made for another T, so that a new `pcsnn.convert` would pay.
 
@@ -149,19 +147,19 @@ def set_timesteps(snn, timesteps):
     for module in snn.network.modules():
         if hasattr(module, "check_timesteps"):
             module.check_timesteps(timesteps)
-    if timesteps != snn.timesteps and snn.report.method in DEPENDS_ON_TIMESTEPS:
+    if timesteps != snn.timesteps and snn.report.calibrated_for not in (None, timesteps):
         warnings.warn(
-            f"this network was calibrated at T = {snn.timesteps}; calibrate anew for T = {timesteps} "
+            f"this network was calibrated at T = {snn.report.calibrated_for}; calibrate anew for T = {timesteps} "
             f"(pcsnn.convert, method {snn.report.method!r}) for its best accuracy",
             stacklevel=2,
         )
     for module in snn.network.modules():
         if hasattr(module, "set_timesteps"):
             module.set_timesteps(timesteps)
-    details = {name: layer.describe() for name, layer in snn.neurons()}
     snn.drop_graphs()
     snn.report.timesteps = timesteps
+    neurons = dict(snn.neurons())
     for row in snn.report.rows:
         if row.kind == "spiking":
-            row.detail = f"{row.detail.partition(':')[0]}: {details[row.name]}"
+            row.became = neurons[row.name].describe()
     return snn

@@ -9,23 +9,45 @@ KINDS = ("spiking", "synapse", "exact", "analog")
 
 @dataclass
 class Row:
-    """One layer: its name in the network, one of KINDS, what became of it, and file:line in the source."""
+    """One layer of the source.
+
+    Attributes:
+        name: in the network.
+        kind: one of KINDS.
+        source: what it is, and why it is of this kind.
+        location: file:line in the source.
+        became: the neuron that stands there, in words; "" for all but spiking layers.
+    """
 
     name: str
     kind: str
-    detail: str
+    source: str
     location: str = ""
+    became: str = ""
+
+    @property
+    def detail(self) -> str:
+        """What became of the layer, in one line."""
+        return f"{self.source}: {self.became}" if self.became else self.source
 
 
 @dataclass
 class Report:
-    """The conversion report: `rows` in execution order; str() is a table; the method and T it was made with."""
+    """The conversion report; str() is a table.
+
+    Attributes:
+        method: of the calibration, its name.
+        timesteps: T of the network as it is now.
+        rows: in execution order.
+        calibrated_for: the T that thresholds were chosen for; None where they do not depend on T.
+    """
 
     method: str
     timesteps: int
     rows: list[Row] = field(default_factory=list)
+    calibrated_for: int | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         cells = [("layer", "kind", "what became of it", "source")]
         cells += [(row.name, row.kind, row.detail, row.location) for row in self.rows]
         counted = ", ".join(f"{sum(row.kind == kind for row in self.rows)} {kind}" for kind in KINDS)

@@ -3,11 +3,11 @@
 import torch
 
 from pcsnn import functional
-from pcsnn.cpu import attention
 from pcsnn.nn.neuron import CollapsedNeuron, Spiking
 from pcsnn.operators import arguments
 from pcsnn.tensors import checks
 from pcsnn.tensors.arithmetic import compute_dtype
+from pcsnn.tensors.attention import attend
 
 
 class TimeAverage(torch.nn.Module):
@@ -118,7 +118,7 @@ class SpikingAttention(Spiking):
             )
         precise = compute_dtype(query)
         spikes = self._spikes(query, precise, self.neuron.spike * self.scale)
-        return attention.attend(spikes, key.to(precise), value.to(precise), self.heads, self.causal).to(query.dtype)
+        return attend(spikes, key.to(precise), value.to(precise), self.heads, self.causal).to(query.dtype)
 
     def counts(self, query, key=None, value=None):
         """Spike counts of Q, uint8 [N, M, H * D], under currents [T, N, M, H * D] or mean currents [N, M, H * D]."""

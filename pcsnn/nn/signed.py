@@ -5,7 +5,8 @@ from torch.autograd.function import once_differentiable
 
 from pcsnn import functional
 from pcsnn.levels import even
-from pcsnn.levels.signed import activation, balance, balance_of, signed_levels, signed_spikes
+from pcsnn.levels.activations import activation
+from pcsnn.levels.signed import balance, balance_of, signed_levels, signed_spikes
 from pcsnn.nn import staircase
 from pcsnn.nn.neuron import Neuron, joined
 from pcsnn.tensors import checks
@@ -42,14 +43,15 @@ class SignedNeuron(Neuron):
     amplitude / T. Over time, each of the T steps gives a spike worth the amplitude, one worth minus that, or none (S2).
 
     Args:
-        kind: "leaky_relu" (PReLU too), "elu", "gelu", "gelu_tanh", "silu", "hardswish" or "mish".
+        kind: one that docs/signed.md lists, or that `pcsnn.register_activation` made known.
         timesteps: T, 1..255.
         amplitude: what a spike is worth, a number > 0 or a tensor []; the values reach from the activation at `lowest`
             over its least value up through T steps of amplitude / T.
         lowest: the current at which the levels start; below it the rate stays what it is there. A number or a tensor
             [].
-        slope: below zero, of "leaky_relu", or alpha of "elu"; a number or a tensor [] or [C]; else None. The layer
-            is on the device of the first of amplitude, lowest and slope that is a tensor.
+        slope: the parameter of kinds that have one (of "leaky_relu" the slope below zero, of "elu" alpha), a number or
+            a tensor [] or [C]; else None. The layer is on the device of the first of amplitude, lowest and slope that
+            is a tensor.
         inplace: write the rates over the current.
 
     Attributes:

@@ -1,7 +1,7 @@
-"""The operator set: schemas, fake implementations, and which backend serves which device.
+"""Operators and their backends: how a family defines one, and which backend serves which device.
 
-`pcsnn.functional` checks arguments and calls `call`. Whoever calls `torch.ops.pcsnn` instead, as exported programs do,
-gets the checks of csrc/arguments.h on the CPU and those of `pcsnn.operators.arguments` from all that is Python. Backends: "c++"
+A public function checks its arguments and calls `call`. Whoever calls `torch.ops.pcsnn` instead, as exported programs do,
+gets the checks of csrc/arguments.h on the CPU and the `check` of the operator from all that is Python. Backends: "c++"
 (csrc/, CPU), "triton" (kernels/, CUDA and ROCm; through its interpreter on the CPU in tests), "reference" (plain torch,
 every device).
 
@@ -19,228 +19,13 @@ import importlib.util
 import os
 import threading
 import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 
 from pcsnn import reference
-from pcsnn.cpu import attention, synapses
-from pcsnn.operators import arguments
-from pcsnn.tensors.shapes import convolved, fused_dtype
-
-_FUSED_SCHEMAS = (
-    "linear_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, Tensor? residual, "
-    "Tensor? residual_scale, int repeat, int timesteps, Tensor? line=None, int reach=0, ScalarType? counts_dtype=None) -> Tensor",
-    "conv2d_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, Tensor? residual, "
-    "Tensor? residual_scale, int[2] stride, int[2] padding, int[2] dilation, int groups, int repeat, int timesteps, "
-    "Tensor? line=None, int reach=0, ScalarType? counts_dtype=None) -> Tensor",
-)
-_SCHEMAS = (
-    "fire_counts(Tensor current, Tensor levels, Tensor? residual, Tensor? residual_scale, int repeat, Tensor? line=None, "
-    "int reach=0) -> Tensor",
-    "fire_rates(Tensor current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, int repeat, "
-    "int turn=0, int low=0, Tensor? line=None, int reach=0) -> Tensor",
-    "fire_rates_(Tensor(a!) current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, int repeat, "
-    "int turn=0, int low=0, Tensor? line=None, int reach=0) -> ()",
-    "fire_spikes(Tensor current, Tensor levels, Tensor? amplitude, ScalarType out_dtype, int repeat, Tensor? line=None, "
-    "int reach=0) -> Tensor",
-    "expand_spikes(Tensor counts, int timesteps, Tensor? order, ScalarType dtype, Tensor? amplitude) -> Tensor",
-    "max_pool2d(Tensor counts, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] sizes) -> Tensor",
-    "sum_pool2d(Tensor counts, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] sizes) -> Tensor",
-    "spiking_attention(Tensor query, Tensor key, Tensor value, Tensor levels, Tensor scale, int heads, bool causal, int repeat, "
-    "Tensor? line=None, int reach=0) -> Tensor",
-    *_FUSED_SCHEMAS,
-)
-_library = torch.library.Library("pcsnn", "DEF")
-for _schema in _SCHEMAS:
-    _library.define(_schema, tags=torch.Tag.pt2_compliant_tag)
-for _schema in _FUSED_SCHEMAS:  # the part of csrc/fused.cpp that it hands on to Python
-    _library.define(f"_{_schema}")
-
-
-def _steps_like(step, timesteps, dtype):
-    """An empty [T, N, ...] whose every step is laid out in memory like `step` [N, ...]."""
-    layout = torch.empty_like(step, dtype=dtype)
-    return torch.empty_strided(
-        (timesteps, *layout.shape), (max(layout.numel(), 1), *layout.stride()), dtype=dtype, device=step.device
-    )
-
-
-def _fake_counts(current, *_):
-    return torch.empty_like(current, dtype=torch.uint8)
-
-
-def _fake_rates(current, *_):
-    return torch.empty_like(current)
-
-
-def _fake_rates_(*_):
-    return None
-
-
-def _fake_spikes(current, levels, amplitude, out_dtype, *_):
-    return _steps_like(current.select(0, 0), current.shape[0], out_dtype)
-
-
-def _fake_expand(counts, timesteps, order, dtype, amplitude):
-    return _steps_like(counts, timesteps, dtype)
-
-
-def _fake_linear(
-    counts,
-    weight,
-    bias,
-    levels,
-    scale,
-    residual,
-    residual_scale,
-    repeat,
-    timesteps,
-    line=None,
-    reach=0,
-    counts_dtype=None,
-):
-    return counts.new_empty(
-        (*counts.shape[:-1], weight.shape[0]), dtype=fused_dtype(weight, levels, scale, counts_dtype)
-    )
-
-
-def _fake_conv2d(
-    counts,
-    weight,
-    bias,
-    levels,
-    scale,
-    residual,
-    residual_scale,
-    stride,
-    padding,
-    dilation,
-    groups,
-    repeat,
-    timesteps,
-    line=None,
-    reach=0,
-    counts_dtype=None,
-):
-    sizes = convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
-    return torch.empty(
-        (counts.shape[0], weight.shape[0], *sizes),
-        dtype=fused_dtype(weight, levels, scale, counts_dtype),
-        device=counts.device,
-        memory_format=torch.channels_last,
-    )
-
-
-def _fake_pool(counts, kernel, stride, padding, dilation, sizes):
-    return torch.empty(
-        (*counts.shape[:2], *sizes), dtype=counts.dtype, device=counts.device, memory_format=torch.channels_last
-    )
-
-
-def _fake_attention(query, key, value, *_):
-    return query.new_empty((*query.shape[:-1], value.shape[-1]))
-
-
-# The reference computes values in any layout; as a backend it returns the layout the schema's fake promises.
-def _reference_counts(current, levels, residual, residual_scale, *_):
-    out = torch.empty_like(current, dtype=torch.uint8)
-    return out.copy_(reference.fire_counts(current, levels, residual, residual_scale))
-
-
-def _reference_rates(*arguments):
-    return torch.empty_like(arguments[0]).copy_(_rates(*arguments))
-
-
-def _reference_rates_(*arguments):
-    arguments[0].copy_(_rates(*arguments))
-
-
-def _rates(current, levels, scale, residual, residual_scale, repeat, turn=0, low=0, line=None, reach=0):
-    return reference.fire_rates(current, levels, scale, residual, residual_scale, max(repeat, 1), turn, low)
-
-
-def _reference_spikes(current, levels, amplitude, out_dtype, *_):
-    out = _steps_like(current.select(0, 0), current.shape[0], out_dtype)
-    return out.copy_(reference.fire_spikes(current, levels, amplitude, out_dtype))
-
-
-def _reference_expand(counts, timesteps, order, dtype, amplitude):
-    out = _steps_like(counts, timesteps, dtype)
-    return out.copy_(reference.expand_spikes(counts, timesteps, order, dtype, amplitude))
-
-
-def _reference_linear(*arguments):
-    return _fake_linear(*arguments).copy_(reference.linear_fire(*arguments[:8]))
-
-
-def _reference_conv2d(*arguments):
-    return _fake_conv2d(*arguments).copy_(reference.conv2d_fire(*arguments[:12]))
-
-
-def _reference_max_pool(*arguments):
-    return _fake_pool(*arguments).copy_(reference.max_pool2d(*arguments))
-
-
-def _reference_sum_pool(*arguments):
-    return _fake_pool(*arguments).copy_(reference.sum_pool2d(*arguments))
-
-
-def _reference_attention(*arguments):
-    return reference.spiking_attention(*arguments[:8]).contiguous()
-
-
-_FAKES = dict(
-    fire_counts=_fake_counts,
-    fire_rates=_fake_rates,
-    fire_rates_=_fake_rates_,
-    fire_spikes=_fake_spikes,
-    expand_spikes=_fake_expand,
-    linear_fire=_fake_linear,
-    conv2d_fire=_fake_conv2d,
-    max_pool2d=_fake_pool,
-    sum_pool2d=_fake_pool,
-    spiking_attention=_fake_attention,
-)
-_REFERENCE = dict(
-    fire_counts=_reference_counts,
-    fire_rates=_reference_rates,
-    fire_rates_=_reference_rates_,
-    fire_spikes=_reference_spikes,
-    expand_spikes=_reference_expand,
-    linear_fire=_reference_linear,
-    conv2d_fire=_reference_conv2d,
-    max_pool2d=_reference_max_pool,
-    sum_pool2d=_reference_sum_pool,
-    spiking_attention=_reference_attention,
-)
-
-
-def _checked(name, function):
-    """An implementation of an operator for those who call it directly."""
-    check = getattr(arguments, name)
-
-    def run(*given):
-        check(*given)
-        return function(*given)
-
-    return run
-
-
-def _checked_on_cpu(name, function):
-    """The same where torch then reads the tensors' memory."""
-    names = [argument.name for argument in getattr(torch.ops.pcsnn, name).default._schema.arguments]
-    run = _checked(name, function)
-
-    def run_stored(*given):
-        for argument, value in zip(names, given):
-            arguments.stored(argument, value)
-        return run(*given)
-
-    return run_stored
-
-
-for _name, _fake in _FAKES.items():
-    torch.library.register_fake(f"pcsnn::{_name}", _checked(_name, _fake), lib=_library)
+from pcsnn.operators.arguments import stored
 
 
 def _load_extension():
@@ -265,26 +50,10 @@ def _warn_reference():
         )
 
 
-def _announced(function):
-    def run(*arguments):
-        _warn_reference()
-        return function(*arguments)
-
-    return run
-
-
 _warned = False
 _no_extension = _load_extension()
-if _no_extension:
-    if os.environ.get("PCSNN_REQUIRE_EXT") == "1":
-        raise ImportError(f"PCSNN_REQUIRE_EXT=1, but {_no_extension}")
-    for _name, _function in _REFERENCE.items():
-        _library.impl(_name, _checked_on_cpu(_name, _announced(_function)), "CPU")
-else:
-    for _name in ("linear_fire", "conv2d_fire"):
-        _library.impl(f"_{_name}", getattr(synapses, _name), "CPU")
-    _library.impl("spiking_attention", _checked_on_cpu("spiking_attention", attention.spiking_attention), "CPU")
-
+if _no_extension and os.environ.get("PCSNN_REQUIRE_EXT") == "1":
+    raise ImportError(f"PCSNN_REQUIRE_EXT=1, but {_no_extension}")
 try:
     from pcsnn import kernels
 
@@ -292,11 +61,83 @@ try:
 except ImportError as error:
     kernels = None
     _no_triton = f"Triton does not import: {error}"
-else:
-    for _name in _FAKES:
-        _library.impl(_name, _checked(_name, getattr(kernels, _name)), "CUDA")
 
-_OPERATORS = {name: getattr(torch.ops.pcsnn, name).default for name in _FAKES}
+
+# ---- definition -------------------------------------------------------------------------------------------------------
+class Operator(NamedTuple):
+    """What is called of an operator, each with the arguments of its schema."""
+
+    overload: torch._ops.OpOverload  # by torch's dispatcher, on whatever device
+    check: object  # raises where arguments do not fit each other
+    reference: object  # on the backend "reference"
+
+
+_library = torch.library.Library("pcsnn", "DEF")
+_operators = {}  # by name
+
+
+def define(schema, check, out=None, cpu=None):
+    """Register an operator on every backend; `pcsnn.reference`, csrc/ and `pcsnn.kernels` have functions of its name.
+
+    Args:
+        schema: as torch.library has it.
+        check: raises where arguments do not fit, for those who call the operator directly; it looks at no values.
+        out: makes an empty tensor of the shape, dtype and layout of the result, and so is the operator of meta tensors.
+            None: the operator writes over its first argument, returns nothing, and its name ends in an underscore.
+        cpu: the CPU form, where that is Python; None: csrc/ registers it.
+    """
+    name = schema[: schema.index("(")]
+    compute = getattr(reference, name.removesuffix("_"))
+
+    def empty(*given):
+        check(*given)
+        return out(*given) if out else None
+
+    def by_reference(*given):  # which computes values in any layout
+        if out:
+            return out(*given).copy_(compute(*given))
+        given[0].copy_(compute(*given))
+
+    _library.define(schema, tags=torch.Tag.pt2_compliant_tag)
+    torch.library.register_fake(f"pcsnn::{name}", empty, lib=_library)
+    overload = getattr(torch.ops.pcsnn, name).default
+    if _no_extension:
+        cpu = _announced(by_reference)
+    if cpu:
+        _library.impl(name, _checked(check, cpu, [argument.name for argument in overload._schema.arguments]), "CPU")
+    if kernels is not None:
+        _library.impl(name, _checked(check, getattr(kernels, name)), "CUDA")
+    _operators[name] = Operator(overload, check, by_reference)
+
+
+def define_part(schema, cpu):
+    """Register the part of an operator of csrc/ that it hands on to Python, by the schema's name."""
+    _library.define(schema)
+    if not _no_extension:
+        _library.impl(schema[: schema.index("(")], cpu, "CPU")
+
+
+def _checked(check, function, stored_names=()):
+    """An implementation for those who call the operator directly. stored_names: of arguments whose memory torch then reads."""
+
+    def run(*given):
+        for name, value in zip(stored_names, given):
+            stored(name, value)
+        check(*given)
+        return function(*given)
+
+    return run
+
+
+def _announced(function):
+    def run(*given):
+        _warn_reference()
+        return function(*given)
+
+    return run
+
+
+# ---- backends ---------------------------------------------------------------------------------------------------------
 _BACKENDS = ("reference", "c++", "triton")
 _forced = None  # the names that any context forces; None: no context does, and calls look no further
 _forcing = {}  # {entry of a `use_backend` that holds: name}, of all contexts
@@ -345,14 +186,14 @@ def call(name, *arguments):
     """Run an operator: on the backend of its device, or on the one that `use_backend` forces."""
     backend = forced()
     if backend is None:
-        return getattr(kernels, name)(*arguments) if is_direct(arguments[0]) else _OPERATORS[name](*arguments)
+        return getattr(kernels, name)(*arguments) if is_direct(arguments[0]) else _operators[name].overload(*arguments)
     if backend == "reference":
-        return _REFERENCE[name](*arguments)
+        return _operators[name].reference(*arguments)
     device = arguments[0].device.type
     if backend == "c++":
         if device != "cpu":
             raise RuntimeError(f"use_backend('c++'): expected tensors on the CPU, got {device}")
-        return _OPERATORS[name](*arguments)
+        return _operators[name].overload(*arguments)
     if device == "cpu" and not kernels.INTERPRETED:
         raise RuntimeError(
             "use_backend('triton'): expected tensors on a GPU, got cpu "
@@ -372,7 +213,7 @@ def is_forced():
 
 
 @contextlib.contextmanager
-def use_backend(name):
+def use_backend(name: str) -> Iterator[None]:
     """Force "reference", "c++" or "triton" for all operations inside; RuntimeError when that backend cannot run.
 
     It holds for the context that enters it, a thread or an asyncio task: other threads, and those started inside, keep
@@ -394,7 +235,7 @@ def use_backend(name):
         _entries.set(tuple(other for other in _entries.get() if other is not entry))
 
 
-def backend_info():
+def backend_info() -> dict[str, str | int | None]:
     """What is built and used: {"cpu", "cuda": the backend of that device, "c++", "triton": version or why not, ...}."""
     backend, gpu = forced(), _no_triton or ("triton" if torch.cuda.is_available() else "no GPU found")
     return {

@@ -1,11 +1,60 @@
 """Spike counts and firing rates of neurons under a mean current. The names are those of `pcsnn.functional`."""
 
-from pcsnn.levels.spacing import spacing_of
+import torch
+from torch import Tensor
+
+from pcsnn.levels.spacing import Spacing, spacing_of
 from pcsnn.operators import arguments, dispatch
 from pcsnn.tensors import checks
 
 
-def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=None, spacing=None):
+def _check_mean(current, levels, residual, residual_scale, scale=None):
+    """The tensors of `fire_counts`, and with a scale of `fire_rates`."""
+    checks.tensor("current", current, checks.CURRENT_DTYPES, 1)
+    checks.level_table(levels, current.shape, current.dtype)
+    if residual is None:
+        if residual_scale is not None:
+            raise ValueError("residual_scale: expected None without a residual")
+    else:
+        checks.tensor("residual", residual, (torch.uint8, current.dtype))
+        if residual.shape != current.shape:
+            raise ValueError(
+                f"residual: expected the shape of current {tuple(current.shape)}, got {tuple(residual.shape)}"
+            )
+        if (residual.dtype == torch.uint8) != (residual_scale is not None):
+            raise ValueError(
+                "residual_scale: expected with uint8 counts, and only with them; "
+                f"residual is {residual.dtype}, residual_scale is {arguments.given(residual_scale)}"
+            )
+        if residual_scale is not None:
+            checks.per_layer_or_channel("residual_scale", residual_scale, current.shape, arguments.VALUE_DTYPES)
+    checks.same_device(current=current, levels=levels, residual=residual, residual_scale=residual_scale, scale=scale)
+    if scale is not None:
+        checks.per_layer_or_channel("scale", scale, current.shape, arguments.VALUE_DTYPES)
+
+
+def _check_counts(current, levels, residual, residual_scale, repeat, line=None, reach=0):
+    _check_mean(current, levels, residual, residual_scale)
+    arguments.spaced(levels, repeat, line, reach)
+
+
+dispatch.define(
+    "fire_counts(Tensor current, Tensor levels, Tensor? residual, Tensor? residual_scale, int repeat, "
+    "Tensor? line=None, int reach=0) -> Tensor",
+    _check_counts,
+    out=lambda current, *_: torch.empty_like(current, dtype=torch.uint8),
+)
+
+
+def fire_counts(
+    current: Tensor,
+    levels: Tensor,
+    residual: Tensor | None = None,
+    residual_scale: Tensor | float | None = None,
+    *,
+    repeat: int | None = None,
+    spacing: Spacing | None = None,
+) -> Tensor:
     """Spike counts of neurons under a mean current (10): k = #{x : mean >= levels_x}.
 
     Args:
@@ -25,25 +74,65 @@ def fire_counts(current, levels, residual=None, residual_scale=None, *, repeat=N
     """
     if residual_scale is not None and residual is not None:
         residual_scale = arguments.scalar_tensor("residual_scale", residual_scale, current)
-    checks.once(arguments.mean, current, levels, residual, residual_scale, None)
+    checks.once(_check_mean, current, levels, residual, residual_scale, None)
     checks.no_gradient(current=current, residual=residual)
     repeat, line, reach = spacing or spacing_of(levels, repeat, False)
     return dispatch.call("fire_counts", current, levels, residual, residual_scale, repeat, line, reach)
 
 
+def _check_rates(current, levels, scale, residual, residual_scale, repeat, turn=0, low=0, line=None, reach=0):
+    checks.tensor("scale", scale)
+    _check_mean(current, levels, residual, residual_scale, scale)
+    arguments.spaced(levels, repeat, line, reach)
+    checks.integer("turn", turn, 0, levels.shape[-1])
+    checks.integer("low", low, 0, levels.shape[-1])
+
+
+def _check_apart(name, tensor):
+    """ValueError where elements of what is written over may lie in one place."""
+    if tensor.is_contiguous() or 0 in tensor.shape:
+        return
+    reach = 0
+    for stride, size in sorted((stride, size) for size, stride in zip(tensor.shape, tensor.stride()) if size != 1):
+        if stride <= reach:
+            raise ValueError(
+                f"{name}: expected elements that do not overlap, got shape {tuple(tensor.shape)} with "
+                f"strides {tensor.stride()}"
+            )
+        reach += (size - 1) * stride
+
+
+def _check_rates_in_place(current, *others):
+    _check_rates(current, *others)
+    _check_apart("current", current)
+
+
+dispatch.define(
+    "fire_rates(Tensor current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, int repeat, "
+    "int turn=0, int low=0, Tensor? line=None, int reach=0) -> Tensor",
+    _check_rates,
+    out=lambda current, *_: torch.empty_like(current),
+)
+dispatch.define(
+    "fire_rates_(Tensor(a!) current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, int repeat, "
+    "int turn=0, int low=0, Tensor? line=None, int reach=0) -> ()",
+    _check_rates_in_place,
+)
+
+
 def fire_rates(
-    current,
-    levels,
-    scale,
-    residual=None,
-    residual_scale=None,
+    current: Tensor,
+    levels: Tensor,
+    scale: Tensor | float,
+    residual: Tensor | None = None,
+    residual_scale: Tensor | float | None = None,
     *,
-    repeat=None,
-    inplace=False,
-    turn=0,
-    low=0,
-    spacing=None,
-):
+    repeat: int | None = None,
+    inplace: bool = False,
+    turn: int = 0,
+    low: int = 0,
+    spacing: Spacing | None = None,
+) -> Tensor:
     """Firing rates of neurons under a mean current, in one pass: scale * (|k // m - turn| - low), k as in `fire_counts`.
 
     m is `repeat`, the number of times each level stands in a staircase of `levels`: with T = m L and the scale
@@ -67,7 +156,7 @@ def fire_rates(
     scale = arguments.scalar_tensor("scale", scale, current)
     if residual_scale is not None and residual is not None:
         residual_scale = arguments.scalar_tensor("residual_scale", residual_scale, current)
-    checks.once(arguments.mean, current, levels, residual, residual_scale, scale)
+    checks.once(_check_mean, current, levels, residual, residual_scale, scale)
     checks.no_gradient(current=current, residual=residual)
     checks.integer("turn", turn, 0, levels.shape[-1])
     checks.integer("low", low, 0, levels.shape[-1])

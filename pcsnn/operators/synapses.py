@@ -1,27 +1,147 @@
 """Synapses with the neurons behind them in one operation: counts in, counts out. Names are those of `pcsnn.functional`."""
 
+import torch
+from torch import Tensor
+
+from pcsnn.cpu import synapses
 from pcsnn.levels.spacing import Spacing, spacing_of
 from pcsnn.operators import arguments, dispatch
+from pcsnn.operators.arguments import Size
 from pcsnn.tensors import checks
+from pcsnn.tensors.shapes import HALVES, convolved, fused_dtype
+
+
+def _check_synapse(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape):
+    """Everything but the synapse's own shapes; shape: of the result."""
+    whole = weight.dtype == torch.int8
+    outputs = 1, weight.shape[0]  # of a neuron: channels are outputs
+    checks.tensor("counts", counts, (torch.uint8,) if whole else (torch.uint8, weight.dtype))
+    if bias is not None:
+        checks.tensor("bias", bias, (torch.int32 if whole else weight.dtype,))
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"bias: expected [{weight.shape[0]}], got shape {tuple(bias.shape)}")
+    if levels is not None:
+        checks.level_table(levels, outputs, torch.int32 if whole else torch.float32)
+    if scale is not None:
+        checks.per_layer_or_channel("scale", scale, outputs, (torch.float32,))
+    if residual is None:
+        if residual_scale is not None:
+            raise ValueError("residual_scale: expected None without a residual")
+    else:
+        _check_residual(residual, residual_scale, weight, outputs, shape)
+    if counts_dtype not in (None, torch.uint8) and (counts_dtype != weight.dtype or weight.dtype not in HALVES):
+        raise TypeError(
+            "counts_dtype: expected torch.uint8, or the dtype of float16 or bfloat16 weights, got "
+            f"{counts_dtype} with weights of {weight.dtype}"
+        )
+    checks.same_device(
+        counts=counts,
+        weight=weight,
+        bias=bias,
+        levels=levels,
+        scale=scale,
+        residual=residual,
+        residual_scale=residual_scale,
+    )
+
+
+def _check_residual(residual, residual_scale, weight, outputs, shape):
+    whole = weight.dtype == torch.int8
+    checks.tensor("residual", residual, (torch.uint8, torch.int32 if whole else weight.dtype))
+    if tuple(residual.shape) != tuple(shape):
+        raise ValueError(f"residual: expected the shape of the result {tuple(shape)}, got {tuple(residual.shape)}")
+    counts = residual.dtype in (torch.uint8, *HALVES)  # of half precision: counts, or a current
+    if (residual.dtype == torch.uint8 and residual_scale is None) or (residual_scale is not None and not counts):
+        raise ValueError(
+            "residual_scale: expected with uint8 counts, and only with them (or those of half precision); "
+            f"residual is {residual.dtype}, residual_scale is {arguments.given(residual_scale)}"
+        )
+    if residual_scale is not None:
+        allowed = (torch.int32 if whole else torch.float32,)
+        checks.per_layer_or_channel("residual_scale", residual_scale, outputs, allowed)
+
+
+def _check_neurons(levels, repeat, timesteps, line, reach):
+    checks.timesteps(timesteps)
+    if levels is not None:
+        arguments.spaced(levels, repeat, line, reach)
 
 
 def _spacing(levels, repeat, scale):
     return Spacing(1, None, 0) if levels is None else spacing_of(levels, repeat, scale is not None)
 
 
-def linear_fire(
+def _check_linear(counts, weight):
+    """Shapes of a linear layer; returns that of its result."""
+    checks.tensor("weight", weight, arguments.WEIGHT_DTYPES)
+    checks.tensor("counts", counts, None, 1)
+    if weight.dim() != 2 or 0 in weight.shape or counts.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"weight: expected [O, {counts.shape[-1]}] for counts {tuple(counts.shape)}, got {tuple(weight.shape)}"
+        )
+    return (*counts.shape[:-1], weight.shape[0])
+
+
+def _check_linear_fire(
     counts,
     weight,
-    levels=None,
-    *,
-    bias=None,
-    scale=None,
-    residual=None,
-    residual_scale=None,
-    repeat=None,
-    timesteps=checks.MAX_TIMESTEPS,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    repeat,
+    timesteps,
+    line=None,
+    reach=0,
     counts_dtype=None,
 ):
+    _check_synapse(
+        counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, _check_linear(counts, weight)
+    )
+    _check_neurons(levels, repeat, timesteps, line, reach)
+
+
+def _linear_out(
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    repeat,
+    timesteps,
+    line=None,
+    reach=0,
+    counts_dtype=None,
+):
+    dtype = fused_dtype(weight, levels, scale, counts_dtype)
+    return counts.new_empty((*counts.shape[:-1], weight.shape[0]), dtype=dtype)
+
+
+_LINEAR = (
+    "linear_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, Tensor? residual, "
+    "Tensor? residual_scale, int repeat, int timesteps, Tensor? line=None, int reach=0, "
+    "ScalarType? counts_dtype=None) -> Tensor"
+)
+dispatch.define(_LINEAR, _check_linear_fire, _linear_out)
+dispatch.define_part(f"_{_LINEAR}", synapses.linear_fire)
+
+
+def linear_fire(
+    counts: Tensor,
+    weight: Tensor,
+    levels: Tensor | None = None,
+    *,
+    bias: Tensor | None = None,
+    scale: Tensor | None = None,
+    residual: Tensor | None = None,
+    residual_scale: Tensor | None = None,
+    repeat: int | None = None,
+    timesteps: int = checks.MAX_TIMESTEPS,
+    counts_dtype: torch.dtype | None = None,
+) -> Tensor:
     """A linear layer and the neurons behind it, in one operation.
 
     Equal to fire_counts(linear(counts, weight, bias), levels, residual, residual_scale), where channels are the outputs O.
@@ -50,9 +170,9 @@ def linear_fire(
         TypeError, ValueError: a dtype, shape, device or level table that does not fit.
         RuntimeError: an input requires a gradient.
     """
-    shape = arguments.linear(counts, weight)
+    shape = _check_linear(counts, weight)
     checks.timesteps(timesteps)
-    arguments.synapse(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape)
+    _check_synapse(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape)
     checks.no_gradient(counts=counts, weight=weight, bias=bias, residual=residual)
     repeat, line, reach = _spacing(levels, repeat, scale)
     return dispatch.call(
@@ -72,23 +192,99 @@ def linear_fire(
     )
 
 
-def conv2d_fire(
+def _check_convolution(counts, weight, stride, padding, dilation, groups):
+    """Shapes of a convolution whose numbers are pairs in range; returns that of its result."""
+    arguments.kernel(weight, groups)
+    checks.tensor("counts", counts)
+    if counts.dim() != 4 or counts.shape[1] != weight.shape[1] * groups:
+        raise ValueError(
+            f"counts: expected [N, {weight.shape[1] * groups}, H, W] for weight {tuple(weight.shape)} in "
+            f"{groups} groups, got {tuple(counts.shape)}"
+        )
+    sizes = convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
+    if min(sizes) < 1:
+        arguments.too_small(counts, weight.shape[2:], padding, dilation)
+    return (counts.shape[0], weight.shape[0], *sizes)
+
+
+def _check_conv2d_fire(
     counts,
     weight,
-    levels=None,
-    *,
-    bias=None,
-    scale=None,
-    residual=None,
-    residual_scale=None,
-    stride=1,
-    padding=0,
-    dilation=1,
-    groups=1,
-    repeat=None,
-    timesteps=checks.MAX_TIMESTEPS,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    stride,
+    padding,
+    dilation,
+    groups,
+    repeat,
+    timesteps,
+    line=None,
+    reach=0,
     counts_dtype=None,
 ):
+    arguments.pairs(1, stride=stride, dilation=dilation)
+    arguments.pairs(0, padding=padding)
+    shape = _check_convolution(counts, weight, stride, padding, dilation, groups)
+    _check_synapse(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape)
+    _check_neurons(levels, repeat, timesteps, line, reach)
+
+
+def _conv2d_out(
+    counts,
+    weight,
+    bias,
+    levels,
+    scale,
+    residual,
+    residual_scale,
+    stride,
+    padding,
+    dilation,
+    groups,
+    repeat,
+    timesteps,
+    line=None,
+    reach=0,
+    counts_dtype=None,
+):
+    sizes = convolved(counts.shape[2:], weight.shape[2:], stride, padding, dilation)
+    return torch.empty(
+        (counts.shape[0], weight.shape[0], *sizes),
+        dtype=fused_dtype(weight, levels, scale, counts_dtype),
+        device=counts.device,
+        memory_format=torch.channels_last,
+    )
+
+
+_CONV2D = (
+    "conv2d_fire(Tensor counts, Tensor weight, Tensor? bias, Tensor? levels, Tensor? scale, Tensor? residual, "
+    "Tensor? residual_scale, int[2] stride, int[2] padding, int[2] dilation, int groups, int repeat, int timesteps, "
+    "Tensor? line=None, int reach=0, ScalarType? counts_dtype=None) -> Tensor"
+)
+dispatch.define(_CONV2D, _check_conv2d_fire, _conv2d_out)
+dispatch.define_part(f"_{_CONV2D}", synapses.conv2d_fire)
+
+
+def conv2d_fire(
+    counts: Tensor,
+    weight: Tensor,
+    levels: Tensor | None = None,
+    *,
+    bias: Tensor | None = None,
+    scale: Tensor | None = None,
+    residual: Tensor | None = None,
+    residual_scale: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    repeat: int | None = None,
+    timesteps: int = checks.MAX_TIMESTEPS,
+    counts_dtype: torch.dtype | None = None,
+) -> Tensor:
     """A convolution and the neurons behind it, in one operation.
 
     Equal to fire_counts(conv2d(counts, weight, bias, stride, padding, dilation, groups), levels, residual, residual_scale).
@@ -109,9 +305,9 @@ def conv2d_fire(
     """
     stride, dilation = arguments.pair("stride", stride, 1), arguments.pair("dilation", dilation, 1)
     padding = arguments.pair("padding", padding, 0)
-    shape = arguments.convolution(counts, weight, stride, padding, dilation, groups)
+    shape = _check_convolution(counts, weight, stride, padding, dilation, groups)
     checks.timesteps(timesteps)
-    arguments.synapse(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape)
+    _check_synapse(counts, weight, bias, levels, scale, residual, residual_scale, counts_dtype, shape)
     checks.no_gradient(counts=counts, weight=weight, bias=bias, residual=residual)
     repeat, line, reach = _spacing(levels, repeat, scale)
     return dispatch.call(

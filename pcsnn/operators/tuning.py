@@ -1,12 +1,13 @@
 """Tiles of the GPU kernels for products, timed instead of picked by a rule."""
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 
 
 @contextlib.contextmanager
-def tune():
+def tune() -> Iterator[None]:
     """Time fused layers with int8, float16 or bfloat16 weights that run on a GPU inside.
 
     Without it a table and a rule say in which tiles such a layer is computed. Inside, every kind of layer (its sizes, and its

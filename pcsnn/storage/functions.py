@@ -45,8 +45,9 @@ _METHODS = """
 view reshape flatten permute transpose squeeze unsqueeze contiguous chunk split unbind tensor_split narrow select
 index_select gather take_along_dim flip fliplr flipud roll rot90 movedim moveaxis t clone unflatten ravel expand
 expand_as repeat repeat_interleave view_as reshape_as swapaxes swapdims tile detach diagonal broadcast_to unfold
-sum_to_size to float double half bfloat16 int long short char byte bool type type_as cpu cuda size dim numel ndimension new_zeros
-new_ones new_full add sub mul div neg subtract multiply divide true_divide floor_divide remainder fmod negative
+sum_to_size to float double half bfloat16 int long short char byte bool type type_as cpu cuda size dim numel ndimension
+new_zeros new_ones new_full
+add sub mul div neg subtract multiply divide true_divide floor_divide remainder fmod negative
 reciprocal matmul mm bmm mv dot inner outer addmm baddbmm
 mean sum prod cumsum cumprod amax amin max min argmax argmin maximum minimum median std var norm logsumexp topk sort
 argsort all any relu clamp clip clamp_min clamp_max sigmoid tanh softmax log_softmax prelu hardshrink tril triu

@@ -5,6 +5,7 @@ import keyword
 import torch
 from torch import fx, nn
 
+from pcsnn.graph.names import attribute
 from pcsnn.graph.nodes import is_fresh
 from pcsnn.storage import functions
 from pcsnn.storage.container import check_tensor
@@ -41,8 +42,7 @@ def describe(network):
         if not any(_within(path, other) for other in outermost)
     ]
     for path in attributes:
-        parent, _, leaf = path.rpartition(".")
-        value = getattr(network.get_submodule(parent), leaf)
+        value = attribute(network, path)
         tensors[paths[path]] = value.detach() if isinstance(value, torch.Tensor) else value
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):

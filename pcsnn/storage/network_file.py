@@ -18,9 +18,10 @@ from pcsnn.tensors import checks
 FORMAT = 2
 FIRST = 1  # without checksum, and with paths as they were in the source
 _MOST_TEXT = 2000
+_SERVE_EVERY_TIMESTEPS = ("none", "max")  # methods in files that do not say for which T they were calibrated
 
 
-def save(snn, path):
+def save(snn: SpikingNetwork, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
     """Write a whole converted network to one safetensors file, readable without the source network's class.
 
     The file appears whole or not at all, under its name in one step: whoever loads meanwhile gets the old network or
@@ -54,7 +55,12 @@ def save(snn, path):
     description |= {
         "format": FORMAT,
         "layouts": layouts,
-        "report": {"method": report.method, "timesteps": report.timesteps, "rows": rows},
+        "report": {
+            "method": report.method,
+            "timesteps": report.timesteps,
+            "calibrated_for": report.calibrated_for,
+            "rows": rows,
+        },
     }
     if snn.max_graphs:
         description["max_graphs"] = snn.max_graphs
@@ -66,7 +72,7 @@ def save(snn, path):
     container.write(path, {"pcsnn": json.dumps(description)}, tensors)
 
 
-def load(path):
+def load(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> SpikingNetwork:
     """The SpikingNetwork that `save` wrote, on the CPU.
 
     Files may come from anybody. Whatever one holds, no code in it runs, nothing is unpickled, nothing of torch or
@@ -174,20 +180,34 @@ def _rename(description, tensors):
 
 def _report(entry):
     """The conversion report of a file, whose texts are shown as they are: no control characters."""
-    fields = {field.name for field in dataclasses.fields(Row)}
-    rows = []
-    for row in entry["rows"]:
-        if (
-            not row.keys() <= fields
-            or row.get("kind") not in KINDS
-            or not all(isinstance(row[key], str) for key in ("name", "detail"))
-        ):
-            raise ValueError(f"path: has a report with the row {str(row)[:200]}, which this version does not know")
-        rows.append(Row(**{key: _text(value) for key, value in row.items()}))
+    rows = [Row(**{key: _text(value) for key, value in _row(row).items()}) for row in entry["rows"]]
     checks.timesteps(entry["timesteps"])
     if not isinstance(entry["method"], str):
         raise ValueError(f"path: has a report of the method {str(entry['method'])[:200]!r}")
-    return Report(_text(entry["method"]), entry["timesteps"], rows)
+    if "calibrated_for" in entry:
+        calibrated_for = entry["calibrated_for"]
+        if calibrated_for is not None:
+            checks.timesteps(calibrated_for)
+    else:
+        calibrated_for = None if entry["method"] in _SERVE_EVERY_TIMESTEPS else entry["timesteps"]
+    return Report(_text(entry["method"]), entry["timesteps"], rows, calibrated_for)
+
+
+def _row(entry):
+    """The fields of a row of a report. Files of format 1, and the earlier ones of format 2, have its two texts in one."""
+    if isinstance(entry.get("detail"), str) and "source" not in entry:
+        entry = dict(entry)
+        detail = entry.pop("detail")
+        source, _, became = detail.partition(": ") if entry.get("kind") == "spiking" else (detail, "", "")
+        entry |= {"source": source, "became": became}
+    fields = {field.name for field in dataclasses.fields(Row)}
+    if (
+        not {"name", "source"} <= entry.keys() <= fields
+        or entry.get("kind") not in KINDS
+        or not all(isinstance(value, str) for value in entry.values())
+    ):
+        raise ValueError(f"path: has a report with the row {str(entry)[:200]}, which this version does not know")
+    return entry
 
 
 def _text(value):

@@ -2,9 +2,12 @@
 
 import torch
 
+# processors without VNNI add products of uint8 and int8 in pairs, saturating in 16 bits
+LARGEST_PAIR_SUM = 2**15 - 1
+
 
 def divided(values, number):
-    """values / number, rounded once on every device: CUDA multiplies by the reciprocal of a number, which is rounded too."""
+    """values / number, rounded once on every device: CUDA multiplies by the rounded reciprocal of a number."""
     return values / torch.full((), number, dtype=values.dtype, device=values.device)
 
 

@@ -1,4 +1,4 @@
-"""Checks of arguments, each naming the argument, what was expected and what came. They run before anything is computed."""
+"""Checks of arguments before anything is computed, each naming the argument, what was expected and what came."""
 
 import math
 
@@ -55,9 +55,9 @@ def integer(name, value, low, high):
 def timesteps(value, name="timesteps"):
     if name == "timesteps" and isinstance(value, int) and value > MAX_TIMESTEPS:
         raise ValueError(
-            f"timesteps: expected a value in 1..{MAX_TIMESTEPS}, got {value}: a spike count takes one byte. T = 255 gives "
-            "rates in steps of 1/255 of what a neuron can reach, half of which, 0.2 %, is the most that rounding costs a "
-            "layer; what is left of an error comes from thresholds: calibrate at T = 255"
+            f"timesteps: expected a value in 1..{MAX_TIMESTEPS}, got {value}: a spike count takes one byte. T = 255 "
+            "gives rates in steps of 1/255 of what a neuron can reach, half of which, 0.2 %, is the most that rounding "
+            "costs a layer; what is left of an error comes from thresholds: calibrate at T = 255"
         )
     integer(name, value, 1, MAX_TIMESTEPS)
 

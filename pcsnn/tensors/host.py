@@ -1,11 +1,15 @@
 """Small tables are computed on the host, whatever torch's default device is."""
 
 import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-def on_host(function):
+
+def on_host(function: Function) -> Function:
     """A function whose new tensors are on the host, as if torch.set_default_device had not been called."""
 
     @functools.wraps(function)
@@ -13,4 +17,4 @@ def on_host(function):
         with torch.device("cpu"):
             return function(*arguments, **named)
 
-    return inside
+    return cast(Function, inside)

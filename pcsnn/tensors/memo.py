@@ -74,7 +74,7 @@ def remembered(tensor, key, compute):
     return facts(tensor)(key, compute)
 
 
-def forget(of=None):
+def forget(of: torch.Tensor | torch.nn.Module | None = None) -> None:
     """Drop what is remembered of a tensor, of the parameters and buffers of a module, or (None) of every tensor.
 
     On the CPU nothing stale is ever used. On a GPU a write that does not change a tensor's version (through `.data`, or

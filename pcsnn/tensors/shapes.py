@@ -57,6 +57,14 @@ def laid_out(value, layout):
     return value if value.stride() == tuple(strides) else value.as_strided(value.shape, strides)
 
 
+def steps_like(step, timesteps, dtype):
+    """An empty [T, N, ...] whose every step is laid out in memory like `step` [N, ...]."""
+    layout = torch.empty_like(step, dtype=dtype)
+    return torch.empty_strided(
+        (timesteps, *layout.shape), (max(layout.numel(), 1), *layout.stride()), dtype=dtype, device=step.device
+    )
+
+
 def fused_dtype(weight, levels, scale, counts_dtype=None):
     """What a fused operator returns: counts, rates, or currents."""
     if levels is not None and scale is None:
@@ -77,5 +85,5 @@ def join_heads(x):
 
 
 def keys_first(queries, keys, width, out_width, cost=1):
-    """Whether Q (K^T V) takes fewer multiplications than (Q K^T) V, where one of the former counts as `cost` of the latter."""
+    """Whether Q (K^T V) takes fewer multiplications than (Q K^T) V, one of the former counting as `cost` of those."""
     return (queries + keys) * width * out_width * cost < queries * keys * (width + out_width)

@@ -254,7 +254,7 @@ def test_other_dtypes(dtype):
     errors = layer_errors(net, pcsnn.convert(net, LEVELS), inputs("residual", dtype)[0])
     assert values(errors) and all(row.clipping == 0 for row in errors.rows)
     assert errors.rows[0].rate < (1e-12 if dtype == torch.float64 else 0.01)
-    with pytest.raises(ValueError, match=f"net: expected parameters of dtype {dtype} .*got torch.float32"):
+    with pytest.raises(ValueError, match=f"model: expected parameters of dtype {dtype} .*got torch.float32"):
         layer_errors(build("residual"), pcsnn.convert(net, LEVELS), inputs("residual", dtype)[0])
 
 
@@ -300,19 +300,23 @@ def test_networks_stay_as_they_are():
 @pytest.mark.parametrize(
     "change, error, words",
     [
-        (dict(net=5), TypeError, "net: expected the float network, a torch.nn.Module, got int"),
+        (dict(net=5), TypeError, "model: expected the float network, a torch.nn.Module, got int"),
         (dict(snn=two_layers()), TypeError, "snn: expected a SpikingNetwork, made by pcsnn.convert, got Sequential"),
-        (dict(net=two_layers()[:3]), ValueError, "net: expected the source of snn, with activations at 1, 3, got 1"),
-        (dict(net=nn.Linear(5, 3)), ValueError, "net: expected the source of snn, with activations at 1, 3, got none"),
+        (dict(net=two_layers()[:3]), ValueError, "model: expected the source of snn, with activations at 1, 3, got 1"),
+        (
+            dict(net=nn.Linear(5, 3)),
+            ValueError,
+            "model: expected the source of snn, with activations at 1, 3, got none",
+        ),
         (
             dict(net=nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 4), nn.ReLU())),
             ValueError,
-            r"net: expected the source of snn, whose 1 has currents \(32, 6\), got \(32, 7\)",
+            r"model: expected the source of snn, whose 1 has currents \(32, 6\), got \(32, 7\)",
         ),
         (
             dict(net=network(lambda s, x: s.a(x) if x.sum() > 0 else x, a=nn.ReLU())),
             ValueError,
-            "net: torch.fx cannot trace",
+            "model: torch.fx cannot trace",
         ),
         (dict(data=5), TypeError, "data: expected a tensor, or an iterable .*got int"),
         (dict(data=[]), ValueError, "data: expected at least one batch with data, got none"),
@@ -333,7 +337,7 @@ def test_a_spiking_network_is_no_float_network():
     net = two_layers()
     snn = pcsnn.convert(net, 4, calibration=data(), method="max")
     for call in (lambda: layer_errors(snn, snn, data()), lambda: sweep(snn, data())):
-        with pytest.raises(TypeError, match="net: expected the float network, .*got SpikingNetwork"):
+        with pytest.raises(TypeError, match="model: expected the float network, .*got SpikingNetwork"):
             call()
 
 
@@ -341,7 +345,7 @@ def test_networks_that_overflow_are_refused():
     net, broken = two_layers(), two_layers()
     snn = pcsnn.convert(net, 4, calibration=data(), method="max")
     broken[2].bias.data[1] = torch.inf
-    with pytest.raises(ValueError, match="net: 3 reaches NaN or infinity on the data"):
+    with pytest.raises(ValueError, match="model: 3 reaches NaN or infinity on the data"):
         layer_errors(broken, snn, data())
     snn.network.get_submodule("2").bias.data[0] = torch.inf
     with pytest.raises(ValueError, match="snn: 3 reaches NaN or infinity on the data"):

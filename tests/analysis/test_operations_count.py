@@ -19,7 +19,7 @@ from torch import nn
 import pcsnn
 from pcsnn.analysis import EXECUTIONS, Count, Operations, count_operations, plot_operations
 from pcsnn.analysis.costs import fan_out
-from pcsnn.nn import QCFS
+from pcsnn.nn import QCFS, ChannelScale
 
 FIELDS = [field.name for field in dataclasses.fields(Count) if field.name != "bytes"]
 
@@ -221,6 +221,31 @@ def test_functions_cost_what_modules_cost():
         assert [row.counts[execution] for row in ours.layers] == [row.counts[execution] for row in theirs.layers]
 
 
+@pytest.mark.parametrize("scale", [torch.tensor(-1.5), torch.tensor([1.0, -2.0, 3.0, 0.5])], ids=["one", "channels"])
+def test_a_scale_layer_costs_what_the_product_costs(scale):
+    factor = scale.view(1, -1, 1, 1) if scale.dim() else scale.item()
+    layer = behind(lambda s, h: s.last(s.second(s.scale(h))), scale=ChannelScale(scale))
+    written = behind(lambda s, h: s.last(s.second(h * factor)))
+    results = []
+    for make_one in (layer, written):
+        snn = pcsnn.convert(randomise(make_one(lambda: QCFS(LEVELS))).double(), 4, method="none")
+        results.append(count_operations(snn, images(), progress=False))
+    one, other = results
+    assert "scale" in {row.kind for row in one.layers} or not scale.dim()
+    for execution in EXECUTIONS:
+        assert one.total(execution) == other.total(execution)
+
+
+def test_the_older_name_of_an_execution_finds_the_same():
+    result = count_operations(two_layers(), images(), progress=False)
+    assert result.total("parallel") == result.total("packed")
+    assert result.energy()["parallel"] == result.energy()["packed"]
+    assert result.layers[0].counts["parallel"] == result.layers[0].counts["packed"]
+    assert result.as_dict()["total"]["parallel"] == result.as_dict()["total"]["packed"]
+    with pytest.raises(KeyError, match="fast"):
+        result.energy()["fast"]
+
+
 def two_layers():
     return pcsnn.convert(make("convolutions"), 3, method="none")
 
@@ -364,7 +389,7 @@ def test_refuses(change, error, words):
 def test_results_refuse():
     result = Operations(4, 1)
     assert result.total("serial") == Count()
-    with pytest.raises(ValueError, match="execution: expected one of serial, parallel, collapsed, float, got 'fast'"):
+    with pytest.raises(ValueError, match="execution: expected one of serial, packed, collapsed, float, got 'fast'"):
         result.total("fast")
     with pytest.raises(ValueError, match="mac: expected joules, 0 or more, got -1"):
         result.energy(mac=-1)

@@ -112,7 +112,7 @@ def test_plots_refuse(call, error, words):
 
 def test_rate_maps_need_images():
     recording = recorded(name="tokens")
-    layer = list(recording.counts)[0]
+    layer = next(iter(recording.counts))
     words = rf"layer: expected one with counts \[N, C, H, W\], got {layer} with counts of 3 dimensions"
     with pytest.raises(ValueError, match=words):
         analysis.plot_rate_maps(recording, layer, None)

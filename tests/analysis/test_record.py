@@ -38,7 +38,7 @@ def test_counts_and_rates_are_those_of_the_layers(name, dtype):
         assert torch.equal(snn(*x), out)
     assert list(record.counts) == [layer for layer, _ in snn.neurons()] == list(record.rates())
     assert record.timesteps == 9
-    for layer, neuron in snn.neurons():
+    for layer, _neuron in snn.neurons():
         counts, rates = record.counts[layer], record.rates()[layer]
         assert counts.dtype == torch.uint8 and counts.shape == outputs[layer].shape
         assert 0 < counts.max() <= 9

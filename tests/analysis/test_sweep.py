@@ -180,7 +180,7 @@ def test_a_regression_is_measured_without_labels():
 @pytest.mark.parametrize(
     "change, error, words",
     [
-        (dict(net="net"), TypeError, "net: expected the float network, a torch.nn.Module, got str"),
+        (dict(net="net"), TypeError, "model: expected the float network, a torch.nn.Module, got str"),
         (dict(timesteps=[]), ValueError, "timesteps: expected at least one, got none"),
         (dict(timesteps=4), TypeError, "timesteps: expected a sequence of integers, got int"),
         (dict(timesteps="48"), TypeError, "timesteps: expected a sequence of integers, got str"),
@@ -209,7 +209,8 @@ def test_a_regression_is_measured_without_labels():
         (
             dict(net=ONE, data=[(data(), data()[:, :1])]),
             TypeError,
-            "data: expected labels as a tensor of integers, got torch.float32 in batch 0; a regression is measured without",
+            "data: expected labels as a tensor of integers, got torch.float32 in batch 0; "
+            "a regression is measured without",
         ),
         (
             dict(net=ONE, data=[(data(), torch.arange(96))]),
@@ -224,12 +225,12 @@ def test_a_regression_is_measured_without_labels():
         (
             dict(net=nn.Sequential(nn.Linear(5, 4), nn.ReLU6(), nn.Flatten(0))),
             ValueError,
-            r"net: expected outputs \[N, classes, ...\] .*got \(128,\)",
+            r"model: expected outputs \[N, classes, ...\] .*got \(128,\)",
         ),
         (
             dict(net=network(lambda s, x: s.act(s.conv(x)).size(1), act=nn.ReLU6(), conv=nn.Linear(5, 4))),
             ValueError,
-            "net: expected outputs .*got no tensor",
+            "model: expected outputs .*got no tensor",
         ),
     ],
 )
@@ -242,5 +243,12 @@ def test_sweep_refuses(change, error, words, monkeypatch):
 def test_sweep_refuses_a_network_that_overflows():
     net = two_layers()
     net[4].bias.data[0] = torch.nan
-    with pytest.raises(ValueError, match="net: its output reaches NaN or infinity in batch 0 of data"):
+    with pytest.raises(ValueError, match="model: its output reaches NaN or infinity in batch 0 of data"):
         sweep(net, data(), [4])
+
+
+def test_the_float_network_may_be_named_as_formerly():
+    net, x = two_layers(), images()
+    assert sweep(net=net, data=x, timesteps=[3], method="max") == sweep(model=net, data=x, timesteps=[3], method="max")
+    with pytest.raises(TypeError, match="net: is the older name of model; expected one of them, got both"):
+        sweep(model=net, net=net, data=x)

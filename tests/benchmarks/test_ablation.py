@@ -7,6 +7,8 @@ from lib.calibration_networks import Case
 from tiny_networks import randomise
 from torch import nn
 
+from pcsnn.calibration import METHODS
+
 
 @pytest.fixture
 def case(monkeypatch):
@@ -38,10 +40,16 @@ def test_every_variant_is_one_of_its_own(case, monkeypatch, capsys):
             len(converted), convert(*args, **options)
         ),
     )
-    monkeypatch.setattr(ablation.light, "STEPS", {"light": 12, "advanced": 12})
-    before = [dict(vars(module)) for module in (ablation.light, ablation.least_squares, ablation.refine)]
+    variants = {
+        name: method.with_options(steps=12)
+        if method.seeded and method.options.steps == METHODS[method.name].options.steps
+        else method
+        for name, method in ablation.VARIANTS.items()
+    }
+    monkeypatch.setattr(ablation, "VARIANTS", variants)
+    before = dict(METHODS)
     ablation.main(["--cifar", "unused", "--timesteps", "3"])
-    assert before == [dict(vars(module)) for module in (ablation.light, ablation.least_squares, ablation.refine)]
+    assert before == METHODS
     states = [torch.cat([value.flatten() for value in snn.state_dict().values()]) for snn in converted.values()]
     assert len(states) == len(ablation.VARIANTS)
     for i, state in enumerate(states):

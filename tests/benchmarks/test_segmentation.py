@@ -1,4 +1,4 @@
-"""FCN and DeepLabv3: their published keys, their conversion, calibration with dict outputs, and the benchmark on tiny data."""
+"""FCN and DeepLabv3: their published keys, conversion, calibration with dict outputs, the benchmark on tiny data."""
 
 import json
 
@@ -8,6 +8,7 @@ import pytest
 import segmentation
 import torch
 import torch.nn.functional as F
+from few_steps import few_steps
 from lib import segmentation_train
 from lib.segmentation_metrics import Confusion
 from tiny_networks import network, one_thread, randomise  # noqa: F401
@@ -16,7 +17,8 @@ from torch import fx, nn
 import pcsnn
 from pcsnn import models
 from pcsnn.analysis import layer_errors, sweep
-from pcsnn.calibration import layerwise, refine
+from pcsnn.calibration import refine
+from pcsnn.calibration.layerwise import LIGHT
 from pcsnn.nn import QCFS
 
 PUBLISHED = {  # parameters and keys, with the auxiliary classifier and 21 classes
@@ -175,38 +177,35 @@ def dense(activation=nn.ReLU):
     )
 
 
-def take_few_steps(monkeypatch, count):
-    monkeypatch.setattr(layerwise, "STEPS", {"light": count, "advanced": count})
-
-
 def relative_error(found, expected):
     return max(((found[key] - expected[key]).norm() / expected[key].norm()).item() for key in expected)
 
 
 @pytest.mark.parametrize("method", ["quick", "light", "advanced"])
-def test_calibration_lowers_the_error_of_recorded_maxima_on_dict_outputs(method, monkeypatch):
-    take_few_steps(monkeypatch, 20)
+def test_calibration_lowers_the_error_of_recorded_maxima_on_dict_outputs(method):
     net, data, test = dense(), images(32, 16, 20).split(16), images(32, 16, 20, seed=2)
     with torch.no_grad():
         expected = net(test)
-    plain, calibrated = (
-        relative_error(pcsnn.convert(net, 4, calibration=data, method=each)(test), expected) for each in ("max", method)
-    )
+    with few_steps(20):
+        plain, calibrated = (
+            relative_error(pcsnn.convert(net, 4, calibration=data, method=each)(test), expected)
+            for each in ("max", method)
+        )
     assert calibrated < 0.8 * plain
 
 
 def test_gradient_steps_take_fewer_inputs_where_each_has_many_outputs(monkeypatch):
-    take_few_steps(monkeypatch, 2)
+    light = LIGHT.with_options(steps=2)
     taken, shuffled = [], refine.shuffled
     monkeypatch.setattr(
         refine, "shuffled", lambda groups, size, generator: taken.append(size) or shuffled(groups, size, generator)
     )
-    pcsnn.convert(dense(), 4, calibration=images(16, 16, 20), method="light")
+    pcsnn.convert(dense(), 4, calibration=images(16, 16, 20), method=light)
     flat = randomise(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     )
-    pcsnn.convert(flat, 4, calibration=images(16, 16, 20), method="light")
-    assert taken == [refine.DENSE_BATCH, refine.BATCH] == [8, 64]
+    pcsnn.convert(flat, 4, calibration=images(16, 16, 20), method=light)
+    assert taken == [light.options.dense_batch, light.options.batch] == [8, 64]
 
 
 def test_the_papers_method_corrects_means_on_dict_outputs():
@@ -293,7 +292,7 @@ def test_augmentation_moves_images_and_labels_alike():
 
 def test_augmentation_beyond_the_border_is_void(monkeypatch):
     monkeypatch.setattr(segmentation_train, "SCALES", (0.5, 0.5))
-    x, classes = segmentation_train.augment(
+    _x, classes = segmentation_train.augment(
         torch.ones(1, 3, 16, 16),
         torch.full((1, 16, 16), 4, dtype=torch.uint8),
         (16, 16),
@@ -372,7 +371,6 @@ def test_a_training_that_was_killed_ends_at_the_same_weights(trained, tmp_path, 
 
 
 def test_the_benchmark_measures_once_and_draws(trained, tmp_path, capsys, monkeypatch):
-    take_few_steps(monkeypatch, 2)
     options, _ = trained
     options = [
         *options,
@@ -393,7 +391,8 @@ def test_the_benchmark_measures_once_and_draws(trained, tmp_path, capsys, monkey
         "--models",
         "deeplabv3_small",
     ]
-    segmentation.main(options)
+    with few_steps(2):
+        segmentation.main(options)
     shown = capsys.readouterr().out
     result = json.loads((tmp_path / "rows.json").read_text())
     rows = {(row["method"], row["timesteps"]): row for row in result["rows"]}

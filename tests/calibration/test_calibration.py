@@ -1,17 +1,19 @@
-"""The methods "quick", "light" and "advanced": least squares, gradients, and what they do for real and tiny networks."""
+"""The methods "quick", "light" and "advanced": least squares, gradients, what they do for real and tiny networks."""
 
 import copy
 import warnings
 
 import pytest
 import torch
+from few_steps import few_steps
 from lib import data, networks
 from tiny_networks import LEVELS, MOVED_POOLS, NETWORKS, build, inputs, one_thread, randomise  # noqa: F401
 from torch import nn
 
 import pcsnn
 from pcsnn import reference
-from pcsnn.calibration import layerwise, least_squares, refine
+from pcsnn.calibration import least_squares, refine
+from pcsnn.calibration.layerwise import LIGHT, QUICK
 from pcsnn.calibration.lockstep import footprint, lockstep
 from pcsnn.calibration.places import Place
 from pcsnn.data.batches import Batches
@@ -25,8 +27,9 @@ METHODS = ["quick", "light", "advanced"]
 
 
 @pytest.fixture
-def few_steps(monkeypatch):
-    monkeypatch.setattr(layerwise, "STEPS", {"light": 4, "advanced": 4})
+def four_steps():
+    with few_steps(4):
+        yield
 
 
 def two_layers(seed=0):
@@ -53,25 +56,25 @@ def fashion():
 
 
 @torch.no_grad()
-def test_every_method_lowers_the_error_of_recorded_maxima(fashion, monkeypatch):
-    monkeypatch.setattr(layerwise, "STEPS", {"light": 16, "advanced": 16})
+def test_every_method_lowers_the_error_of_recorded_maxima(fashion):
     net, calibration, x = fashion
-    snns = {
-        method: pcsnn.convert(net, 4, calibration=calibration, method=method) for method in ("max", "paper", *METHODS)
-    }
+    with few_steps(16):
+        snns = {
+            method: pcsnn.convert(net, 4, calibration=calibration, method=method)
+            for method in ("max", "paper", *METHODS)
+        }
     error = {method: relative_error(snn, net, x) for method, snn in snns.items()}
     assert error["paper"] < error["max"]
     assert all(error[method] < 0.75 * error["max"] for method in METHODS)
-    loss = {method: refine._divergence(snn(x), net(x)) for method, snn in snns.items()}
+    loss = {method: refine._divergence(snn(x), net(x), LIGHT.options.temperature) for method, snn in snns.items()}
     assert all(loss[method] < 0.5 * loss["max"] for method in METHODS)
 
 
 @torch.no_grad()
-def test_bent_levels_lower_the_error_of_even_ones(fashion, monkeypatch):
+def test_bent_levels_lower_the_error_of_even_ones(fashion):
     net, calibration, x = fashion
     bent = relative_error(pcsnn.convert(net, 4, calibration=calibration, method="quick"), net, x)
-    monkeypatch.setattr(least_squares, "BENT", 0)
-    even = pcsnn.convert(net, 4, calibration=calibration, method="quick")
+    even = pcsnn.convert(net, 4, calibration=calibration, method=QUICK.with_options(bend_levels=False))
     assert all(neuron.bend is None and neuron.spacing.repeat == 1 for _, neuron in even.neurons())
     assert bent < relative_error(even, net, x)
 
@@ -255,12 +258,12 @@ def test_quick_serves_every_construct(name):
     expected = (
         expected
         if isinstance(expected, torch.Tensor)
-        else list(expected.values() if isinstance(expected, dict) else expected)[0]
+        else next(iter(expected.values() if isinstance(expected, dict) else expected))
     )
 
     def error(snn):
         out = snn(*x)
-        out = out if isinstance(out, torch.Tensor) else list(out.values() if isinstance(out, dict) else out)[0]
+        out = out if isinstance(out, torch.Tensor) else next(iter(out.values() if isinstance(out, dict) else out))
         assert out.isfinite().all()
         return (out - expected).square().sum()
 
@@ -269,7 +272,7 @@ def test_quick_serves_every_construct(name):
 
 @pytest.mark.parametrize("name", ["residual", "tokens", "conv1d", "conv3d", "transposed", "two_inputs"])
 @pytest.mark.parametrize("method", ["light", "advanced"])
-def test_gradient_methods_serve_every_kind_of_synapse(name, method, few_steps):
+def test_gradient_methods_serve_every_kind_of_synapse(name, method, four_steps):
     if name not in NETWORKS:
         name = next(other for other in NETWORKS if name.removeprefix("conv") in other)
     net, x = build(name, nn.ReLU), inputs(name, batch=8)
@@ -284,13 +287,13 @@ def test_gradient_methods_serve_every_kind_of_synapse(name, method, few_steps):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("method", METHODS)
-def test_other_dtypes(dtype, method, few_steps):
+def test_other_dtypes(dtype, method, four_steps):
     net, x = two_layers().to(dtype), samples().to(dtype)
     snn = pcsnn.convert(net, 4, calibration=x, method=method)
     assert snn(x).dtype == dtype and relative_error(snn, net, x) < 0.6
 
 
-def test_weights_change_with_advanced_only(few_steps):
+def test_weights_change_with_advanced_only(four_steps):
     net, x = two_layers(), samples()
     for method, changes in (("quick", False), ("light", False), ("advanced", True)):
         snn = pcsnn.convert(net, 4, calibration=x, method=method)
@@ -306,7 +309,7 @@ def test_an_output_without_bias_gets_one():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_channel_that_never_fires_stays_silent(method, few_steps):
+def test_a_channel_that_never_fires_stays_silent(method, four_steps):
     net = two_layers()
     net[0].weight.data[2] = 0
     net[0].bias.data[2] = -1
@@ -318,7 +321,7 @@ def test_a_channel_that_never_fires_stays_silent(method, few_steps):
 
 @pytest.mark.parametrize("method", METHODS)
 @torch.no_grad()
-def test_qcfs_with_another_timestep_count(method, few_steps):
+def test_qcfs_with_another_timestep_count(method, four_steps):
     net, x = randomise(nn.Sequential(nn.Linear(5, 8), QCFS(4), nn.Linear(8, 8), QCFS(3), nn.Linear(8, 3))), samples(512)
     snn = pcsnn.convert(net, 4, calibration=x, method=method)
     exact, fitted_ = (neuron for _, neuron in snn.neurons())
@@ -344,7 +347,7 @@ def test_clipped_relu_stays_within_its_bound():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_deterministic_under_a_seed(method, few_steps):
+def test_deterministic_under_a_seed(method, four_steps):
     net, x = build("residual", nn.ReLU), inputs("residual", batch=80)[0]
     torch.manual_seed(1)
     one = pcsnn.convert(net, 4, calibration=x, method=method, seed=3).state_dict()
@@ -362,7 +365,7 @@ def test_seed_is_checked(seed, error):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_more_than_1024_inputs_are_taken(method, few_steps):
+def test_no_more_than_1024_inputs_are_taken(method, four_steps):
     read = []
 
     class Endless:
@@ -400,12 +403,13 @@ def test_large_values_are_taken_in_part(monkeypatch):
     monkeypatch.setattr(
         least_squares,
         "fit",
-        lambda place, currents, *others: taken.append(sum(map(len, currents))) or fit(place, currents, *others),
+        lambda place, currents, *others, **options: (
+            taken.append(sum(map(len, currents))) or fit(place, currents, *others, **options)
+        ),
     )
     peak, total = footprint(net_graph := pcsnn.convert(net, 4, calibration=x, method="max").network, (x[:1],))
     assert total >= peak > 0 and net_graph is not None
-    monkeypatch.setattr(layerwise, "MEMORY", 16 * 4 * 11)
-    pcsnn.convert(net, 4, calibration=x, method="quick")
+    pcsnn.convert(net, 4, calibration=x, method=QUICK.with_options(fitting_bytes=16 * 4 * 11))
     assert taken and max(taken) <= 32
 
 

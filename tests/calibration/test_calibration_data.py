@@ -5,12 +5,12 @@ import itertools
 
 import pytest
 import torch
+from few_steps import few_steps
 from tiny_networks import conv, network, one_thread, randomise  # noqa: F401
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import pcsnn
-from pcsnn.calibration import layerwise
 from pcsnn.calibration.check import check_calibration
 from pcsnn.conversion import converter
 from pcsnn.conversion.tracing.trace import trace
@@ -22,8 +22,9 @@ METHODS = ["max", "paper", "quick", "light", "advanced"]
 
 
 @pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
-    monkeypatch.setattr(layerwise, "STEPS", {"light": 3, "advanced": 3})
+def three_steps():
+    with few_steps(3):
+        yield
 
 
 def images(count=8, side=8, seed=1):
@@ -179,9 +180,9 @@ def test_images_of_dicts_are_counted_as_those_of_tensors():
     expected, snn = convert(of_tensors, [(x, y)]), convert(of_keys, [item])
     assert pcsnn.analysis.evaluate(snn, [(item, labels)]) == pcsnn.analysis.evaluate(expected, [(x, y, labels)])
     assert str(pcsnn.analysis.count_operations(snn, [item])) == str(pcsnn.analysis.count_operations(expected, [(x, y)]))
-    for net, data, calibration in ((of_keys, [(item, labels)], [item]), (of_tensors, [(x, y, labels)], [(x, y)])):
+    for net, labelled, calibration in ((of_keys, [(item, labels)], [item]), (of_tensors, [(x, y, labels)], [(x, y)])):
         (row,) = pcsnn.analysis.sweep(
-            net, data, timesteps=[5], method="max", calibration=calibration, progress=False
+            net, labelled, timesteps=[5], method="max", calibration=calibration, progress=False
         ).rows
         assert row.accuracy == pcsnn.analysis.evaluate(expected, [(x, y, labels)]).accuracy
 
@@ -198,7 +199,7 @@ def test_images_of_dicts_are_counted_as_those_of_tensors():
         lambda x: list(x),
         lambda x: iter(list(x)),
         lambda x: (x[0], x[1]),
-        lambda x: [part for part in Photos()],
+        lambda x: list(Photos()),
         lambda x: x[0][None][0].clone(),
         lambda x: {"input": x[0]},
     ],
@@ -283,7 +284,7 @@ def test_the_third_batch_is_wrong(third, words, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_endless_data(method, monkeypatch):
-    monkeypatch.setattr(converter, "MOST", 2000)
+    monkeypatch.setattr(converter, "LARGEST_CALIBRATION", 2000)
     if method in ("max", "paper"):
         with pytest.raises(ValueError, match="calibration: expected data that ends, and read 2000 inputs"):
             convert(convolutional(), itertools.repeat(images()), method)
@@ -294,7 +295,7 @@ def test_endless_data(method, monkeypatch):
 
 
 def test_an_iterator_that_does_not_fit_in_memory(monkeypatch):
-    monkeypatch.setattr(data, "KEPT", 10 * images().nbytes)
+    monkeypatch.setattr(data, "LARGEST_REPLAY", 10 * images().nbytes)
     with pytest.raises(ValueError, match="calibration: an iterator that can be read only once"):
         convert(convolutional(), (images() for _ in range(11)), "paper")
     convert(convolutional(), [images() for _ in range(11)], "paper")

@@ -9,7 +9,7 @@ from cli_cases import ANALOG, NET, QUICK, folder, inside, lines, net, photos, ru
 from tiny_networks import one_thread  # noqa: F401
 
 import pcsnn
-from pcsnn import analysis
+from pcsnn import analysis, baselines
 from pcsnn.cli import images, results, sweep, timing
 
 
@@ -23,7 +23,7 @@ def test_sweep_equals_the_library(tmp_path, capsys):
     options = ("--data", "photos", "--calibration", "arrays.npz", "--timesteps", 4, 2)
     assert run("sweep", *NET, *options, *QUICK, "--output", path) == 0
     printed = capsys.readouterr().out
-    header, *rows = lines(path)
+    _header, *rows = lines(path)
     x, labels = photos()
     arrays = images.open_images(pathlib.Path("arrays.npz"), "--calibration", 3)
     seen = torch.stack([images.Prepared(arrays, images.Preparation((8, 8)), None, 0)[place][0] for place in range(9)])
@@ -52,7 +52,9 @@ def test_a_killed_sweep_goes_on(tmp_path, capsys, monkeypatch):
     assert run(*options, whole) == 0
     expected = lines(whole)
 
-    def stop(*arguments, calls=[]):
+    calls = []
+
+    def stop(*arguments):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
@@ -137,9 +139,18 @@ def test_analog_operations_have_no_serial_form(tmp_path, capsys):
     assert row["time"] is None and row["operations"] is None
 
 
-def test_forms_alternate():
+def test_forms_take_turns_after_a_call_of_each(monkeypatch):
     order = []
-    calls = {name: lambda name=name: order.append(name) for name in "abc"}
-    seconds = timing.alternate(calls, 3, torch.device("cpu"), False)
-    assert "".join(order) == "abc" + "abccbaabc"
-    assert {name: len(values) for name, values in seconds.items()} == dict.fromkeys("abc", 3)
+    for kind in (pcsnn.SpikingNetwork, baselines.SerialNetwork):
+        monkeypatch.setattr(
+            kind,
+            "forward",
+            lambda self, x, kind=kind, forward=kind.forward: order.append(kind.__name__) or forward(self, x),
+        )
+    source, x = net(), torch.rand(2, 3, 8, 8)
+    found = timing.time_forms(source, pcsnn.convert(source, 2, calibration=x, method="max"), x, 3, False)
+    rounds = [sorted(order[start : start + 2]) for start in range(0, len(order), 2)]
+    assert rounds == [["SerialNetwork", "SpikingNetwork"]] * 4
+    assert (
+        found["rounds"] == 3 and found["batch"] == 2 and all(found["milliseconds"][form] > 0 for form in timing.FORMS)
+    )

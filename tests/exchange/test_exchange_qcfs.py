@@ -1,4 +1,4 @@
-"""Checkpoints of the published QCFS code: synthetic ones of that form load, convert losslessly, and come back the same."""
+"""Checkpoints of the published QCFS code: synthetic ones of that form load, convert losslessly, come back the same."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Networks of SpikingJelly: what is read fires as they do. With its classes where installed, and with stand-ins for them."""
+"""Networks of SpikingJelly: what is read fires as they do. With its classes where installed, and stand-ins for them."""
 
 import importlib.util
 from types import SimpleNamespace

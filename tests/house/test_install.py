@@ -1,4 +1,4 @@
-"""Building and running without a compiler: one clear warning, the same results, and an error where the kernels are required."""
+"""Building and running without a compiler: one clear warning, the same results, an error where kernels are required."""
 
 import os
 import shutil

@@ -219,7 +219,7 @@ def test_a_layer_repeats_its_launch_with_new_addresses(direct):
         first, second = counts_for(layer, 1), counts_for(layer, 2)
         layer(first)
         before = direct.enqueued[-1]
-        with mock.patch.object(kernels.products, "run", side_effect=AssertionError("went the long way")):
+        with mock.patch.object(kernels.synapses, "run", side_effect=AssertionError("went the long way")):
             out = layer(second)
         after = direct.enqueued[-1]
         assert (out.shape, out.stride(), out.dtype) == (out.shape, layer(first).stride(), torch.uint8)
@@ -233,7 +233,7 @@ def test_a_layer_that_changed_or_other_inputs_do_not_repeat(direct):
         x = counts_for(layer, 1)
 
         def launches_anew(layer, x=x):
-            with mock.patch.object(kernels.products, "run", wraps=kernels.products.run) as spied:
+            with mock.patch.object(kernels.synapses, "run", wraps=kernels.synapses.run) as spied:
                 layer(x)
             return spied.call_count == 1
 
@@ -258,6 +258,6 @@ def test_a_layer_whose_input_was_copied_does_not_repeat(direct):
     layer = layers()[0]
     scattered = counts_for(layer, 1).contiguous()  # not channels last: the kernel reads a copy
     for _ in range(2):
-        with mock.patch.object(kernels.products, "run", wraps=kernels.products.run) as spied:
+        with mock.patch.object(kernels.synapses, "run", wraps=kernels.synapses.run) as spied:
             layer(scattered)
         assert spied.call_count == 1

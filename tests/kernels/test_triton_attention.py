@@ -21,14 +21,14 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=name)
 SMALL = attention.Tile(16, 16, 16, 64, 2)  # quick to compile; every other tile differs in sizes only
 
 
-# ---- run on this processor --------------------------------------------------------------------------------------------
+# ---- run on this processor ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("form", FORMS)
 @dtypes
 def test_every_form(dtype, form):
     generator = torch.Generator().manual_seed(1)
     for place, size in enumerate((SIZES["few queries"], SIZES["image"])):
         made = attention_cases.arguments(size, FORMS[form], dtype, generator)
-        check(run_compiled, made, misaligned=place, share=SMALL)
+        check(run_compiled, made, misaligned=place, tile=SMALL)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -36,7 +36,7 @@ def test_every_size(size):
     generator = torch.Generator().manual_seed(2)
     dtype = DTYPES[list(SIZES).index(size) % 3]
     for form in ("by feature", "causal"):
-        check(run_compiled, attention_cases.arguments(SIZES[size], FORMS[form], dtype, generator), share=SMALL)
+        check(run_compiled, attention_cases.arguments(SIZES[size], FORMS[form], dtype, generator), tile=SMALL)
 
 
 @dtypes
@@ -60,7 +60,7 @@ def test_counts_are_those_of_the_neuron(dtype):
         def call(*made):
             out = torch.empty_like(query)
             run_compiled(
-                attention.plan(out, *(x.contiguous() if isinstance(x, torch.Tensor) else x for x in made), share=SMALL)
+                attention.plan(out, *(x.contiguous() if isinstance(x, torch.Tensor) else x for x in made), tile=SMALL)
             )
             return out
 
@@ -69,7 +69,7 @@ def test_counts_are_those_of_the_neuron(dtype):
 
 
 # ---- compiled for GPUs ------------------------------------------------------------------------------------------------
-ATTENTIONS = [] if kernels.INTERPRETED else launches.attentions()
+ATTENTIONS = [] if kernels.INTERPRETED else launches.of("attention")
 
 
 @pytest.mark.parametrize("variant", ATTENTIONS, ids=str)
@@ -89,9 +89,9 @@ def test_compiles_with_tensor_cores_without_spills_in_shared_memory(variant):
 
 def test_tiles_fit_queries_and_heads():
     for size, tiles in attention.TILES.items():
-        assert attention.tile(10**4, 64, size) == tiles[64] and attention.tile(10**4, 65, size) == tiles[128]
-        assert attention.tile(10**4, attention.MAX_WIDTH, size) == tiles[256]
-        assert attention.tile(tiles[0].rows, attention.MAX_WIDTH, size) == tiles[0]
+        assert attention.pick_tile(10**4, 64, size) == tiles[64] and attention.pick_tile(10**4, 65, size) == tiles[128]
+        assert attention.pick_tile(10**4, attention.MAX_WIDTH, size) == tiles[256]
+        assert attention.pick_tile(tiles[0].rows, attention.MAX_WIDTH, size) == tiles[0]
     assert attention.sums_keys_first(10**4, 10**4, 64, 64, False, 2) and not attention.sums_keys_first(
         49, 49, 32, 32, False, 2
     )
@@ -100,7 +100,7 @@ def test_tiles_fit_queries_and_heads():
     )
 
 
-# ---- on a GPU ---------------------------------------------------------------------------------------------------------
+# ---- on a GPU -----------------------------------------------------------------------------------------------------
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")
 @pytest.mark.parametrize(

@@ -40,12 +40,12 @@ def test_every_form_of_every_size(dtype, size):
 @dtypes
 def test_every_tile(dtype):
     generator = torch.Generator().manual_seed(2)
-    for share in attention.TILES[dtype.itemsize].values():
+    for tile in attention.TILES[dtype.itemsize].values():
         for form in ("causal", "bisected"):
             check(
                 interpret,
                 attention_cases.arguments(Size(1, 130, 90, 1, 40, 70), FORMS[form], dtype, generator),
-                share=share,
+                tile=tile,
             )
 
 

@@ -35,7 +35,7 @@ def strides(shape):
 
 
 def sliding_trains(mean, timesteps):
-    """[T, N, ...] currents of which every step is `mean` further on in memory, so that T steps take the memory of one."""
+    """[T, N, ...] currents, every step `mean` further on in memory, so that T steps take the memory of one."""
     step = 16 if mean.numel() % 16 == 0 else 17
     flat = torch.cat([mean.flatten(), mean.flatten()[: step * timesteps]])
     return flat.as_strided((timesteps, *mean.shape), (step, *mean.stride()))
@@ -168,7 +168,7 @@ def test_spike_dtypes_and_amplitudes(dtype, shape):
 
 
 def reserve(dtype, shape):
-    """A tensor of more memory than there is, zero until written, behind as much of the same for addresses gone astray."""
+    """A tensor of more memory than there is, zero until written, behind as much again for addresses gone astray."""
     size = torch.empty(0, dtype=dtype).element_size()
     numel = torch.Size(shape).numel()
     memory = mmap.mmap(-1, 2 * numel * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)

@@ -1,7 +1,8 @@
 """The Triton kernels under Triton's interpreter, against the reference.
 
-Kernels are interpreted when TRITON_INTERPRET=1 is set before they are imported, which holds for a whole process. Run without
-it, this file runs itself again with it; `TRITON_INTERPRET=1 pytest tests/kernels/test_triton_interpreter.py` shows each test.
+Kernels are interpreted when TRITON_INTERPRET=1 is set before they are imported, which holds for a whole process. Run
+without it, this file runs itself again with it; `TRITON_INTERPRET=1 pytest tests/kernels/test_triton_interpreter.py`
+shows each test.
 """
 
 import pytest
@@ -27,7 +28,7 @@ def test_in_a_process_of_its_own():
 
 
 def tables(timesteps, channels, generator):
-    """(levels, Spacing) by layer and by channel: lines, staircases, levels near a line and far from one, in all ways to search."""
+    """(levels, Spacing) by layer and by channel: lines, staircases, levels near and far from a line; every search."""
     theta = cases.thresholds(channels, generator)
     for threshold in (1.25, theta):
         lines = [

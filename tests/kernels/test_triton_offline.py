@@ -1,16 +1,23 @@
-"""Every kernel of neurons at every configuration the launchers may pick, compiled for four GPUs without one."""
+"""Every kernel at every configuration the launchers may pick, compiled for four GPUs without one.
 
+Those of products, pooling and attention, of which more is expected, have test files of their own.
+"""
+
+import ast
 import re
 
 import pytest
+import triton
 
 from pcsnn import kernels
+from pcsnn.kernels import spikes, variants
 from pcsnn.kernels.offline import compile, launches
 
 pytestmark = pytest.mark.skipif(
     kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled"
 )
-ALL = [] if kernels.INTERPRETED else launches.variants()
+ALL = [] if kernels.INTERPRETED else launches.of("rates", "spikes")
+OTHERS = launches.families() - {"rates", "spikes", "synapses", "pooling", "attention"}
 CUDA = ("sm_80", "sm_90", "sm_100")
 SHARED = 32 * 1024  # bytes, to bring values of one size into the order of those of another
 
@@ -58,8 +65,8 @@ def test_compiles_without_spills_and_with_wide_accesses(variant):
     ids=str,
 )
 def test_levels_of_a_line_load_nothing_a_neuron(variant):
-    """The current in loads of 128 bits, and what belongs to a channel once for all its neurons of a thread; two multiply-adds a
-    neuron: the guess and the level."""
+    """The current in loads of 128 bits, and what belongs to a channel once for all its neurons of a thread; two
+    multiply-adds a neuron: the guess and the level."""
     neurons = neurons_a_thread(variant.launch)
     currents = neurons * variant.inputs.itemsize // 16
     values = 3 + (variant.operation == "fire_rates")
@@ -74,7 +81,7 @@ def test_levels_of_a_line_load_nothing_a_neuron(variant):
 def test_variants_hold_every_configuration_of_every_operation():
     assert {v.operation for v in ALL} == {"fire_counts", "fire_rates", "fire_spikes", "expand_spikes"}
     pairs = {(v.operation, v.inputs, v.output) for v in ALL}
-    assert {("fire_spikes", current, output) for current in launches.CURRENTS for output in launches.SPIKES} <= pairs
+    assert {("fire_spikes", current, output) for current in variants.CURRENTS for output in spikes.SPIKES} <= pairs
     for operation in ("fire_counts", "fire_rates"):
         threads = {neurons_a_thread(v.launch) for v in ALL if v.operation == operation}
         assert {4, 32} <= threads, (operation, threads)
@@ -84,3 +91,28 @@ def test_variants_hold_every_configuration_of_every_operation():
         if "LINE" in v.launch.constants
     }
     assert searches == {(1, False, False), (2, True, False), (0, True, False), (0, False, True)}
+
+
+@pytest.mark.parametrize("variant", [] if kernels.INTERPRETED else launches.of(*sorted(OTHERS)), ids=str)
+def test_any_other_kernel_compiles_without_spills(variant):
+    for name, target in compile.TARGETS.items():
+        used = compile.resources(compile.compile_launch(variant.launch, target))
+        assert (used["stack"], used["spill"]) == (0, 0), (name, used)
+        assert used["shared"] <= compile.SHARED_LIMITS[name], (name, used)
+
+
+def test_every_kernel_is_offered_for_compilation():
+    jitted = {
+        name: value
+        for module in launches.modules().values()
+        for name, value in vars(module).items()
+        if isinstance(value, triton.runtime.jit.JITFunction) and value.fn.__module__ == module.__name__
+    }
+    called = {  # by other kernels, and so compiled with them
+        node.func.id
+        for function in jitted.values()
+        for node in ast.walk(ast.parse(function.src))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    offered = {variant.launch.kernel.fn.__name__ for variant in launches.of(*launches.families())}
+    assert jitted.keys() - called == offered

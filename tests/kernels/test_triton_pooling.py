@@ -7,7 +7,7 @@ from gpu_free.cpu_kernel import run_compiled
 
 from pcsnn import functional, kernels, reference, use_backend
 from pcsnn.kernels import pooling
-from pcsnn.kernels.offline import compile
+from pcsnn.kernels.offline import compile, launches
 
 pytestmark = pytest.mark.skipif(
     kernels.INTERPRETED, reason="kernels are interpreted (TRITON_INTERPRET=1), not compiled"
@@ -46,17 +46,10 @@ def test_it_equals_the_reference(shape, kernel, stride, padding, dilation, ceil,
     assert_same(out.tensor, expected)
 
 
-@pytest.mark.parametrize("sums", [False, True], ids=["max", "sum"])
-@pytest.mark.parametrize("channels", [1, 17, 64, 512])
-@DTYPES
-def test_it_compiles_without_spills(dtype, channels, sums):
-    counts, out = (
-        torch.empty(8, channels, side, side, dtype=dtype, device="meta", memory_format=torch.channels_last)
-        for side in (112, 56)
-    )
-    launch = pooling.plan(out, counts, (3, 3), (2, 2), (1, 1), (1, 1), sums)
-    for name, target in compile.TARGETS.items():
-        used = compile.resources(compile.compile_launch(launch, target))
-        assert (used["stack"], used["spill"]) == (0, 0) and used["shared"] <= 2**14, (name, used)
-        if channels % 16 == 0:
-            assert used["load128"] > 0 and used["store128"] > 0, (name, used)
+@pytest.mark.parametrize("variant", [] if kernels.INTERPRETED else launches.of("pooling"), ids=str)
+def test_it_compiles_without_spills(variant):
+    for target_name, target in compile.TARGETS.items():
+        used = compile.resources(compile.compile_launch(variant.launch, target))
+        assert (used["stack"], used["spill"]) == (0, 0) and used["shared"] <= 2**14, (target_name, used)
+        if variant.launch.arguments["channels"] % 16 == 0:
+            assert used["load128"] > 0 and used["store128"] > 0, (target_name, used)

@@ -12,7 +12,7 @@ from gpu_free.cpu_kernel import run_compiled
 from gpu_free.product_cases import FORMS, GEOMETRIES, Geometry, check
 
 from pcsnn import kernels, reference
-from pcsnn.kernels import synapses, tiles
+from pcsnn.kernels import products, synapses, tiles
 from pcsnn.kernels.offline import compile, launches
 
 pytestmark = pytest.mark.skipif(
@@ -23,7 +23,7 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=name)
 MAP_NORESERVE = 0x4000  # Linux's; mmap has the name from Python 3.13 on
 
 
-# ---- run on this processor --------------------------------------------------------------------------------------------
+# ---- run on this processor ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @dtypes
 def test_every_geometry(dtype, geometry):
@@ -70,7 +70,7 @@ def test_float_inputs_and_aligned_channels(dtype):
 
 
 def reserve(shape):
-    """uint8 [N, C, H, W], channels last, of more memory than there is: zero until written, behind as much of the same."""
+    """uint8 [N, C, H, W], channels last, of more memory than there is: zero until written, behind as much again."""
     images, channels, height, width = shape
     size = torch.Size(shape).numel()
     memory = mmap.mmap(-1, 2 * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
@@ -107,7 +107,7 @@ def test_more_than_2_to_31_counts(dtype, kind):
 
 
 # ---- compiled for GPUs ------------------------------------------------------------------------------------------------
-PRODUCTS = [] if kernels.INTERPRETED else launches.products_of_every_tile()
+PRODUCTS = [] if kernels.INTERPRETED else launches.of("synapses")
 
 
 @pytest.mark.parametrize("variant", PRODUCTS, ids=str)
@@ -118,13 +118,13 @@ def test_compiles_with_tensor_cores_without_spills_in_shared_memory(variant):
         used = compile.resources(compiled)
         assert (used["stack"], used["spill"]) == (0, 0), (target_name, used)
         assert used["shared"] <= compile.SHARED_LIMITS[target_name], (target_name, used)
-        assert (used["tensor_core"] > 0) == (launch.kernel is synapses.product_kernel), (target_name, used)
+        assert (used["tensor_core"] > 0) == (launch.kernel is products.product_kernel), (target_name, used)
         sums = launch.constants["ROWS"] * launch.constants["COLUMNS"] // launch.threads
         if target.backend == "cuda" and sums * variant.output.itemsize >= 16:
             assert used["store128"] == used["stores"] > 0, (target_name, used)
         assert not re.search(r"\breassoc\b|\bfast\b", compiled.asm["llir"]), target_name
         if (
-            launch.kernel is synapses.product_kernel
+            launch.kernel is products.product_kernel
             and launch.constants["ROWS"] >= 64
             and target_name in ("sm_80", "sm_90")
         ):
@@ -132,8 +132,8 @@ def test_compiles_with_tensor_cores_without_spills_in_shared_memory(variant):
 
 
 def check_loop(ptx, variant, target_name):
-    """What makes a large tile fast: tensor cores fed from shared memory, which copies fill that no thread waits for, and no
-    64-bit multiplication between them."""
+    """What makes a large tile fast: tensor cores fed from shared memory, which copies fill that no thread waits for,
+    and no 64-bit multiplication between them."""
     constants = variant.launch.constants
     loops = re.findall(r"^(\$L__BB\w+):((?:(?!^\$L__BB\w+:).)*?bra\S*\s+\1;)", ptx, re.M | re.S)
     main = max((body for _, body in loops if re.search(r"mma", body)), key=len)
@@ -154,9 +154,9 @@ def loads_behind_the_product(launch):
     return len(loads), sum(int(lanes or 1) * int(bits) // 8 for lanes, bits in loads)
 
 
-@pytest.mark.parametrize("dtype", launches.WEIGHTS, ids=name)
+@pytest.mark.parametrize("dtype", synapses.WEIGHTS, ids=name)
 def test_levels_of_a_line_are_not_loaded(dtype):
-    launch = launches.product("conv2d", dtype, tiles.of(dtype.itemsize)[0], "line", 127).launch
+    launch = synapses.variant("conv2d", dtype, tiles.of(dtype.itemsize)[0], "line", 127).launch
     constants = launch.constants
     bare = launch._replace(arguments=launch.arguments | dict(line_ptr=None), constants=constants | dict(LINE=0))
     _, table = loads_behind_the_product(launch)
@@ -186,7 +186,7 @@ def test_tiles_fill_a_gpu_and_leave_no_half_empty():
     assert set(tiles.MEASURED.values()) <= set(tiles.of(1))
 
 
-# ---- on a GPU ---------------------------------------------------------------------------------------------------------
+# ---- on a GPU -----------------------------------------------------------------------------------------------------
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")
 @pytest.mark.parametrize("geometry", (*GEOMETRIES, Geometry((4, 64, 56, 56), (128, 64, 3, 3), (2, 2), (1, 1))), ids=str)

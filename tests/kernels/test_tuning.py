@@ -1,4 +1,4 @@
-"""Tiles that were timed: which are chosen, how they are kept, and what a damaged file does. Nothing here needs a GPU."""
+"""Tiles that were timed: which are chosen, how they are kept, what a damaged file does. Nothing here needs a GPU."""
 
 import json
 import warnings
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pcsnn
-from pcsnn.kernels import synapses, tiles, tuning
+from pcsnn.kernels import products, tiles, tuning
 
 TILES = tiles.TILES[1][64]
 
@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_written_warns(tmp_path):
 def test_names_of_kinds():
     def kind(batch, weight=(64, 32, 3, 3), stride=(1, 1), dtype=torch.int8):
         counts, out = (torch.empty(batch, channels, 8, 8, device="meta") for channels in (weight[1], weight[0]))
-        return synapses.Kind(
+        return products.Kind(
             out, counts, torch.empty(weight, dtype=dtype, device="meta"), stride, (1, 1), (1, 1), 1
         ).name()
 

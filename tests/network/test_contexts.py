@@ -1,4 +1,4 @@
-"""A conversion and a converted network do the same in whatever context they are called, and leave the caller's state alone."""
+"""Conversions and converted networks do the same in whatever context they are called, and leave its state alone."""
 
 import contextlib
 import copy
@@ -8,12 +8,13 @@ import threading
 
 import pytest
 import torch
+from few_steps import few_steps
 from tiny_networks import build, conv, inputs, one_thread, randomise  # noqa: F401
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import pcsnn
-from pcsnn.calibration import layerwise, least_squares, refine
+from pcsnn.calibration import least_squares, refine
 from pcsnn.calibration.precision import widened
 from pcsnn.conversion.tracing.trace import trace
 from pcsnn.data import batches
@@ -23,8 +24,9 @@ METHODS = ["max", "paper", "quick", "light", "advanced"]
 
 
 @pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
-    monkeypatch.setattr(layerwise, "STEPS", {"light": 3, "advanced": 3})
+def three_steps():
+    with few_steps(3):
+        yield
 
 
 @contextlib.contextmanager
@@ -70,11 +72,8 @@ def plain():
     found.append((build("mlp", nn.ReLU, torch.float64), inputs("mlp", torch.float64, 12), "light", {}))
     found.append((build("mlp", nn.ReLU6, torch.float16), inputs("mlp", torch.float16, 12), "advanced", {}))
     found.append((build("conv_bn", lambda: QCFS(3)), inputs("conv_bn", batch=12), "none", {}))
-    steps, layerwise.STEPS = layerwise.STEPS, {"light": 3, "advanced": 3}
-    try:
+    with few_steps(3):
         return [(*case, convert(*case[:3], **case[3])) for case in found]
-    finally:
-        layerwise.STEPS = steps
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
@@ -218,8 +217,7 @@ def test_threads_convert_side_by_side_while_others_run():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("method", METHODS)
-def test_half_precision_is_calibrated_as_well_as_float32(dtype, method, monkeypatch):
-    monkeypatch.setattr(layerwise, "STEPS", {"light": 15, "advanced": 15})
+def test_half_precision_is_calibrated_as_well_as_float32(dtype, method):
     net = randomise(
         nn.Sequential(
             conv(),
@@ -234,8 +232,9 @@ def test_half_precision_is_calibrated_as_well_as_float32(dtype, method, monkeypa
     )
     x = torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     half, expected = copy.deepcopy(net).to(dtype), net(x)
-    error = (convert(net, (x,), method)(x) - expected).norm()
-    snn = convert(half, (x.to(dtype),), method)
+    with few_steps(15):
+        error = (convert(net, (x,), method)(x) - expected).norm()
+        snn = convert(half, (x.to(dtype),), method)
     found = snn(x.to(dtype))
     assert found.dtype == dtype and {parameter.dtype for parameter in snn.parameters()} == {dtype}
     rounding = (half(x.to(dtype)).float() - expected).norm()

@@ -5,6 +5,7 @@ import copy
 
 import pytest
 import torch
+from few_steps import few_steps
 from gpu_free.other_device import DEVICE, assert_same, assert_there, pretended, there
 from tiny_networks import (
     IMAGE,
@@ -21,7 +22,6 @@ from torch import nn
 
 import pcsnn
 from pcsnn.calibration import signed
-from pcsnn.calibration.layerwise import STEPS
 from pcsnn.nn import QCFS
 from pcsnn.operators import dispatch
 
@@ -95,13 +95,13 @@ SIGNED = {"leaky": nn.LeakyReLU, "prelu": lambda: nn.PReLU(4, 0.2), "elu": nn.EL
 
 
 @pytest.fixture
-def few_steps(monkeypatch):
+def quick_calibration(monkeypatch):
     """Of the gradient, which both compute by the same code; and few amplitudes to try."""
     monkeypatch.setattr(signed, "AMPLITUDES", signed.AMPLITUDES[::9])
     monkeypatch.setattr(signed, "COARSER", 1.1)
-    monkeypatch.setitem(STEPS, "light", 3)
-    monkeypatch.setitem(STEPS, "advanced", 3)
     monkeypatch.setattr(dispatch, "runs_cpp", lambda tensor: False)
+    with few_steps(3):
+        yield
 
 
 def calibrated(net, data, method, **options):
@@ -118,7 +118,7 @@ def assert_calibrates_alike(net, data, x, method, **options):
 @pytest.mark.parametrize(
     "name, method", [(name, method) for method in METHODS for name in (SUBSET if method == "quick" else SUBSET[::4])]
 )
-def test_calibrated(name, method, few_steps):
+def test_calibrated(name, method, quick_calibration):
     x = inputs(name)
     far, near = assert_calibrates_alike(build(name, nn.ReLU), inputs(name, batch=12, seed=2), x, method)
     for weights in WEIGHTS if method == "quick" else ("int8",):
@@ -126,7 +126,7 @@ def test_calibrated(name, method, few_steps):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_data_of_the_other_device(method, few_steps):
+def test_data_of_the_other_device(method, quick_calibration):
     net, data = build("conv_bn", nn.ReLU), inputs("conv_bn", batch=12)
     near = calibrated(net, data, method)
     assert_same_state(calibrated(there(net), data, method), near)
@@ -134,7 +134,7 @@ def test_data_of_the_other_device(method, few_steps):
 
 
 @pytest.mark.parametrize("kind, method", [*((kind, "max") for kind in SIGNED), ("prelu", "quick"), ("elu", "light")])
-def test_signed(kind, method, few_steps):
+def test_signed(kind, method, quick_calibration):
     net = randomise(nn.Sequential(conv(), SIGNED[kind](), conv(4, 4), nn.ReLU(), conv(4, 4), SIGNED[kind]()))
     x, data = ((torch.randn(size, *IMAGE, generator=torch.Generator().manual_seed(size)),) for size in (3, 12))
     far, near = assert_calibrates_alike(net, data, x, method, signed=True)
@@ -142,7 +142,7 @@ def test_signed(kind, method, few_steps):
         assert_optimises_alike(far, near, x, weights)
 
 
-def test_staircases_of_another_t(few_steps):
+def test_staircases_of_another_t(quick_calibration):
     """QCFS whose L does not divide T are calibrated; one channel never fires."""
     net = build("conv_bn", lambda: QCFS(3))
     net[1].weight.data[0], net[1].bias.data[0] = 0, -1

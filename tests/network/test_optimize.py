@@ -274,7 +274,7 @@ def test_sums_of_values():
 
 
 def averaging(activation=lambda: QCFS(LEVELS), seed=3):
-    """Average pools in all forms: windows, a function with padding behind a max pool, concatenated, as a residual, adaptive."""
+    """Average pools in all forms: windows, a padded function after a max pool, concatenated, a residual, adaptive."""
 
     def forward(s, x):
         x = s.pool(s.a(s.stem(x)))

@@ -265,11 +265,13 @@ def test_a_backend_is_forced_in_one_thread():
 
 
 def test_threads_started_inside_keep_the_default(monkeypatch):
-    called, rates = [], functional.fire_counts
+    called, rates, operator = [], functional.fire_counts, dispatch._operators["fire_counts"]
     monkeypatch.setitem(
-        dispatch._REFERENCE,
+        dispatch._operators,
         "fire_counts",
-        lambda *arguments: called.append(threading.get_ident()) or dispatch._reference_counts(*arguments),
+        operator._replace(
+            reference=lambda *arguments: called.append(threading.get_ident()) or operator.reference(*arguments)
+        ),
     )
     arguments = torch.randn(3, 4), functional.levels(1.0, 4)
     with pcsnn.use_backend("reference"), ThreadPoolExecutor(1) as pool:
@@ -313,7 +315,9 @@ def test_tasks_force_apart():
 
 def test_compiled_code_follows_what_is_forced(monkeypatch):
     torch._dynamo.reset()
-    monkeypatch.setitem(dispatch._REFERENCE, "fire_counts", lambda current, *others: torch.zeros_like(current))
+    operator = dispatch._operators["fire_counts"]
+    zeros = operator._replace(reference=lambda current, *others: torch.zeros_like(current))
+    monkeypatch.setitem(dispatch._operators, "fire_counts", zeros)
     arguments = torch.randn(3, 4), functional.levels(1.0, 4)
     compiled = torch.compile(functional.fire_counts, backend="eager", fullgraph=True)
     expected = compiled(*arguments)

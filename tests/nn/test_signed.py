@@ -1,4 +1,4 @@
-"""Neurons whose spikes have two signs (S1)-(S4): levels, rates on every backend, trains, conversion of whole networks."""
+"""Neurons whose spikes have two signs (S1)-(S4): levels, rates on every backend, trains, whole networks."""
 
 import copy
 
@@ -13,7 +13,8 @@ import pcsnn
 from pcsnn import baselines, functional, use_backend
 from pcsnn.analysis import layer_errors
 from pcsnn.calibration.signed import covering
-from pcsnn.levels.signed import TURNS, activation, balance, signed_levels, signed_spikes
+from pcsnn.levels.activations import activation, kinds
+from pcsnn.levels.signed import balance, signed_levels, signed_spikes
 from pcsnn.operators import dispatch
 
 SLOPES = {"leaky_relu": 0.2, "elu": 1.3}
@@ -21,7 +22,7 @@ BALANCES = ((0, 0), (0, 3), (3, 3), (5, 2), (2, 5))
 
 
 @pytest.mark.parametrize("timesteps", (1, 2, 5, 8, 31, 255))
-@pytest.mark.parametrize("kind", TURNS)
+@pytest.mark.parametrize("kind", kinds())
 def test_a_rate_is_the_activation_rounded_to_the_nearest_multiple(kind, timesteps):
     slope = SLOPES.get(kind)
     lowest, highest = -4.0, 3.0

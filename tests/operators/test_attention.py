@@ -1,4 +1,4 @@
-"""Spiking attention without softmax (20): its three forms, the operator on the CPU, and conversion of what is written out."""
+"""Spiking attention without softmax (20): three forms, the operator on the CPU, conversion of what is written out."""
 
 import itertools
 
@@ -11,8 +11,8 @@ from torch import nn
 import pcsnn
 from pcsnn import functional, models, reference
 from pcsnn.baselines import packed
-from pcsnn.cpu import attention
 from pcsnn.nn import QCFS, CollapsedNeuron, SpikingAttention
+from pcsnn.tensors import attention
 
 N, M, S, D, E = 2, 9, 7, 4, 6  # batch, queries, keys, features of a head of queries, of values
 forms = pytest.mark.parametrize("heads, causal, rows", list(itertools.product((1, 3), (False, True), (False, True))))
@@ -32,7 +32,7 @@ def layer(heads, causal, rows, timesteps, **options):
     return SpikingAttention(heads, theta, timesteps, scale=0.125, causal=causal, **options)
 
 
-# ---- the forms --------------------------------------------------------------------------------------------------------
+# ---- the forms ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("timesteps", (1, 3, 8, 20))
 @forms
 def test_three_forms_are_one_in_float64(heads, causal, rows, timesteps):
@@ -160,7 +160,7 @@ def test_the_constructor_refuses(arguments, error, words):
         SpikingAttention(*arguments)
 
 
-# ---- the operator -----------------------------------------------------------------------------------------------------
+# ---- the operator -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.bfloat16, torch.float64))
 @forms
 def test_the_cpu_equals_the_reference_where_sums_are_exact(heads, causal, rows, dtype):
@@ -211,7 +211,7 @@ def test_the_operator_refuses(change, error, words):
         functional.spiking_attention(**arguments)
 
 
-# ---- conversion -------------------------------------------------------------------------------------------------------
+# ---- conversion ---------------------------------------------------------------------------------------------------
 class Attention(nn.Module):
     """[N, tokens, 12], written out; `form` says how."""
 

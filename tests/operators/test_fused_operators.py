@@ -146,7 +146,7 @@ def test_int8_is_exact_for_every_count_and_weight(timesteps, extreme):
 
 
 def test_even_whole_levels_are_counted_by_the_product_itself(monkeypatch):
-    """The one primitive runs where the levels lie on a line, saturates at both ends, and is right next to every level."""
+    """The one primitive runs where levels lie on a line, saturates at both ends, and is right next to every level."""
     asked = []
     convolve = synapses._convolve
     monkeypatch.setattr(

@@ -137,7 +137,7 @@ SAMPLES = {
 
 
 def test_every_operator_has_samples():
-    assert set(SAMPLES) == set(dispatch._OPERATORS)
+    assert set(SAMPLES) == set(dispatch._operators)
 
 
 @pytest.mark.parametrize("name, sample", [(name, i) for name, found in SAMPLES.items() for i in range(len(found))])

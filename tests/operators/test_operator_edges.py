@@ -280,7 +280,7 @@ def test_direct_calls_name_the_argument(name, place, device):
     with pytest.raises((RuntimeError, ValueError, TypeError), match=rf"\b{named}: expected"):
         getattr(torch.ops.pcsnn, name)(*moved)
     with pytest.raises((ValueError, TypeError), match=rf"\b{named}: expected"):
-        dispatch._checked(name, None)(*moved)  # as without a compiler, and on a GPU
+        dispatch._operators[name].check(*moved)  # as without a compiler, and on a GPU
 
 
 def test_views_whose_elements_lie_apart_are_written():

@@ -12,6 +12,7 @@ from folders import SUPPORT
 from pcsnn import functional, use_backend
 from pcsnn.cpu import synapses
 from pcsnn.operators import dispatch
+from pcsnn.tensors.arithmetic import LARGEST_PAIR_SUM
 
 pytestmark = pytest.mark.skipif(
     bool(dispatch._no_extension) or torch.ops.pcsnn.cpu_capability() == "default", reason="no C++ kernels for AVX2"
@@ -33,7 +34,7 @@ def made(shape, outputs, kernel, depth, seed=0):
     """Counts up to 32 and weights whose sums of `depth` quads just fit 16 bits."""
     generator = torch.Generator().manual_seed(seed)
     counts = torch.randint(33, shape, generator=generator).to(torch.uint8).contiguous(memory_format=torch.channels_last)
-    most = synapses.PAIR // (2 * depth * 32)
+    most = LARGEST_PAIR_SUM // (2 * depth * 32)
     weight = (
         torch.randint(-most, most + 1, (outputs, shape[1], *kernel), generator=generator)
         .clamp(-128, 127)
@@ -128,8 +129,8 @@ def test_what_does_not_fit_is_refused():
 def test_without_avx2_they_are_refused_and_not_used():
     code = """
 import torch
-from pcsnn import onednn
-assert not onednn._narrow()
+from pcsnn.cpu import synapses
+assert not synapses._narrow()
 x, w = torch.zeros(1, 16, 1, 1, dtype=torch.uint8), torch.zeros(256, dtype=torch.int8)
 torch.ops.pcsnn._products(x, w, None, None, 16, [1, 1], [1, 1], [0, 0], [1, 1], 0, 4)
 """

@@ -197,7 +197,6 @@ import os
 import signal
 import sys
 import pcsnn
-from pcsnn.convert import file_container
 snn = pcsnn.load(sys.argv[1])
 def kill(descriptor):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -297,7 +296,7 @@ def test_permissions_are_those_of_any_new_file_or_of_the_old_one(tmp_path):
 
 
 def test_a_link_stays_a_link(tmp_path):
-    snn, path = saved(tmp_path)
+    snn, _path = saved(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     os.symlink("elsewhere/net", tmp_path / "link")
     for _ in range(2):

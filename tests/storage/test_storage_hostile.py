@@ -692,6 +692,6 @@ def test_graphs_are_whole(change, tmp_path):
 def test_texts_of_a_report_are_printable(tmp_path):
     _, path = saved(tmp_path)
     description, tensors = parts(path)
-    description["report"]["rows"][0]["detail"] = "\x1b[2J\x07 erased"
+    description["report"]["rows"][0]["source"] = "\x1b[2J\x07 erased"
     write(path, description, tensors)
     assert str(pcsnn.load(path).report).replace("\n", "").isprintable()

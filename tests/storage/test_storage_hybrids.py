@@ -322,7 +322,7 @@ def test_layers_of_any_name_come_back(tmp_path):
     for number, name in enumerate(NAMES):
         net.add_module(name, nn.Linear(8, 8) if number % 2 else nn.Sequential(nn.Linear(8, 8), QCFS(4)))
     loaded = check(net, torch.randn(2, 8), tmp_path / "net")
-    description, tensors = parts(tmp_path / "net")
+    description, _tensors = parts(tmp_path / "net")
     assert len(description["modules"]) == sum(1 if number % 2 else 2 for number in range(len(NAMES)))
     with pcsnn.record(loaded) as record:
         loaded(torch.randn(2, 8))

@@ -40,7 +40,7 @@ def tables(timesteps, channels=None, seed=0):
     uneven = torch.randn(*rows, timesteps, generator=generator).sort(-1).values
     bend = torch.linspace(0, 0.02, timesteps, dtype=torch.float64).square()
     first, step = even.line(torch.as_tensor(theta, dtype=torch.float64), timesteps)
-    # Where the product of a place and the step lies midway between two float32, such a first level decides where it goes.
+    # Where the product of a place and the step lies midway between two float32, such a first level decides.
     tied = even.on_line(torch.full_like(first, -1e-20), 1 + step.mul(2**23).round() / 2**23, timesteps)
     found = [
         _table("even", functional.levels(theta, timesteps)),
@@ -70,7 +70,7 @@ def tables(timesteps, channels=None, seed=0):
 
 
 def edges(levels, dtype):
-    """Every level of [T] or [C, T] and the values of `dtype` next to it, [3 T] or [C, 3 T]; finite ones for infinite levels."""
+    """Levels [T] or [C, T] and the values of `dtype` next to them, [3 T] or [C, 3 T]; finite ones for infinity."""
     at = levels.to(dtype).clamp(max=torch.finfo(dtype).max)
     return torch.cat([at, *(torch.nextafter(at, torch.full_like(at, end)) for end in (torch.inf, -torch.inf))], -1)
 

@@ -2,11 +2,11 @@
 
 import torch
 from analysis_cases import data, two_layers
+from few_steps import few_steps
 from tiny_networks import conv, randomise
 from torch import nn
 
 import pcsnn
-from pcsnn.calibration import layerwise
 
 METHODS = ("max", "paper", "quick", "light", "advanced")
 COUNT = 65  # shared unevenly by 2 and by 3
@@ -40,21 +40,18 @@ def rows():
 
 def calibrated(method, calibration):
     """A conversion; the number of gradient steps is cut."""
-    steps, layerwise.STEPS = layerwise.STEPS, {"light": STEPS, "advanced": STEPS}
-    try:
-        if isinstance(calibration, list):
-            net = exact(
-                randomise(
-                    nn.Sequential(
-                        conv(), nn.ReLU(), conv(4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
-                    )
+    if isinstance(calibration, list):
+        net = exact(
+            randomise(
+                nn.Sequential(
+                    conv(), nn.ReLU(), conv(4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
                 )
             )
-        else:
-            net = exact(two_layers())
+        )
+    else:
+        net = exact(two_layers())
+    with few_steps(STEPS):
         return pcsnn.convert(net, 5, calibration=calibration, method=method)
-    finally:
-        layerwise.STEPS = steps
 
 
 def signed(calibration, method):

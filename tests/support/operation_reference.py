@@ -12,12 +12,12 @@ import torch
 from counted_arithmetic import Arithmetic, Array, Cell
 from torch import fx, nn
 
-from pcsnn.graph import taxonomy
+from pcsnn.graph.taxonomy import MOVES, role
 from pcsnn.nn import CollapsedNeuron, TimeAverage
 
 
 class Machine(Arithmetic):
-    """One execution of a network on one image: "serial", "parallel", "collapsed" or "float"."""
+    """One execution of a network on one image: "serial", "packed", "collapsed" or "float"."""
 
     def __init__(self, snn, execution):
         super().__init__(dict(snn.network.named_modules()))
@@ -62,7 +62,7 @@ class Machine(Arithmetic):
         worth = self.per_cell(neuron.spike, like)
         if self.execution == "serial":
             return [self.integrate(node, neuron, like, currents[0], worth)]
-        if self.execution == "parallel":
+        if self.execution == "packed":
             self.parameters(neuron.levels)
             steps = [[] for _ in range(self.timesteps)]
             for i, levels in enumerate(self.level_rows(neuron, like, self.timesteps)):
@@ -140,9 +140,7 @@ class Machine(Arithmetic):
         return Array(out.shape[1:], [cells[int(place) - 1] if place else Cell() for place in out.flatten().tolist()])
 
     def is_move(self, node):
-        if node.op == "call_module":
-            return isinstance(self.modules[node.target], taxonomy.MOVING_MODULES)
-        return node.op == "call_method" or node.target in taxonomy.MOVING_FUNCTIONS or node.target is getattr
+        return node.op == "call_method" or node.target is getattr or role(node, self.modules) in MOVES
 
     def walk(self, image, steps):
         """Run the network on `steps` steps at once. A value is a list of arrays; one alone is the same at each step."""
@@ -175,7 +173,7 @@ class Machine(Arithmetic):
         self.meter.execution(node.name)
         arrays = [array for operand in operands for array in operand]
         neuron, over_time = isinstance(module, CollapsedNeuron), any(array.over_time for array in arrays)
-        if isinstance(module, TimeAverage) and (self.execution != "parallel" or not over_time):
+        if isinstance(module, TimeAverage) and (self.execution != "packed" or not over_time):
             return operands[0]
         if node.target is operator.add and not any(cell.number for array in arrays for cell in array.cells):
             one, two = operands
@@ -219,7 +217,7 @@ def count(snn, images, execution):
             for _ in range(snn.timesteps):
                 machine.walk(image, 1)
         else:
-            machine.walk(image, snn.timesteps if execution == "parallel" else 1)
+            machine.walk(image, snn.timesteps if execution == "packed" else 1)
         for name, row in machine.meter.rows.items():
             total[name].update(row)
     return total

@@ -181,7 +181,7 @@ def seeds():
     )
     for weights in ("float32", "int8"):
         found.append((pcsnn.optimize(pcsnn.convert(plain, 4, progress=False), weights, example_inputs=x), (x,)))
-    for number, (snn, x) in enumerate(found):
+    for number, (snn, _) in enumerate(found):
         pcsnn.save(snn, FOLDER / f"seed{number}")
     return [(*parts(FOLDER / f"seed{number}"), x) for number, (_, x) in enumerate(found)]
 

@@ -66,7 +66,7 @@ def every_edge():
 
 
 def convolutions():
-    """int8 weights and counts up to 8, so that every instruction set takes its own way, in tensors that end with their pages."""
+    """int8 weights and counts up to 8: every instruction set takes its own way. Tensors end with their pages."""
     for shape, outputs, kernel, stride, padding in (
         ((2, 32, 7, 9), 32, 3, 1, 1),
         ((1, 16, 13, 5), 16, 1, 2, 0),

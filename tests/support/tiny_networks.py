@@ -44,7 +44,7 @@ def randomise(net, seed=0):
             if isinstance(module, QCFS):
                 draw(module.threshold, 0.7, 1.6)
                 continue
-            for name, parameter in module.named_parameters(recurse=False):
+            for parameter in module.parameters(recurse=False):
                 fan = max(parameter[0].numel() if parameter.dim() > 1 else 4, 1)
                 draw(parameter, -((3 / fan) ** 0.5), 1.2 * (3 / fan) ** 0.5)
             if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
@@ -131,7 +131,7 @@ def _upsample(s, x):
 
 
 def _sizes(s, x):
-    n, channels, height, width = x.shape
+    _n, _channels, height, _width = x.shape
     height //= 2
     x = s.act(s.conv(x))
     return s.linear(x[:, :, :height].reshape(x.size(0), -1)) + height

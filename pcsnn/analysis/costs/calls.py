@@ -16,12 +16,12 @@ from pcsnn.analysis.costs.carried import WORD, outcome
 
 @dataclass
 class Call:
-    """A node at work: values and signals of its arguments, and what it gave.
+    """A node at work: its arguments, what they carry over time, and its result.
 
     Attributes:
         node, module: module is None for functions and methods.
         args, kwargs: values.
-        signals: as args, Signals in the place of tensors.
+        carried: as args, Carried in the place of tensors.
         value: the result.
         steps: how many time-steps it stands for.
     """
@@ -30,13 +30,13 @@ class Call:
     module: nn.Module | None
     args: tuple
     kwargs: dict
-    signals: tuple
+    carried: tuple
     value: torch.Tensor
     steps: int
 
     @property
     def source(self):
-        return self.signals[0]
+        return self.carried[0]
 
     def argument(self, position, name, default=None):
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
@@ -64,7 +64,7 @@ class Call:
 
 def whole(plane):
     """The sum of a plane of whole numbers."""
-    return int(round(plane.sum().item()))
+    return round(plane.sum().item())
 
 
 def summed(operands, passes):
@@ -74,10 +74,10 @@ def summed(operands, passes):
 
 
 def multiplied(call, sources, accumulates, products, words=0):
-    """What a synapse or a matrix product costs, and the signals of its result.
+    """Costs of a synapse or a matrix product, and what its result carries.
 
     Args:
-        sources: Signals of the values it reads.
+        sources: Carried of the values it reads.
         accumulates: additions of a weight for a spike, over all steps.
         products: multiply-accumulates of a pass.
         words: how many parameters it reads.
@@ -107,7 +107,7 @@ def gathered(call, through, divides):
     """
     source = call.source
     result, passes = outcome(call.value, [source]), call.passes(source)
-    additions = int(round(through(source.events))) + int(round(through(source.filled))) * passes
+    additions = round(through(source.events)) + round(through(source.filled)) * passes
     spent = Counter(additions=additions, bits=call.bits(result, source))
     if divides:
         spent["multiplications"] = int((call.run(source.filled) > 0).sum()) * passes

@@ -4,18 +4,18 @@ from dataclasses import dataclass
 
 import torch
 
-CONSTANT, AVERAGE, MOVING = 1, 2, 3  # a number: as the input is at all steps; an average over them; another at each
+STILL, AVERAGE, MOVING = 1, 2, 3  # a number: as the input is at all steps; an average over them; another at each
 WORD = 32  # bits of a number; a spike takes one
 
 
 @dataclass(frozen=True)
-class Signals:
+class Carried:
     """Three float64 tensors shaped like a value, or tuples of them where a value is a tuple.
 
     Attributes:
         events: how many spikes an element carries over the steps looked at.
         trains: how many spike trains it is the sum of; 0 where it is a number or padding.
-        number: CONSTANT, AVERAGE or MOVING; 0 where it is trains or padding.
+        number: STILL, AVERAGE or MOVING; 0 where it is trains or padding.
     """
 
     events: torch.Tensor
@@ -34,7 +34,7 @@ class Signals:
 
     def map(self, change):
         """The same change of each of the three."""
-        return Signals(change(self.events), change(self.trains), change(self.number))
+        return Carried(change(self.events), change(self.trains), change(self.number))
 
     @property
     def filled(self):
@@ -67,13 +67,13 @@ def _listed(planes):
 
 
 def outcome(value, sources):
-    """The signals of numbers, a tensor or several, computed from `sources`."""
-    kind = CONSTANT
+    """What numbers carry, a tensor or several, that are computed from `sources`."""
+    kind = STILL
     if any(source.over_time for source in sources):
         kind = MOVING
     elif any(source.averaged for source in sources):
         kind = AVERAGE
     if isinstance(value, torch.Tensor):
-        return Signals.numbers(value, kind)
-    parts = [Signals.numbers(part, kind) for part in value]
-    return Signals(*(tuple(getattr(part, plane) for part in parts) for plane in ("events", "trains", "number")))
+        return Carried.numbers(value, kind)
+    parts = [Carried.numbers(part, kind) for part in value]
+    return Carried(*(tuple(getattr(part, plane) for part in parts) for plane in ("events", "trains", "number")))

@@ -3,23 +3,25 @@
 import dataclasses
 import operator
 from collections import Counter
+from collections.abc import Iterable
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from pcsnn.analysis.costs.calls import Call, summed
-from pcsnn.analysis.costs.carried import AVERAGE, MOVING, WORD, Signals, outcome
-from pcsnn.analysis.costs.results import EXECUTIONS, Count, LayerOperations, Operations
+from pcsnn.analysis.costs.carried import AVERAGE, MOVING, WORD, Carried, outcome
+from pcsnn.analysis.costs.results import EXECUTIONS, ByExecution, Count, LayerOperations, Operations
 from pcsnn.analysis.costs.rules import cost
 from pcsnn.baselines.serial_network import SerialIF, serial
 from pcsnn.data.batches import Batches, show
 from pcsnn.data.inputs import count, required_inputs
-from pcsnn.network.network import check_unfused
+from pcsnn.graph.names import operation_name, source_name
+from pcsnn.network.network import SpikingNetwork, check_unfused
 from pcsnn.nn import CollapsedNeuron, TimeAverage
 
 
 class _Walk(fx.Interpreter):
-    """One pass over a network: runs it, follows the signals of every value, and tallies what each node costs.
+    """One pass over a network: runs it, follows what every value carries, and tallies what each node costs.
 
     Attributes:
         executions: those that this pass is of.
@@ -34,68 +36,64 @@ class _Walk(fx.Interpreter):
     def __init__(self, network):
         super().__init__(network)
         self.spent, self.uncounted = {}, []
-        self._signals, self._fixed = {}, set()
+        self._carried, self._fixed = {}, set()
 
     def run_node(self, node):
         module = self.fetch_attr(node.target) if node.op == "call_module" else None
         args, kwargs = self.fetch_args_kwargs_from_env(node)
         if isinstance(module, (CollapsedNeuron, SerialIF)):
-            value, spikes, spent = self.fire(module, args, [self._signals[source] for source in node.all_input_nodes])
-            self._signals[node] = spikes
+            value, spikes, spent = self.fire(module, args, [self._carried[source] for source in node.all_input_nodes])
+            self._carried[node] = spikes
             self._spend(node, "neuron", "", False, spent)
             return value
         value = super().run_node(node)
         parts = value if isinstance(value, (tuple, list)) else (value,)
         if node.op != "output" and any(isinstance(part, torch.Tensor) for part in parts):
-            self._signals[node] = self._follow(node, module, args, kwargs, value)
+            self._carried[node] = self._follow(node, module, args, kwargs, value)
         return value
 
     def _is_input(self, node):
         """Whether a node is an input, or what stands in one that is a dict."""
         if node.op == "placeholder":
             return True
-        return node.target is operator.getitem and node.args[0] not in self._signals and self._is_input(node.args[0])
+        return node.target is operator.getitem and node.args[0] not in self._carried and self._is_input(node.args[0])
 
     def _follow(self, node, module, args, kwargs, value):
-        """The signals of what a node gave; tallies it."""
-        sources = [source for source in node.all_input_nodes if source in self._signals]
+        """What the value of a node carries; tallies what the node costs."""
+        sources = [source for source in node.all_input_nodes if source in self._carried]
         given = self._is_input(node)
-        if node.op == "get_attr" or not given and all(source in self._fixed for source in sources):
+        if node.op == "get_attr" or (not given and all(source in self._fixed for source in sources)):
             self._fixed.add(node)  # of parameters alone: made once for all images
         if given or node in self._fixed:
             return outcome(value, [])
         if isinstance(module, TimeAverage):
-            return self.average(node, self._signals[node.args[0]])
-        signals = fx.map_arg(node.args, lambda source: self._signals.get(source, source))
+            return self.average(node, self._carried[node.args[0]])
+        carried = fx.map_arg(node.args, lambda source: self._carried.get(source, source))
         if "other" in kwargs:
             other = kwargs["other"]
-            args, signals = (*args, other), (*signals, self._signals.get(node.kwargs["other"], other))
-        result = cost(Call(node, module, args, kwargs, signals, value, self.steps))
-        operands = [self._signals[source] for source in sources]
+            args, carried = (*args, other), (*carried, self._carried.get(node.kwargs["other"], other))
+        result = cost(Call(node, module, args, kwargs, carried, value, self.steps))
+        operands = [self._carried[source] for source in sources]
         if result is None:
-            self.uncounted.append(_name(node))
+            self.uncounted.append(source_name(node))
             return outcome(value, operands)
-        kind, spent, carried = result
+        kind, spent, made = result
         if spent:
-            detail = type(module).__name__ if module is not None else getattr(node.target, "__name__", node.target)
+            detail = operation_name(node, {node.target: module})
             once = not any(operand.over_time or operand.averaged for operand in operands)
             self._spend(node, kind, detail, once, dict.fromkeys(self.executions, spent))
-        return carried
+        return made
 
     def _spend(self, node, kind, detail, once, spent):
-        self.spent[node.name] = (_name(node), kind, detail, once, spent)
+        self.spent[node.name] = (source_name(node), kind, detail, once, spent)
 
     def average(self, node, source):
         """What a product takes of its right factor."""
         return source
 
     def fire(self, neuron, currents, operands):
-        """(value, Signals, {execution: Counter}) of a neuron, given its one or two currents and their signals."""
+        """(value, Carried, {execution: Counter}) of a neuron, given its one or two currents and what they carry."""
         raise NotImplementedError
-
-
-def _name(node):
-    return str(node.target) if node.op == "call_module" else node.name
 
 
 def _currents(operands, shape, steps):
@@ -104,10 +102,10 @@ def _currents(operands, shape, steps):
     return summed(wide, steps), sum(operand.bits(steps) for operand in operands)
 
 
-class _ParallelWalk(_Walk):
+class _PackedWalk(_Walk):
     """All T steps at once: sorted trains from counts (5)-(9)."""
 
-    executions = ("parallel",)
+    executions = ("packed",)
 
     def __init__(self, network, timesteps):
         super().__init__(network)
@@ -115,7 +113,7 @@ class _ParallelWalk(_Walk):
 
     def fire(self, neuron, currents, operands):
         counts = neuron.counts(*currents)
-        neurons, spikes = counts.numel(), Signals.spikes(counts)
+        neurons, spikes = counts.numel(), Carried.spikes(counts)
         additions, bits = _currents(operands, counts.shape, self.steps)
         spent = Counter(
             additions=additions + self.steps * neurons,
@@ -124,11 +122,11 @@ class _ParallelWalk(_Walk):
             bits=bits + spikes.bits(self.steps),
             parameters=WORD * neuron.levels.numel(),
         )
-        return neuron.rates_of(counts, currents[0].dtype), spikes, {"parallel": spent}
+        return neuron.rates_of(counts, currents[0].dtype), spikes, {"packed": spent}
 
     def average(self, node, source):
         over_time = (source.trains > 0) | (source.number == MOVING)
-        result = Signals(
+        result = Carried(
             torch.zeros_like(source.events),
             torch.zeros_like(source.trains),
             source.number.masked_fill(over_time, AVERAGE),
@@ -140,7 +138,7 @@ class _ParallelWalk(_Walk):
                 multiplications=int(over_time.sum()),
                 bits=source.bits(self.steps) + result.bits(self.steps),
             )
-            self._spend(node, "average", "over time", False, {"parallel": spent})
+            self._spend(node, "average", "over time", False, {"packed": spent})
         return result
 
 
@@ -151,7 +149,7 @@ class _SerialWalk(_Walk):
 
     def fire(self, neuron, currents, operands):
         fired = neuron.fire(*currents)
-        neurons, spikes = fired.numel(), Signals.spikes(fired)
+        neurons, spikes = fired.numel(), Carried.spikes(fired)
         additions, bits = _currents(operands, fired.shape, 1)
         potential = 2 * WORD * neurons  # read and written
         spent = Counter(
@@ -172,7 +170,7 @@ class _RateWalk(_Walk):
 
     def fire(self, neuron, currents, operands):
         counts = neuron.counts(*currents)
-        neurons, rates = counts.numel(), Signals.numbers(counts, MOVING)
+        neurons, rates = counts.numel(), Carried.numbers(counts, MOVING)
         additions, bits = _currents(operands, counts.shape, 1)
         bits += rates.bits(1)
         tables, search = WORD * (neuron.levels.numel() + neuron.scale.numel()), neuron.timesteps.bit_length()
@@ -218,7 +216,7 @@ class _Totals:
             return Count(bytes=per_image.pop("bits", 0) / 8, **per_image)
 
         layers = [
-            dataclasses.replace(layer, counts={name: count(counter) for name, counter in layer.counts.items()})
+            dataclasses.replace(layer, counts=ByExecution((name, count(spent)) for name, spent in layer.counts.items()))
             for layer in self._layers.values()
             if layer is not None
         ]
@@ -226,17 +224,18 @@ class _Totals:
 
 
 @torch.no_grad()
-def count_operations(snn, data, *, progress=True):
+def count_operations(snn: SpikingNetwork, data: Tensor | Iterable, *, progress: bool = True) -> Operations:
     """Additions, multiplications, comparisons and memory traffic of each layer, per image, in four executions:
 
     - "serial": integrate-and-fire step by step (2): T synaptic passes, 2 T additions and T comparisons a neuron.
-    - "parallel": the paper's form (3)-(9): T synaptic passes, T additions and ceil(log2(T + 1)) comparisons a neuron.
+    - "packed": the paper's form (3)-(9), all T steps in one batch through [T, N] neurons: T synaptic passes, T
+      additions and ceil(log2(T + 1)) comparisons a neuron. "parallel" is the older name, which results still find.
     - "collapsed": one synaptic pass on rates (11), ceil(log2(T + 1)) comparisons and one multiplication a neuron. That
       is the search in any table of levels; where levels are evenly spaced the kernels guess and compare once (9).
     - "float": the network that was converted, in the form of `snn` (batch norms folded or not): multiply-accumulates,
       one comparison an activation.
 
-    In the serial and the parallel execution a synapse works on the spikes really fired, those of serial
+    In the serial and the packed execution a synapse works on the spikes really fired, those of serial
     integrate-and-fire and the parallel neuron's: an addition for each target of each spike, none beyond the borders.
     What reads numbers (the image, sums of windows, sums with a current) multiplies and adds at every step; what depends
     on the image alone runs once, and is apart (`LayerOperations.once`, `Count.input_macs`). See docs/operations.md for
@@ -262,7 +261,7 @@ def count_operations(snn, data, *, progress=True):
     batches = Batches(data, required_inputs(snn.network), device, "data")
     for inputs in show(batches, "counting operations", progress):
         totals.add(_RateWalk(snn.network), inputs)
-        totals.add(_ParallelWalk(snn.network, snn.timesteps), inputs)
+        totals.add(_PackedWalk(snn.network, snn.timesteps), inputs)
         stepwise.reset()
         for step in range(snn.timesteps):
             totals.add(_SerialWalk(stepwise.network), inputs, step == 0)

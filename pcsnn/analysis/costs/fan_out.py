@@ -10,11 +10,9 @@ from pcsnn.graph import taxonomy
 
 
 def through_module(module, plane):
-    """Sum over the elements of `plane` of each times its fan-out through a convolution, linear layer or batch norm."""
+    """Sum over the elements of `plane` of each times its fan-out through a convolution or linear layer."""
     if isinstance(module, nn.Linear):
         return plane.sum().item() * module.out_features
-    if isinstance(module, taxonomy.BATCH_NORMS):
-        return plane.sum().item()
     transposed = isinstance(module, taxonomy.TRANSPOSED_CONVOLUTIONS)
     plane, ones, channels = _one_channel(plane, module.weight, module.groups, transposed)
     if transposed:

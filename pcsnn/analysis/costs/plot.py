@@ -1,18 +1,27 @@
 """Operations and energy against T as a picture. matplotlib is loaded when it is drawn."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from pcsnn.analysis import plots
 from pcsnn.analysis.costs.results import Operations
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # execution: colour, marker, line
 _STYLES = {
     "serial": (plots.WRONG, "o", "-"),
-    "parallel": ("#ff7f0e", "^", "-"),
+    "packed": ("#ff7f0e", "^", "-"),
     "collapsed": (plots.RIGHT, "o", "-"),
     "float": (plots.FLOAT, "s", "--"),
 }
 
 
-def plot_operations(results, path=None):
+def plot_operations(results: Sequence[Operations], path: str | os.PathLike | None = None) -> Figure:
     """Synaptic operations, those of neurons and all else, energy, and memory traffic against T, a line an execution.
 
     Args:

@@ -2,15 +2,26 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 from dataclasses import dataclass, field
 
 from pcsnn.network.text_table import table
 from pcsnn.tensors import checks
 
-EXECUTIONS = ("serial", "parallel", "collapsed", "float")
+EXECUTIONS = ("serial", "packed", "collapsed", "float")
+_OLDER = {"parallel": "packed"}
 MAC, ACCUMULATE = 4.6e-12, 0.9e-12  # joules at 45 nm, 32-bit floating point: multiplication 3.7 pJ, addition 0.9 pJ
-_STEPPED = ("serial", "parallel")
+_STEPPED = ("serial", "packed")
+
+
+class ByExecution(dict):
+    """{execution: value}, where ["parallel"], the older name, finds "packed"."""
+
+    def __missing__(self, execution):
+        if execution not in _OLDER:
+            raise KeyError(execution)
+        return self[_OLDER[execution]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class Energy:
     rest: float
 
     @property
-    def total(self):
+    def total(self) -> float:
         """What the literature adds up: first layer and synapses."""
         return self.first_layer + self.synapses
 
@@ -78,7 +89,7 @@ class LayerOperations:
     kind: str
     detail: str
     once: bool
-    counts: dict
+    counts: ByExecution
 
 
 @dataclass
@@ -97,20 +108,23 @@ class Operations:
     layers: list[LayerOperations] = field(default_factory=list)
     uncounted: list[str] = field(default_factory=list)
 
-    def total(self, execution, *, repeat_input=False):
+    def total(self, execution: str, *, repeat_input: bool = False) -> Count:
         """The Count per image of all layers in one of EXECUTIONS.
 
         Args:
-            execution: "serial", "parallel", "collapsed" or "float".
-            repeat_input: charge what runs once, the first layer, T times in the serial and the parallel execution, as
+            execution: "serial", "packed" ("parallel" is its older name), "collapsed" or "float".
+            repeat_input: charge what runs once, the first layer, T times in the serial and the packed execution, as
                 simulators that feed the image at every step do. False: once, as its result is the same (14).
         """
+        execution = _OLDER.get(execution, execution)
         if execution not in EXECUTIONS:
             raise ValueError(f"execution: expected one of {', '.join(EXECUTIONS)}, got {execution!r}")
         times = self.timesteps if repeat_input and execution in _STEPPED else 1
         return sum((layer.counts[execution] * (times if layer.once else 1) for layer in self.layers), Count())
 
-    def energy(self, mac=MAC, accumulate=ACCUMULATE, *, repeat_input=False):
+    def energy(
+        self, mac: float = MAC, accumulate: float = ACCUMULATE, *, repeat_input: bool = False
+    ) -> dict[str, Energy]:
         """{execution: Energy}, joules per image, by the convention of the literature.
 
         A multiply-accumulate costs 4.6 pJ and an accumulate 0.9 pJ: 32-bit floating point at 45 nm and 0.9 V, a
@@ -127,7 +141,7 @@ class Operations:
                 raise ValueError(f"{name}: expected joules, 0 or more, got {value}")
         if mac < accumulate:
             raise ValueError(f"mac: expected at least accumulate, {accumulate}, which it includes, got {mac}")
-        result = {}
+        result = ByExecution()
         for execution in EXECUTIONS:
             count = self.total(execution, repeat_input=repeat_input)
             macs = count.macs + count.input_macs
@@ -140,7 +154,7 @@ class Operations:
             )
         return result
 
-    def table(self):
+    def table(self) -> str:
         """Text: totals of the four executions with their energy, then each layer's synaptic operations and spikes."""
         energies = self.energy()
         cells = [("per image", *EXECUTIONS)]
@@ -158,7 +172,7 @@ class Operations:
             *table(cells),
             "",
             *table(self._layer_cells()),
-            f"T = {self.timesteps}, mean of {self.images} images; serial and parallel: synaptic operations "
+            f"T = {self.timesteps}, mean of {self.images} images; serial and packed: synaptic operations "
             "(accumulates and MACs), spikes",
         ]
         if self.uncounted:
@@ -166,11 +180,11 @@ class Operations:
         return "\n".join(lines)
 
     def _layer_cells(self):
-        cells = [("layer", "kind", "", "serial", "parallel", "MACs", "serial spikes", "parallel spikes")]
+        cells = [("layer", "kind", "", "serial", "packed", "MACs", "serial spikes", "packed spikes")]
         for layer in self.layers:
             synaptic = [
                 _figure(count.accumulates + count.macs + count.input_macs)
-                for count in (layer.counts[execution] for execution in ("serial", "parallel", "float"))
+                for count in (layer.counts[execution] for execution in ("serial", "packed", "float"))
             ]
             spikes = [_figure(layer.counts[execution].spikes) for execution in _STEPPED]
             cells.append((layer.name, layer.kind, layer.detail + (", once" if layer.once else ""), *synaptic, *spikes))
@@ -179,21 +193,21 @@ class Operations:
     def __str__(self):
         return self.table()
 
-    def as_dict(self):
+    def as_dict(self) -> dict:
         """Plain numbers, lists and dicts: T, images, totals and energies of each execution, and the layers."""
         return {
             "timesteps": self.timesteps,
             "images": self.images,
             "uncounted": list(self.uncounted),
-            "total": {execution: dataclasses.asdict(self.total(execution)) for execution in EXECUTIONS},
-            "energy": {
-                execution: {**dataclasses.asdict(energy), "total": energy.total}
+            "total": ByExecution((execution, dataclasses.asdict(self.total(execution))) for execution in EXECUTIONS),
+            "energy": ByExecution(
+                (execution, {**dataclasses.asdict(energy), "total": energy.total})
                 for execution, energy in self.energy().items()
-            },
+            ),
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
         }
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> None:
         """Write `as_dict()` to a JSON file."""
         pathlib.Path(path).write_text(json.dumps(self.as_dict(), indent=1) + "\n")
 

@@ -1,11 +1,9 @@
 """What an operation of a network costs, by what its operands carry. Neurons are in pcsnn.analysis.costs.count.
 
-Each rule gives (kind, Counter, signals of the result), or None if it does not know. The Counter has the fields of Count
-for all images together, but for the bytes: `bits` of values, of all images, and of `parameters`, once.
+Each rule gives (kind, Counter, what the result carries), or None if it does not know. The Counter has the fields of
+Count for all images together, but for the bytes: `bits` of values, of all images, and of `parameters`, once.
 """
 
-import builtins
-import operator
 from collections import Counter
 
 import torch
@@ -14,33 +12,33 @@ from torch import nn
 
 from pcsnn.analysis.costs import fan_out
 from pcsnn.analysis.costs.calls import gathered, multiplied, summed, whole
-from pcsnn.analysis.costs.carried import CONSTANT, Signals, outcome
+from pcsnn.analysis.costs.carried import STILL, Carried, outcome
 from pcsnn.analysis.costs.pools import average_pool, interpolation, maximum
 from pcsnn.graph import taxonomy
-from pcsnn.graph.max_pools import is_max_pool
+from pcsnn.graph.taxonomy import Role, role
+from pcsnn.tensors.arithmetic import per_channel
 
-_REDUCTIONS = {torch.sum, torch.mean, torch.cumsum, F.fold}
-_UNCHANGED = {torch.neg, torch.negative, operator.neg}  # the sign goes into the weights behind
-_SAME_PLACES = {torch.tril, torch.triu}
-_SCALINGS = taxonomy.SCALINGS | taxonomy.QUOTIENTS
-_PADDINGS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
+_CONSTANT_PADS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
 _BEHIND_BIAS = ("stride", "padding", "dilation", "groups")  # arguments of F.conv2d and its like
 _BEHIND_BIAS_TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
 
 
 def _synapse(call, fan, words):
     """fan: sum over a plane of each element times its fan-out; words: how many parameters are read."""
-    counted = [int(round(fan(plane))) if plane.any() else 0 for plane in (call.source.events, call.source.filled)]
+    counted = [round(fan(plane)) if plane.any() else 0 for plane in (call.source.events, call.source.filled)]
     return "synapse", *multiplied(call, [call.source], *counted, words)
 
 
-def _module_synapse(call):
-    module = call.module
-    if isinstance(module, taxonomy.BATCH_NORMS):
-        words = 2 * module.num_features  # one scale and one shift
-    else:
-        words = sum(parameter.numel() for parameter in module.parameters())
-    return _synapse(call, lambda plane: fan_out.through_module(module, plane), words)
+def _weights(call):
+    if call.module is None:
+        return _functional_synapse(call)
+    words = sum(parameter.numel() for parameter in call.module.parameters())
+    return _synapse(call, lambda plane: fan_out.through_module(call.module, plane), words)
+
+
+def _norm(call):
+    words = 2 * call.args[0].shape[1]  # one scale and one shift for each channel
+    return _synapse(call, lambda plane: plane.sum().item(), words)
 
 
 def _functional_synapse(call):
@@ -57,7 +55,9 @@ def _product(call):
     """A matrix product. A spike of the left factor adds a row of the right one; a spike of the right one adds a column
     of the left one's numbers; numbers are multiplied."""
     first = 1 if call.node.target is torch.einsum else 0
-    left, right = call.signals[first : first + 2]
+    if call.node.target not in taxonomy.MATRIX_PRODUCTS and not (first and len(call.args) == 3):
+        return None
+    left, right = call.carried[first : first + 2]
 
     def through(a, b):
         return whole(call.node.target(*call.args[:first], a, b)) if a.any() and b.any() else 0
@@ -69,15 +69,15 @@ def _product(call):
 def _addition(call):
     """a + b. A sum of spike trains is no work: each spike goes on by itself."""
     operands = []
-    for signals, value in zip(call.signals[:2], call.args[:2]):
-        if isinstance(signals, Signals):
-            operands.append(signals)
+    for carried, value in zip(call.carried[:2], call.args[:2]):
+        if isinstance(carried, Carried):
+            operands.append(carried)
         elif value != 0:
-            operands.append(Signals.numbers(torch.empty((), device=call.value.device), CONSTANT))
+            operands.append(Carried.numbers(torch.empty((), device=call.value.device), STILL))
     wide = call.wide(operands)
     if len(wide) == 1 or not any(operand.filled.any() for operand in wide):
         planes = zip(*((operand.events, operand.trains, operand.number) for operand in wide))
-        return None, Counter(), Signals(*map(sum, planes))
+        return None, Counter(), Carried(*map(sum, planes))
     passes, result = call.passes(*operands), outcome(call.value, operands)
     spent = Counter(additions=summed(wide, passes), bits=call.bits(result, *operands))
     if call.kwargs.get("alpha", 1) != 1:
@@ -86,8 +86,16 @@ def _addition(call):
 
 
 def _scaling(call):
+    return _scaled(call, [carried for carried in call.carried[:2] if isinstance(carried, Carried)])
+
+
+def _channel_scaling(call):
+    scale = per_channel(call.module.scale, call.value.dim())
+    return _scaled(call, [call.source, Carried.numbers(scale, STILL)])
+
+
+def _scaled(call, operands):
     """Products of elements. A single number goes into what a spike is worth; a tensor of them multiplies each spike."""
-    operands = [signals for signals in call.signals[:2] if isinstance(signals, Signals)]
     many = [operand for operand in operands if operand.events.numel() > 1 or operand.over_time]
     if len(many) < 2:
         (result,) = call.wide(many or operands[:1])
@@ -104,8 +112,8 @@ def _scaling(call):
 
 def _larger(call):
     """The larger of two trains of one worth: a comparison of each pair at every step."""
-    operands = call.wide([signals for signals in call.signals[:2] if isinstance(signals, Signals)])
-    result = Signals(
+    operands = call.wide([carried for carried in call.carried[:2] if isinstance(carried, Carried)])
+    result = Carried(
         *(
             torch.stack(planes).amax(0)
             for planes in zip(*((part.events, part.trains, part.number) for part in operands))
@@ -118,13 +126,28 @@ def _larger(call):
     )
 
 
+def _same_places(call):
+    return None, Counter(), call.source.map(call.run)
+
+
+def _filled(call):
+    return _same_places(call) if call.argument(2, "value") == 0 else None
+
+
+def _negated(call):
+    """The sign goes into the weights behind."""
+    return None, Counter(), call.source
+
+
+def _reduced(call):
+    return gathered(
+        call, lambda plane: plane.sum().item(), role(call.node, {call.node.target: call.module}) is Role.MEAN
+    )
+
+
 def _moved(call):
-    """Elements go elsewhere, at no cost. Padding carries nothing, or a number where it is not 0."""
+    """Elements go elsewhere, at no cost."""
     source = call.source
-    if isinstance(call.module, _PADDINGS):
-        return None, Counter(), _padded(source, call.module.padding, call.module.value)
-    if call.node.target is F.pad and call.argument(2, "mode", "constant") == "constant":
-        return None, Counter(), _padded(source, call.args[1], call.argument(3, "value") or 0)
 
     def change(plane):
         """Methods like type_as may change the dtype too."""
@@ -133,66 +156,50 @@ def _moved(call):
         )
         return moved.double() if isinstance(moved, torch.Tensor) else tuple(part.double() for part in moved)
 
-    return None, Counter(), Signals(change("events"), change("trains"), change("number"))
+    return None, Counter(), Carried(change("events"), change("trains"), change("number"))
 
 
-def _padded(source, pad, value):
-    number = F.pad(source.number, pad, value=CONSTANT if value else 0)
-    return Signals(F.pad(source.events, pad), F.pad(source.trains, pad), number)
-
-
-def _of_module(call):
-    module = call.module
-    if isinstance(module, taxonomy.SYNAPSE_MODULES):
-        return _module_synapse(call)
-    if is_max_pool(call.node, {call.node.target: module}):
-        return maximum(call)
-    if isinstance(module, nn.Upsample):
-        return interpolation(call)
-    if isinstance(module, nn.Fold):
-        return gathered(call, lambda plane: plane.sum().item(), False)
-    if isinstance(module, taxonomy.LINEAR_MODULES):
-        return average_pool(call)
-    return _moved(call) if isinstance(module, taxonomy.MOVING_MODULES) else None
-
-
-def _of_function(call):
-    function = call.node.target
-    if function in taxonomy.SYNAPSE_FUNCTIONS:
-        return _functional_synapse(call)
-    if function is F.batch_norm:
-        return _synapse(call, lambda plane: plane.sum().item(), 2 * call.args[0].shape[1])
-    if is_max_pool(call.node, {}):
-        return maximum(call)
-    if function is torch.maximum:
-        return _larger(call)
-    if function in taxonomy.INTERPOLATIONS:
-        return interpolation(call)
-    if function in _REDUCTIONS:
-        return gathered(call, lambda plane: plane.sum().item(), function is torch.mean)
-    if function in taxonomy.AVERAGE_POOL_FUNCTIONS:
-        return average_pool(call)
-    if function in taxonomy.MATRIX_PRODUCTS or function is torch.einsum and len(call.args) == 3:
-        return _product(call)
-    if function in _SCALINGS:
-        return _scaling(call)
-    if function in taxonomy.ADDITIONS:
-        return _addition(call)
-    if function in _UNCHANGED:
-        return None, Counter(), call.source
-    if function in _SAME_PLACES or function is torch.masked_fill and call.argument(2, "value") == 0:
-        return None, Counter(), call.source.map(call.run)
-    if function in taxonomy.MOVING_FUNCTIONS or function is builtins.getattr:
+def _padded(call):
+    """Padding carries nothing, or a number where it is not 0."""
+    source, module = call.source, call.module
+    if module is None:
+        constant = call.argument(2, "mode", "constant") == "constant"
+        pad, value = call.args[1], call.argument(3, "value")
+    else:
+        constant = isinstance(module, _CONSTANT_PADS)
+        pad, value = module.padding, getattr(module, "value", 0)
+    if not constant:
         return _moved(call)
-    return None
+    number = F.pad(source.number, pad, value=STILL if value else 0)
+    return None, Counter(), Carried(F.pad(source.events, pad), F.pad(source.trains, pad), number)
+
+
+_RULES = {
+    **dict.fromkeys(taxonomy.MOVES, _moved),
+    Role.SYNAPSE: _weights,
+    Role.NORM: _norm,
+    Role.MAX_POOL: maximum,
+    Role.MAXIMUM: _larger,
+    Role.AVERAGE_POOL: average_pool,
+    Role.MEAN: _reduced,
+    Role.REDUCTION: _reduced,
+    Role.INTERPOLATION: interpolation,
+    Role.SUM: _addition,
+    Role.DIFFERENCE: _addition,
+    Role.NEGATION: _negated,
+    Role.MASK: _same_places,
+    Role.FILL: _filled,
+    Role.SCALE: _scaling,
+    Role.QUOTIENT: _scaling,
+    Role.CHANNEL_SCALE: _channel_scaling,
+    Role.PRODUCT: _product,
+    Role.PAD: _padded,
+    Role.ATTRIBUTE: _moved,
+    Role.CAST: _moved,
+}
 
 
 def cost(call):
-    """(kind, Counter, signals of the result) of a call; None if its cost is not known."""
-    if not call.signals:
-        return None
-    if call.module is not None:
-        return _of_module(call)
-    if call.node.op == "call_method":
-        return _moved(call) if call.node.target in taxonomy.MOVING_METHODS | taxonomy.CASTS else None
-    return _of_function(call)
+    """(kind, Counter, what the result carries) of a call; None if its cost is not known."""
+    rule = _RULES.get(role(call.node, {call.node.target: call.module})) if call.carried else None
+    return None if rule is None else rule(call)

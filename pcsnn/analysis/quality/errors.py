@@ -1,11 +1,16 @@
 """Where the error of a converted network comes from, layer after layer."""
 
 import math
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
+from torch.utils.data import Dataset
 
 from pcsnn.analysis import plots
+from pcsnn.analysis.quality.renamed import formerly
 from pcsnn.analysis.watch import watch
 from pcsnn.conversion.canonicalise import canonicalise
 from pcsnn.conversion.channels import has_channels
@@ -18,6 +23,9 @@ from pcsnn.graph.fold import fold_batch_norms
 from pcsnn.network.network import SpikingNetwork, check_unfused
 from pcsnn.network.text_table import table
 from pcsnn.tensors.arithmetic import add_residual, per_channel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -42,7 +50,7 @@ class LayerErrors:
     timesteps: int
     rows: list[LayerError] = field(default_factory=list)
 
-    def __str__(self):
+    def __str__(self) -> str:
         cells = [("layer", "current", "rate", "clipping", "rounding", "propagated", "dead", "saturated")]
         for row in self.rows:
             errors = (row.current, row.rate, row.clipping, row.rounding, row.propagated)
@@ -56,20 +64,17 @@ class LayerErrors:
         footer = f"relative errors (RMS) against the float network; method {self.method}, T = {self.timesteps}"
         return "\n".join([*table(cells), footer])
 
-    def plot(self, path=None):
+    def plot(self, path: str | os.PathLike | None = None) -> "Figure":
         """The table as a picture: a matplotlib Figure, written to `path` too if given. Needs the extra [plots]."""
         return plots.draw_layer_errors(self, path)
 
 
-def float_network(net, signed=False):
+def float_network(model, signed=False):
     """(the canonical graph of a copy of a float network in evaluation mode, how many inputs it takes)."""
-    if isinstance(net, SpikingNetwork) or not isinstance(net, torch.nn.Module):
-        raise TypeError(f"net: expected the float network, a torch.nn.Module, got {type(net).__name__}")
-    try:
-        network = trace(net)
-        canonicalise(network, signed)
-    except ValueError as error:
-        raise ValueError(f"net: {str(error).removeprefix('model: ')}") from error
+    if isinstance(model, SpikingNetwork) or not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model: expected the float network, a torch.nn.Module, got {type(model).__name__}")
+    network = trace(model)
+    canonicalise(network, signed)
     return network, required_inputs(network)
 
 
@@ -111,7 +116,7 @@ class _Layer:
         student = add_residual(current, residual, None)
         if student.shape != self.z.shape:
             raise ValueError(
-                f"net: expected the source of snn, whose {self.name} has currents {tuple(student.shape)}, "
+                f"model: expected the source of snn, whose {self.name} has currents {tuple(student.shape)}, "
                 f"got {tuple(self.z.shape)}"
             )
         counts = neuron.counts(*arguments)
@@ -140,7 +145,7 @@ class _Layer:
         self.fired = fired if self.fired is None else self.fired | fired
 
     def row(self):
-        for whose, key in (("net", "a"), ("net", "z"), ("snn", "current"), ("snn", "rate")):
+        for whose, key in (("model", "a"), ("model", "z"), ("snn", "current"), ("snn", "rate")):
             if not math.isfinite(self.squares[key]):
                 raise ValueError(f"{whose}: {self.name} reaches NaN or infinity on the data")
         errors = {
@@ -165,7 +170,7 @@ def _layers(network, snn):
     neurons = dict(snn.neurons())
     if list(places) != list(neurons):
         raise ValueError(
-            f"net: expected the source of snn, with activations at {', '.join(neurons)}, "
+            f"model: expected the source of snn, with activations at {', '.join(neurons)}, "
             f"got {', '.join(places) or 'none'}"
         )
     modules = dict(network.named_modules())
@@ -175,8 +180,11 @@ def _layers(network, snn):
     ]
 
 
+@formerly(model="net")
 @torch.no_grad()
-def layer_errors(net, snn, data, *, progress=True):
+def layer_errors(
+    model: torch.nn.Module, snn: SpikingNetwork, data: Iterable | Dataset, *, progress: bool = True
+) -> LayerErrors:
     """Errors of every spiking layer against the float network, split by their cause.
 
     Per neuron layer, with z the input current of the activation in the float network, z' that of the neuron in the
@@ -200,7 +208,7 @@ def layer_errors(net, snn, data, *, progress=True):
     `saturated`: share of all outputs whose spike count is T.
 
     Args:
-        net: the float network `snn` was converted from; it is not changed. It runs in evaluation mode, rewritten as
+        model: the float network `snn` was converted from; it is not changed. It runs in evaluation mode, rewritten as
             `pcsnn.convert` does (max pools behind the activations, batch norms folded where those of `snn` are).
         snn: a SpikingNetwork; both run on its device.
         data: what `pcsnn.convert` takes as calibration: a tensor [N, ...], or an iterable of input tensors or of
@@ -212,15 +220,15 @@ def layer_errors(net, snn, data, *, progress=True):
         LayerErrors: `rows` in execution order, str() a table, `plot(path)` a picture.
 
     Raises:
-        TypeError, ValueError: arguments of the wrong kind; a `net` whose activations have other names, whose currents
+        TypeError, ValueError: arguments of the wrong kind; a `model` whose activations have other names, whose currents
             have other shapes or whose parameters have another dtype than those of `snn`; empty, NaN or infinite data; a
             network that reaches NaN or infinity.
     """
     check_unfused(snn)
-    network, inputs = float_network(net, any(neuron.spike_range[0] < 0 for _, neuron in snn.neurons()))
+    network, inputs = float_network(model, any(neuron.spike_range[0] < 0 for _, neuron in snn.neurons()))
     ours, theirs = _first_parameter(network), _first_parameter(snn)
     if ours is not None and theirs is not None and ours.dtype != theirs.dtype:
-        raise ValueError(f"net: expected parameters of dtype {theirs.dtype} like those of snn, got {ours.dtype}")
+        raise ValueError(f"model: expected parameters of dtype {theirs.dtype} like those of snn, got {ours.dtype}")
     layers = _layers(network, snn)
     device = layers[0].neuron.levels.device
     network.to(device)

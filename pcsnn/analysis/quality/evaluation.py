@@ -1,14 +1,16 @@
 """Accuracy and spikes of one spiking network."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
+from torch.utils.data import Dataset
 
 from pcsnn.analysis.spikes.recording import record
 from pcsnn.data.inputs import count, required_inputs
 from pcsnn.data.labelled import Accuracy, Labelled
 from pcsnn.distributed import collectives
-from pcsnn.network.network import check_converted
+from pcsnn.network.network import SpikingNetwork, check_converted
 from pcsnn.tensors import checks
 
 
@@ -32,7 +34,7 @@ class Evaluation:
     accuracy: float | None
     spikes: dict[str, int] = field(default_factory=dict)
 
-    def __str__(self):
+    def __str__(self) -> str:
         accuracy = (
             "no labels"
             if self.accuracy is None
@@ -43,7 +45,14 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(snn, data, *, spikes=False, ignore=None, progress=True):
+def evaluate(
+    snn: SpikingNetwork,
+    data: Iterable | Dataset,
+    *,
+    spikes: bool = False,
+    ignore: int | None = None,
+    progress: bool = True,
+) -> Evaluation:
     """Run a spiking network over data and count the labels it hits.
 
     With an initialised torch.distributed process group each process gives its own share of the data,
@@ -59,13 +68,13 @@ def evaluate(snn, data, *, spikes=False, ignore=None, progress=True):
         progress: show a progress bar on a terminal (process 0 does).
 
     Returns:
-        Evaluation. A decision is the argmax over dimension 1 of the first tensor that the network returns. If that is one
-        logit, [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1, of any dtype.
+        Evaluation. A decision is the argmax over dimension 1 of the first tensor that the network returns. If that is
+        one logit, [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1, of any dtype.
 
     Raises:
-        TypeError, ValueError: arguments of the wrong kind; outputs without a class dimension, NaN or infinite; empty, NaN
-            or infinite data; labels that are no integers (a regression's), of another shape, or in some batches only; a
-            network or options that differ between processes.
+        TypeError, ValueError: arguments of the wrong kind; outputs without a class dimension, NaN or infinite; empty,
+            NaN or infinite data; labels that are no integers (a regression's), of another shape, or in some batches
+            only; a network or options that differ between processes.
     """
     check_converted(snn)
     if ignore is not None:

@@ -1,23 +1,29 @@
 """Accuracy, fidelity, error and spikes of a network's conversions at several T."""
 
 import inspect
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.data import Dataset
 
 from pcsnn.analysis import plots
 from pcsnn.analysis.quality.errors import float_network, relative
+from pcsnn.analysis.quality.renamed import formerly
 from pcsnn.analysis.spikes.recording import record
-from pcsnn.calibration import DEPENDS_ON_TIMESTEPS, METHODS
-from pcsnn.conversion.converter import convert
+from pcsnn.conversion.converter import Method, check_method, convert, serves_every_timesteps
 from pcsnn.data.batches import Batches
 from pcsnn.data.inputs import count
 from pcsnn.data.labelled import Accuracy, Labelled, choices_of, hits, labels_for, logits_of
 from pcsnn.distributed import collectives
-from pcsnn.network.network import set_timesteps
+from pcsnn.network.network import SpikingNetwork, set_timesteps
 from pcsnn.network.text_table import table
 from pcsnn.tensors import checks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -45,7 +51,7 @@ class Sweep:
     float_accuracy: float | None
     rows: list[SweepRow] = field(default_factory=list)
 
-    def __str__(self):
+    def __str__(self) -> str:
         cells = [("T", "accuracy", "fidelity", "logit error", "spikes per neuron", "method")]
         for row in self.rows:
             cells.append(
@@ -61,7 +67,7 @@ class Sweep:
         footer = f"float accuracy {_percent(self.float_accuracy).strip()}; method {self.method}"
         return "\n".join([*table(cells), footer])
 
-    def plot(self, path=None):
+    def plot(self, path: str | os.PathLike | None = None) -> "Figure":
         """The table as a picture: a matplotlib Figure, written to `path` too if given. Needs the extra [plots]."""
         return plots.draw_sweep(self, path)
 
@@ -72,7 +78,7 @@ def _percent(share):
 
 def _float_accuracy(network, data, ignore):
     """Accuracy of the float network, None without labels. Checks all data, labels and outputs on its way."""
-    seen = Accuracy("net", ignore)
+    seen = Accuracy("model", ignore)
     for inputs, label in data.read("float network"):
         seen.see(network(*inputs), label, count(inputs))
     return seen.reduce()
@@ -83,9 +89,9 @@ def _evaluate(network, snn, data, ignore):
     right = same = decisions = labelled = spikes = neurons = 0
     difference = norm = 0.0
     for batch, (inputs, label) in enumerate(data.read(f"evaluating T = {snn.timesteps}")):
-        expected = logits_of(network(*inputs), "net", count(inputs))
+        expected = logits_of(network(*inputs), "model", count(inputs))
         with record(snn) as recording:
-            logits = logits_of(snn(*inputs), "net", count(inputs))
+            logits = logits_of(snn(*inputs), "model", count(inputs))
         choice = choices_of(logits)
         same += int((choice == choices_of(expected)).sum())
         decisions += choice.numel()
@@ -119,8 +125,7 @@ def _check(timesteps, method, options):
         raise ValueError("timesteps: expected at least one, got none")
     for value in timesteps:
         checks.timesteps(value)
-    if method not in ("auto", *METHODS):
-        raise ValueError(f"method: expected one of auto, {', '.join(METHODS)}, got {method!r}")
+    check_method(method)
     known = set(inspect.signature(convert).parameters) - {"model", "timesteps", "calibration", "method", "progress"}
     unknown = sorted(set(options) - known)
     if unknown:
@@ -130,18 +135,19 @@ def _check(timesteps, method, options):
     return timesteps
 
 
+@formerly(model="net")
 @torch.no_grad()
 def sweep(
-    net,
-    data,
-    timesteps=(2, 4, 8, 16, 32),
-    method="auto",
-    calibration=None,
-    progress=True,
-    ignore=None,
-    after_each=None,
-    **options,
-):
+    model: torch.nn.Module,
+    data: Iterable | Dataset,
+    timesteps: Iterable[int] = (2, 4, 8, 16, 32),
+    method: str | Method = "auto",
+    calibration: Iterable | Dataset | None = None,
+    progress: bool = True,
+    ignore: int | None = None,
+    after_each: Callable[[Sweep, SpikingNetwork], object] | None = None,
+    **options: Any,
+) -> Sweep:
     """Convert a network at several T and measure each result against the float network on the same data.
 
     Methods whose settings depend on T, and "auto", which chooses by T, convert anew for each; "none" too, as folding of
@@ -150,7 +156,7 @@ def sweep(
     result over all of them.
 
     Args:
-        net: the float network; it is not changed, and runs in evaluation mode.
+        model: the float network; it is not changed, and runs in evaluation mode.
         data: a tensor [N, ...] (taken in batches of 32), or an iterable of input tensors or of (input, label, ...), for
             a network with several inputs (input 1, input 2, ...). Labels are integers [N, ...], the shape of the
             output without its classes; every one but `ignore` counts. It is read once and then once for each T; a
@@ -169,32 +175,32 @@ def sweep(
         share of decisions equal to the float network's; `logit_error`, the norm of the difference to the float
         network's output divided by the norm of that output; `spikes_per_neuron`, the mean spike count of all neurons.
         The output is the first tensor that the network returns, [N, classes, ...]; a decision is its argmax over
-        dimension 1. Of one logit, [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1, of any
-        dtype. Of a regression, whose data have no labels here, only `logit_error` and `spikes_per_neuron` mean something.
+        dimension 1. Of one logit, [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1, of
+        any dtype. Of a regression, whose data have no labels here, only `logit_error` and `spikes_per_neuron` mean
+        something.
 
     Raises:
         TypeError, ValueError: arguments of the wrong kind or range; outputs without a class dimension, NaN or infinite;
-            empty, NaN or infinite data; labels that are no integers (a regression's), of another shape, or in some batches
-            only; and whatever `pcsnn.convert` refuses.
+            empty, NaN or infinite data; labels that are no integers (a regression's), of another shape, or in some
+            batches only; and whatever `pcsnn.convert` refuses.
     """
     timesteps = _check(timesteps, method, options)
     if ignore is not None:
         checks.integer("ignore", ignore, -(2**63), 2**63 - 1)
-    network, inputs = float_network(net)
+    network, inputs = float_network(model)
     device = checks.device_of(*network.parameters(), *network.buffers())
     if calibration is not None:
         understood = Batches(calibration, inputs, device)
         if isinstance(calibration, Iterator):  # it must serve several conversions
             calibration = understood.source
     data = Labelled(data, inputs, device, progress)
-    collectives.agree("net", net, timesteps, method, calibration is None, ignore, sorted(options.items()))
-    result = Sweep(method, _float_accuracy(network, data, ignore))
-    anew = method in DEPENDS_ON_TIMESTEPS | {"auto", "none"}
+    collectives.agree("model", model, timesteps, method, calibration is None, ignore, sorted(options.items()))
+    result = Sweep(method if isinstance(method, str) else method.name, _float_accuracy(network, data, ignore))
     snn = None
     for value in timesteps:
-        if snn is None or anew:
+        if snn is None or not serves_every_timesteps(method):
             snn = convert(
-                net,
+                model,
                 value,
                 calibration=data.source if calibration is None else calibration,
                 method=method,

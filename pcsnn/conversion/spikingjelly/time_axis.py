@@ -1,41 +1,16 @@
 """Takes the time dimension out of a traced multi-step network: from [T, N, ...] to averages over time, [N, ...]."""
 
-import operator
-
 import torch
 import torch.nn.functional as F
 
 from pcsnn.graph import taxonomy
+from pcsnn.graph.nodes import leads_to, replace
 from pcsnn.graph.places import argument
+from pcsnn.graph.taxonomy import Role, role
 from pcsnn.nn.integrate_fire import IntegrateFire
 
-_ELEMENTWISE = (
-    (
-        taxonomy.ADDITIONS
-        | taxonomy.PRODUCTS
-        | taxonomy.QUOTIENTS
-        | set(taxonomy.IN_PLACE_FUNCTIONS)
-        | {torch.relu, F.relu, torch.neg, operator.neg}
-    )
-    - taxonomy.MATRIX_PRODUCTS
-    - {torch.einsum}
-)
-_ELEMENTWISE_NAMES = {
-    "contiguous",
-    "clone",
-    "relu",
-    "add",
-    "add_",
-    "sub",
-    "sub_",
-    "mul",
-    "mul_",
-    "div",
-    "div_",
-    "float",
-    "to",
-}
-_JOINS = {torch.cat, torch.concat, torch.concatenate}
+_ELEMENTWISE_ROLES = {Role.SUM, Role.DIFFERENCE, Role.NEGATION, Role.SCALE, Role.QUOTIENT, Role.COPY, Role.CAST}
+_ELEMENTWISE = {*taxonomy.IN_PLACE_FUNCTIONS, torch.relu, F.relu, "relu", "add_", "sub_", "mul_", "div_"}
 
 
 def _is(node, *names):
@@ -61,17 +36,6 @@ def _makes_time(node):
     return _is(node, "repeat") and _repeats_steps(node)
 
 
-def _gets_time(node):
-    """Whether a value without time is read by a node, near or far, that puts time in front."""
-    waiting, seen = [node], set()
-    while waiting:
-        for user in waiting.pop().users:
-            if user not in seen:
-                seen.add(user)
-                waiting.append(user)
-    return any(map(_makes_time, seen))
-
-
 def _refuse(node, what):
     raise ValueError(
         f"model: {node.meta.get('location') or node.name} {what}; expected time as dimension 0 of a multi-step "
@@ -89,11 +53,6 @@ def _shift_dim(node, position, name, default):
         node.kwargs = {key: value for key, value in node.kwargs.items() if key != name}
 
 
-def _drop(node):
-    node.replace_all_uses_with(node.args[0])
-    node.graph.erase_node(node)
-
-
 class _Removal:
     def __init__(self, network):
         self.network = network
@@ -104,13 +63,13 @@ class _Removal:
         for node in list(self.network.graph.nodes):
             self._visit(node)
         for node in self.averages:
-            _drop(node)
+            replace(node, node.args[0])
         self.network.graph.lint()
         self.network.recompile()
 
     def _visit(self, node):
         if node.op == "placeholder":
-            if not _gets_time(node):
+            if not leads_to(node, _makes_time):
                 self.timed.add(node)
             return
         sources = [source for source in node.all_input_nodes if source in self.timed]
@@ -118,14 +77,14 @@ class _Removal:
             if _makes_time(node):
                 self.timed.add(node.args[0])
                 self._only_time(node)
-                _drop(node)
+                replace(node, node.args[0])
             return
         if node.op == "output":
             return
         if node.op == "call_module":
             self.timed.add(node)
         elif _repeats_steps(node):
-            _drop(node)
+            replace(node, node.args[0])
         elif (
             _is(node, "mean")
             and argument(node, 1, "dim", None) in (0, (0,), [0])
@@ -141,15 +100,16 @@ class _Removal:
             _refuse(node, "makes a time dimension of a value that is used without one too")
 
     def _call(self, node):
-        if node.target in _JOINS:
+        found = role(node, {})
+        if found is Role.JOIN:
             if any(part not in self.timed for part in node.args[0]):
                 _refuse(node, "joins values with and without time")
             _shift_dim(node, 1, "dim", 0)
-        elif _is(node, "flatten"):
+        elif found is Role.FLATTEN:
             _shift_dim(node, 1, "start_dim", 0)
             if argument(node, 2, "end_dim", -1) >= 0:
                 _shift_dim(node, 2, "end_dim", -1)
-        elif node.target not in _ELEMENTWISE and not (node.op == "call_method" and node.target in _ELEMENTWISE_NAMES):
+        elif found not in _ELEMENTWISE_ROLES and node.target not in _ELEMENTWISE:
             _refuse(node, f"calls {taxonomy.name(node.target) or node.target} on [T, N, ...]")
         self.timed.add(node)
 

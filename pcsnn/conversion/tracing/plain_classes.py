@@ -4,6 +4,7 @@ import inspect
 
 from torch import nn
 
+from pcsnn.graph.activations import own_modules
 from pcsnn.nn import DAQCFS, QCFS, ChannelScale
 from pcsnn.nn.integrate_fire import IntegrateFire
 
@@ -35,11 +36,15 @@ _HARMLESS = {
 
 
 def is_layer_class(kind):
-    """Whether a class is one of torch.nn's or pcsnn's own that a graph calls as a whole."""
-    return kind in _OURS or (
-        kind.__module__.startswith(("torch.nn.", "torch.ao.nn."))
-        and issubclass(kind, nn.Module)
-        and kind not in (nn.Module, nn.Sequential)
+    """Whether a class is one of torch.nn's, pcsnn's own or a registered one, that a graph calls as a whole."""
+    return (
+        kind in _OURS
+        or kind in own_modules()
+        or (
+            kind.__module__.startswith(("torch.nn.", "torch.ao.nn."))
+            and issubclass(kind, nn.Module)
+            and kind not in (nn.Module, nn.Sequential)
+        )
     )
 
 

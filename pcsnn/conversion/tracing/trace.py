@@ -19,11 +19,11 @@ from pcsnn.graph.names import rename_colliding
 def trace(model, shift=None):
     """A GraphModule of a copy of `model` in evaluation mode; every node has meta["location"].
 
-    Weights are those that the model computes with, whatever made them (parametrizations, weight_norm, prune); wrappers of
-    several devices and of torch.compile are seen through; forward hooks are traced like forward; layers that forward makes
-    get a name; a layer whose attributes change between two calls becomes two. Networks of SpikingJelly lose their time
-    dimension, and have an IntegrateFire at every IF node, whose potential at first is `shift` thresholds, or what a reset of
-    the node makes it.
+    Weights are those that the model computes with, whatever made them (parametrizations, weight_norm, prune); wrappers
+    of several devices and of torch.compile are seen through; forward hooks are traced like forward; layers that forward
+    makes get a name; a layer whose attributes change between two calls becomes two. Networks of SpikingJelly lose their
+    time dimension, and have an IntegrateFire at every IF node, whose potential at first is `shift` thresholds, or what
+    a reset of the node makes it.
 
     Raises:
         ValueError: torch.fx cannot follow the model (control flow that depends on values); it is TorchScript or

@@ -17,7 +17,9 @@ from pcsnn.conversion.tracing.copies import copied, modules_of
 from pcsnn.conversion.tracing.effective_weights import materialise
 from pcsnn.conversion.tracing.hooks import with_hooks
 from pcsnn.conversion.tracing.in_place_proxy import InPlaceProxy
+from pcsnn.conversion.tracing.one_step import one_step
 from pcsnn.conversion.tracing.plain_classes import is_plain, layer_class
+from pcsnn.graph.activations import own_functions
 from pcsnn.graph.names import unused_name
 
 HOME = pathlib.Path(__file__).parents[2]
@@ -35,6 +37,17 @@ def location():
     while frame and frame.f_code.co_filename.startswith(NOT_SOURCE):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
+
+
+def _inside(functions):
+    """The name of that one of some functions which is running; None for none."""
+    names = {function.__code__: function.__name__ for function in functions}
+    frame = sys._getframe() if names else None
+    while frame:
+        if frame.f_code in names:
+            return names[frame.f_code]
+        frame = frame.f_back
+    return None
 
 
 def prepared(module, memo=None):
@@ -60,12 +73,14 @@ class Tracer(fx.Tracer):
         self.einops = einops_patterns.functions()
         super().__init__(autowrap_modules=(math, *einops_patterns.modules()), autowrap_functions=self.einops)
         self.copies = copies
+        self.own = own_functions()
         self.listed = set()  # layers in plain lists, which torch does not know of
         self.twins, self.rewritten = {}, []
 
     def trace(self, root, concrete_args=None):
-        self.listed = set(modules_of(root)) - set(root.modules())
-        with _LOCK:
+        parts = modules_of(root)
+        self.listed = set(parts) - set(root.modules())
+        with _LOCK, one_step(self.own, parts):
             self.thread = threading.get_ident()
             graph = super().trace(root, concrete_args)
         self._settle(graph)
@@ -81,6 +96,12 @@ class Tracer(fx.Tracer):
     def create_node(self, *arguments, **named):
         node = super().create_node(*arguments, **named)
         node.meta["location"] = location()
+        inside = _inside(self.own)
+        if inside:
+            node.meta["advice"] = (
+                f"{node.name} is within {inside}, a registered activation that was reached in a way that cannot be kept as "
+                "one step; call it by a name that forward looks up, or as an attribute of a layer"
+            )
         return node
 
     def proxy(self, node):

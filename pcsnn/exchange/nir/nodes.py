@@ -1,20 +1,15 @@
 """From the nodes of a converted network to those of a NIR graph."""
 
-import operator
-from dataclasses import dataclass, replace
-
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules.utils import _pair
 
-from pcsnn.graph import taxonomy
+from pcsnn.exchange.nir.values import Value, channel_affine, full, weights
+from pcsnn.graph.names import operation_name, source_name
 from pcsnn.graph.places import argument
-from pcsnn.nn import ChannelScale, CollapsedNeuron
+from pcsnn.graph.taxonomy import Role, role
 
-_SUMS = {operator.add, torch.add}
-_RESHAPES = {"flatten", "view", "reshape", "contiguous", "clone", "detach"}
 _POOL_OPTIONS = (
     ("kernel_size", None),
     ("stride", None),
@@ -23,59 +18,6 @@ _POOL_OPTIONS = (
     ("count_include_pad", True),
     ("divisor_override", None),
 )
-
-
-@dataclass(frozen=True)
-class Value:
-    """What a node of the network is in NIR: the sum of the outputs of `sources`, times `scale` [] or [C]; shape [C, ...]."""
-
-    sources: tuple
-    shape: tuple
-    scale: torch.Tensor | None = None
-
-    def times(self, factor):
-        return replace(self, scale=factor if self.scale is None else self.scale * factor)
-
-
-def _name(node):
-    """A layer's name, as the report has it."""
-    return node.target if node.op in ("call_module", "get_attr") else node.name
-
-
-def _full(values, shape):
-    """[] or [C] as an array [C, ...]."""
-    values = values.reshape(-1, *[1] * (len(shape) - 1)) if values.dim() else values
-    return values.expand(shape).contiguous().numpy()
-
-
-def _weights(module, scale):
-    """The weight of a synapse that takes in what its inputs are worth, [] or [C]; without groups."""
-    weight = _dense(module.weight.detach(), getattr(module, "groups", 1))
-    if scale is None:
-        return weight
-    if scale.dim():
-        scale = scale.view(1, -1, *[1] * (weight.dim() - 2))
-    return (weight.double() * scale.double()).to(weight.dtype)
-
-
-def _dense(weight, groups):
-    """[O, C / groups, ...] as [O, C, ...] with zeros: NIR's own shapes, and those who read it, know no groups."""
-    if groups == 1:
-        return weight
-    parts = weight.unflatten(0, (groups, -1)).unbind(0)
-    blocks = weight.new_zeros(groups, len(parts[0]), groups, *weight.shape[1:])
-    for group, part in enumerate(parts):
-        blocks[group, :, group] = part
-    return blocks.flatten(2, 3).flatten(0, 1)
-
-
-def _channel_affine(norm):
-    """(factor [C], bias [C]) of a batch norm in evaluation mode."""
-    factor = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        factor = factor * norm.weight
-    bias = -norm.running_mean * factor
-    return factor, bias if norm.bias is None else bias + norm.bias
 
 
 class Builder:
@@ -100,16 +42,12 @@ class Builder:
             last = self._plain(values[node.args[0]])
             self._add("output", self.nir.Output(output_type=np.array(last.shape)), last.sources)
             return last
-        value = self._translate(node, module, values, shape) if values else None
+        operands = [values.get(part) if isinstance(part, fx.Node) else None for part in node.args]
+        rule = _RULES.get(role(node, {node.target: module})) if any(operands) else None
+        value = None if rule is None else rule(self, node, module, operands, shape)
         if value is None:
-            name = _name(node)
-            kind = (
-                "a constant"
-                if node.op == "get_attr"
-                else type(module).__name__
-                if module
-                else taxonomy.name(node.target)
-            )
+            name = source_name(node)
+            kind = "a constant" if node.op == "get_attr" else operation_name(node, {node.target: module})
             where = node.meta.get("location")
             raise ValueError(
                 f"snn: {name} ({kind}{f', {where}' if where else ''}) has no form in NIR; expected "
@@ -133,32 +71,8 @@ class Builder:
         if value.scale is None and not always:
             return value
         scale = torch.ones(()) if value.scale is None else value.scale
-        name = self._add(f"{value.sources[0]}_scale", self.nir.Scale(_full(scale, value.shape)), value.sources)
+        name = self._add(f"{value.sources[0]}_scale", self.nir.Scale(full(scale, value.shape)), value.sources)
         return Value((name,), value.shape)
-
-    def _translate(self, node, module, values, shape):
-        first = next(iter(values.values()))
-        if isinstance(module, CollapsedNeuron):
-            return self._neuron(node, module, [values.get(source) for source in node.args], shape)
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
-            return self._synapse(node, module, first, shape)
-        if isinstance(module, taxonomy.BATCH_NORMS):
-            return self._affine(node.target, *_channel_affine(module), first)
-        if isinstance(module, ChannelScale):
-            return first.times(module.scale)
-        if isinstance(module, nn.AvgPool2d) or node.target is F.avg_pool2d:
-            options = [
-                getattr(module, name) if module else argument(node, 1 + place, name, default)
-                for place, (name, default) in enumerate(_POOL_OPTIONS)
-            ]
-            return self._pool(node, first, shape, *options)
-        if isinstance(module, nn.AdaptiveAvgPool2d) or node.target is F.adaptive_avg_pool2d:
-            return self._whole_pool(node, first, shape)
-        if node.target is torch.mean:
-            return self._mean(node, first, shape)
-        if isinstance(module, nn.Flatten) or taxonomy.name(node.target) in _RESHAPES:
-            return self._reshape(node, first, shape)
-        return self._arithmetic(node, [values.get(source) for source in node.args], first)
 
     def _neuron(self, node, neuron, values, shape):
         if any(value is None or value.shape != shape for value in values):
@@ -175,12 +89,12 @@ class Builder:
         metadata = {
             "reset": "subtract",
             "fires": ">=",
-            "v_initial": _full(theta * neuron.shift, shape),
+            "v_initial": full(theta * neuron.shift, shape),
             "shift": neuron.shift,
         }
         if neuron.quantization_levels is not None:
             metadata["quantization_levels"] = neuron.quantization_levels
-        made = self.nir.IF(r=_full(torch.ones_like(theta), shape), v_threshold=_full(theta, shape), metadata=metadata)
+        made = self.nir.IF(r=full(torch.ones_like(theta), shape), v_threshold=full(theta, shape), metadata=metadata)
         spike = neuron.spike
         return Value((self._add(node.target, made, sources),), shape, None if (spike == 1).all() else spike)
 
@@ -207,9 +121,12 @@ class Builder:
             sources += plain.sources
         return tuple(sources)
 
-    def _synapse(self, node, module, value, shape):
+    def _synapse(self, node, module, operands, shape):
+        if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            return None
+        value = operands[0]
         bias = module.weight.new_zeros(module.weight.shape[0]) if module.bias is None else module.bias.detach()
-        weight = _weights(module, value.scale)
+        weight = weights(module, value.scale)
         if isinstance(module, nn.Linear):
             if len(value.shape) != 1:
                 return None
@@ -236,6 +153,9 @@ class Builder:
             **options,
         )
 
+    def _norm(self, node, norm, operands, shape):
+        return None if norm is None else self._affine(node.target, *channel_affine(norm), operands[0])
+
     def _affine(self, name, factor, bias, value):
         """factor [C] and bias [C] as a node: a diagonal matrix, as a convolution of one pixel where there are pixels."""
         kinds = {1: nn.Linear, 2: nn.Conv1d, 3: nn.Conv2d}
@@ -252,6 +172,18 @@ class Builder:
             made = self._convolution(module, weight, bias, value.shape)
         return Value((self._add(name, made, value.sources),), value.shape)
 
+    def _average_pool(self, node, module, operands, shape):
+        name = operation_name(node, {node.target: module})
+        if name in ("AdaptiveAvgPool2d", "adaptive_avg_pool2d"):
+            return self._whole_pool(node, operands[0], shape)
+        if name not in ("AvgPool2d", "avg_pool2d"):
+            return None
+        options = [
+            getattr(module, name) if module else argument(node, 1 + place, name, default)
+            for place, (name, default) in enumerate(_POOL_OPTIONS)
+        ]
+        return self._pool(node, operands[0], shape, *options)
+
     def _pool(self, node, value, shape, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
         """Average pooling; with a divisor of its own a SumPool2d, and the divisor in the value's scale."""
         padding = np.array(_pair(padding))
@@ -260,7 +192,7 @@ class Builder:
             return None
         kind = self.nir.AvgPool2d if divisor_override is None else self.nir.SumPool2d
         made = kind(kernel_size=np.array(_pair(kernel)), stride=np.array(_pair(stride or kernel)), padding=padding)
-        pooled = Value((self._add(_name(node), made, value.sources),), shape, value.scale)
+        pooled = Value((self._add(source_name(node), made, value.sources),), shape, value.scale)
         if divisor_override in (None, 1):
             return pooled
         return pooled.times(torch.tensor(1 / divisor_override, dtype=self.dtype))
@@ -282,16 +214,18 @@ class Builder:
         kernel = tuple(size // result for size, result in zip(value.shape[1:], shape[1:]))
         return self._pool(node, value, shape, kernel, kernel, 0, False, True, None)
 
-    def _mean(self, node, value, shape):
+    def _mean(self, node, module, operands, shape):
         """The mean over height and width."""
+        value = operands[0]
         dims = argument(node, 1, "dim", ())
         dims = dims if isinstance(dims, (tuple, list)) else (dims,)
         if len(value.shape) != 3 or {dim % 4 for dim in dims} != {2, 3}:
             return None
         pooled = self._whole_pool(node, value, (value.shape[0], 1, 1))
-        return self._reshape(node, pooled, shape)
+        return self._reshape(node, module, [pooled], shape)
 
-    def _reshape(self, node, value, shape):
+    def _reshape(self, node, module, operands, shape):
+        value = operands[0]
         if shape == value.shape:
             return value
         if shape != (int(np.prod(value.shape)),):
@@ -300,25 +234,52 @@ class Builder:
         if scale is not None and scale.dim():
             scale = scale.repeat_interleave(shape[0] // value.shape[0])
         made = self.nir.Flatten(input_type=np.array(value.shape), start_dim=0, end_dim=-1)
-        return Value((self._add(_name(node), made, value.sources),), shape, scale)
+        return Value((self._add(source_name(node), made, value.sources),), shape, scale)
 
-    def _arithmetic(self, node, operands, value):
-        """Sums and differences of branches, and products with numbers."""
-        if node.target in (operator.neg, torch.neg):
-            return value.times(torch.tensor(-1.0, dtype=self.dtype))
-        if len(operands) != 2 or node.kwargs:
+    def _channel_scale(self, node, module, operands, shape):
+        return operands[0].times(module.scale)
+
+    def _number(self, value):
+        return torch.tensor(value, dtype=self.dtype)
+
+    def _negation(self, node, module, operands, shape):
+        return operands[0].times(self._number(-1.0))
+
+    def _sum(self, node, module, operands, shape):
+        if len(operands) != 2 or node.kwargs or None in operands or operands[0].shape != operands[1].shape:
             return None
-        first, second = operands
-        both = first is not None and second is not None and first.shape == second.shape
-        if both and node.target in taxonomy.ADDITIONS - {torch.rsub}:
-            if node.target not in _SUMS:
-                second = second.times(torch.tensor(-1.0, dtype=self.dtype))
-            return Value(self._joined([first, second]), first.shape)
+        return Value(self._joined(operands), operands[0].shape)
+
+    def _difference(self, node, module, operands, shape):
+        if None in operands or node.target is torch.rsub:
+            return None
+        first, *others = operands
+        return self._sum(node, module, [first, *(other.times(self._number(-1.0)) for other in others)], shape)
+
+    def _scale(self, node, module, operands, shape):
+        """Products with numbers, and quotients by them."""
         numbers = [part for part in node.args if isinstance(part, (int, float))]
-        if len(numbers) == 1:
-            number = torch.tensor(float(numbers[0]), dtype=self.dtype)
-            if node.target in (operator.mul, torch.mul):
-                return value.times(number)
-            if node.target in (operator.truediv, torch.div) and first is not None:
-                return value.times(1 / number)
-        return None
+        if len(operands) != 2 or node.kwargs or len(numbers) != 1:
+            return None
+        value, number = next(filter(None, operands)), self._number(float(numbers[0]))
+        if role(node, {}) is Role.SCALE:
+            return value.times(number)
+        return None if operands[0] is None else value.times(1 / number)
+
+
+_RULES = {
+    Role.NEURON: Builder._neuron,
+    Role.SYNAPSE: Builder._synapse,
+    Role.NORM: Builder._norm,
+    Role.CHANNEL_SCALE: Builder._channel_scale,
+    Role.AVERAGE_POOL: Builder._average_pool,
+    Role.MEAN: Builder._mean,
+    Role.FLATTEN: Builder._reshape,
+    Role.RESHAPE: Builder._reshape,
+    Role.COPY: Builder._reshape,
+    Role.NEGATION: Builder._negation,
+    Role.SUM: Builder._sum,
+    Role.DIFFERENCE: Builder._difference,
+    Role.SCALE: Builder._scale,
+    Role.QUOTIENT: Builder._scale,
+}

@@ -1,8 +1,12 @@
 """NIR graphs as networks for `pcsnn.convert`."""
 
+from __future__ import annotations
+
 import keyword
 import operator
+import os
 import re
+from typing import TYPE_CHECKING
 
 import torch
 from torch import fx, nn
@@ -11,11 +15,20 @@ from pcsnn.conversion.spikingjelly.scales import fold_scales
 from pcsnn.exchange.nir import fields, files, layers, structure
 from pcsnn.tensors import checks
 
+if TYPE_CHECKING:
+    import nir
+
 _GRAPH_MODULE = fx.GraphModule(nn.Module(), fx.Graph())
 
 
-def read_nir(path_or_graph, *, shift=None, dt=1.0, dtype=torch.float32):
-    """A graph of NIR as a network of torch.nn layers, with a place for parallel neurons where its IF nodes stand.
+def read_nir(
+    path_or_graph: str | os.PathLike | nir.NIRGraph,
+    *,
+    shift: float | None = None,
+    dt: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> fx.GraphModule:
+    """A graph of NIR as a network of torch.nn layers, with a place for spiking neurons where its IF nodes stand.
 
     `pcsnn.convert(read_nir("net.nir"), T)` makes the spiking network, thresholds kept, without data. It takes what the
     graph gets at each of T time-steps, averaged over them: an image that is shown all the time as it is. What `to_nir`

@@ -1,46 +1,39 @@
 """Converted networks as graphs of NIR, the Neuromorphic Intermediate Representation (package nir).
 
-NIR's IF neuron is set to a fixed potential when it fires and starts there; ours lose the threshold and start at a share of it.
-NIR has no field for either, so metadata of the IF nodes says it: `reset` is "subtract", `v_initial` the potential before the
-first step, of the shape of v_threshold, and `fires` is ">=". The graph's metadata has `timesteps`, T: the input is given at
-every step, and outputs are averaged over them.
+NIR's IF neuron is set to a fixed potential when it fires and starts there; ours lose the threshold and start at a
+share of it. NIR has no field for either, so metadata of the IF nodes says it: `reset` is "subtract", `v_initial` the
+potential before the first step, of the shape of v_threshold, and `fires` is ">=". The graph's metadata has
+`timesteps`, T: the input is given at every step, and outputs are averaged over them.
 """
 
-import copy
+from __future__ import annotations
 
-import torch
-from torch import fx
+import copy
+from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from pcsnn.baselines.rebuild import with_neurons
 from pcsnn.exchange.nir.files import package
 from pcsnn.exchange.nir.nodes import Builder
 from pcsnn.graph.fold import fold_batch_norms
+from pcsnn.graph.nodes import shapes
+from pcsnn.network.network import SpikingNetwork
 from pcsnn.tensors import checks
 
-
-class _Shapes(fx.Interpreter):
-    """Runs the network and keeps the shape of every tensor, without the batch."""
-
-    def __init__(self, network):
-        super().__init__(network)
-        self.shapes = {}
-
-    def run_node(self, node):
-        result = super().run_node(node)
-        if isinstance(result, torch.Tensor):
-            self.shapes[node] = tuple(result.shape[1:])
-        return result
+if TYPE_CHECKING:
+    import nir
 
 
-def to_nir(snn, sample):
-    """A converted network as a nir.NIRGraph: serial IF neurons, batch norms and what spikes are worth folded into synapses.
+def to_nir(snn: SpikingNetwork, sample: Tensor) -> nir.NIRGraph:
+    """A converted network as a nir.NIRGraph: serial IF neurons; batch norms and amplitudes folded into synapses.
 
-    What `pcsnn.baselines.serial(snn)` computes, in NIR's terms: run for T steps with soft reset from the potential in the
-    metadata (see the module's docstring), the graph gives that network's spikes, up to rounding of folded weights. Write it
-    with nir.write(path, graph).
+    What `pcsnn.baselines.serial(snn)` computes, in NIR's terms: run for T steps with soft reset from the potential in
+    the metadata (see the module's docstring), the graph gives that network's spikes, up to rounding of folded weights.
+    Write it with nir.write(path, graph).
 
-    Convolutions (1d, 2d), linear layers, average pools, flattening, sums of branches and products with numbers have a form
-    in NIR; offsets of calibration are added to biases.
+    Convolutions (1d, 2d), linear layers, average pools, flattening, sums of branches and products with numbers have a
+    form in NIR; offsets of calibration are added to biases.
 
     Args:
         snn: a SpikingNetwork that `pcsnn.convert` made, of one input, on any device; it is not changed.
@@ -52,23 +45,21 @@ def to_nir(snn, sample):
     Raises:
         ImportError: the package nir is not installed.
         TypeError: not a SpikingNetwork; a sample that is not a tensor.
-        ValueError: optimised, or it holds what NIR cannot (max pools, calibrated bent levels, attention, ...): the message
-            names the layer.
+        ValueError: optimised, or it holds what NIR cannot (max pools, calibrated bent levels, attention, ...): the
+            message names the layer.
     """
     checks.tensor("sample", sample, min_dim=2)
     network = with_neurons(snn, lambda neuron: neuron)
-    nir = package("to_nir")
+    package_nir = package("to_nir")
     network = copy.deepcopy(network).cpu()
     inputs = [node for node in network.graph.nodes if node.op == "placeholder"]
     if len(inputs) != 1:
         raise ValueError(f"snn: expected a network of one input, got {len(inputs)}")
     fold_batch_norms(network)
-    run = _Shapes(network)
-    with torch.no_grad():
-        run.run(sample.cpu()[:1])
-    builder, values = Builder(nir, next(neuron.threshold.dtype for _, neuron in snn.neurons())), {}
+    found = shapes(network, sample.cpu()[:1])
+    builder, values = Builder(package_nir, next(neuron.threshold.dtype for _, neuron in snn.neurons())), {}
     for node in network.graph.nodes:
-        if node in run.shapes or node.op == "output":
+        if node in found or node.op == "output":
             known = {source: values[source] for source in node.all_input_nodes if source in values}
-            values[node] = builder.visit(node, network, known, run.shapes.get(node))
-    return nir.NIRGraph(builder.nodes, builder.edges, metadata={"timesteps": snn.timesteps})
+            values[node] = builder.visit(node, network, known, found.get(node, ())[1:])
+    return package_nir.NIRGraph(builder.nodes, builder.edges, metadata={"timesteps": snn.timesteps})

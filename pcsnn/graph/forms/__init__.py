@@ -2,7 +2,7 @@
 
 from pcsnn.graph.forms.norms import norms_before_pools, norms_to_modules
 from pcsnn.graph.forms.pools import known_pools
-from pcsnn.graph.forms.recognise import recognise
+from pcsnn.graph.forms.recognition import recognise
 
 __all__ = ["known_forms", "norms_before_pools"]
 

@@ -5,6 +5,7 @@ import torch
 from torch import fx
 
 from pcsnn.graph.forms.calls import called
+from pcsnn.graph.names import attribute
 
 _FILLED = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "zeros": 0.0, "ones": 1.0}
 _COMPUTED = {
@@ -38,12 +39,6 @@ _COMPUTED = {
     "flatten",
 }
 _IDENTITIES = {"to", "type_as", "cpu", "cuda", "float", "double", "expand_as"}
-
-
-def attribute(network, name):
-    """The tensor or module of a dotted name."""
-    parent, _, leaf = name.rpartition(".")
-    return getattr(network.get_submodule(parent), leaf)
 
 
 class Constants:

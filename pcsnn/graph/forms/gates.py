@@ -108,7 +108,7 @@ class Gates:
 
     def _gelu(self, source, gate, kind, weight):
         """weight * source * (1 + gate)."""
-        inner = {factors: value for factors, value in self._arithmetic.polynomial(gate.args[0], source).items()}
+        inner = self._arithmetic.polynomial(gate.args[0], source)
         if any(value.dim() for value in inner.values()):
             return None
         slope = inner.pop((source,), None)

@@ -6,6 +6,8 @@ import operator
 import torch
 from torch import fx
 
+from pcsnn.graph.nodes import replace
+
 
 def known_maximum(node):
     """torch.max of values alone becomes torch.amax, that of two tensors and torch.fmax torch.maximum. Changes the
@@ -28,8 +30,7 @@ def known_maximum(node):
         node.target, node.args = torch.amax, (arguments["input"], dim)
         node.kwargs = {"keepdim": True} if arguments.get("keepdim") else {}
         for user in list(node.users):
-            user.replace_all_uses_with(node)
-            user.graph.erase_node(user)
+            replace(user, node)
 
 
 def _reads_values(user):

@@ -4,9 +4,9 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from pcsnn.graph import taxonomy
-from pcsnn.graph.forms.constants import attribute
 from pcsnn.graph.max_pools import is_max_pool, move_before
-from pcsnn.graph.names import unused_name
+from pcsnn.graph.names import attribute, unused_name
+from pcsnn.graph.nodes import replace
 from pcsnn.graph.places import argument
 
 _BY_RANK = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -51,8 +51,7 @@ def norms_to_modules(network):
         with network.graph.inserting_before(node):
             norm = network.graph.call_module(name, (source,))
         norm.meta = dict(node.meta)
-        node.replace_all_uses_with(norm)
-        network.graph.erase_node(node)
+        replace(node, norm)
 
 
 def _rises(norm):

@@ -9,6 +9,7 @@ from torch import nn
 from pcsnn.graph import taxonomy
 from pcsnn.graph.forms.calls import called, setting
 from pcsnn.graph.names import unused_name
+from pcsnn.graph.nodes import replace
 
 _AVERAGES = {"lp_pool1d": F.avg_pool1d, "lp_pool2d": F.avg_pool2d, "lp_pool3d": F.avg_pool3d}
 _DIVIDED = {"lp_pool2d": nn.AvgPool2d, "lp_pool3d": nn.AvgPool3d}
@@ -52,13 +53,12 @@ def _sum_pool(network, node, modules):
             network.add_submodule(target, _DIVIDED[name](kernel, stride or None, divisor_override=1))
             pooled = network.graph.call_module(target, (node.args[0],))
     pooled.meta = dict(node.meta)
-    node.replace_all_uses_with(pooled)
-    network.graph.erase_node(node)
+    replace(node, pooled)
 
 
 def _without_indices(network, node, modules):
     module = modules[node.target] if node.op == "call_module" else None
-    by_module = isinstance(module, taxonomy.MAX_POOL_MODULES) and module.return_indices
+    by_module = isinstance(module, taxonomy.modules_of(taxonomy.Role.MAX_POOL)) and module.return_indices
     if not by_module and not (node.op == "call_function" and node.target in _WITH_INDICES):
         return
     if not node.users or not all(user.target is operator.getitem and user.args[1] == 0 for user in node.users):
@@ -78,5 +78,4 @@ def _without_indices(network, node, modules):
             {key: value for key, value in node.kwargs.items() if key != "return_indices"},
         )
     for user in list(node.users):
-        user.replace_all_uses_with(node)
-        network.graph.erase_node(user)
+        replace(user, node)

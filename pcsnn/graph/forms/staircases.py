@@ -7,7 +7,7 @@ from torch import fx, nn
 
 from pcsnn.graph.forms.arithmetic import close
 from pcsnn.graph.forms.calls import called, two_operands, without_casts
-from pcsnn.graph.forms.constants import attribute
+from pcsnn.graph.names import attribute
 from pcsnn.graph.written import Staircase
 from pcsnn.tensors import checks
 

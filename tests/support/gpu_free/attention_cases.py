@@ -49,7 +49,10 @@ FORMS = {
 
 
 def arguments(size, form, dtype, generator):
-    """Arguments of the operator, the line of its levels at the end where the form says how they repeat. Keys and values are few small whole numbers, so that bfloat16 holds every score."""
+    """Arguments of the operator, the line of its levels at the end where the form says how they repeat.
+
+    Keys and values are few small whole numbers, so that bfloat16 holds every score.
+    """
     images, queries, keys, heads, width, out_width = size
     keys = queries if form.causal else keys
     features = heads * width
@@ -75,14 +78,14 @@ def summed(made):
     return query, None, split_heads(key, heads).transpose(-2, -1).float() @ split_heads(value, heads).float(), *rest
 
 
-def check(run, made, misaligned=0, share=None):
+def check(run, made, misaligned=0, tile=None):
     """Run the launch of the arguments `made` between guard bytes; the result must be the reference's, bit for bit."""
     expected = reference.spiking_attention(*made[:8])
     forms = [made] if made[6] else [made, summed(made)]
     for form in forms:
         form = [x.contiguous() if isinstance(x, torch.Tensor) else x for x in form]
         out = Guarded(expected.shape, expected.contiguous().stride(), expected.dtype, misaligned)
-        run(attention.plan(out.tensor, *form, share=share))
+        run(attention.plan(out.tensor, *form, tile=tile))
         out.check()
         assert_same(out.tensor, expected)
     return expected

@@ -25,7 +25,7 @@ def thresholds(channels, generator, dead=True):
 
 
 def searches(levels):
-    """The Spacing of every way to search a table: the table alone, and its line, or one fitted to it, where it has one."""
+    """The Spacing of every way to search a table: the table alone, and its line, or one fitted, where it has one."""
     found = find_spacing(levels)
     ways = [UNKNOWN]
     if found.repeat > 1:
@@ -36,7 +36,7 @@ def searches(levels):
 
 
 def near_levels(levels, shape, dtype, generator, specials=True):
-    """Currents [N, C, ...]: at levels, one ulp beside them, between and far beyond; NaN, infinities, denormals and -0."""
+    """Currents [N, C, ...]: at levels, an ulp beside them, between, far beyond; NaN, infinities, denormals and -0."""
     table = levels.to(dtype).to(torch.float64)
     pick = torch.randint(table.shape[-1], shape, generator=generator)
     if table.dim() == 1:

@@ -1,12 +1,12 @@
 """A compiled Triton kernel as a function of this processor.
 
 Triton's AMD path lowers a kernel to LLVM IR without inline assembly. Take away what names the target, give the few
-hardware intrinsics a definition, and llvmlite compiles it for this processor: layouts, vector widths, masks, 32- or 64-bit
-addresses and conversions run as Triton's compiler left them, none of which its interpreter sees.
+hardware intrinsics a definition, and llvmlite compiles it for this processor: layouts, vector widths, masks, 32- or
+64-bit addresses and conversions run as Triton's compiler left them, none of which its interpreter sees.
 
-Of a kernel whose threads do not talk to each other, threads and programs become a plain loop. Of one with a product, which
-has shared memory, barriers and lane exchange, every thread is a fiber (fibers.c) that runs to its next barrier; it is compiled
-for a GPU without matrix cores, whose products are plain arithmetic.
+Of a kernel whose threads do not talk to each other, threads and programs become a plain loop. Of one with a product,
+which has shared memory, barriers and lane exchange, every thread is a fiber (fibers.c) that runs to its next barrier;
+it is compiled for a GPU without matrix cores, whose products are plain arithmetic.
 """
 
 import ctypes
@@ -89,7 +89,8 @@ yes:
 no:
   ret {type} zeroinitializer
 }}"""
-_BUFFER_STORE = """define void @gpu_buffer_store.{suffix}({type} %value, ptr %base, i32 %offset, i32 %scalar, i32 %cache) {{
+_BUFFER_STORE = """
+define void @gpu_buffer_store.{suffix}({type} %value, ptr %base, i32 %offset, i32 %scalar, i32 %cache) {{
   %inside = icmp ult i32 %offset, {bytes}
   br i1 %inside, label %yes, label %no
 yes:
@@ -242,7 +243,7 @@ def _load_fibers():
 
 
 class CpuKernel:
-    """The compiled kernel of a launch; calling it with that launch, or one specialised alike, runs it on this processor."""
+    """The compiled kernel of a launch; calling it with that launch, or one specialised alike, runs it on the CPU."""
 
     def __init__(self, launch):
         self._kind = _kind(launch)

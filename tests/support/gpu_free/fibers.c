@@ -7,14 +7,14 @@
 enum { STACK_BYTES = 256 * 1024, MAX_THREADS = 1024, WAVE = 64 };
 
 static ucontext_t scheduler, fiber[MAX_THREADS];
-static char *stacks;
+static char* stacks;
 static int current, finished[MAX_THREADS];
 static int32_t program, exchanged[MAX_THREADS];
-static void (*kernel)(void *);
-static void *kernel_arguments;
+static void (*kernel)(void*);
+static void* kernel_arguments;
 static uint32_t order_seed;
 
-/* 0: threads take turns in order. Anything else: in an order drawn afresh at every barrier, so that a missing one shows. */
+/* 0: threads take turns in order. Anything else: in an order drawn afresh at every barrier: a missing one shows. */
 void gpu_shuffle(uint32_t seed) { order_seed = seed; }
 
 int32_t gpu_thread(void) { return current; }
@@ -50,7 +50,7 @@ static void draw_order(int threads) {
 }
 
 /* Programs `first` to `end`. Returns 0, or 1 when there are too many threads or no memory. */
-int gpu_launch(void (*entry)(void *), void *arguments, int first, int end, int threads) {
+int gpu_launch(void (*entry)(void*), void* arguments, int first, int end, int threads) {
   if (threads > MAX_THREADS) return 1;
   if (!stacks && !(stacks = malloc((size_t)STACK_BYTES * MAX_THREADS))) return 1;
   kernel = entry;

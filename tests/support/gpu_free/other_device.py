@@ -2,8 +2,9 @@
 
 Inside `pretended()` tensors and modules go there by .to("cuda") or device="cuda", and come back by .cpu(). Their data
 lies in the memory of the CPU, and each operation is the CPU's, those of pcsnn too, so that results are the CPU's bit
-for bit; where `pretended(reciprocals=True)` a division by a number is a product with its reciprocal, as CUDA has it. What torch lets meet on CUDA may meet here: a CPU tensor without dimensions in an elementwise operation, CPU
-indices of a CUDA tensor, copies. Everything else raises, with torch's own words.
+for bit; where `pretended(reciprocals=True)` a division by a number is a product with its reciprocal, as CUDA has it.
+What torch lets meet on CUDA may meet here: a CPU tensor without dimensions in an elementwise operation, CPU indices of
+a CUDA tensor, copies. Everything else raises, with torch's own words.
 """
 
 import contextlib

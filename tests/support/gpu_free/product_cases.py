@@ -1,4 +1,4 @@
-"""Layers to try fused synapses on: geometries, forms of what follows the sum, operands whose sums are exact in any order."""
+"""Layers to try fused synapses on: geometries, what follows the sum, operands whose sums are exact in any order."""
 
 from typing import NamedTuple
 
@@ -89,8 +89,8 @@ def _integers(low, high, shape, generator, dtype):
 
 
 def _levels(current, steps, repeat, by_channel, dtype, generator, bent=False):
-    """A table through the middle of the currents [N, O, ...], evenly spaced unless bent, so that some saturate at either end;
-    of several channels one never fires."""
+    """A table through the middle of the currents [N, O, ...], evenly spaced unless bent, so that some saturate at
+    either end; of several channels one never fires."""
     groups = steps // repeat
     finite = current[current.isfinite()].double()
     middle, spread = finite.mean(), finite.std().clamp(min=1)
@@ -113,7 +113,7 @@ def _levels(current, steps, repeat, by_channel, dtype, generator, bent=False):
 
 
 def arguments(geometry, form, dtype, timesteps, generator, levels=None, valued=False):
-    """Arguments of reference.conv2d_fire for weights of `dtype` and counts up to `timesteps`; valued: an input of `dtype`.
+    """Arguments of reference.conv2d_fire for weights of `dtype` and counts up to T; valued: an input of `dtype`.
 
     levels: how many; as many as timesteps unless given.
     """
@@ -163,8 +163,8 @@ def arguments(geometry, form, dtype, timesteps, generator, levels=None, valued=F
 
 
 def searched(made):
-    """(line, reach) of the table in the arguments `made`, as the public functions find them; of one that is evenly spaced only
-    where its repeat says so."""
+    """(line, reach) of the table in the arguments `made`, as the public functions find them; of one that is evenly
+    spaced only where its repeat says so."""
     levels, repeat = made[3], made[-1]
     if levels is None:
         return None, 0
@@ -173,8 +173,8 @@ def searched(made):
 
 
 def check(run, made, timesteps, misaligned=0, tile=None):
-    """Run the launch of the arguments `made` between guard bytes; the result must be the reference's, bit for bit, and again as
-    counts of the dtype of half precision weights."""
+    """Run the launch of the arguments `made` between guard bytes; the result must be the reference's, bit for bit, and
+    again as counts of the dtype of half precision weights."""
     expected = reference.conv2d_fire(*made)
     counts, weight, bias, levels, scale, residual, residual_scale, *rest = made
     results = [expected]

@@ -2,6 +2,7 @@
 
 import torch
 
+from pcsnn.graph.activations import signed_activation
 from pcsnn.graph.forms import staircases
 from pcsnn.graph.forms.arithmetic import Arithmetic
 from pcsnn.graph.forms.clips import Clips
@@ -10,7 +11,6 @@ from pcsnn.graph.forms.gates import Gates
 from pcsnn.graph.forms.maxima import known_maximum
 from pcsnn.graph.names import unused_name
 from pcsnn.graph.places import activation, bound
-from pcsnn.graph.signed_places import signed_activation
 from pcsnn.graph.written import ClippedReLU
 
 UNSIGNED_ADVICE = "{} written out; convert it with signed=True, or put a ReLU or pcsnn.nn.QCFS there and retrain"
