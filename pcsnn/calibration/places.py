@@ -6,16 +6,17 @@ import torch
 
 from pcsnn.graph.activations import signed_kind
 from pcsnn.graph.places import bound
-from pcsnn.graph.written import ClippedReLU, Staircase
-from pcsnn.nn import DAQCFS, QCFS, CollapsedNeuron
-from pcsnn.nn.integrate_fire import IntegrateFire
+from pcsnn.graph.written import ClippedReLU
+from pcsnn.nn.neuron import CollapsedNeuron
+from pcsnn.nn.own_neuron import OwnNeuron
 
 
 @dataclass
 class Place:
     """Where a neuron will stand: its name, its activation, and whether dimension 1 of its current is a channel.
 
-    `channels` None: only if the current has two dimensions. `mixed`: why it is not a channel, in words, where it is none.
+    `channels` None: only if the current has two dimensions. `mixed`: why it is not a channel, in words, where it is
+    none.
     """
 
     name: str
@@ -24,13 +25,17 @@ class Place:
     mixed: str = ""
 
     @property
+    def known(self):
+        """The activation, if it brings its neuron with it; else None."""
+        return self.activation if isinstance(self.activation, OwnNeuron) else None
+
+    @property
     def quantization_levels(self):
-        known = isinstance(self.activation, (QCFS, DAQCFS, Staircase, IntegrateFire))
-        return self.activation.levels if known else None
+        return None if self.known is None else self.known.levels
 
     @property
     def bound(self):
-        """The learned threshold or the bound of the activation; None for ReLU, and where bounds by channel are of no channel."""
+        """The threshold or bound of the activation; None for ReLU, and where bounds by channel are of no channel."""
         if isinstance(self.activation, ClippedReLU) and self.channels is not True:
             return None
         return bound(self.activation)
@@ -38,7 +43,7 @@ class Place:
     @property
     def serial(self):
         """Whether serial IF neurons stood here, which keep their threshold and levels whatever the method."""
-        return isinstance(self.activation, IntegrateFire)
+        return self.known is not None and self.known.serial
 
     @property
     def signed(self):
@@ -47,21 +52,18 @@ class Place:
 
     def lossless(self, timesteps):
         """Whether its own levels are exact at T = `timesteps`, so that nothing is to be chosen."""
-        levels = self.quantization_levels
-        uneven = isinstance(self.activation, DAQCFS) and self.activation.bend is not None
-        return self.serial or levels is not None and (timesteps == levels if uneven else timesteps % levels == 0)
+        return self.known is not None and self.known.lossless(timesteps)
 
     def own(self):
         """The Settings that the activation brings with it; it must have a bound."""
-        if self.serial:
-            return Settings(self.bound, amplitude=self.activation.amplitude, shift=self.activation.shift)
-        if isinstance(self.activation, DAQCFS):
-            return Settings(**self.activation.neuron(), staircase=self.activation.bend is None)
-        return Settings(self.bound)
+        if self.known is None:
+            return Settings(self.bound)
+        own = self.known.neuron()
+        return Settings(**own, staircase=own.get("bend") is None)
 
     def why_one(self, neuron):
-        """Words for the report where calibration had to choose one threshold for all channels of a layer; "" elsewhere."""
-        if self.quantization_levels is not None or self.serial or self.signed or neuron.threshold.dim():
+        """Words for the report where calibration had to choose one threshold for all channels; "" elsewhere."""
+        if self.known is not None or self.signed or neuron.threshold.dim():
             return ""
         return f", one threshold for the layer since {self.mixed or 'its features are not dimension 1'}"
 
@@ -74,7 +76,7 @@ class Place:
         return value.transpose(0, 1).flatten(1) if self.per_channel(value) else value.reshape(1, -1)
 
     def reduce(self, value, how):
-        """A current or rate [N, C, ...] -> [C] where its dimension 1 is a channel, else [], by torch.amax or torch.mean."""
+        """A current or rate [N, C, ...] -> [C] where dimension 1 is a channel, else [], by torch.amax or torch.mean."""
         result = how(self.rows(value), 1)
         return result if self.per_channel(value) else result[0]
 
@@ -83,7 +85,8 @@ class Place:
 class Settings:
     """threshold, offset (psi_DA) and amplitude (theta + phi) of a place, numbers or [C]; amplitude None: the threshold.
 
-    bend: [T] or [C, T], and shift, as in `pcsnn.nn.CollapsedNeuron`. staircase: a QCFS keeps its levels where L divides T.
+    bend: [T] or [C, T], and shift, as in `pcsnn.nn.CollapsedNeuron`. staircase: a QCFS keeps its levels where L divides
+        T.
     """
 
     threshold: torch.Tensor | float

@@ -56,7 +56,7 @@ class CountFuser(Fuser):
 
     def _waits(self, node):
         """Whether a node is a synapse that the neurons behind it may take in."""
-        return self.source(node) is not None and self.module(next(iter(node.users)), CollapsedNeuron) is not None
+        return self.source(node) is not None and self.neuron(next(iter(node.users))) is not None
 
     def _read_values(self, node):
         node.args, node.kwargs = torch.fx.map_arg((node.args, node.kwargs), self._as_values)

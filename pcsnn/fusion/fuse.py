@@ -22,6 +22,10 @@ class Fuser:
         found = self.modules.get(node.target) if isinstance(node, torch.fx.Node) and node.op == "call_module" else None
         return found if isinstance(found, kind) else None
 
+    def neuron(self, node):
+        """The neurons of one sign that a node calls, which a synapse may take in; else None."""
+        return self.module(node, CollapsedNeuron)
+
     def source(self, node):
         """The Source at a node that has a fused form and one reader; else None."""
         module = self.module(node)
@@ -61,7 +65,7 @@ class RateFuser(Fuser):
 
     def run(self):
         for node in list(self.graph.nodes):
-            neuron = self.module(node, CollapsedNeuron)
+            neuron = self.neuron(node)
             source = self.source(node.args[0]) if neuron is not None else None
             if source is None or len(node.args) > 1 and not source.synapse.JOINS:
                 continue

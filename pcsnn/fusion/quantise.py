@@ -11,7 +11,7 @@ SHARES = torch.linspace(
 
 
 def limit(steps):
-    """The largest magnitude of int8 weights for counts up to `steps`: smaller where pairs of products would saturate."""
+    """The largest magnitude of int8 weights for counts up to `steps`; pairs of products must not saturate."""
     return min(LIMIT, LARGEST_PAIR_SUM // (2 * steps))
 
 

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pcsnn.graph.written import ClippedReLU, Staircase
-from pcsnn.nn import DAQCFS, QCFS
-from pcsnn.nn.integrate_fire import IntegrateFire
+from pcsnn.graph.written import ClippedReLU
+from pcsnn.nn.own_neuron import OwnNeuron
 
 _RELU_FUNCTIONS = {F.relu, torch.relu}
 _CLAMP_FUNCTIONS = {torch.clamp, torch.clip}
@@ -34,11 +33,11 @@ def _is_number(value):
 
 
 def activation(node, modules):
-    """The activation at a node as a module of its own: nn.ReLU, nn.Hardtanh(0, bound), ClippedReLU, QCFS, DAQCFS,
-    Staircase, IntegrateFire; else None."""
+    """The activation at a node as a module of its own: nn.ReLU, nn.Hardtanh(0, bound), ClippedReLU, or one that
+    brings its neuron with it; else None."""
     if node.op == "call_module":
         module = modules[node.target]
-        if isinstance(module, (QCFS, DAQCFS, IntegrateFire, ClippedReLU, Staircase)):
+        if isinstance(module, (OwnNeuron, ClippedReLU)):
             return module
         if isinstance(module, nn.ReLU6):
             return _clamp(0, 6)
@@ -62,8 +61,8 @@ def activation(node, modules):
 
 
 def bound(module):
-    """The learned threshold of an activation module or the value it saturates at, a number or a tensor; None for ReLU."""
-    if isinstance(module, (QCFS, DAQCFS, Staircase, IntegrateFire)):
+    """The threshold of an activation module or the value it saturates at, a number or a tensor; None for ReLU."""
+    if isinstance(module, OwnNeuron):
         return module.threshold.detach()
     if isinstance(module, ClippedReLU):
         return module.bound.reshape(-1)
@@ -71,8 +70,8 @@ def bound(module):
 
 
 def worth(module):
-    """What the spikes of all neurons at an activation are worth if it keeps what it brings with it; None where that is not one
-    number."""
-    value = module.amplitude if isinstance(module, (DAQCFS, IntegrateFire)) else bound(module)
+    """What all spikes at an activation are worth if it keeps its own amplitude; None where that is not one number."""
+    value = getattr(module, "amplitude", None)
+    value = bound(module) if value is None else value
     value = None if value is None else torch.as_tensor(value, dtype=torch.float64, device="cpu").flatten().unique()
     return value.item() if value is not None and value.numel() == 1 else None

@@ -4,6 +4,7 @@ import torch
 from torch import fx, nn
 
 from pcsnn.levels.activations import activation
+from pcsnn.nn.own_neuron import OwnNeuron
 from pcsnn.tensors.arithmetic import per_channel
 
 
@@ -34,7 +35,7 @@ class ClippedReLU(nn.Module):
         return torch.minimum(z.clamp_min(0), self.bound.to(z.dtype))
 
 
-class Staircase(nn.Module):
+class Staircase(OwnNeuron):
     """A clip-floor-shift activation that a network writes out: theta / L * clip(floor(z * L / theta + 1/2), 0, L).
 
     It computes what its source does, operation by operation; the neuron that takes its place is that of a QCFS.

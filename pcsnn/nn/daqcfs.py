@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from pcsnn.levels import even
+from pcsnn.nn.own_neuron import OwnNeuron
 from pcsnn.nn.staircase import staircase
 from pcsnn.tensors import checks
 from pcsnn.tensors.arithmetic import compute_dtype
@@ -22,7 +23,7 @@ class _Rounded(torch.autograd.Function):
         return grad, None
 
 
-class DAQCFS(torch.nn.Module):
+class DAQCFS(OwnNeuron):
     """QCFS with a shift psi, an amplitude A and levels of its own, all of them learned (15), (C3).
 
     a(z) = A/L * #{x = 1..L : z >= tau_x}, tau_x = (x - shift) theta/L - psi + bend_x theta. It is what
@@ -134,6 +135,10 @@ class DAQCFS(torch.nn.Module):
             shift=self.shift,
             bend=None if self.bend is None else self.bend.detach(),
         )
+
+    def lossless(self, timesteps):
+        """Whether its neuron has exactly its levels at T = `timesteps`: uneven ones at T = L alone."""
+        return timesteps == self.levels if self.bend is not None else super().lossless(timesteps)
 
     def extra_repr(self):
         channels = f"{len(self.threshold)} channels" if self.threshold.dim() else "one threshold"

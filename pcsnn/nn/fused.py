@@ -187,24 +187,33 @@ class SpikingSynapse(SynapseLayer, Spiking):
         return self._repeats.call(self._call_anew, self, ("counts", "residual"), (x, residual), scale)
 
     def _call_anew(self, x, residual, scale):
-        worth, levels, (repeat, reach) = self.operand_residual_scale, self.operand_levels, self._operand_spacing
+        weight, worth, levels = self.weight, self.operand_residual_scale, self.operand_levels
         self._check(x)
-        counts_dtype = self.weight.dtype if scale is None and x.is_cuda and self.weight.dtype in HALVES else None
+        repeat, reach = self._operand_spacing
+        counts_dtype = weight.dtype if scale is None and x.is_cuda and weight.dtype in HALVES else None
         if residual is None:
-            return self._run(x, levels, scale, None, None, repeat, self.operand_line, reach, counts_dtype)
-        if not (residual.dtype == self._current_dtype if worth is None else self._is_count(residual.dtype)):
-            raise TypeError(
-                f"residual: expected {self._current_dtype if worth is None else torch.uint8}, got {residual.dtype}"
-            )
-        if residual.shape == self._shape(x):
-            return self._run(x, levels, scale, residual, worth, repeat, self.operand_line, reach, counts_dtype)
-        # a residual branch of another shape: the current, their sum, and the search, one after the other
-        precise = torch.float64 if self.weight.dtype == torch.int8 else torch.float32
-        current = self._run(x, None, None, None, None).to(precise)
-        mean = add_residual(current, residual, None if worth is None else worth.to(precise))
+            worth = None
+        else:
+            if not (residual.dtype == self._current_dtype if worth is None else self._is_count(residual.dtype)):
+                raise TypeError(
+                    f"residual: expected {self._current_dtype if worth is None else torch.uint8}, got {residual.dtype}"
+                )
+            if residual.shape != self._shape(x):
+                return self._added(x, residual, worth, scale)
+        operands = (x, weight, self.operand_bias, levels, scale, residual, worth)
+        return self.synapse.run(*operands, repeat, self._most, self.operand_line, reach, counts_dtype)
+
+    def _added(self, x, residual, worth, scale):
+        """With a residual branch of another shape: the current, their sum, and the search, one after the other."""
+        precise, (repeat, _) = (
+            torch.float64 if self.weight.dtype == torch.int8 else torch.float32,
+            self._operand_spacing,
+        )
+        levels = self.operand_levels.to(precise)
+        mean = add_residual(self._current(x).to(precise), residual, None if worth is None else worth.to(precise))
         if scale is None:
-            return functional.fire_counts(mean, levels.to(precise), repeat=repeat)
-        return functional.fire_rates(mean, levels.to(precise), scale, repeat=repeat)
+            return functional.fire_counts(mean, levels, repeat=repeat)
+        return functional.fire_rates(mean, levels, scale, repeat=repeat)
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Distinct counts (or values) and a residual branch -> distinct counts, or rates.

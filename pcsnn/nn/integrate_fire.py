@@ -3,11 +3,12 @@
 import torch
 
 from pcsnn import functional
+from pcsnn.nn.own_neuron import OwnNeuron
 from pcsnn.tensors import checks
 from pcsnn.tensors.arithmetic import per_channel
 
 
-class IntegrateFire(torch.nn.Module):
+class IntegrateFire(OwnNeuron):
     """The place of a layer of soft-reset IF neurons: `pcsnn.convert` puts a collapsed neuron there, thresholds kept.
 
     Under a steady current I that neuron gives the count of serial IF (2), clip(floor((T I + shift theta) / theta), 0,
@@ -26,6 +27,8 @@ class IntegrateFire(torch.nn.Module):
 
     Shape: [N, ...] or [N, C, ...] to the same.
     """
+
+    serial = True
 
     def __init__(
         self,
@@ -50,6 +53,12 @@ class IntegrateFire(torch.nn.Module):
             return functional.fire_rates(z, table, (self.amplitude / self.levels).to(torch.float32), repeat=0)
         theta, amplitude = (per_channel(value.to(z.dtype), z.dim()) for value in (self.threshold, self.amplitude))
         return (z / theta).clamp(0, 1) * amplitude
+
+    def neuron(self):
+        return dict(threshold=self.threshold, amplitude=self.amplitude, shift=self.shift)
+
+    def lossless(self, timesteps):
+        return True
 
     def extra_repr(self):
         return f"shift={self.shift}"

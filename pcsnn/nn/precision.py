@@ -4,7 +4,7 @@ import torch
 
 
 class FullPrecisionBuffers(torch.nn.Module):
-    """A module whose own floating buffers follow .to(device) and .double(), but stay float32 under .half()/.bfloat16()."""
+    """A module whose buffers follow .to(device) and .double(), but stay float32 under .half() and .bfloat16()."""
 
     def _apply(self, fn, recurse=True):
         kept = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}

@@ -5,6 +5,7 @@ from torch.autograd.function import once_differentiable
 
 from pcsnn.levels import even
 from pcsnn.levels.spacing import pack
+from pcsnn.nn.own_neuron import OwnNeuron
 from pcsnn.operators import dispatch
 from pcsnn.tensors import checks
 
@@ -33,7 +34,7 @@ class _StraightThrough(torch.autograd.Function):
         return grad * inside, grad_threshold, None, None
 
 
-class QCFS(torch.nn.Module):
+class QCFS(OwnNeuron):
     """a(z) = (theta / L) * clip(floor(z * L / theta + 1/2), 0, L) (1), with a learnable threshold theta.
 
     Decides by the same levels and the same operator as the spiking neuron, so that conversion at T = L (or a multiple)

@@ -63,13 +63,9 @@ class Synapse:
         return weight
 
     def run(self, x, weight, bias, levels, scale, residual, residual_scale, *rest):
-        """The operator, on operands that fit."""
-        operands = (x, weight, bias, levels, scale, residual, residual_scale)
-        return dispatch.call(self.OPERATOR, *operands, *self._placement(), *rest)
-
-    def _placement(self):
-        """Geometry as the operator takes it."""
-        return ()
+        """The operator, on operands that fit; its other arguments stand before and behind the geometry."""
+        placed = [getattr(self, name) for name in self.GEOMETRY]
+        return dispatch.call(self.OPERATOR, x, weight, bias, levels, scale, residual, residual_scale, *placed, *rest)
 
     def refuse(self, x, weight):
         """The public function, which names what does not fit."""
@@ -114,9 +110,6 @@ class Conv2d(Synapse):
             return None
         sizes = convolved(x.shape[2:], weight.shape[2:], self.stride, self.padding, self.dilation)
         return None if min(sizes) < 1 else torch.Size((x.shape[0], weight.shape[0], *sizes))
-
-    def _placement(self):
-        return self.stride, self.padding, self.dilation, self.groups
 
 
 class SpikingConv2d(SpikingSynapse, kind=Conv2d):

@@ -133,20 +133,10 @@ class SynapseLayer(FullPrecisionBuffers):
                 checks.tensor("counts", x, (torch.uint8,))
             self.synapse.refuse(x, weight)
 
-    def _run(self, x, levels, scale, residual, residual_scale, repeat=1, line=None, reach=0, counts_dtype=None):
+    def _current(self, x, scale=None):
+        """The operator without levels: currents, or those times a scale."""
         return self.synapse.run(
-            x,
-            self.weight,
-            self.operand_bias,
-            levels,
-            scale,
-            residual,
-            residual_scale,
-            repeat,
-            self._most,
-            line,
-            reach,
-            counts_dtype,
+            x, self.weight, self.operand_bias, None, scale, None, None, 1, self._most, None, 0, None
         )
 
     def _weight_repr(self):
@@ -222,7 +212,7 @@ class CountSynapse(SynapseLayer):
 
     def _call_anew(self, counts):
         self._check(counts)
-        return self._run(counts, None, self.operand_scale, None, None)
+        return self._current(counts, self.operand_scale)
 
     def extra_repr(self):
         return f"{self._weight_repr()}, timesteps={self.timesteps}"

@@ -9,7 +9,7 @@ from tiny_networks import build, conv, inputs, one_thread, randomise  # noqa: F4
 from torch import fx, nn
 
 import pcsnn
-from pcsnn.storage import graph, modules
+from pcsnn.storage import graph
 
 # Names that are on no list
 
@@ -659,7 +659,7 @@ def test_sums_of_small_things_are_bounded(tmp_path, monkeypatch):
         for number in range(graph.MOST_NODES)
     ]
     refused(path, {**description, "nodes": [nodes[0], *more, *nodes[1:]]}, tensors, "at most")
-    monkeypatch.setattr(modules, "MOST_LEVELS", 3)
+    monkeypatch.setattr(graph, "MOST_LEVELS", 3)
     description["modules"]["act"]["arguments"]["timesteps"] = 255
     refused(path, description, tensors | {"act.threshold": torch.ones(10_000)}, "levels")
 

@@ -1,0 +1,23 @@
+"""Activations that know the neuron that takes their place."""
+
+import torch
+
+
+class OwnNeuron(torch.nn.Module):
+    """An activation that brings its neuron with it, whatever the conversion's method.
+
+    Attributes:
+        levels: L, the distinct levels of its neuron at every T that L divides (10); None: one for each time-step.
+        serial: whether serial IF neurons stood there, whose threshold and levels stay at every T.
+    """
+
+    levels: int | None = None
+    serial = False
+
+    def neuron(self):
+        """Arguments of its CollapsedNeuron but T and L: threshold; offset, amplitude, shift, bend where it has them."""
+        return dict(threshold=self.threshold.detach())
+
+    def lossless(self, timesteps):
+        """Whether its neuron has exactly its levels at T = `timesteps`."""
+        return timesteps % self.levels == 0
