@@ -16,6 +16,11 @@ from torch.utils.cpp_extension import BuildExtension, CppExtension
 REQUIRED = os.environ.get("PCSNN_REQUIRE_EXT") == "1"
 
 
+def description():
+    """README for a package index, which has none of its relative links and pictures: their words stand alone there."""
+    return re.sub(r"!?\[([^]]*)\]\((?!https?:)[^)]*\)", r"\1", pathlib.Path("README.md").read_text(encoding="utf-8"))
+
+
 class OptionalBuild(BuildExtension):
     def run(self):
         try:
@@ -28,11 +33,6 @@ class OptionalBuild(BuildExtension):
                 file=sys.stderr,
             )
             self.extensions = []  # nothing to copy into the package
-
-
-def description():
-    """README for a package index, which has none of its relative links and pictures: their words stand alone there."""
-    return re.sub(r"!?\[([^]]*)\]\((?!https?:)[^)]*\)", r"\1", pathlib.Path("README.md").read_text(encoding="utf-8"))
 
 
 # No contraction into fused multiply-adds: a comparison against a level must not flip. No symbols for debuggers, which

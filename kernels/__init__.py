@@ -18,5 +18,5 @@ for _found in pkgutil.iter_modules(__path__):
     if not _found.ispkg:
         _module = importlib.import_module(f"{__name__}.{_found.name}")
         _operators = getattr(_module, "__all__", ())
-        __all__ += _operators
+        __all__.extend(_operators)
         globals().update({name: getattr(_module, name) for name in _operators})

@@ -1,9 +1,9 @@
 """Attention without softmax of spiking queries, collapsed over time, in one launch (20).
 
-A program fires a tile of queries of one head from their mean currents, in registers, and keeps the rates there as the left
-operand of its products. Of few keys, or under a causal mask, it walks over tiles of keys as flash attention does: scores, the
-mask, times values; there is no maximum to keep. Of many keys without a mask K^T V is summed before, by torch, and it is one
-product.
+A program fires a tile of queries of one head from their mean currents, in registers, and keeps the rates there as the
+left operand of its products. Of few keys, or under a causal mask, it walks over tiles of keys as flash attention does:
+scores, the mask, times values; there is no maximum to keep. Of many keys without a mask K^T V is summed before, by
+torch, and it is one product.
 """
 
 from typing import NamedTuple
@@ -33,7 +33,8 @@ class Tile(NamedTuple):
     stages: int
 
 
-# By size of an element in bytes, then of heads up to so many features; the last is for few queries, of heads of any width.
+# By size of an element in bytes, then of heads up to so many features; the last is for few queries, of heads of any
+# width.
 TILES = {
     2: {
         64: Tile(64, 64, 64, 128, 2),
@@ -49,8 +50,8 @@ TILES = {
     },
 }
 
-# Of the product by K^T V, summed before; `keys` are features of queries at a time, and there are no fewer columns. One stage: more
-# would also fetch ahead what a search reads of the levels.
+# Of the product by K^T V, summed before; `keys` are features of queries at a time, and there are no fewer columns. One
+# stage: more would also fetch ahead what a search reads of the levels.
 STATE_TILE, STATE_COLUMNS = Tile(64, 16, 64, 256, 1), 32
 
 # Registers of a thread that bisects: with what the compiler would settle for it spills one or two.
@@ -103,7 +104,8 @@ def _fire(
     LINE_ROWS: tl.constexpr,
     SCALE_ROWS: tl.constexpr,
 ):
-    """Rates of queries under `current` [ROWS, WIDTH], rounded to DTYPE; lane [WIDTH]: features of the head, beyond it 0."""
+    """Rates of queries under `current` [ROWS, WIDTH], rounded to DTYPE; lane [WIDTH]: features of the head, beyond
+    it 0."""
     channel = (head * width + tl.minimum(lane, width - 1))[None, :]
     reached = search(
         current.to(tl.float32),
@@ -167,7 +169,7 @@ def attention_kernel(
 ):
     """(Q K^T) V: query [N, M, features], key [N, S, features], value [N, S, out_features]."""
     dtype: tl.constexpr = query_ptr.dtype.element_ty
-    column_tile, row_tile, pair, head, image = _place(heads, row_tiles, column_tiles)
+    column_tile, row_tile, _pair, head, image = _place(heads, row_tiles, column_tiles)
     start = row_tile * ROWS
     row_lane = tl.arange(0, ROWS)
     row = start + row_lane
@@ -322,7 +324,8 @@ def sums_keys_first(queries, keys, width, out_width, causal, itemsize):
 
 
 def plan(out, query, key, value, levels, scale, heads, causal, repeat, line=None, reach=0, tile=None):
-    """The launch that fills `out` [N, M, H * E], not empty. All contiguous; key None: value is K^T V, float32 [N, H, D, E].
+    """The launch that fills `out` [N, M, H * E], not empty. All contiguous; key None: value is K^T V,
+    float32 [N, H, D, E].
 
     tile: the Tile of keys and values, where it is not to be chosen here.
     """
@@ -371,7 +374,8 @@ def plan(out, query, key, value, levels, scale, heads, causal, repeat, line=None
 
 
 def spiking_attention(query, key, value, levels, scale, heads, causal, repeat, line=None, reach=0):
-    """Mean current [N, M, H * D], key [N, S, H * D], value [N, S, H * E], float32, float16 or bfloat16 -> [N, M, H * E].
+    """Mean current [N, M, H * D], key [N, S, H * D], value [N, S, H * E], float32, float16 or bfloat16
+    -> [N, M, H * E].
 
     levels [T] or [H * D, T], scale [] or [H * D]. TypeError: float64. ValueError: D > MAX_WIDTH.
     """
@@ -396,7 +400,7 @@ def spiking_attention(query, key, value, levels, scale, heads, causal, repeat, l
     return out
 
 
-# ---- for offline compilation ------------------------------------------------------------------------------------------
+# ---- for offline compilation ----------------------------------------------------------------------------------------
 def _variant(dtype, tile, width, form, *, causal=False, state=False, out_width=64):
     """Attention of heads of `width` features in a tile; state: the product by K^T V, summed before."""
     heads, queries = 3, 2 * tile.rows
@@ -420,7 +424,8 @@ def _variant(dtype, tile, width, form, *, causal=False, state=False, out_width=6
 
 
 def launches():
-    """Attention: every tile with the widest heads it is for, in the form with the most registers; all forms of the first."""
+    """Attention: every tile with the widest heads it is for, in the form with the most registers; all forms of the
+    first."""
     found = []
     for dtype in (torch.float16, torch.float32):
         tiles = TILES[dtype.itemsize]

@@ -18,7 +18,7 @@ WIDEST = 2048
 SCANNED = 32  # levels that are compared one after the other: neighbours share their loads, which a bisection gathers
 
 
-# ---- memory layout ----------------------------------------------------------------------------------------------------
+# ---- memory layout --------------------------------------------------------------------------------------------------
 def _extent(tensor):
     return [(stride, size) for size, stride in zip(tensor.shape, tensor.stride()) if size != 1]
 
@@ -60,8 +60,8 @@ def as_bytes(tensor):
 class Tiles(NamedTuple):
     """Dense neurons [N, C, ...] as a matrix in memory, [rows, columns], and how programs share it.
 
-    The channel is the column where neighbours differ in it (AXIS 1), row % channels where a plane of pixels has one (AXIS 0);
-    without tables by channel there is one row (AXIS -1).
+    The channel is the column where neighbours differ in it (AXIS 1), row % channels where a plane of pixels has one
+    (AXIS 0); without tables by channel there is one row (AXIS -1).
     """
 
     rows: int
@@ -128,7 +128,8 @@ def tiles(step, by_channel, neurons_a_thread, vector, threads=THREADS):
 
 
 def _width(columns, block):
-    """Columns of a tile: a power of two that wastes an eighth at most, or the least waste of those wide enough for wide loads."""
+    """Columns of a tile: a power of two that wastes an eighth at most, or the least waste of those wide enough for wide
+    loads."""
     most = min(triton.next_power_of_2(columns), block, WIDEST)
     candidates = [most >> shift for shift in range(most.bit_length()) if most >> shift >= min(most, NARROWEST)]
     waste = {width: triton.cdiv(columns, width) * width / columns for width in candidates}
@@ -136,7 +137,8 @@ def _width(columns, block):
 
 
 def row_constants(**tables):
-    """NAME_ROWS, whether a table has one row a channel: name -> (tensor or None, its number of dimensions when it has)."""
+    """NAME_ROWS, whether a table has one row a channel: name -> (tensor or None, its number of dimensions when it
+    has)."""
     return {
         f"{name.upper()}_ROWS": table is not None
         and table.dim() == dims
@@ -202,7 +204,7 @@ UNSPECIALISED = (
 )
 
 
-# ---- inside the kernels -----------------------------------------------------------------------------------------------
+# ---- inside the kernels ---------------------------------------------------------------------------------------------
 # x + ROUND - ROUND is x rounded to a whole number, 0 <= x < 2^22, and the low bits of x + ROUND are that number.
 _ROUND = tl.constexpr(12582912.0)
 _ROUND_BITS = tl.constexpr(0x4B400000)
@@ -221,7 +223,8 @@ def place(
     EVEN: tl.constexpr,
     VECTOR: tl.constexpr,
 ):
-    """(start, offset [ROWS, COLUMNS], inside, row [ROWS], column [COLUMNS]) of this program's tile of [rows, units * UNIT];
+    """(start, offset [ROWS, COLUMNS], inside, row [ROWS], column [COLUMNS]) of this program's tile of
+    [rows, units * UNIT];
     EVEN: tiles end where columns do."""
     wide: tl.constexpr = tl.int64 if LARGE else tl.int32
     columns = units * UNIT
@@ -338,10 +341,11 @@ def search(
 ):
     """k // repeat with k = #{x : value >= level_x} (10), int32, as a Method says.
 
-    value: a tile of float32, float64, or int32 with int32 levels; SUMMED: it is a sum, compared with T * level rounded once;
+    value: a tile of float32, float64, or int32 with int32 levels; SUMMED: it is a sum, compared with T * level rounded
+    once;
     BOUNDED: it is a whole number below 2^31 - 1.
-    channel: of `channel_of`. LINE 1: levels of a line; STEPS -1: every level is compared; else STEPS comparisons bisect all
-    levels, or with LINE 2 those within `reach` of what a line says; STAIRS: repeat is not 1. NaN gives 0.
+    channel: of `channel_of`. LINE 1: levels of a line; STEPS -1: every level is compared; else STEPS comparisons bisect
+    all levels, or with LINE 2 those within `reach` of what a line says; STAIRS: repeat is not 1. NaN gives 0.
     """
     dtype: tl.constexpr = value.dtype
     if LINE > 0:

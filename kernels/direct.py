@@ -1,4 +1,5 @@
-"""Convolutions of groups with few channels, depthwise ones above all: each sum in a thread of its own, without tensor cores."""
+"""Convolutions of groups with few channels, depthwise ones above all: each sum in a thread of its own, without tensor
+cores."""
 
 import triton
 import triton.language as tl

@@ -220,8 +220,8 @@ class _Unseen(Exception):
 
 
 def _largest(tensor):
-    """The largest magnitude in an int32 tensor, looked up once for each state of it; None where that would wait for the GPU at
-    every call, or while a CUDA graph is captured."""
+    """The largest magnitude in an int32 tensor, looked up once for each state of it; None where that would wait for the
+    GPU at every call, or while a CUDA graph is captured."""
 
     def look():
         if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
@@ -237,8 +237,8 @@ def _largest(tensor):
 
 
 def is_wide(largest_sum, bias, residual, residual_scale):
-    """Whether whole sums up to `largest_sum`, None for others, with what is added to them may reach 2^31 - 1, the level that stands
-    for never."""
+    """Whether whole sums up to `largest_sum`, None for others, with what is added to them may reach 2^31 - 1, the level
+    that stands for never."""
     if largest_sum is None:
         return False
     if residual is not None and residual_scale is None:

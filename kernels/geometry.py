@@ -24,8 +24,8 @@ UNSPECIALISED = (
 
 @triton.jit
 def first_tap(row, inputs, height, width, out_plane, out_width, stride_h, stride_w, padding_h, padding_w):
-    """Where the kernel's first tap lies for output pixels `row` [ROWS]: y, x, and its offset before any channel, of the dtype
-    of `row`."""
+    """Where the kernel's first tap lies for output pixels `row` [ROWS]: y, x, and its offset before any channel, of the
+    dtype of `row`."""
     image = row // out_plane
     place = (row - image * out_plane).to(tl.int32)
     down = place // out_width
@@ -65,8 +65,8 @@ def large(rows, *tensors):
 
 
 def channels_last(tensor):
-    """`tensor` with its channels last in memory, and strides that say so even where a dimension of one element would let them
-    say otherwise."""
+    """`tensor` with its channels last in memory, and strides that say so even where a dimension of one element would
+    let them say otherwise."""
     if tensor.dim() != 4:
         return tensor.contiguous()
     last = tensor.contiguous(memory_format=torch.channels_last)

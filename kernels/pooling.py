@@ -80,8 +80,8 @@ def pool2d_kernel(
 
 
 def plan(out, counts, kernel, stride, padding, dilation, sums):
-    """The launch that fills `out` [N, C, H', W'] from counts [N, C, H, W], uint8 or whole numbers >= 0 of half precision, both
-    channels last, not empty; sums: whether to add."""
+    """The launch that fills `out` [N, C, H', W'] from counts [N, C, H, W], uint8 or whole numbers >= 0 of half
+    precision, both channels last, not empty; sums: whether to add."""
     batch, channels, rows, columns = out.shape
     wide = min(triton.next_power_of_2(channels), 128)
     a_thread = 16 if channels % 16 == 0 else common.NARROW  # addresses of single elements take many registers
@@ -150,7 +150,7 @@ def sum_pool2d(*arguments):
     return _pool2d(*arguments, True)
 
 
-# ---- for offline compilation ------------------------------------------------------------------------------------------
+# ---- for offline compilation ----------------------------------------------------------------------------------------
 def launches():
     """Each dtype and operation, of channels that are and are not aligned."""
     found = []

@@ -1,7 +1,7 @@
 """Convolutions and linear layers as implicit products of matrices on tensor cores.
 
-Rows are output pixels, columns the output channels of a group, the inner dimension runs over the taps of the kernel and the
-input channels of the group; channels are last in memory. A linear layer is a convolution of images of one pixel.
+Rows are output pixels, columns the output channels of a group, the inner dimension runs over the taps of the kernel and
+the input channels of the group; channels are last in memory. A linear layer is a convolution of images of one pixel.
 """
 
 import functools
@@ -89,10 +89,12 @@ def product_kernel(
 ):
     """weight [O, R, S, C / groups], in MODE 2 [O, R, run filled up to steps with zeros].
 
-    MODE: 0, 1 or 2, see above. PARTS: taps or runs, the inner of two loops in one; part_size: elements of a weight for each.
-    RUN: of a run without zeros; PIXEL: inputs of a pixel, where there are runs, which tells what is aligned. PADDED: taps may lie outside the image. CHUNKED: a part takes several steps. EVEN_INNER:
-    steps end where parts do; EVEN_COLUMNS: tiles end where columns do. Rows and columns beyond the last are read as the
-    last one, which costs no mask.
+    MODE: 0, 1 or 2, see above. PARTS: taps or runs, the inner of two loops in one; part_size: elements of a weight for
+    each.
+    RUN: of a run without zeros; PIXEL: inputs of a pixel, where there are runs, which tells what is aligned. PADDED:
+    taps may lie outside the image. CHUNKED: a part takes several steps. EVEN_INNER: steps end where parts do;
+    EVEN_COLUMNS: tiles end where columns do. Rows and columns beyond the last are read as the last one, which costs no
+    mask.
     """
     dtype: tl.constexpr = weight_ptr.dtype.element_ty
     wide: tl.constexpr = tl.int64 if LARGE else tl.int32
@@ -121,7 +123,8 @@ def product_kernel(
         end = width * inputs
         if not EVEN_INNER:
             end = tl.minimum(end, tl.maximum(x * inputs + RUN, 0))[:, None]
-    # Pointers, to which a step adds one number: sums of offsets the compiler would take apart and multiply again at each step.
+    # Pointers, to which a step adds one number: sums of offsets the compiler would take apart and multiply again at
+    # each step.
     sources = counts_ptr + first[:, None] + lane[None, :]
     weights = weight_ptr + ((group * group_outputs + known).to(wide) * (PARTS * part_size))[:, None] + lane[None, :]
     total = tl.zeros((ROWS, COLUMNS), total_dtype)
@@ -186,7 +189,7 @@ def product_kernel(
     )
 
 
-# ---- launch -----------------------------------------------------------------------------------------------------------
+# ---- launch ---------------------------------------------------------------------------------------------------------
 def _runs(weight, inner):
     """weight [O, C, R, S] as [O, R, S * C, and zeros up to a multiple of `inner`]."""
     run = weight.shape[1] * weight.shape[3]

@@ -17,7 +17,8 @@ SIDE_BY_SIDE = 4  # neurons, where levels are scanned for counts
 
 
 def _per_thread(current, steps, counts, by_columns):
-    """(neurons a thread, neighbours among them, threads), the fastest on an H200: 2^27 neurons, float32 and bfloat16."""
+    """(neurons a thread, neighbours among them, threads), the fastest on an H200: 2^27 neurons, float32 and
+    bfloat16."""
     neighbours, halves = VECTOR // current.element_size(), current.element_size() == 2
     if steps > 0:
         return GATHERED, neighbours, THREADS
@@ -109,7 +110,8 @@ def fire_mean_kernel(
 
 
 def plan(out, current, levels, scale, residual, residual_scale, repeat, turn=0, low=0, line=None, reach=0):
-    """The launch that fills `out` [N, ...]; current, residual and out dense and alike in layout, tables contiguous, not empty."""
+    """The launch that fills `out` [N, ...]; current, residual and out dense and alike in layout, tables contiguous, not
+    empty."""
     tables = common.row_constants(
         levels=(levels, 2), line=(line, 2), scale=(scale, 1), residual_scale=(residual_scale, 1)
     )
@@ -171,8 +173,8 @@ def fire_counts(current, levels, residual, residual_scale, repeat, line=None, re
 
 
 def fire_rates(current, levels, scale, residual, residual_scale, repeat, turn=0, low=0, line=None, reach=0):
-    """Mean current [N, ...] float -> scale * (|k // repeat - turn| - low), in its dtype and layout; scale [] or [C], else as
-    fire_counts."""
+    """Mean current [N, ...] float -> scale * (|k // repeat - turn| - low), in its dtype and layout; scale [] or [C],
+    else as fire_counts."""
     out = torch.empty_like(current)
     if out.numel():
         _fire(out, common.as_dense(current), levels, scale, residual, residual_scale, repeat, turn, low, line, reach)
@@ -191,7 +193,7 @@ def fire_rates_(current, levels, scale, residual, residual_scale, repeat, turn=0
         torch.autograd.graph.increment_version(current)
 
 
-# ---- for offline compilation ------------------------------------------------------------------------------------------
+# ---- for offline compilation ----------------------------------------------------------------------------------------
 def _variant(operation, dtype, size, layout, form, residual_dtype=None, signed=False):
     levels, scale, line, reach = variants.tables(size, layout, form)
     as_rates = operation == "fire_rates"

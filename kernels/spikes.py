@@ -94,8 +94,8 @@ def fire_spikes_kernel(
 
 
 def _unroll(current, unit):
-    """Steps loaded before they are added: enough bytes in flight, few enough registers at 16 neurons a thread; `unit`: of
-    the rows, whose elements are loaded one by one where they are not aligned."""
+    """Steps loaded before they are added: enough bytes in flight, few enough registers at 16 neurons a thread; `unit`:
+    of the rows, whose elements are loaded one by one where they are not aligned."""
     return min({2: 8, 4: 4, 8: 2}[current.element_size()], 8 if unit >= common.NARROW else 4)
 
 
@@ -105,8 +105,8 @@ def _neurons_a_thread(out):
 
 
 def plan(out, current, levels, amplitude, repeat, line=None, reach=0):
-    """The launch that fills `out` [T, N, ...], bytes or floats; steps of it and of `current` dense and alike in layout, tables
-    contiguous."""
+    """The launch that fills `out` [T, N, ...], bytes or floats; steps of it and of `current` dense and alike in layout,
+    tables contiguous."""
     step = current.select(0, 0)
     time_stride = current.stride(0) if current.shape[0] > 1 else step.numel()
     tables = common.row_constants(levels=(levels, 2), line=(line, 2), amplitude=(amplitude, 1))
@@ -131,9 +131,11 @@ def plan(out, current, levels, amplitude, repeat, line=None, reach=0):
 
 
 def fire_spikes(current, levels, amplitude, out_dtype, repeat, line=None, reach=0):
-    """Currents [T, N, ...] float -> sorted spikes [T, N, ...] of `out_dtype`, each step laid out like that of `current`.
+    """Currents [T, N, ...] float -> sorted spikes [T, N, ...] of `out_dtype`, each step laid out like that of
+    `current`.
 
-    levels [T] or [C, T] on the mean current; amplitude None, [] or [C]. Any stride over time, 0 too, runs without a copy.
+    levels [T] or [C, T] on the mean current; amplitude None, [] or [C]. Any stride over time, 0 too, runs without a
+    copy.
     """
     step = current.select(0, 0)
     out = steps_like(step, current.shape[0], out_dtype)
@@ -189,7 +191,8 @@ def expand_spikes_kernel(
 
 
 def plan_expansion(out, counts, timesteps, order, amplitude):
-    """The launch that fills `out` [T, N, ...], bytes or floats, each step in the layout of the dense `counts`, not empty."""
+    """The launch that fills `out` [T, N, ...], bytes or floats, each step in the layout of the dense `counts`, not
+    empty."""
     rows = common.row_constants(amplitude=(amplitude, 1))
     wide = 16 // out.element_size()
     tiles = common.tiles(counts, any(rows.values()), wide, wide)
@@ -221,7 +224,7 @@ def expand_spikes(counts, timesteps, order, dtype, amplitude):
     return out
 
 
-# ---- for offline compilation ------------------------------------------------------------------------------------------
+# ---- for offline compilation ----------------------------------------------------------------------------------------
 def _fired(dtype, output, size, layout, form, amplitude=False):
     levels, scale, line, reach = variants.tables(size, layout, form)
     steps = levels.shape[-1]

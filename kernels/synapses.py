@@ -1,7 +1,7 @@
 """Synapse and neurons in one launch (10), (11): a convolution or linear layer over spike counts, searched in registers.
 
-Groups of fewer than `DIRECT_BELOW` channels are summed without tensor cores, and products of float32, which tensor cores do
-not have, are left to torch.
+Groups of fewer than `DIRECT_BELOW` channels are summed without tensor cores, and products of float32, which tensor
+cores do not have, are left to torch.
 """
 
 import torch
@@ -24,8 +24,8 @@ def _by_fours(weight):
 
 
 def _aligned(counts, weight, groups):
-    """(counts, weight), with a fourth channel of zeros where three of a large image are read in runs: elements one by one are
-    neither read ahead nor side by side, and take several times what the copy takes."""
+    """(counts, weight), with a fourth channel of zeros where three of a large image are read in runs: elements one by
+    one are neither read ahead nor side by side, and take several times what the copy takes."""
     _, channels, height, width = counts.shape
     if (
         groups > 1
@@ -78,9 +78,10 @@ def plan(
     tile=None,
     wide=None,
 ):
-    """The launch that fills `out` [N, O, H', W'], not empty, from counts [N, C, H, W] and weight [O, C / groups, R, S], or
-    [O, C] of one pixel, int8 or of half precision. counts, residual and out have their channels last in memory; tables are
-    contiguous. tile: the Tile, and wide: whether int32 may not hold the sums, where they are not to be found here.
+    """The launch that fills `out` [N, O, H', W'], not empty, from counts [N, C, H, W] and weight [O, C / groups, R, S],
+    or [O, C] of one pixel, int8 or of half precision. counts, residual and out have their channels last in memory;
+    tables are contiguous. tile: the Tile, and wide: whether int32 may not hold the sums, where they are not to be found
+    here.
     """
     behind = epilogue.plan(
         out, bias, levels, line, reach, scale, residual, residual_scale, repeat, _largest_sum(weight, timesteps), wide
@@ -93,7 +94,8 @@ def plan(
 
 
 def _plan_tuned(*, timed, **arguments):
-    """The plan in the tile that was timed for such products, or is now. timed: by `tuning.state`, what its answers depend on."""
+    """The plan in the tile that was timed for such products, or is now. timed: by `tuning.state`, what its answers
+    depend on."""
     out, counts, weight = (arguments[name] for name in ("out", "counts", "weight"))
     geometry_of = [arguments[name] for name in ("stride", "padding", "dilation", "groups")]
     tile = None
@@ -137,8 +139,9 @@ def conv2d_fire(
 ):
     """Input [N, C, H, W] -> counts, rates or currents [N, O, H', W'] of neurons behind a convolution, channels last.
 
-    counts: uint8 up to `timesteps`, or of the dtype of weight [O, C / groups, R, S] float32, float16 or bfloat16; int8 weights
-    take counts. bias [O], levels [T] or [O, T], scale and residual_scale [] or [O], residual [N, O, H', W'], each or None.
+    counts: uint8 up to `timesteps`, or of the dtype of weight [O, C / groups, R, S] float32, float16 or bfloat16; int8
+    weights take counts. bias [O], levels [T] or [O, T], scale and residual_scale [] or [O], residual [N, O, H', W'],
+    each or None.
     counts_dtype: of counts that come out. ValueError: sums over int8 weights that int32 may not hold.
     """
     if weight.dtype == torch.float32:
@@ -242,7 +245,7 @@ def linear_fire(
     return out
 
 
-# ---- for offline compilation ------------------------------------------------------------------------------------------
+# ---- for offline compilation ----------------------------------------------------------------------------------------
 _SYNAPSES = {  # C, O, kernel: pointwise, tap after tap, in runs, without tensor cores
     "linear": (256, 256, 1),
     "conv2d": (64, 64, 3),
@@ -254,8 +257,8 @@ WEIGHTS = (torch.int8, torch.float16, torch.bfloat16)
 
 
 def variant(synapse, dtype, tile, form, timesteps, counts_dtype=torch.uint8):
-    """The fused synapse of that name in `_SYNAPSES` with weights and a tile: channels and outputs fill both; None: without
-    tensor cores."""
+    """The fused synapse of that name in `_SYNAPSES` with weights and a tile: channels and outputs fill both; None:
+    without tensor cores."""
     inputs, outputs, kernel = _SYNAPSES[synapse]
     if tile and synapse in ("linear", "conv2d"):
         inputs, outputs = 2 * tile.inner, 2 * tile.columns
@@ -305,8 +308,8 @@ def variant(synapse, dtype, tile, form, timesteps, counts_dtype=torch.uint8):
 
 
 def launches():
-    """Fused synapses: every tile with levels of a line, as networks have them; every form at the largest tile, with all that
-    may stand behind the sum, and every synapse with the form that takes most registers."""
+    """Fused synapses: every tile with levels of a line, as networks have them; every form at the largest tile, with all
+    that may stand behind the sum, and every synapse with the form that takes most registers."""
     found = []
     for dtype in (torch.int8, torch.bfloat16):
         for tile in tiles.of(dtype.itemsize):

@@ -1,4 +1,5 @@
-"""Which part of an implicit product a program computes: tiles by the size of a weight, measured ones first, then a rule."""
+"""Which part of an implicit product a program computes: tiles by the size of a weight, measured ones first, then a
+rule."""
 
 from typing import NamedTuple
 
@@ -75,8 +76,8 @@ def candidates(itemsize, inputs):
 
 
 def pick(itemsize, rows, columns, inputs, taps, groups):
-    """The tile for a product of `rows` x `columns` in each group, over `taps` runs of `inputs` each: the measured one, else the
-    largest that leaves no half of it empty and makes programs enough, else the smallest."""
+    """The tile for a product of `rows` x `columns` in each group, over `taps` runs of `inputs` each: the measured one,
+    else the largest that leaves no half of it empty and makes programs enough, else the smallest."""
     measured = MEASURED.get((rows, columns, inputs, taps)) if itemsize == 1 and groups == 1 else None
     if measured:
         return measured

@@ -1,4 +1,5 @@
-"""Which tile was the fastest for each kind of product on a GPU: timed inside `timing`, kept in a file for later processes."""
+"""Which tile was the fastest for each kind of product on a GPU: timed inside `timing`, kept in a file for later
+processes."""
 
 import contextlib
 import json
@@ -85,8 +86,8 @@ def milliseconds(launch):
 
 
 def choose(chosen, kind, candidates, launch_of, timer=None):
-    """The tile of `candidates` that Choices hold for a kind of product. timer: of launches, to fill in what they do not hold;
-    without it None stands for that."""
+    """The tile of `candidates` that Choices hold for a kind of product. timer: of launches, to fill in what they do not
+    hold; without it None stands for that."""
     tile = chosen.tiles.get(kind)
     if tile in candidates or timer is None:
         return tile if tile in candidates else None

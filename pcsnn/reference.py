@@ -2,8 +2,9 @@
 
 Slow on purpose; nothing is fused. Shapes: T time-steps, N batch, C channels (dimension 1 of [N, C, ...]).
 
-Functions of an operator's name take the arguments of its schema; `repeat`, `line`, `reach` and `timesteps` say how a search may be
-shortened, and every level is compared here all the same. Dtypes and layouts of counts are the operators' affair.
+Functions of an operator's name take the arguments of its schema; `repeat`, `line`, `reach` and `timesteps` say how a
+search may be shortened, and every level is compared here all the same. Dtypes and layouts of counts are the operators'
+affair.
 """
 
 import torch
@@ -15,7 +16,8 @@ from pcsnn.tensors.shapes import join_heads, laid_out, split_heads
 
 
 def search(mean, levels):
-    """k = #{x : mean >= levels_x}, by comparison with every level; NaN gives 0, and no whole number reaches checks.NEVER.
+    """k = #{x : mean >= levels_x}, by comparison with every level; NaN gives 0, and no whole number reaches
+    checks.NEVER.
 
     mean [N, ...], levels [T] or [C, T].
     """
@@ -33,7 +35,8 @@ def fire_counts(current, levels, residual=None, residual_scale=None, repeat=1, l
 
 
 def fire_rates(current, levels, scale, residual=None, residual_scale=None, repeat=1, turn=0, low=0, line=None, reach=0):
-    """Mean current [N, ...] -> scale * (|k // repeat - turn| - low), in the dtype of the current (10), (S1); repeat 0 is 1."""
+    """Mean current [N, ...] -> scale * (|k // repeat - turn| - low), in the dtype of the current (10), (S1); repeat 0
+    is 1."""
     mean = add_residual(current, residual, residual_scale)
     counts = balance(search(mean, levels.to(mean.dtype)) // max(repeat, 1), turn, low)
     return (counts.to(mean.dtype) * per_channel(scale.to(mean.dtype), mean.dim())).to(current.dtype)
@@ -52,7 +55,8 @@ def fire_spikes(current, levels, amplitude=None, out_dtype=torch.uint8, repeat=1
 
 
 def expand_spikes(counts, timesteps, order=None, dtype=torch.uint8, amplitude=None):
-    """Counts [N, ...] -> spikes [T, N, ...]: the last k steps fire; step x takes the place order[x] of the sorted train."""
+    """Counts [N, ...] -> spikes [T, N, ...]: the last k steps fire; step x takes the place order[x] of the sorted
+    train."""
     steps = torch.arange(timesteps, device=counts.device) if order is None else order
     steps = steps.reshape(-1, *[1] * counts.dim())
     spikes = (steps >= timesteps - counts.to(torch.int64)).to(dtype)
@@ -187,7 +191,8 @@ def query_spikes(query, levels, scale):
 
 
 def spiking_attention(query, key, value, levels, scale, heads, causal, repeat, line=None, reach=0):
-    """Collapsed: mean current [N, M, H * D], key [N, S, H * D], value [N, S, H * E] -> [N, M, H * E], all averages over time.
+    """Collapsed: mean current [N, M, H * D], key [N, S, H * D], value [N, S, H * E] -> [N, M, H * E], all averages over
+    time.
 
     Products and sums are float32 (float64 stays); rates, as everywhere, are rounded to the dtype of the current.
     """

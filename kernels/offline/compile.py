@@ -73,9 +73,9 @@ def compile_launch(launch, target):
 def resources(compiled):
     """What a compiled kernel takes, and how it reaches global memory.
 
-    Returns a dict: registers (a thread), stack (bytes a thread; spilled registers live there), spill (registers spilled, AMD
-    only), shared (bytes), load128, store128, loads, stores (instructions), fused (multiply-adds of float32 and
-    float64; AMD divides with five of them), tensor_core (instructions of matrix units).
+    Returns a dict: registers (a thread), stack (bytes a thread; spilled registers live there), spill (registers
+    spilled, AMD only), shared (bytes), load128, store128, loads, stores (instructions), fused (multiply-adds of float32
+    and float64; AMD divides with five of them), tensor_core (instructions of matrix units).
     """
     if compiled.metadata.target.backend == "hip":
         text = compiled.asm["amdgcn"]

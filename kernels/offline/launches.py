@@ -1,4 +1,5 @@
-"""The launches of every kernels file, for offline compilation: each file with a kernel offers `launches()`, found here."""
+"""The launches of every kernels file, for offline compilation: each file with a kernel offers `launches()`, found
+here."""
 
 import importlib
 import pkgutil

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pcsnn.calibration.trainable import TrainableNeuron
 from pcsnn.graph.activations import signed_kind
 from pcsnn.graph.places import bound
 from pcsnn.graph.written import ClippedReLU
@@ -106,6 +107,9 @@ class Settings:
             shift=self.shift,
             quantization_levels=place.quantization_levels if self.staircase else None,
         )
+
+    def trainable(self, place, timesteps, device):
+        return TrainableNeuron(self, timesteps, device)
 
 
 def on_host(settings):

@@ -1,4 +1,4 @@
-"""Gradient steps on a spiking network as a whole, its staircases differentiated straight through (C4), (C5)."""
+"""Gradient steps on a spiking network as a whole, its neurons differentiated straight through (C4), (C5)."""
 
 import copy
 
@@ -10,70 +10,13 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pcsnn import distributed
 from pcsnn.calibration.lockstep import footprint, per_input
-from pcsnn.calibration.places import Settings
-from pcsnn.calibration.signed import StraightThrough
 from pcsnn.data.batches import show_steps
 from pcsnn.data.inputs import count, rows
 from pcsnn.data.pools import shuffled
 from pcsnn.distributed import collectives
 from pcsnn.graph import taxonomy
-from pcsnn.nn.staircase import staircase
 
 SMALLEST_BATCH = 8  # however much memory an input takes
-
-
-class Staircase(nn.Module):
-    """A neuron with parameters that a gradient reaches; `settings()` gives what it has become.
-
-    [C] or []: log_theta; psi in units of theta / T; log_gain, the amplitude relative to theta. bend [C, T] or [T], in
-    units of theta / T, or None. A silent channel stays silent.
-    """
-
-    def __init__(self, settings, timesteps, device):
-        super().__init__()
-        theta = torch.as_tensor(settings.threshold, dtype=torch.float32, device=device)
-        amplitude = (
-            theta
-            if settings.amplitude is None
-            else torch.as_tensor(settings.amplitude, dtype=theta.dtype, device=device)
-        )
-        shape = torch.broadcast_shapes(theta.shape, amplitude.shape)
-        theta, amplitude = theta.expand(shape), amplitude.expand(shape)
-        self.silent = (theta == torch.inf) | (amplitude <= 0)
-        self.start = theta.masked_fill(self.silent, 1.0)
-        psi = torch.as_tensor(settings.offset, dtype=theta.dtype, device=device).expand(shape)
-        self.timesteps, self.out = timesteps, None
-        self.log_theta = nn.Parameter(self.start.log())
-        self.psi = nn.Parameter(psi.masked_fill(self.silent, 0.0) / self.start * timesteps)
-        self.log_gain = nn.Parameter((amplitude.masked_fill(self.silent, 1.0) / self.start).log())
-        self.bend = None if settings.bend is None else nn.Parameter(settings.bend.to(theta) * timesteps)
-        self.steps = torch.arange(1, timesteps + 1, device=device, dtype=torch.float32) - 0.5
-
-    def _values(self):
-        theta = self.log_theta.exp()
-        return theta, self.psi * self.start / self.timesteps, self.log_gain.exp() * theta
-
-    def forward(self, current):
-        """Mean current [N, C, ...] -> rates, kept in `out`."""
-        theta, psi, amplitude = self._values()
-        steps = self.steps if self.bend is None else self.steps + self.bend
-        levels = steps * theta.unsqueeze(-1) / self.timesteps - psi.unsqueeze(-1)
-        if self.bend is not None:
-            levels = levels.cummax(-1).values
-        self.out = staircase(current.float(), levels, amplitude.masked_fill(self.silent, 0.0)).to(current.dtype)
-        return self.out
-
-    @torch.no_grad()
-    def settings(self):
-        theta, psi, amplitude = (value.double() for value in self._values())
-        bend = None if self.bend is None else self.bend.detach().double() / self.timesteps
-        return Settings(
-            theta.masked_fill(self.silent, torch.inf),
-            psi.masked_fill(self.silent, 0.0),
-            amplitude.masked_fill(self.silent, 0.0),
-            bend,
-            staircase=False,
-        )
 
 
 class _Relative(nn.Module):
@@ -236,20 +179,15 @@ def refine(teacher, task, settings, pools, outputs, options):
     network, timesteps, whole = task.network, task.timesteps, task.batches.whole
     generator = torch.Generator("cpu").manual_seed(task.seed)
     device = tree_leaves(pools[0])[0].device
-    staircases = {
-        place.name: StraightThrough(settings[place.name], place, timesteps, device)
-        if place.signed
-        else Staircase(settings[place.name], timesteps, device)
-        for place in task.open
-    }  # a lossless QCFS is its neuron, and has a gradient
-    student = _student(network, staircases)
+    neurons = {place.name: settings[place.name].trainable(place, timesteps, device) for place in task.open}
+    student = _student(network, neurons)  # a lossless QCFS is its neuron, and has a gradient
     taught = {}
-    for name in staircases:
+    for name in neurons:
         teacher.get_submodule(name).register_forward_hook(
             lambda module, arguments, output, name=name: taught.__setitem__(name, output)
         )
     scale, dense = _outputs(teacher, pools[0] if whole else rows(pools[0], slice(options.batch)))
-    levels = [parameter for module in staircases.values() for parameter in module.parameters()]
+    levels = [parameter for module in neurons.values() for parameter in module.parameters()]
     biases = [module.bias.requires_grad_(True) for module in outputs]
     changes = _free_weights(network) if options.change_weights else []
     parameters = [*levels, *biases, *changes]
@@ -275,13 +213,13 @@ def refine(teacher, task, settings, pools, outputs, options):
             batch, share = _own(next(batches))
             with torch.no_grad():
                 expected = per_input(teacher(*batch)) if share else []
-            squares = _mean_squares([taught.get(name) for name in staircases], share, device)
+            squares = _mean_squares([taught.get(name) for name in neurons], share, device)
             optimiser.zero_grad()
             if share:
                 found = per_input(student(*batch))
                 errors = [
                     (module.out - taught[name]).square().mean() / square.clamp_min(1e-12)
-                    for (name, module), square in zip(staircases.items(), squares)
+                    for (name, module), square in zip(neurons.items(), squares)
                 ]
                 divergence = sum(_divergence(*pair, options.temperature) for pair in zip(found, expected))
                 layers = torch.stack(errors).mean()
@@ -294,4 +232,4 @@ def refine(teacher, task, settings, pools, outputs, options):
                 averages.update()
     averages.take_over()
     _fix_weights(network)
-    settings.update({name: module.settings() for name, module in staircases.items()})
+    settings.update({name: module.settings() for name, module in neurons.items()})

@@ -27,6 +27,9 @@ class SignedSettings:
     def neuron(self, place, timesteps):
         return SignedNeuron(self.kind, timesteps, amplitude=self.amplitude, lowest=self.lowest, slope=self.slope)
 
+    def trainable(self, place, timesteps, device):
+        return StraightThrough(self, place, timesteps, device)
+
 
 def covering(kind, slope, timesteps, lowest, highest):
     """The least amplitude with which T levels reach from the activation at `lowest` to that at `highest` (S4)."""

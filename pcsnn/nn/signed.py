@@ -79,7 +79,7 @@ class SignedNeuron(Neuron):
         lowest: float | torch.Tensor,
         slope: float | torch.Tensor | None = None,
         inplace: bool = False,
-        sample: torch.Tensor | None = None,
+        sample: list[float] | None = None,
     ):
         super().__init__()
         self.kind, self.timesteps, self.inplace = kind, timesteps, inplace

@@ -1,8 +1,8 @@
 """Checks of arguments that the families of operators, and layers of them, share.
 
-The `check` of each operator stands beside it. csrc/arguments.h has the same for the operators in C++; those in Python are
-for meta tensors and for GPUs: exported programs and C++ call operators without the public functions, which ask for more
-(levels that ascend, say) but use the parts of these. Nothing here looks at values.
+The `check` of each operator stands beside it. csrc/arguments.h has the same for the operators in C++; those in Python
+are for meta tensors and for GPUs: exported programs and C++ call operators without the public functions, which ask for
+more (levels that ascend, say) but use the parts of these. Nothing here looks at values.
 """
 
 import torch

@@ -48,23 +48,24 @@ def spiking_attention(
 ) -> Tensor:
     """Attention without softmax of spiking queries, averaged over time, in one operation (20).
 
-    Equal to (fire_rates(query, levels, scale) key^T) value head by head, where channels are the features; on a GPU neither
-    spikes nor rates of the queries nor the scores are ever in memory.
+    Equal to (fire_rates(query, levels, scale) key^T) value head by head, where channels are the features; on a GPU
+    neither spikes nor rates of the queries nor the scores are ever in memory.
 
     Args:
-        query: mean current [N, M, H * D], float32, float16, bfloat16 or (on the CPU) float64; the features of a head lie side
-            by side.
+        query: mean current [N, M, H * D], float32, float16, bfloat16 or (on the CPU) float64; the features of a head
+            lie side by side.
         key: average over time [N, S, H * D] of that dtype.
         value: average over time [N, S, H * E] of that dtype.
         levels: ascending, float32 [T] or [H * D, T] on the mean current of the queries.
-        scale: what one distinct level is worth, times any factor of the products: a number or a float32 tensor [] or [H * D].
+        scale: what one distinct level is worth, times any factor of the products: a number or a float32 tensor []
+            or [H * D].
         heads: H.
         causal: query i sees keys 0..i only; M must be S.
         repeat, spacing: as in `fire_rates`.
 
     Returns:
-        [N, M, H * E] of the dtype of query. Sums are float32, of products of full float32 operands, or of half precision ones:
-        there scores are rounded to that dtype on a GPU, and stay float32 on the CPU.
+        [N, M, H * E] of the dtype of query. Sums are float32, of products of full float32 operands, or of half
+        precision ones: there scores are rounded to that dtype on a GPU, and stay float32 on the CPU.
 
     Raises:
         TypeError, ValueError: a dtype, shape, device or level table that does not fit; on a GPU float64, or D > 256.

@@ -1,16 +1,16 @@
 """Operators and their backends: how a family defines one, and which backend serves which device.
 
-A public function checks its arguments and calls `call`. Whoever calls `torch.ops.pcsnn` instead, as exported programs do,
-gets the checks of csrc/arguments.h on the CPU and the `check` of the operator from all that is Python. Backends: "c++"
-(csrc/, CPU), "triton" (kernels/, CUDA and ROCm; through its interpreter on the CPU in tests), "reference" (plain torch,
-every device).
+A public function checks its arguments and calls `call`. Whoever calls `torch.ops.pcsnn` instead, as exported programs
+do, gets the checks of csrc/arguments.h on the CPU and the `check` of the operator from all that is Python. Backends:
+"c++" (csrc/, CPU), "triton" (kernels/, CUDA and ROCm; through its interpreter on the CPU in tests), "reference" (plain
+torch, every device).
 
-Common arguments: `levels` [T] or [C, T] on the mean current; `repeat`: m, how often each level stands in its row (0: as 1);
-`line` and `reach`: what `pcsnn.levels.spacing.Spacing` knows of the levels, so that a kernel need not bisect the table; `scale` and
-`amplitude` [] or [C]; `turn` and `low` of a signed table (S1), 0 for any other.
+Common arguments: `levels` [T] or [C, T] on the mean current; `repeat`: m, how often each level stands in its row
+(0: as 1); `line` and `reach`: what `pcsnn.levels.spacing.Spacing` knows of the levels, so that a kernel need not bisect
+the table; `scale` and `amplitude` [] or [C]; `turn` and `low` of a signed table (S1), 0 for any other.
 Fused operators (a synapse and its neurons): `timesteps` is the largest count that comes in; with int8 weights `bias`,
-`levels`, `line` and `residual_scale` are int32, and what comes out without levels and scale is too; `counts_dtype`: of the counts
-that come out, uint8 or the floating dtype of half precision weights.
+`levels`, `line` and `residual_scale` are int32, and what comes out without levels and scale is too; `counts_dtype`: of
+the counts that come out, uint8 or the floating dtype of half precision weights.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ except ImportError as error:
     _no_triton = f"Triton does not import: {error}"
 
 
-# ---- definition -------------------------------------------------------------------------------------------------------
+# ---- definition -----------------------------------------------------------------------------------------------------
 class Operator(NamedTuple):
     """What is called of an operator, each with the arguments of its schema."""
 
@@ -118,7 +118,8 @@ def define_part(schema, cpu):
 
 
 def _checked(check, function, stored_names=()):
-    """An implementation for those who call the operator directly. stored_names: of arguments whose memory torch then reads."""
+    """An implementation for those who call the operator directly. stored_names: of arguments whose memory torch then
+    reads."""
 
     def run(*given):
         for name, value in zip(stored_names, given):
@@ -137,7 +138,7 @@ def _announced(function):
     return run
 
 
-# ---- backends ---------------------------------------------------------------------------------------------------------
+# ---- backends -------------------------------------------------------------------------------------------------------
 _BACKENDS = ("reference", "c++", "triton")
 _forced = None  # the names that any context forces; None: no context does, and calls look no further
 _forcing = {}  # {entry of a `use_backend` that holds: name}, of all contexts
@@ -168,8 +169,8 @@ def _force(entry, name):
 
 
 def is_direct(*tensors):
-    """Whether nothing but a kernel on a GPU has to hear of an operator on these tensors, or None: nothing traced, no mode, no
-    subclass, no gradient. The dispatcher takes longer than a launch."""
+    """Whether nothing but a kernel on a GPU has to hear of an operator on these tensors, or None: nothing traced, no
+    mode, no subclass, no gradient. The dispatcher takes longer than a launch."""
     if torch.compiler.is_compiling() or forced() or not getattr(tensors[0], "is_cuda", False):
         return False
     gradients = torch.is_grad_enabled()

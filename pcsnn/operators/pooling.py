@@ -29,7 +29,8 @@ def _out(counts, kernel, stride, padding, dilation, sizes):
 
 for _name in ("max_pool2d", "sum_pool2d"):
     dispatch.define(
-        f"{_name}(Tensor counts, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] sizes) -> Tensor",
+        f"{_name}(Tensor counts, int[2] kernel, int[2] stride, int[2] padding, int[2] dilation, int[2] sizes) "
+        "-> Tensor",
         _check,
         _out,
     )
@@ -79,8 +80,8 @@ def sum_pool2d(counts: Tensor, kernel_size: Size, stride: Size | None = None, pa
     """The spikes of each window together: average pooling of spike counts without its division.
 
     Args:
-        counts: uint8 [N, C, H, W], or whole numbers of float16 or bfloat16; those of a window sum up to at most 255, else uint8
-            sums are modulo 256 and floating ones may be rounded.
+        counts: uint8 [N, C, H, W], or whole numbers of float16 or bfloat16; those of a window sum up to at most 255,
+            else uint8 sums are modulo 256 and floating ones may be rounded.
         kernel_size, stride, padding: as of torch.nn.functional.avg_pool2d; beyond the borders there is no spike.
 
     Returns:

@@ -114,8 +114,8 @@ dispatch.define(
     out=lambda current, *_: torch.empty_like(current),
 )
 dispatch.define(
-    "fire_rates_(Tensor(a!) current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, int repeat, "
-    "int turn=0, int low=0, Tensor? line=None, int reach=0) -> ()",
+    "fire_rates_(Tensor(a!) current, Tensor levels, Tensor scale, Tensor? residual, Tensor? residual_scale, "
+    "int repeat, int turn=0, int low=0, Tensor? line=None, int reach=0) -> ()",
     _check_rates_in_place,
 )
 
@@ -133,7 +133,8 @@ def fire_rates(
     low: int = 0,
     spacing: Spacing | None = None,
 ) -> Tensor:
-    """Firing rates of neurons under a mean current, in one pass: scale * (|k // m - turn| - low), k as in `fire_counts`.
+    """Firing rates of neurons under a mean current, in one pass: scale * (|k // m - turn| - low), k as in
+    `fire_counts`.
 
     m is `repeat`, the number of times each level stands in a staircase of `levels`: with T = m L and the scale
     amplitude / L the rate is bit-equal to QCFS with L levels.
@@ -142,7 +143,8 @@ def fire_rates(
         current, levels, residual, residual_scale: as in `fire_counts`.
         scale: the worth of one distinct level, amplitude * m / T: a number, or a tensor [] or [C], float32.
         repeat: m; 0 is 1 and bisects the table whatever it is like; None: m is 1.
-        turn, low: of a signed table (S1), as `signed_levels` gives them, 0..T: k levels reached are |k - turn| - low spikes.
+        turn, low: of a signed table (S1), as `signed_levels` gives them, 0..T: k levels reached are |k - turn| - low
+            spikes.
         spacing: the `pcsnn.levels.spacing.Spacing` of the levels, its repeat m, where it is known; None looks.
         inplace: write the rates over `current`, which must be dense (not expanded), and return it.
 

@@ -44,8 +44,8 @@ def _check_spikes(current, levels, amplitude, out_dtype, repeat, line=None, reac
 
 
 dispatch.define(
-    "fire_spikes(Tensor current, Tensor levels, Tensor? amplitude, ScalarType out_dtype, int repeat, Tensor? line=None, "
-    "int reach=0) -> Tensor",
+    "fire_spikes(Tensor current, Tensor levels, Tensor? amplitude, ScalarType out_dtype, int repeat, "
+    "Tensor? line=None, int reach=0) -> Tensor",
     _check_spikes,
     out=lambda current, levels, amplitude, out_dtype, *_: steps_like(current.select(0, 0), current.shape[0], out_dtype),
 )

@@ -1,4 +1,5 @@
-"""Synapses with the neurons behind them in one operation: counts in, counts out. Names are those of `pcsnn.functional`."""
+"""Synapses with the neurons behind them in one operation: counts in, counts out. Names are those of
+`pcsnn.functional`."""
 
 import torch
 from torch import Tensor
@@ -144,27 +145,31 @@ def linear_fire(
 ) -> Tensor:
     """A linear layer and the neurons behind it, in one operation.
 
-    Equal to fire_counts(linear(counts, weight, bias), levels, residual, residual_scale), where channels are the outputs O.
+    Equal to fire_counts(linear(counts, weight, bias), levels, residual, residual_scale), where channels are the outputs
+    O.
 
     Args:
         counts: spike counts uint8 [..., K], or values of the dtype of `weight`.
-        weight: [O, K] float32, bfloat16, float16 (the current is rounded to that dtype, as a layer alone would), or int8
-            (the sum is exact, and bias, levels and residual_scale are int32 on it: see `whole_levels`). What an incoming
-            spike is worth is to be multiplied into it.
+        weight: [O, K] float32, bfloat16, float16 (the current is rounded to that dtype, as a layer alone would), or
+            int8 (the sum is exact, and bias, levels and residual_scale are int32 on it: see `whole_levels`). What an
+            incoming spike is worth is to be multiplied into it.
         levels: ascending, float32 (int32) [T] or [O, T]; None gives currents.
         bias: [O] of the dtype of `weight` (int32), or None.
-        scale: float32, a tensor [] or [O]. With levels: rates, scale * (k // m) with m = `repeat`; without: currents times scale.
-        residual: added to the current first, in the shape of the result: counts, uint8 or of the dtype of half precision weights,
-            with residual_scale, or a current of the dtype of `weight` (int32).
+        scale: float32, a tensor [] or [O]. With levels: rates, scale * (k // m) with m = `repeat`; without: currents
+            times scale.
+        residual: added to the current first, in the shape of the result: counts, uint8 or of the dtype of half
+            precision weights, with residual_scale, or a current of the dtype of `weight` (int32).
         residual_scale: what a spike of the residual is worth, float32 (int32), [] or [O].
-        repeat: how often each level stands in `levels`; 0 bisects the table whatever it is like; None looks (m is 1 for rates).
-        timesteps: the largest value in `counts`; a smaller one than 255 may be faster. Larger values give undefined counts.
-        counts_dtype: of the counts that are returned: torch.uint8, or for float16 and bfloat16 weights their dtype, which holds
-            counts exactly; None is uint8.
+        repeat: how often each level stands in `levels`; 0 bisects the table whatever it is like; None looks (m is 1 for
+            rates).
+        timesteps: the largest value in `counts`; a smaller one than 255 may be faster. Larger values give undefined
+            counts.
+        counts_dtype: of the counts that are returned: torch.uint8, or for float16 and bfloat16 weights their dtype,
+            which holds counts exactly; None is uint8.
 
     Returns:
-        [..., O]: counts of `counts_dtype`; with scale rates of the dtype of `weight` (float32 for int8); without levels currents of it
-        (int32 for int8).
+        [..., O]: counts of `counts_dtype`; with scale rates of the dtype of `weight` (float32 for int8); without levels
+        currents of it (int32 for int8).
 
     Raises:
         TypeError, ValueError: a dtype, shape, device or level table that does not fit.
@@ -287,7 +292,8 @@ def conv2d_fire(
 ) -> Tensor:
     """A convolution and the neurons behind it, in one operation.
 
-    Equal to fire_counts(conv2d(counts, weight, bias, stride, padding, dilation, groups), levels, residual, residual_scale).
+    Equal to fire_counts(conv2d(counts, weight, bias, stride, padding, dilation, groups), levels, residual,
+    residual_scale).
 
     Args:
         counts: spike counts uint8 [N, C, H, W], or values of the dtype of `weight`; padding is with 0.

@@ -248,7 +248,7 @@ def test_sweep_refuses_a_network_that_overflows():
 
 
 def test_the_float_network_may_be_named_as_formerly():
-    net, x = two_layers(), images()
+    net, x = two_layers(), data()
     assert sweep(net=net, data=x, timesteps=[3], method="max") == sweep(model=net, data=x, timesteps=[3], method="max")
     with pytest.raises(TypeError, match="net: is the older name of model; expected one of them, got both"):
         sweep(model=net, net=net, data=x)

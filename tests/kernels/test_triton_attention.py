@@ -21,7 +21,7 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=name)
 SMALL = attention.Tile(16, 16, 16, 64, 2)  # quick to compile; every other tile differs in sizes only
 
 
-# ---- run on this processor ----------------------------------------------------------------------------------------
+# ---- run on this processor ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("form", FORMS)
 @dtypes
 def test_every_form(dtype, form):
@@ -68,7 +68,7 @@ def test_counts_are_those_of_the_neuron(dtype):
         assert torch.equal(counts.to(torch.uint8), reference.fire_counts(query, levels))
 
 
-# ---- compiled for GPUs ------------------------------------------------------------------------------------------------
+# ---- compiled for GPUs ----------------------------------------------------------------------------------------------
 ATTENTIONS = [] if kernels.INTERPRETED else launches.of("attention")
 
 
@@ -100,7 +100,7 @@ def test_tiles_fit_queries_and_heads():
     )
 
 
-# ---- on a GPU -----------------------------------------------------------------------------------------------------
+# ---- on a GPU -------------------------------------------------------------------------------------------------------
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")
 @pytest.mark.parametrize(

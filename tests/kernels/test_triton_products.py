@@ -23,7 +23,7 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=name)
 MAP_NORESERVE = 0x4000  # Linux's; mmap has the name from Python 3.13 on
 
 
-# ---- run on this processor ----------------------------------------------------------------------------------------
+# ---- run on this processor ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @dtypes
 def test_every_geometry(dtype, geometry):
@@ -106,7 +106,7 @@ def test_more_than_2_to_31_counts(dtype, kind):
     assert_same(out[:, :, -tail:], expected[:, :, -tail:])
 
 
-# ---- compiled for GPUs ------------------------------------------------------------------------------------------------
+# ---- compiled for GPUs ----------------------------------------------------------------------------------------------
 PRODUCTS = [] if kernels.INTERPRETED else launches.of("synapses")
 
 
@@ -186,7 +186,7 @@ def test_tiles_fill_a_gpu_and_leave_no_half_empty():
     assert set(tiles.MEASURED.values()) <= set(tiles.of(1))
 
 
-# ---- on a GPU -----------------------------------------------------------------------------------------------------
+# ---- on a GPU -------------------------------------------------------------------------------------------------------
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA or ROCm device")
 @pytest.mark.parametrize("geometry", (*GEOMETRIES, Geometry((4, 64, 56, 56), (128, 64, 3, 3), (2, 2), (1, 1))), ids=str)

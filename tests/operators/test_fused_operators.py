@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import pcsnn
 from pcsnn import functional, reference
-from pcsnn.cpu import synapses
+from pcsnn.cpu import integer_products as products
 from pcsnn.tensors.shapes import convolved
 
 WHOLE = 2**31 - 1  # a level that is never reached
@@ -148,9 +148,9 @@ def test_int8_is_exact_for_every_count_and_weight(timesteps, extreme):
 def test_even_whole_levels_are_counted_by_the_product_itself(monkeypatch):
     """The one primitive runs where levels lie on a line, saturates at both ends, and is right next to every level."""
     asked = []
-    convolve = synapses._convolve
+    convolve = products.convolve
     monkeypatch.setattr(
-        synapses, "_convolve", lambda x, layer, dtype, *rest: (asked.append(dtype), convolve(x, layer, dtype, *rest))[1]
+        products, "convolve", lambda x, layer, dtype, *rest: (asked.append(dtype), convolve(x, layer, dtype, *rest))[1]
     )
     generator = torch.Generator().manual_seed(0)
     weight = torch.eye(8, dtype=torch.int8).view(8, 8, 1, 1) * torch.arange(1, 9, dtype=torch.int8).view(8, 1, 1, 1)

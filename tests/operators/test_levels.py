@@ -9,7 +9,7 @@ import torch
 from gpu_free.cases import searches
 
 from pcsnn import functional, reference
-from pcsnn.cpu import synapses
+from pcsnn.cpu.lines import floating_line
 from pcsnn.levels import even
 from pcsnn.levels.spacing import UNKNOWN, Spacing, find_spacing, pack, probes
 from pcsnn.tensors import checks
@@ -190,7 +190,7 @@ def test_whole_lines():
     assert find_spacing(torch.tensor([0, checks.NEVER], dtype=torch.int32)) == UNKNOWN
     for dtype, exact in ((torch.float32, False), (torch.float64, True)):
         large = torch.tensor([2**24 + 1, 7, 0], dtype=torch.int32)
-        assert (synapses._float_line(large, dtype) is not None) == exact
+        assert (floating_line(large, dtype) is not None) == exact
 
 
 @pytest.mark.parametrize("timesteps", (12, 30, 240))

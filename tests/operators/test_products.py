@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from folders import SUPPORT
 
 from pcsnn import functional, use_backend
-from pcsnn.cpu import synapses
+from pcsnn.cpu import integer_products as products
 from pcsnn.operators import dispatch
 from pcsnn.tensors.arithmetic import LARGEST_PAIR_SUM
 
@@ -44,11 +44,11 @@ def made(shape, outputs, kernel, depth, seed=0):
 
 
 @pytest.mark.parametrize("threads", (1, 2))
-@pytest.mark.parametrize("depth", synapses.DEPTHS)
+@pytest.mark.parametrize("depth", products.DEPTHS)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_sums_and_counts(geometry, depth, threads):
     shape, outputs, kernel, stride, padding, dilation = GEOMETRIES[geometry]
-    if shape[1] % (synapses.QUAD * depth):
+    if shape[1] % (products.QUAD * depth):
         depth = 4
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -60,10 +60,10 @@ def test_sums_and_counts(geometry, depth, threads):
                 weight = torch.where(weight >= 0, weight.amax(), -weight.amax())
             expected = F.conv2d(counts.double(), weight.double(), None, stride, padding, dilation)
             rest = outputs, kernel, stride, padding, dilation
-            sums = torch.ops.pcsnn._products(counts, synapses._blocks(weight), None, None, *rest, 0, depth)
+            sums = torch.ops.pcsnn._products(counts, products.blocks(weight), None, None, *rest, 0, depth)
             assert sums.dtype == torch.float32 and torch.equal(sums.double(), expected)
             factor, start = torch.full((outputs,), 2.0**-9), torch.arange(outputs) / 2 + 0.25 + 2.0**-11
-            found = torch.ops.pcsnn._products(counts, synapses._blocks(weight), factor, start, *rest, 13, depth)
+            found = torch.ops.pcsnn._products(counts, products.blocks(weight), factor, start, *rest, 13, depth)
             line = (expected * 2.0**-9 + start.double().view(-1, 1, 1)).round().clamp(0, 13)
             assert found.dtype == torch.uint8 and torch.equal(found.double(), line)
             assert found.is_contiguous(memory_format=torch.channels_last)
@@ -73,17 +73,21 @@ def test_sums_and_counts(geometry, depth, threads):
 
 def test_depth_is_what_16_bits_hold():
     weight = torch.zeros(16, 64, 3, 3, dtype=torch.int8)
-    assert synapses._depth(weight, 255) == 8
+    assert products.depth_of(weight, 255) == 8
     weight[3, 32:36, 1, 1] = torch.tensor([127, -127, 127, 127])
-    assert synapses._depth(weight, 129) == 8  # one pair, in either half
+    assert products.depth_of(weight, 129) == 8  # one pair, in either half
     weight[3, 36:40, 1, 1] = torch.tensor([127, -128, 0, 0])
-    assert (synapses._depth(weight, 64), synapses._depth(weight, 65), synapses._depth(weight, 129)) == (8, None, None)
-    assert synapses._depth(weight[:, :48], 64) == 4 and synapses._depth(weight[:, 16:48], 64) == 8
-    assert synapses._depth(weight[:, :40], 1) is None
+    assert (products.depth_of(weight, 64), products.depth_of(weight, 65), products.depth_of(weight, 129)) == (
+        8,
+        None,
+        None,
+    )
+    assert products.depth_of(weight[:, :48], 64) == 4 and products.depth_of(weight[:, 16:48], 64) == 8
+    assert products.depth_of(weight[:, :40], 1) is None
     weight[3] = 127
-    assert [synapses._depth(weight, timesteps) for timesteps in (16, 17, 32, 33)] == [8, 4, 4, None]
+    assert [products.depth_of(weight, timesteps) for timesteps in (16, 17, 32, 33)] == [8, 4, 4, None]
     assert (
-        synapses._depth(torch.full((16, 16, 1, 1), -128, dtype=torch.int8), 32) is None
+        products.depth_of(torch.full((16, 16, 1, 1), -128, dtype=torch.int8), 32) is None
     )  # 4 * 2 * 128 * 32 is one too many
 
 
@@ -105,13 +109,13 @@ def test_the_operator_with_and_without_them(timesteps, monkeypatch):
             with use_backend("reference"):
                 expected = functional.conv2d_fire(counts, weight, levels, **given)
             for narrow in (True, False):
-                monkeypatch.setattr(synapses, "_narrow", lambda: narrow)
+                monkeypatch.setattr(products, "multiplies_in_pairs", lambda: narrow)
                 assert torch.equal(functional.conv2d_fire(counts, weight.clone(), levels, **given), expected)
 
 
 def test_what_does_not_fit_is_refused():
     counts, weight = made((1, 32, 5, 5), 16, (3, 3), 4)
-    blocks, rest = synapses._blocks(weight), (16, (3, 3), (1, 1), (0, 0), (1, 1), 0)
+    blocks, rest = products.blocks(weight), (16, (3, 3), (1, 1), (0, 0), (1, 1), 0)
     calls = (
         (counts.float(), blocks, None, *rest, 4),
         (counts, blocks[:, :2], None, *rest, 4),
@@ -129,8 +133,8 @@ def test_what_does_not_fit_is_refused():
 def test_without_avx2_they_are_refused_and_not_used():
     code = """
 import torch
-from pcsnn.cpu import synapses
-assert not synapses._narrow()
+from pcsnn.cpu import integer_products
+assert not integer_products.multiplies_in_pairs()
 x, w = torch.zeros(1, 16, 1, 1, dtype=torch.uint8), torch.zeros(256, dtype=torch.int8)
 torch.ops.pcsnn._products(x, w, None, None, 16, [1, 1], [1, 1], [0, 0], [1, 1], 0, 4)
 """

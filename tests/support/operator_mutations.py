@@ -11,10 +11,10 @@ import time
 import torch
 from test_opcheck import COUNTS, CURRENT, GEOMETRY, KERNEL, LEVELS, LINE, ROWS, SAMPLES, SCALES, WHOLE, WHOLE_LEVELS
 
-from pcsnn.cpu import synapses
+from pcsnn.cpu import integer_products
 
 MEMORY = 4 << 30  # bytes of a child, so that enormous results are refused and not made
-BLOCKS = synapses._blocks(torch.ones(16, 32, 3, 3, dtype=torch.int8))
+BLOCKS = integer_products.blocks(torch.ones(16, 32, 3, 3, dtype=torch.int8))
 BYTES = torch.ones(1, 32, 6, 5, dtype=torch.uint8)
 FUSED = "conv2d_fire", "linear_fire"
 PRIVATE = {
