@@ -136,7 +136,7 @@ class DAQCFS(OwnNeuron):
             bend=None if self.bend is None else self.bend.detach(),
         )
 
-    def lossless(self, timesteps):
+    def lossless(self, timesteps: int) -> bool:
         """Whether its neuron has exactly its levels at T = `timesteps`: uneven ones at T = L alone."""
         return timesteps == self.levels if self.bend is not None else super().lossless(timesteps)
 

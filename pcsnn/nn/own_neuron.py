@@ -1,5 +1,7 @@
 """Activations that know the neuron that takes their place."""
 
+from typing import Any
+
 import torch
 
 
@@ -11,13 +13,13 @@ class OwnNeuron(torch.nn.Module):
         serial: whether serial IF neurons stood there, whose threshold and levels stay at every T.
     """
 
-    levels = None
+    levels: int | None = None
     serial = False
 
-    def neuron(self):
+    def neuron(self) -> dict[str, Any]:
         """Arguments of its CollapsedNeuron but T and L: threshold; offset, amplitude, shift, bend where it has them."""
         return dict(threshold=self.threshold.detach())
 
-    def lossless(self, timesteps):
+    def lossless(self, timesteps: int) -> bool:
         """Whether its neuron has exactly its levels at T = `timesteps`."""
         return timesteps % self.levels == 0
