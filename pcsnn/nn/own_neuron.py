@@ -14,7 +14,7 @@ class OwnNeuron(torch.nn.Module):
     """
 
     levels: int | None = None
-    serial = False
+    serial: bool = False
 
     def neuron(self) -> dict[str, Any]:
         """Arguments of its CollapsedNeuron but T and L: threshold; offset, amplitude, shift, bend where it has them."""
