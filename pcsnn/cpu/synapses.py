@@ -289,7 +289,7 @@ def convolution(x, weight, bias, stride, padding, dilation, groups):
 
 @functools.cache
 def _check(name):
-    """The checks of an operator's arguments in csrc/fused.cpp."""
+    """The checks of an operator's arguments in csrc/synapses.cpp."""
     return getattr(torch.ops.pcsnn, f"_check_{name}").default
 
 
