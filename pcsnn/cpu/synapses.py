@@ -140,7 +140,7 @@ def _product(product, counts, weight, bias):
 
 @functools.cache
 def _check(name):
-    """The checks of an operator's arguments in csrc/fused.cpp."""
+    """The checks of an operator's arguments in csrc/synapses.cpp."""
     return getattr(torch.ops.pcsnn, f"_check_{name}").default
 
 
