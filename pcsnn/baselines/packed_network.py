@@ -1,6 +1,8 @@
 """The paper's own form: T steps packed into the batch, each synapse computed T times, parallel neurons (3)-(7)."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map
@@ -54,13 +56,13 @@ class PackedNetwork(Evaluated):
         neuron: makes of each neuron what stands in its place.
     """
 
-    def __init__(self, snn, neuron=PackedNeuron):
+    def __init__(self, snn: SpikingNetwork, neuron: Callable[..., torch.nn.Module | None] = PackedNeuron) -> None:
         super().__init__()
         self.network = with_neurons(snn, neuron, lambda: PackedAverage(snn.timesteps))
         self.timesteps = snn.timesteps
 
     @torch.no_grad()
-    def forward(self, *inputs, **named_inputs):
+    def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
         """The inputs of the source network, batch first, to the average of its outputs over T."""
 
         def repeat(value):

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import weakref
+from typing import Any
 
 import torch
 from torch.utils._pytree import tree_map
@@ -91,12 +92,12 @@ class SerialNetwork(Evaluated):
     Each call has potentials of its own, in whatever thread and inside whatever other call.
     """
 
-    def __init__(self, snn):
+    def __init__(self, snn: SpikingNetwork) -> None:
         super().__init__()
         self.network = with_neurons(snn, _serial_neuron)
         self.timesteps = snn.timesteps
 
-    def reset(self):
+    def reset(self) -> None:
         """Start new trains in all layers, in this thread."""
         for neuron in self._neurons():
             neuron.reset()
@@ -117,7 +118,7 @@ class SerialNetwork(Evaluated):
             potentials.update(before)
 
     @torch.no_grad()
-    def forward(self, *inputs, **named_inputs):
+    def forward(self, *inputs: Any, **named_inputs: Any) -> Any:
         """The inputs of the source network to the average of its outputs over T passes."""
         total = None
         with self._train():

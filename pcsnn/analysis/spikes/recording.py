@@ -2,10 +2,11 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 
-from pcsnn.analysis.spikes.summary import spike_table, summarise
+from pcsnn.analysis.spikes.summary import LayerSpikes, spike_table, summarise
 from pcsnn.analysis.spikes.trains import order_of, pack_spikes, pick
 from pcsnn.analysis.watch import watch
 from pcsnn.network.network import SpikingNetwork, check_converted
@@ -30,7 +31,9 @@ class Recording:
         timesteps: T.
     """
 
-    def __init__(self, snn, layers=None, device=None):
+    def __init__(
+        self, snn: SpikingNetwork, layers: Iterable[str] | None = None, device: torch.device | None = None
+    ) -> None:
         self.timesteps = snn.timesteps
         neurons = dict(snn.neurons())
         self._layers = neurons if layers is None else {name: neurons[name] for name in neurons if name in layers}
@@ -38,10 +41,10 @@ class Recording:
         self._parts = {name: [] for name in self._layers}
 
     @property
-    def counts(self):
+    def counts(self) -> dict[str, torch.Tensor]:
         return {name: self.counts_of(name) for name, parts in self._parts.items() if parts}
 
-    def counts_of(self, layer):
+    def counts_of(self, layer: str) -> torch.Tensor:
         """uint8 [N, ...] of one layer; a ValueError where the passes were of samples of different shapes."""
         if layer not in self._parts:
             raise KeyError(f"layer: expected one of {', '.join(self._parts)}, got {layer!r}")
@@ -58,14 +61,20 @@ class Recording:
             parts[:] = [torch.cat(parts)]
         return parts[0]
 
-    def spike_counts(self, layer):
+    def spike_counts(self, layer: str) -> torch.Tensor:
         """How many spikes each neuron of a layer fired, of either sign, uint8 [N, ...]."""
         counts = self.counts_of(layer)
         if self._binary(layer):
             return counts
         return self._trains(layer, None).abs().sum(0, dtype=torch.uint8)[counts.to(torch.int32)]
 
-    def spikes(self, layer, order=None, neurons=None, samples=slice(None)):
+    def spikes(
+        self,
+        layer: str,
+        order: torch.Tensor | dict[str, torch.Tensor] | None = None,
+        neurons: Any = None,
+        samples: slice = slice(None),
+    ) -> torch.Tensor:
         """The spike trains of a layer: sorted, or permuted by `order`.
 
         Args:
@@ -86,7 +95,7 @@ class Recording:
         counts = self.counts_of(layer)[samples]
         return self._expand(layer, counts if neurons is None else pick(counts, neurons), order)
 
-    def packed(self, layer, order=None):
+    def packed(self, layer: str, order: torch.Tensor | dict[str, torch.Tensor] | None = None) -> torch.Tensor:
         """The spike trains of a layer as bits, uint8 [ceil(T/8), N, ...]: bit b of byte j is time-step 8 j + b.
 
         Bits from T on are 0. The bytes are looked up by the counts, without the trains in memory;
@@ -101,7 +110,9 @@ class Recording:
             some.copy_(bytes_of[:, fired.to(torch.int32)])
         return packed
 
-    def steps(self, layers=None, order=None):
+    def steps(
+        self, layers: Iterable[str] | None = None, order: torch.Tensor | dict[str, torch.Tensor] | None = None
+    ) -> Iterator[dict[str, torch.Tensor]]:
         """The spikes step by step, for what is driven by events: T times {layer name: bool [N, ...]} (int8 if signed).
 
         Each step is made when it is asked for, so that memory holds the counts and one step. Arguments are checked
@@ -115,7 +126,7 @@ class Recording:
         at = {name: self._stepper(name, order) for name in names}
         return ({name: spikes(step) for name, spikes in at.items()} for step in range(self.timesteps))
 
-    def rates(self):
+    def rates(self) -> dict[str, torch.Tensor]:
         """{layer name: firing rates amplitude * k / T, float32 [N, ...]}."""
         rates = {}
         for name, counts in self.counts.items():
@@ -124,15 +135,15 @@ class Recording:
             rates[name] = layer.rates_of(counts.to(layer.neuron.levels.device)).to(counts.device)
         return rates
 
-    def histogram(self, layer):
+    def histogram(self, layer: str) -> torch.Tensor:
         """How many neurons, over all samples, fired k times: int64 [T + 1], k = 0..T."""
         return torch.bincount(self.spike_counts(layer).reshape(-1), minlength=self.timesteps + 1)
 
-    def summary(self):
+    def summary(self) -> list[LayerSpikes]:
         """A `pcsnn.analysis.LayerSpikes` for each layer that ran: neurons, firing rate, sparsity, and so on."""
         return [summarise(name, self.spike_counts(name), self.histogram(name)) for name in self.counts]
 
-    def table(self):
+    def table(self) -> str:
         """The summary as text, with a line for the whole network."""
         return spike_table(self.summary(), self.timesteps)
 
