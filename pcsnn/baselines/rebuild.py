@@ -12,7 +12,7 @@ from pcsnn.nn import TimeAverage
 class Evaluated(nn.Module):
     """A module that stays in evaluation mode: its batch norms are shared with the SpikingNetwork."""
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "Evaluated":
         return super().train(False)
 
 
