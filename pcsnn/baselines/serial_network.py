@@ -133,8 +133,7 @@ def serial(snn: SpikingNetwork) -> SerialNetwork:
 
     Under constant current its counts equal QCFS with L = T; in deeper layers, whose current is uneven, they do not:
     that is the unevenness error the parallel neuron removes. A product of activations, as in attention, is that of one
-    step's
-    spikes: what a serial network has when it needs it, and not the average that (20) takes.
+    step's spikes: what a serial network has when it needs it, and not the average that (20) takes.
 
     Args:
         snn: a SpikingNetwork without analog operations.

@@ -24,7 +24,7 @@ class _Plan:
     """What a synapse and the neurons behind it become: weights of `dtype`, and what the residual branch is.
 
     residual: counts; joined: a synapse whose current is added, with the same scale of weights; neither: values, or no
-        branch.
+    branch.
     """
 
     neuron: CollapsedNeuron
@@ -38,8 +38,7 @@ class CountFuser(Fuser):
     """Layers pass on counts of T time-steps; weights of `dtype`: torch.int8, torch.bfloat16 or torch.float16.
 
     sizes: (H, W) of what goes into adaptive average pools, by node name; ranges: (low, worth) [C] of inputs that the
-        first
-    layers are to read as counts, by node name; last: whether the last synapse is to have int8 weights too.
+    first layers are to read as counts, by node name; last: whether the last synapse is to have int8 weights too.
     """
 
     def __init__(self, network, timesteps, dtype, sizes=None, ranges=None, last=False):

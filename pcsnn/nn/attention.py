@@ -34,7 +34,8 @@ class SpikingAttention(Spiking):
     Two forms, by the shape of the query; the average over time of what the first returns is what the second returns.
 
     - Currents [T, N, M, H * D]: sorted spikes of Q at every step, with K and V averaged once: O(T) products and not
-    O(T^2). - Mean currents [N, M, H * D]: collapsed, one attention on the rates of Q whatever T; one launch on a GPU.
+      O(T^2).
+    - Mean currents [N, M, H * D]: collapsed, one attention on the rates of Q whatever T; one launch on a GPU.
 
     Without a mask the products run as Q (K^T V) where that takes fewer multiplications than (Q K^T) V.
 
@@ -47,9 +48,8 @@ class SpikingAttention(Spiking):
         causal: token i sees tokens 0..i only.
 
     Shape: query [T, N, M, H * D] or [N, M, H * D]; key [N, S, H * D] and value [N, S, H * E], averages over time, or
-        both with
-    T in front, to be averaged. Returns [T, N, M, H * E] or [N, M, H * E]. float32, float16, bfloat16 or float64 (on a
-    GPU not collapsed), one dtype for all.
+        both with T in front, to be averaged. Returns [T, N, M, H * E] or [N, M, H * E]. float32, float16, bfloat16 or
+        float64 (on a GPU not collapsed), one dtype for all.
 
     Raises:
         ValueError, TypeError: arguments out of range; shapes, dtypes or devices that do not fit.

@@ -14,8 +14,7 @@ class IntegrateFire(OwnNeuron):
     Under a steady current I that neuron gives the count of serial IF (2), clip(floor((T I + shift theta) / theta), 0,
     T).
     Called by itself, as calibration does, it is what the rate tends to as T grows: amplitude * clip(z / theta, 0, 1),
-        or its own
-    staircase.
+    or its own staircase.
 
     Args:
         threshold: theta > 0, a number or a tensor [C].

@@ -1,7 +1,7 @@
 """Kinds of synapses that are one operation with the neurons behind them, and the layers of each kind.
 
 To add one: a subclass of Synapse, its two layers, and their line in LAYERS; `pcsnn.optimize` and files ask nothing
-    more.
+more.
 """
 
 import torch

@@ -30,9 +30,8 @@ class SynapseLayer(FullPrecisionBuffers):
     """A synapse of counts, or of values: its kind and geometry, its weights, and what is known of what comes in.
 
     Buffers: weight, float32, bfloat16, float16 or int8, for counts times the amplitude of the incoming neurons, laid
-        out as
-    its kind says; weight_scale [O], what 1 is worth in int8 weights; bias [O], of the mean current; None where there is
-    none.
+        out as its kind says; weight_scale [O], what 1 is worth in int8 weights; bias [O], of the mean current; None
+        where there is none.
 
     Attributes:
         synapse: a `pcsnn.nn.synapses.Synapse`; names of its geometry are attributes of the layer too.
