@@ -29,6 +29,7 @@ from lib.gpu_setting import Setting
 
 import pcsnn
 from pcsnn import baselines, functional
+from pcsnn.baselines.packed_network import PackedNeuron
 
 TINY = [
     "--model",
@@ -136,8 +137,8 @@ def wrong_compiled(load, snn):
 
 def wrong_packed(load, snn):
     network = baselines.packed(snn)
-    neuron = [module for module in network.modules() if hasattr(module, "levels")][-1]
-    neuron.levels = neuron.levels * 1.1
+    packed = [module for module in network.modules() if isinstance(module, PackedNeuron)][-1]
+    packed.neuron = pcsnn.nn.CollapsedNeuron(packed.neuron.threshold * 1.1, packed.timesteps)
     return network
 
 

@@ -159,7 +159,7 @@ def test_pictures_take_names_as_they_are(tmp_path, name):
         snn(x)
     errors = pcsnn.analysis.layer_errors(net, snn, x, progress=False)
     errors.rows[0].name = name
-    for parts in (recording._neurons, recording._parts):
+    for parts in (recording._layers, recording._parts):
         parts[name] = parts.pop("1")
     errors.plot(tmp_path / "errors.png")
     for number, draw in enumerate((pcsnn.analysis.plot_rates, pcsnn.analysis.plot_histograms)):

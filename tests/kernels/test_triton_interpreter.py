@@ -16,6 +16,7 @@ from pcsnn.kernels import rates as rate_kernels
 from pcsnn.kernels import spikes as spike_kernels
 from pcsnn.levels import even
 from pcsnn.levels.spacing import find_spacing
+from pcsnn.tensors import arithmetic
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # numpy on infinities, intended
 SHAPE = (2, 5, 4, 3)
@@ -122,7 +123,7 @@ def test_residual(dtype, per_channel):
     counts = torch.randint(256, SHAPE, generator=generator).to(torch.uint8)
     scale = torch.rand(SHAPE[1], generator=generator) if per_channel else torch.tensor(1 / 13)
     worth = without_rounding(torch.tensor(0.3), dtype)
-    branch = counts.float() * per_channel(scale, len(SHAPE))
+    branch = counts.float() * arithmetic.per_channel(scale, len(SHAPE))
     target = cases.near_levels(levels, SHAPE, dtype, generator)
     current = (target.float() - branch).to(dtype)  # the sum lies at a level, and rounding decides
     for residual, residual_scale in ((counts, scale), (counts, scale.double()), (branch.to(dtype), None)):
