@@ -15,6 +15,7 @@ from pcsnn.nn import QCFS
 
 @pytest.mark.parametrize("method", ["max", "paper", "auto"])
 @pytest.mark.parametrize("activation", [nn.ReLU, lambda: QCFS(4)], ids=["relu", "qcfs"])
+@pytest.mark.quick(2)
 def test_sweep_by_hand(activation, method):
     net, x = two_layers(activation), data()
     labels = labelled(net)

@@ -87,6 +87,7 @@ class Together(torch.nn.Module):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs g++")
+@pytest.mark.quick(0)
 def test_an_aotinductor_package_runs_in_a_fresh_process(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     made, x = forms("mlp"), inputs("mlp")

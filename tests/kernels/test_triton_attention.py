@@ -24,6 +24,7 @@ SMALL = attention.Tile(16, 16, 16, 64, 2)  # quick to compile; every other tile 
 # ---- run on this processor ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("form", FORMS)
 @dtypes
+@pytest.mark.quick(2)
 def test_every_form(dtype, form):
     generator = torch.Generator().manual_seed(1)
     for place, size in enumerate((SIZES["few queries"], SIZES["image"])):
@@ -32,6 +33,7 @@ def test_every_form(dtype, form):
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.quick(2)
 def test_every_size(size):
     generator = torch.Generator().manual_seed(2)
     dtype = DTYPES[list(SIZES).index(size) % 3]
@@ -73,6 +75,7 @@ ATTENTIONS = [] if kernels.INTERPRETED else launches.of("attention")
 
 
 @pytest.mark.parametrize("variant", ATTENTIONS, ids=str)
+@pytest.mark.quick(2)
 def test_compiles_with_tensor_cores_without_spills_in_shared_memory(variant):
     for target_name, target in compile.TARGETS.items():
         compiled = compile.compile_launch(variant.launch, target)

@@ -52,6 +52,7 @@ def laid_out(values, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @shapes
 @dtypes
+@pytest.mark.quick(2)
 def test_counts_and_rates(dtype, shape, layout):
     generator = torch.Generator().manual_seed(1)
     misaligned = int(shape == ODD)
@@ -86,6 +87,7 @@ def test_counts_and_rates(dtype, shape, layout):
 
 @shapes
 @dtypes
+@pytest.mark.quick(2)
 def test_residual_in_place(dtype, shape):
     generator = torch.Generator().manual_seed(2)
     for by_channel in (False, True):
@@ -140,6 +142,7 @@ def test_spikes(dtype, shape, timesteps):
 
 @pytest.mark.parametrize("shape", ((1, 16, 2**15), (1, 17, 30841)), ids=("aligned", "odd"))
 @pytest.mark.parametrize("dtype", SPIKES, ids=name)
+@pytest.mark.quick(2)
 def test_spike_dtypes_and_amplitudes(dtype, shape):
     generator = torch.Generator().manual_seed(4)
     timesteps = 5

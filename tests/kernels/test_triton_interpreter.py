@@ -24,6 +24,7 @@ dtypes = pytest.mark.parametrize("dtype", CURRENTS, ids=name)
 
 
 @not_interpreted
+@pytest.mark.quick(0)
 def test_in_a_process_of_its_own():
     run_interpreted(__file__)
 

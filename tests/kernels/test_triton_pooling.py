@@ -47,6 +47,7 @@ def test_it_equals_the_reference(shape, kernel, stride, padding, dilation, ceil,
 
 
 @pytest.mark.parametrize("variant", [] if kernels.INTERPRETED else launches.of("pooling"), ids=str)
+@pytest.mark.quick(2)
 def test_it_compiles_without_spills(variant):
     for target_name, target in compile.TARGETS.items():
         used = compile.resources(compile.compile_launch(variant.launch, target))

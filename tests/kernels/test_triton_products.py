@@ -48,6 +48,7 @@ def test_every_form(dtype, form):
     [(size, tile) for size in (1, 2) for tile in tiles.of(size)],
     ids=lambda x: "x".join(map(str, x[:3])) if isinstance(x, tuple) else str(x),
 )
+@pytest.mark.quick(2)
 def test_every_tile_with_its_fibers_in_any_order(size, tile):
     dtype = {1: torch.int8, 2: torch.bfloat16}[size]
     generator = torch.Generator().manual_seed(tile.rows)
@@ -80,6 +81,7 @@ def reserve(shape):
 
 @pytest.mark.parametrize("kind", ("pixels", "taps", "few channels", "depthwise", "2^31 pixels"))
 @pytest.mark.parametrize("dtype", (torch.int8, torch.float16), ids=name)
+@pytest.mark.quick(2)
 def test_more_than_2_to_31_counts(dtype, kind):
     generator = torch.Generator().manual_seed(6)
     channels, kernel = {
@@ -111,6 +113,7 @@ PRODUCTS = [] if kernels.INTERPRETED else launches.of("synapses")
 
 
 @pytest.mark.parametrize("variant", PRODUCTS, ids=str)
+@pytest.mark.quick(2)
 def test_compiles_with_tensor_cores_without_spills_in_shared_memory(variant):
     launch = variant.launch
     for target_name, target in compile.TARGETS.items():

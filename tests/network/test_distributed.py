@@ -47,6 +47,7 @@ def found(request, tmp_path_factory):
     return results
 
 
+@pytest.mark.quick(1)
 def test_every_item_is_in_one_share(found):
     for count in (0, 1, 64, 65):
         for rank, result in enumerate(found):

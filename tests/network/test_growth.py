@@ -48,6 +48,7 @@ FORMS = {
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="needs /proc of Linux")
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.quick(1)
 def test_two_thousand_forwards(form):
     network, x = FORMS[form](pcsnn.convert(build("convolutions"), LEVELS)), inputs("convolutions")
     times = 200 if form == "serial" else 2000
@@ -58,6 +59,7 @@ def test_two_thousand_forwards(form):
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="needs /proc of Linux")
 @pytest.mark.parametrize("method, times", [("max", 50), ("paper", 10)])
+@pytest.mark.quick(1)
 def test_fifty_conversions(method, times):
     model, x = build("convolutions", nn.ReLU), inputs("convolutions")[0]
 
@@ -72,6 +74,7 @@ def test_fifty_conversions(method, times):
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="needs /proc of Linux")
 @pytest.mark.parametrize("tool", ["record", "use_backend", "layer_errors", "count_operations", "evaluate"])
+@pytest.mark.quick(1)
 def test_analyses(tool):
     net, (x,) = build("residual"), inputs("residual")
     snn = pcsnn.convert(net, LEVELS)

@@ -160,6 +160,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.quick(2)
 def test_models(name):
     size, channels = MODELS[name]
     net, x = randomise(getattr(models, name)(activation=lambda: nn.QCFS(T))), drawn(2, channels, size, size)

@@ -181,6 +181,7 @@ def test_step_by_step_the_same(name):
 
 
 @pytest.mark.parametrize("name", ("LeakyReLU", "SiLU"))
+@pytest.mark.quick(1)
 def test_least_squares_and_gradients_improve_on_the_range(name):
     net = convolutions(ACTIVATIONS[name])
     with torch.no_grad():

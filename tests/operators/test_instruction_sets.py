@@ -35,6 +35,7 @@ def guard(tmp_path_factory):
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.quick(0)
 def test_equal_to_the_reference_within_its_memory(capability, guard):
     best = torch.backends.cpu.get_cpu_capability().lower()
     if capability not in ("default", best) and not (capability == "avx2" and best == "avx512"):

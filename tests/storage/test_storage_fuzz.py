@@ -12,6 +12,7 @@ COUNT = 750  # of mutations for each seed
 
 
 @pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.quick(0)
 def test_mutated_files_end_in_a_value_error_or_a_result(seed, tmp_path):
     (tmp_path / "files").mkdir()
     (tmp_path / "work").mkdir()

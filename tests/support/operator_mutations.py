@@ -9,7 +9,7 @@ import sys
 import time
 
 import torch
-from test_opcheck import COUNTS, CURRENT, GEOMETRY, KERNEL, LEVELS, LINE, ROWS, SAMPLES, SCALES, WHOLE, WHOLE_LEVELS
+from operator_samples import COUNTS, CURRENT, GEOMETRY, KERNEL, LEVELS, LINE, ROWS, SAMPLES, SCALES, WHOLE, WHOLE_LEVELS
 
 from pcsnn.cpu import integer_products
 
