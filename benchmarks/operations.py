@@ -3,7 +3,7 @@
     python benchmarks/operations.py                                  two networks at T = 8, on FashionMNIST test images
     python benchmarks/operations.py --timesteps 1 2 4 8 16 32 --plot operations.png --layers
 
-Batch norms are folded. Serial and parallel: what an event-driven machine does, an addition for each target of each
+Batch norms are folded. Serial and packed: what an event-driven machine does, an addition for each target of each
 spike. docs/operations.md has the conventions. "energy" leaves memory out, as is usual. "SRAM" and "DRAM" are what the
 traffic alone would cost: at 100 pJ for 64 bits from a cache of 1 MB, at 1.3 nJ, the lower end, from DRAM (Horowitz,
 ISSCC 2014).
