@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from pcsnn.calibration import least_squares, refine, signed
 from pcsnn.calibration.lockstep import footprint, lockstep
-from pcsnn.calibration.method import Method, register
+from pcsnn.calibration.method import Method, check_between, check_counts, register
 from pcsnn.calibration.precision import largest, single, widened
 from pcsnn.data.inputs import count, rows
 from pcsnn.data.pools import dealt, first, mini_batches
@@ -146,6 +146,13 @@ class LayerwiseOptions:
     step_bytes: int = 2**31
     vary_images: bool = True
     mixed_share: float = 0.0
+
+    def __post_init__(self):
+        check_counts(self, 0, "steps")
+        check_counts(self, 1, "inputs", "fitting_batch", "fitting_bytes", "batch", "dense_batch", "step_bytes")
+        check_between(self, 1e-9, 1e9, "learning_rate", "temperature")
+        check_between(self, 0, 1e9, "weight_learning_rate", "output_loss_weight", "layer_loss_weight")
+        check_between(self, 0, 1, "ema_decay", "mixed_share")
 
 
 def calibrate(task, options):

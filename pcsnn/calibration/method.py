@@ -1,11 +1,13 @@
 """What a calibration method is: a record with its function, its options and what it needs, in one registry."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from pcsnn.data.batches import Batches
+from pcsnn.tensors import checks
 
 METHODS = {}  # {name: Method}
 
@@ -65,7 +67,9 @@ class Method:
     keeps_lossless: bool = True
 
     def with_options(self, **changes):
-        """The same method with other options. TypeError for an option that it has not."""
+        """The same method with other options. TypeError, ValueError: an option that it has not, or out of range."""
+        if self.options is None:
+            raise TypeError(f"options: expected none for method {self.name!r}, got {', '.join(changes)}")
         return replace(self, options=replace(self.options, **changes))
 
     def settings(self, task):
@@ -84,6 +88,21 @@ class Method:
         }
         task = replace(task, kept=kept)
         return kept | (self.fit(task) if self.options is None else self.fit(task, self.options))
+
+
+def check_counts(options, least, *names):
+    """TypeError, ValueError for options that are no integers from `least` up."""
+    for name in names:
+        checks.integer(name, getattr(options, name), least, sys.maxsize)
+
+
+def check_between(options, low, high, *names):
+    """TypeError, ValueError for options that are no numbers from `low` to `high`."""
+    for name in names:
+        value = getattr(options, name)
+        checks.number(name, value)
+        if not low <= value <= high:
+            raise ValueError(f"{name}: expected a value in {low:g}..{high:g}, got {value}")
 
 
 def register(method):

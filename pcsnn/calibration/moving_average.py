@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pcsnn.calibration.maxima import recorded_maxima
-from pcsnn.calibration.method import Method, register
+from pcsnn.calibration.method import Method, check_between, register
 from pcsnn.calibration.precision import single, widened
 from pcsnn.data.batches import show
 from pcsnn.distributed import collectives
@@ -18,6 +18,9 @@ class MovingAverageOptions:
     """momentum: the share of the old average that each batch leaves."""
 
     momentum: float = 0.99
+
+    def __post_init__(self):
+        check_between(self, 0, 1, "momentum")
 
 
 def _clip(module, theta):

@@ -162,7 +162,7 @@ def convert(
 
 def check_method(method):
     """ValueError for what `convert` does not take as method."""
-    if not isinstance(method, Method) and method not in ("auto", *METHODS):
+    if not isinstance(method, Method) and (not isinstance(method, str) or method not in ("auto", *METHODS)):
         raise ValueError(f"method: expected one of auto, {', '.join(METHODS)}, got {method!r}")
 
 

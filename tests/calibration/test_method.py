@@ -51,6 +51,30 @@ def test_other_options_leave_the_method_as_it_is():
         LIGHT.options.steps = 2
 
 
+@pytest.mark.parametrize(
+    "name, options, error, message",
+    [
+        ("light", dict(steps=-1), ValueError, "^steps: expected a value in 0.*, got -1"),
+        ("light", dict(steps=2.5), TypeError, "^steps: expected an integer, got float"),
+        ("quick", dict(batch=0), ValueError, "^batch: expected a value in 1.*, got 0"),
+        (
+            "advanced",
+            dict(learning_rate=0.0),
+            ValueError,
+            "^learning_rate: expected a value in 1e-09..1e\\+09, got 0.0",
+        ),
+        ("advanced", dict(temperature=float("nan")), ValueError, "^temperature: expected a finite number, got nan"),
+        ("light", dict(layer_loss_weight=-1), ValueError, "^layer_loss_weight: expected a value in 0..1e\\+09, got -1"),
+        ("light", dict(mixed_share="all"), TypeError, "^mixed_share: expected a number, got str"),
+        ("paper", dict(momentum=1.5), ValueError, "^momentum: expected a value in 0..1, got 1.5"),
+        ("max", dict(steps=3), TypeError, "^options: expected none for method 'max', got steps"),
+    ],
+)
+def test_options_out_of_range_are_refused(name, options, error, message):
+    with pytest.raises(error, match=message):
+        METHODS[name].with_options(**options)
+
+
 def test_a_conversion_takes_a_method_with_other_options():
     net, x = build("conv_bn", nn.ReLU), inputs("conv_bn", batch=12)
     quick = pcsnn.convert(net, 4, calibration=[x], method="quick")
