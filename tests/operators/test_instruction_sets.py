@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from folders import SUPPORT
+from folders import ROOT, SUPPORT
 
 from pcsnn.operators import dispatch
 
@@ -18,7 +18,11 @@ pytestmark = pytest.mark.skipif(bool(dispatch._no_extension), reason=f"no C++ ke
 
 def run(code, **environment):
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=SUPPORT, env={**os.environ, **environment}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=SUPPORT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
     )
 
 
@@ -44,7 +48,7 @@ def test_equal_to_the_reference_within_its_memory(capability, guard):
         "import runpy; runpy.run_path('sweep.py', run_name='__main__')",
         LD_PRELOAD=str(guard),
         PCSNN_CPU_CAPABILITY=capability,
-        PYTHONPATH=str(SUPPORT),
+        PYTHONPATH=os.pathsep.join([str(ROOT), str(SUPPORT)]),
     )
     assert done.returncode == 0, done.stderr[-2000:]
     used, compared, backend = done.stdout.split()
