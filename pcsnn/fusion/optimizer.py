@@ -101,13 +101,8 @@ def optimize(
     dtypes = {value.dtype for value in snn.parameters()} - {torch.float32}
     if dtypes:
         raise ValueError(f"snn: expected float32 weights, got {', '.join(map(str, dtypes))}")
-    inputs = (
-        ()
-        if example_inputs is None
-        else (example_inputs,)
-        if isinstance(example_inputs, torch.Tensor)
-        else tuple(example_inputs)
-    )
+    inputs = example_inputs if example_inputs is not None else ()
+    inputs = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     for value in inputs:
         if isinstance(value, torch.Tensor) and not value.isfinite().all():
             raise ValueError("example_inputs: expected finite values, got NaN or infinity")

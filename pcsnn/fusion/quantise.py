@@ -4,15 +4,14 @@ import torch
 
 from pcsnn.tensors.arithmetic import LARGEST_PAIR_SUM
 
-LIMIT = 127
-SHARES = torch.linspace(
-    0.5, 1.0, 51, dtype=torch.float64
-)  # of the largest weight, that the largest whole number stands for
+LARGEST_INT8 = 127
+# of the largest weight, that the largest integer stands for
+SHARES_OF_LARGEST = torch.linspace(0.5, 1.0, 51, dtype=torch.float64)
 
 
 def limit(steps):
     """The largest magnitude of int8 weights for counts up to `steps`; pairs of products must not saturate."""
-    return min(LIMIT, LARGEST_PAIR_SUM // (2 * steps))
+    return min(LARGEST_INT8, LARGEST_PAIR_SUM // (2 * steps))
 
 
 def quantise(weights, steps, distance=None):
@@ -31,7 +30,7 @@ def quantise(weights, steps, distance=None):
     largest, most = rows.abs().amax(1), limit(steps)
     best = torch.full_like(largest, torch.inf)
     chosen = torch.ones_like(largest)
-    for share in SHARES.tolist():
+    for share in SHARES_OF_LARGEST.tolist():
         scale = torch.where(largest > 0, largest * share / most, 1.0)
         if distance is not None:
             units = (distance / scale).round().clamp_min(1)

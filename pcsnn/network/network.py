@@ -126,6 +126,15 @@ def check_unfused(snn):
         )
 
 
+def _timed(module):
+    """The layers of a module that know T; one that is made of others sees to them itself."""
+    for child in module.children():
+        if hasattr(child, "set_timesteps"):
+            yield child
+        else:
+            yield from _timed(child)
+
+
 def set_timesteps(snn: SpikingNetwork, timesteps: int) -> SpikingNetwork:
     """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew. In place: not
     while other threads run it, to whom it would be of two T.
@@ -145,18 +154,18 @@ def set_timesteps(snn: SpikingNetwork, timesteps: int) -> SpikingNetwork:
     """
     check_converted(snn)
     checks.timesteps(timesteps)
-    for module in snn.network.modules():
-        if hasattr(module, "check_timesteps"):
-            module.check_timesteps(timesteps)
+    layers = list(_timed(snn.network))
+    for layer in layers:
+        if hasattr(layer, "check_timesteps"):
+            layer.check_timesteps(timesteps)
     if timesteps != snn.timesteps and snn.report.calibrated_for not in (None, timesteps):
         warnings.warn(
             f"this network was calibrated at T = {snn.report.calibrated_for}; calibrate anew for T = {timesteps} "
             f"(pcsnn.convert, method {snn.report.method!r}) for its best accuracy",
             stacklevel=2,
         )
-    for module in snn.network.modules():
-        if hasattr(module, "set_timesteps"):
-            module.set_timesteps(timesteps)
+    for layer in layers:
+        layer.set_timesteps(timesteps)
     snn.drop_graphs()
     snn.report.timesteps = timesteps
     neurons = dict(snn.neurons())

@@ -177,11 +177,11 @@ class SpikingSynapse(SynapseLayer, Spiking):
             return table
         distance = divided(levels[:, -1] - levels[:, 0], levels.shape[-1] - 1) / unit
         whole = distance.round()
-        even = ((distance - whole).abs() * levels.shape[-1] < EVEN).unsqueeze(-1)  # not where infinite
+        evenly = ((distance - whole).abs() * levels.shape[-1] < EVEN).unsqueeze(-1)  # not where infinite
         spaced = table[:, :1] + whole.nan_to_num(0, 0, 0).long().unsqueeze(-1) * torch.arange(
             levels.shape[-1], device=levels.device
         )
-        return torch.where(even, spaced.clamp(max=checks.NEVER), table).to(torch.int32)
+        return torch.where(evenly, spaced.clamp(max=checks.NEVER), table).to(torch.int32)
 
     def _call(self, x, residual, scale):
         return self._repeats.call(self._call_anew, self, ("counts", "residual"), (x, residual), scale)
@@ -205,10 +205,8 @@ class SpikingSynapse(SynapseLayer, Spiking):
 
     def _added(self, x, residual, worth, scale):
         """With a residual branch of another shape: the current, their sum, and the search, one after the other."""
-        precise, (repeat, _) = (
-            torch.float64 if self.weight.dtype == torch.int8 else torch.float32,
-            self._operand_spacing,
-        )
+        precise = torch.float64 if self.weight.dtype == torch.int8 else torch.float32
+        repeat, _ = self._operand_spacing
         levels = self.operand_levels.to(precise)
         mean = add_residual(self._current(x).to(precise), residual, None if worth is None else worth.to(precise))
         if scale is None:

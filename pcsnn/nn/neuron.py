@@ -178,12 +178,8 @@ class CollapsedNeuron(ThresholdBuffers, Neuron):
         ValueError, TypeError: arguments out of range; a current whose shape or dtype does not fit.
     """
 
-    TENSORS = (
-        "threshold",
-        "offset",
-        "amplitude",
-        "bend",
-    )  # arguments that are state; with `configuration` they make a copy
+    # arguments that are state; with `configuration` they make a copy
+    TENSORS = ("threshold", "offset", "amplitude", "bend")
 
     def __init__(
         self,

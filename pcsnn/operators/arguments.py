@@ -40,8 +40,24 @@ def spaced(levels, repeat, line, reach):
         checks.same_device(levels=levels, line=line)
 
 
-def given(value):
-    return "None" if value is None else "given"
+def branch(residual, residual_scale, dtype, shape, of, outputs, scale_dtypes, halves=()):
+    """A residual branch: of `dtype`, or counts, uint8 or `halves`, with what each is worth; shape: of `of`."""
+    if residual is None:
+        if residual_scale is not None:
+            raise ValueError("residual_scale: expected None without a residual")
+        return
+    checks.tensor("residual", residual, (torch.uint8, dtype))
+    if tuple(residual.shape) != tuple(shape):
+        raise ValueError(f"residual: expected the shape of {of} {tuple(shape)}, got {tuple(residual.shape)}")
+    scaled = residual_scale is not None
+    if residual.dtype == torch.uint8 and not scaled or scaled and residual.dtype not in (torch.uint8, *halves):
+        raise ValueError(
+            f"residual_scale: expected with uint8 counts, and only with them"
+            f"{' (or those of half precision)' if halves else ''}; residual is {residual.dtype}, "
+            f"residual_scale is {'given' if scaled else 'None'}"
+        )
+    if scaled:
+        checks.per_layer_or_channel("residual_scale", residual_scale, outputs, scale_dtypes)
 
 
 def pair(name, value, low):

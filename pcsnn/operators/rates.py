@@ -12,22 +12,9 @@ def _check_mean(current, levels, residual, residual_scale, scale=None):
     """The tensors of `fire_counts`, and with a scale of `fire_rates`."""
     checks.tensor("current", current, checks.CURRENT_DTYPES, 1)
     checks.level_table(levels, current.shape, current.dtype)
-    if residual is None:
-        if residual_scale is not None:
-            raise ValueError("residual_scale: expected None without a residual")
-    else:
-        checks.tensor("residual", residual, (torch.uint8, current.dtype))
-        if residual.shape != current.shape:
-            raise ValueError(
-                f"residual: expected the shape of current {tuple(current.shape)}, got {tuple(residual.shape)}"
-            )
-        if (residual.dtype == torch.uint8) != (residual_scale is not None):
-            raise ValueError(
-                "residual_scale: expected with uint8 counts, and only with them; "
-                f"residual is {residual.dtype}, residual_scale is {arguments.given(residual_scale)}"
-            )
-        if residual_scale is not None:
-            checks.per_layer_or_channel("residual_scale", residual_scale, current.shape, arguments.VALUE_DTYPES)
+    arguments.branch(
+        residual, residual_scale, current.dtype, current.shape, "current", current.shape, arguments.VALUE_DTYPES
+    )
     checks.same_device(current=current, levels=levels, residual=residual, residual_scale=residual_scale, scale=scale)
     if scale is not None:
         checks.per_layer_or_channel("scale", scale, current.shape, arguments.VALUE_DTYPES)

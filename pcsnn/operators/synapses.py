@@ -25,11 +25,9 @@ def _check_synapse(counts, weight, bias, levels, scale, residual, residual_scale
         checks.level_table(levels, outputs, torch.int32 if whole else torch.float32)
     if scale is not None:
         checks.per_layer_or_channel("scale", scale, outputs, (torch.float32,))
-    if residual is None:
-        if residual_scale is not None:
-            raise ValueError("residual_scale: expected None without a residual")
-    else:
-        _check_residual(residual, residual_scale, weight, outputs, shape)
+    current = torch.int32 if whole else weight.dtype
+    worths = (torch.int32 if whole else torch.float32,)
+    arguments.branch(residual, residual_scale, current, shape, "the result", outputs, worths, HALVES)
     if counts_dtype not in (None, torch.uint8) and (counts_dtype != weight.dtype or weight.dtype not in HALVES):
         raise TypeError(
             "counts_dtype: expected torch.uint8, or the dtype of float16 or bfloat16 weights, got "
@@ -44,22 +42,6 @@ def _check_synapse(counts, weight, bias, levels, scale, residual, residual_scale
         residual=residual,
         residual_scale=residual_scale,
     )
-
-
-def _check_residual(residual, residual_scale, weight, outputs, shape):
-    whole = weight.dtype == torch.int8
-    checks.tensor("residual", residual, (torch.uint8, torch.int32 if whole else weight.dtype))
-    if tuple(residual.shape) != tuple(shape):
-        raise ValueError(f"residual: expected the shape of the result {tuple(shape)}, got {tuple(residual.shape)}")
-    counts = residual.dtype in (torch.uint8, *HALVES)  # of half precision: counts, or a current
-    if (residual.dtype == torch.uint8 and residual_scale is None) or (residual_scale is not None and not counts):
-        raise ValueError(
-            "residual_scale: expected with uint8 counts, and only with them (or those of half precision); "
-            f"residual is {residual.dtype}, residual_scale is {arguments.given(residual_scale)}"
-        )
-    if residual_scale is not None:
-        allowed = (torch.int32 if whole else torch.float32,)
-        checks.per_layer_or_channel("residual_scale", residual_scale, outputs, allowed)
 
 
 def _check_neurons(levels, repeat, timesteps, line, reach):

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import json
 import math
-import pathlib
 import types
 
 import operation_reference
@@ -400,7 +399,6 @@ def test_results_refuse():
 
 
 def test_the_benchmark_command(tmp_path, capsys, monkeypatch):
-    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).resolve().parents[1] / "benchmarks"))
     module = operations
     options = ["--networks", "transformer", "--timesteps", "1", "--images", "2", "--json", str(tmp_path / "all.json")]
     module.main(options)
