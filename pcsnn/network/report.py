@@ -39,16 +39,23 @@ class Report:
         method: of the calibration, its name.
         timesteps: T of the network as it is now.
         rows: in execution order.
-        calibrated_for: the T that thresholds were chosen for; None where they do not depend on T.
+        calibrated_for: the T D that thresholds were chosen for; None where they do not depend on it.
+        spike_levels: D of the network as it is now (22).
     """
 
     method: str
     timesteps: int
     rows: list[Row] = field(default_factory=list)
     calibrated_for: int | None = None
+    spike_levels: int = 1
+
+    @property
+    def steps(self) -> str:
+        """T, and D where spikes have several levels, in words."""
+        return f"T = {self.timesteps}" + (f", D = {self.spike_levels}" if self.spike_levels > 1 else "")
 
     def __str__(self) -> str:
         cells = [("layer", "kind", "what became of it", "source")]
         cells += [(row.name, row.kind, row.detail, row.location) for row in self.rows]
         counted = ", ".join(f"{sum(row.kind == kind for row in self.rows)} {kind}" for kind in KINDS)
-        return "\n".join([*table(cells), f"{counted}; method {self.method}, T = {self.timesteps}"])
+        return "\n".join([*table(cells), f"{counted}; method {self.method}, {self.steps}"])
