@@ -62,6 +62,8 @@ def save(snn: SpikingNetwork, path: str | bytes | os.PathLike[str] | os.PathLike
             "rows": rows,
         },
     }
+    if report.spike_levels > 1:
+        description["report"]["spike_levels"] = report.spike_levels
     if snn.max_graphs:
         description["max_graphs"] = snn.max_graphs
     try:  # what load would refuse is refused now
@@ -181,7 +183,8 @@ def _rename(description, tensors):
 def _report(entry):
     """The conversion report of a file, whose texts are shown as they are: no control characters."""
     rows = [Row(**{key: _text(value) for key, value in _row(row).items()}) for row in entry["rows"]]
-    checks.timesteps(entry["timesteps"])
+    several = entry.get("spike_levels", 1)
+    checks.full_count(entry["timesteps"], several)
     if not isinstance(entry["method"], str):
         raise ValueError(f"path: has a report of the method {str(entry['method'])[:200]!r}")
     if "calibrated_for" in entry:
@@ -190,7 +193,7 @@ def _report(entry):
             checks.timesteps(calibrated_for)
     else:
         calibrated_for = None if entry["method"] in _SERVE_EVERY_TIMESTEPS else entry["timesteps"]
-    return Report(_text(entry["method"]), entry["timesteps"], rows, calibrated_for)
+    return Report(_text(entry["method"]), entry["timesteps"], rows, calibrated_for, several)
 
 
 def _row(entry):

@@ -64,6 +64,19 @@ def timesteps(value, name="timesteps"):
     integer(name, value, 1, MAX_TIMESTEPS)
 
 
+def full_count(timesteps_, spike_levels):
+    """T D, the count of full firing, of T time-steps that send an integer 0..D each (22)."""
+    timesteps(timesteps_)
+    integer("spike_levels", spike_levels, 1, MAX_TIMESTEPS)
+    full = timesteps_ * spike_levels
+    if full > MAX_TIMESTEPS:
+        raise ValueError(
+            f"spike_levels: expected at most {MAX_TIMESTEPS // timesteps_} at T = {timesteps_}, got {spike_levels}: a "
+            f"count takes one byte, so that T D is at most {MAX_TIMESTEPS}"
+        )
+    return full
+
+
 def number(name, value):
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
