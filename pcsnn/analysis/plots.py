@@ -31,12 +31,12 @@ def finish(axes, title, label):
         axes.legend(frameon=False, fontsize=9)
 
 
-def against_timesteps(axes, steps):
-    """A horizontal axis of T, marked at `steps`."""
+def against_timesteps(axes, steps, label="time-steps T"):
+    """A horizontal axis of T, or of what else the label says, marked at `steps`."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(steps, [str(step) for step in steps])
     axes.minorticks_off()
-    axes.set_xlabel("time-steps T")
+    axes.set_xlabel(label)
 
 
 def _lines(axes, rows, styles):
@@ -78,9 +78,11 @@ def draw_layer_errors(errors, path=None):
 
 
 def draw_sweep(result, path=None):
-    """Accuracy and fidelity, logit error, and spikes, against T, of a Sweep."""
-    rows = sorted(result.rows, key=lambda row: row.timesteps)
-    steps = [row.timesteps for row in rows]
+    """Accuracy and fidelity, logit error, and spikes, of a Sweep: against T, or T D, the levels on which they depend,
+    where spikes have several."""
+    several = any(row.spike_levels > 1 for row in result.rows)
+    rows = sorted(result.rows, key=lambda row: row.timesteps * row.spike_levels)
+    steps = [row.timesteps * row.spike_levels for row in rows]
     figure = new_figure(14.0, 4.4)
     share, error, spikes = figure.subplots(1, 3)
     if result.float_accuracy is not None:
@@ -95,6 +97,6 @@ def draw_sweep(result, path=None):
     finish(error, "Error of the logits", "relative RMS")
     finish(spikes, "Spikes per neuron", "mean count")
     for axes in (share, error, spikes):
-        against_timesteps(axes, steps)
+        against_timesteps(axes, steps, *(["levels T D"] if several else []))
     figure.suptitle(f"method {result.method}", fontsize=13)
     return save(figure, path)

@@ -21,6 +21,7 @@ _OPERATIONS = {
 }
 _ROW = {
     "timesteps": int,
+    "spike_levels": int,
     "accuracy": (_NUMBER,),
     "fidelity": _NUMBER,
     "logit_error": _NUMBER,
@@ -34,13 +35,25 @@ _LARGEST = 2**63  # of whole numbers, which JSON does not bound
 
 
 def check_rows(path, rows, option):
-    """ValueError that names option, file and T for a row that lacks something, or holds it in another form."""
+    """ValueError that names option, file and T for a row that lacks something, or holds it in another form.
+
+    Rows of earlier versions get the D that they do not say, 1.
+    """
     for row in rows:
+        row.setdefault("spike_levels", 1)
         problem = _misfit(row, _ROW, "")
-        if not problem and not 1 <= row["timesteps"] <= checks.MAX_TIMESTEPS:
-            problem = f"timesteps is not in 1..{checks.MAX_TIMESTEPS}"
+        problem = problem or _out_of_range(row)
         if problem:
             raise ValueError(f"{option}: {path} has no complete results of T = {str(row['timesteps'])[:20]}: {problem}")
+
+
+def _out_of_range(row):
+    """What is wrong with T and D, in words; None where they are in range."""
+    for name in ("timesteps", "spike_levels"):
+        if not 1 <= row[name] <= checks.MAX_TIMESTEPS:
+            return f"{name} is not in 1..{checks.MAX_TIMESTEPS}"
+    full = row["timesteps"] * row["spike_levels"]
+    return f"T D is {full}, above {checks.MAX_TIMESTEPS}" if full > checks.MAX_TIMESTEPS else None
 
 
 def _misfit(value, form, name):
