@@ -7,6 +7,11 @@ from pcsnn.network.text_table import table
 KINDS = ("spiking", "synapse", "exact", "analog")
 
 
+def steps_text(timesteps, spike_levels):
+    """T, and D where spikes have several levels, in words."""
+    return f"T = {timesteps}" + (f", D = {spike_levels}" if spike_levels > 1 else "")
+
+
 @dataclass
 class Row:
     """One layer of the source.
@@ -52,7 +57,7 @@ class Report:
     @property
     def steps(self) -> str:
         """T, and D where spikes have several levels, in words."""
-        return f"T = {self.timesteps}" + (f", D = {self.spike_levels}" if self.spike_levels > 1 else "")
+        return steps_text(self.timesteps, self.spike_levels)
 
     def __str__(self) -> str:
         cells = [("layer", "kind", "what became of it", "source")]
