@@ -7,7 +7,7 @@ import pathlib
 from dataclasses import dataclass, field
 
 from pcsnn.analysis.costs.coding import ways
-from pcsnn.network.report import steps_text
+from pcsnn.network.report import steps_in_words
 from pcsnn.network.text_table import table
 from pcsnn.tensors import checks
 
@@ -215,7 +215,7 @@ class Operations:
             *table(cells),
             "",
             *table(self._layer_cells()),
-            f"{steps_text(self.timesteps, self.spike_levels)}, mean of {self.images} images; serial and packed: "
+            f"{steps_in_words(self.timesteps, self.spike_levels)}, mean of {self.images} images; serial and packed: "
             "synaptic operations (accumulates and MACs), spikes",
         ]
         if several:
