@@ -9,7 +9,8 @@ from pcsnn.tensors import checks
 # A form is the type of a value, {name: form} of a dict, [form] of a list, or (form,) of what may be None.
 _NUMBER = float
 _TIME = {"milliseconds": dict.fromkeys(FORMS, _NUMBER), "speed_up": _NUMBER, "rounds": int, "batch": int}
-_COUNTS = dict.fromkeys(EXECUTIONS, dict.fromkeys([field.name for field in dataclasses.fields(Count)], _NUMBER))
+_FIGURES = [field.name for field in dataclasses.fields(Count) if field.name != "spike_macs"]  # which is younger
+_COUNTS = dict.fromkeys(EXECUTIONS, dict.fromkeys(_FIGURES, _NUMBER))
 _JOULES = [*(field.name for field in dataclasses.fields(Energy)), "total"]
 _ENERGY = dict.fromkeys(EXECUTIONS, dict.fromkeys(_JOULES, _NUMBER))
 _OPERATIONS = {

@@ -3,9 +3,6 @@
 import dataclasses
 
 from pcsnn.analysis import (
-    EXECUTIONS,
-    Count,
-    LayerOperations,
     Operations,
     Sweep,
     SweepRow,
@@ -120,17 +117,8 @@ def sweep(rows, args):
     timed = [row for row in rows if row["time"]]
     if timed:
         body += html.picture(draw_times(timed), "time against T")
-    counted = [_operations(row["operations"]) for row in rows if row["operations"]]
+    counted = [Operations.from_dict(row["operations"]) for row in rows if row["operations"]]
     return body + (html.picture(plot_operations(counted), "operations and energy against T") if counted else "")
-
-
-def _operations(content):
-    """Operations from their dict."""
-    layers = [
-        LayerOperations(**layer | {"counts": {name: Count(**layer["counts"][name]) for name in EXECUTIONS}})
-        for layer in content["layers"]
-    ]
-    return Operations(content["timesteps"], content["images"], layers, content["uncounted"])
 
 
 def machine(found, versions):

@@ -261,20 +261,23 @@ class Operations:
 
     @classmethod
     def from_dict(cls, content: dict) -> "Operations":
-        """The result that `as_dict` was made of, of this version or an earlier one, whose spikes are binary."""
-        spike_levels = content.get("spike_levels", 1)
-        layers = [
-            LayerOperations(
-                **layer
-                | {
-                    "counts": ByExecution(
-                        (name, Count(**layer["counts"][name])) for name in executions_of(spike_levels)
-                    )
-                }
-            )
-            for layer in content["layers"]
-        ]
-        return cls(content["timesteps"], content["images"], layers, content["uncounted"], spike_levels)
+        """The result that `as_dict` or a file of `save` was made of; those of earlier versions have binary spikes.
+
+        Raises:
+            ValueError: a dict that `as_dict` does not make.
+        """
+        try:
+            spike_levels = content.get("spike_levels", 1)
+            names = executions_of(spike_levels)
+            layers = [
+                LayerOperations(
+                    **layer | {"counts": ByExecution((name, Count(**layer["counts"][name])) for name in names)}
+                )
+                for layer in content["layers"]
+            ]
+            return cls(content["timesteps"], content["images"], layers, content["uncounted"], spike_levels)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"content: expected a dict made by Operations.as_dict, got one with {error!r}") from error
 
     def save(self, path: str | os.PathLike) -> None:
         """Write `as_dict()` to a JSON file."""
