@@ -22,8 +22,8 @@ def draw_times(rows):
     ratio.plot(steps, [row["time"]["speed_up"] for row in rows], color=plots.RIGHT, marker="o")
     plots.finish(times, "Time", "milliseconds an image")
     plots.finish(ratio, "Speed-up over serial integrate-and-fire", "times")
-    if rows[0]["spike_levels"] > 1:
-        figure.suptitle(f"spikes of 0..{rows[0]['spike_levels']}", fontsize=13)
+    spike_levels = rows[0]["spike_levels"]
+    label = "time-steps T" + (f" (D = {spike_levels})" if spike_levels > 1 else "")
     for axes in (times, ratio):
-        plots.against_timesteps(axes, steps)
+        plots.against_timesteps(axes, steps, label)
     return figure

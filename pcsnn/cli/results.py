@@ -6,7 +6,7 @@ import sys
 import weakref
 
 from pcsnn.cli.files import writing
-from pcsnn.network.report import steps
+from pcsnn.network.report import steps_in_words
 
 try:
     import fcntl
@@ -65,9 +65,8 @@ def read(path, option="--output"):
             )
         before = known.setdefault((timesteps, spike_levels), number)
         if before != number:
-            raise ValueError(
-                f"{place}: lines {before} and {number} are both of {steps(timesteps, spike_levels)}; delete one of them"
-            )
+            said = steps_in_words(timesteps, spike_levels)
+            raise ValueError(f"{place}: lines {before} and {number} are both of {said}; delete one of them")
     return header["settings"], rows, len(whole)
 
 

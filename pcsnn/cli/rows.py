@@ -2,26 +2,18 @@
 
 import dataclasses
 
-from pcsnn.analysis.costs.results import EXECUTIONS, Count, Energy
+from pcsnn.analysis.costs.results import Count, Energy, executions_of
 from pcsnn.cli.timing import FORMS
 from pcsnn.tensors import checks
 
 # A form is the type of a value, {name: form} of a dict, [form] of a list, or (form,) of what may be None.
 _NUMBER = float
 _TIME = {"milliseconds": dict.fromkeys(FORMS, _NUMBER), "speed_up": _NUMBER, "rounds": int, "batch": int}
-_COUNTS = dict.fromkeys(EXECUTIONS, dict.fromkeys([field.name for field in dataclasses.fields(Count)], _NUMBER))
-_JOULES = [*(field.name for field in dataclasses.fields(Energy)), "total"]
-_ENERGY = dict.fromkeys(EXECUTIONS, dict.fromkeys(_JOULES, _NUMBER))
-_OPERATIONS = {
-    "timesteps": int,
-    "images": int,
-    "uncounted": [str],
-    "energy": _ENERGY,
-    "layers": [{"name": str, "kind": str, "detail": str, "once": bool, "counts": _COUNTS}],
-}
+_FIGURES = dict.fromkeys([field.name for field in dataclasses.fields(Count)], _NUMBER)
+_JOULES = dict.fromkeys([*(field.name for field in dataclasses.fields(Energy)), "total"], _NUMBER)
+_STEPS = {"timesteps": int, "spike_levels": int}
+_YOUNGER = {"spike_levels", "spike_macs"}  # what lines of earlier versions lack
 _ROW = {
-    "timesteps": int,
-    "spike_levels": int,
     "accuracy": (_NUMBER,),
     "fidelity": _NUMBER,
     "logit_error": _NUMBER,
@@ -29,7 +21,6 @@ _ROW = {
     "method": str,
     "float_accuracy": (_NUMBER,),
     "time": (_TIME,),
-    "operations": (_OPERATIONS,),
 }
 _LARGEST = 2**63  # of whole numbers, which JSON does not bound
 
@@ -41,10 +32,18 @@ def check_rows(path, rows, option):
     """
     for row in rows:
         row.setdefault("spike_levels", 1)
-        problem = _misfit(row, _ROW, "")
-        problem = problem or _out_of_range(row)
+        problem = _misfit(row, _STEPS, "") or _out_of_range(row)
+        problem = problem or _misfit(row, _ROW | {"operations": (_operations(row),)}, "")
         if problem:
             raise ValueError(f"{option}: {path} has no complete results of T = {str(row['timesteps'])[:20]}: {problem}")
+
+
+def _operations(row):
+    """The form of the operations of a row: at D > 1 there are more executions."""
+    executions = executions_of(row["spike_levels"])
+    counts, energy = (dict.fromkeys(executions, figures) for figures in (_FIGURES, _JOULES))
+    layer = {"name": str, "kind": str, "detail": str, "once": bool, "counts": counts}
+    return _STEPS | {"images": int, "uncounted": [str], "energy": energy, "layers": [layer]}
 
 
 def _out_of_range(row):
@@ -66,6 +65,7 @@ def _misfit(value, form, name):
         problems = (
             f"{name}{key} is missing" if key not in value else _misfit(value[key], part, f"{name}{key}.")
             for key, part in form.items()
+            if key in value or key not in _YOUNGER
         )
     elif isinstance(form, list):
         if not isinstance(value, list):

@@ -3,9 +3,6 @@
 import dataclasses
 
 from pcsnn.analysis import (
-    EXECUTIONS,
-    Count,
-    LayerOperations,
     Operations,
     Sweep,
     SweepRow,
@@ -128,19 +125,10 @@ def sweep(rows, args):
         timed = [row for row in alike if row["time"]]
         if timed:
             body += html.picture(draw_times(timed), f"time against T{said}")
-        counted = [_operations(row["operations"]) for row in alike if row["operations"]]
+        counted = [Operations.from_dict(row["operations"]) for row in alike if row["operations"]]
         if counted:
             body += html.picture(plot_operations(counted), f"operations and energy against T{said}")
     return body
-
-
-def _operations(content):
-    """Operations from their dict."""
-    layers = [
-        LayerOperations(**layer | {"counts": {name: Count(**layer["counts"][name]) for name in EXECUTIONS}})
-        for layer in content["layers"]
-    ]
-    return Operations(content["timesteps"], content["images"], layers, content["uncounted"])
 
 
 def machine(found, versions):

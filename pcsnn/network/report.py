@@ -7,11 +7,6 @@ from pcsnn.network.text_table import table
 KINDS = ("spiking", "synapse", "exact", "analog")
 
 
-def steps(timesteps: int, spike_levels: int) -> str:
-    """T, and D where spikes have several levels, in words."""
-    return f"T = {timesteps}" + (f", D = {spike_levels}" if spike_levels > 1 else "")
-
-
 @dataclass
 class Row:
     """One layer of the source.
@@ -36,6 +31,11 @@ class Row:
         return f"{self.source}: {self.became}" if self.became else self.source
 
 
+def steps_in_words(timesteps, spike_levels):
+    """T, and D where spikes have several levels."""
+    return f"T = {timesteps}" + (f", D = {spike_levels}" if spike_levels > 1 else "")
+
+
 @dataclass
 class Report:
     """The conversion report; str() is a table.
@@ -57,7 +57,7 @@ class Report:
     @property
     def steps(self) -> str:
         """T, and D where spikes have several levels, in words."""
-        return steps(self.timesteps, self.spike_levels)
+        return steps_in_words(self.timesteps, self.spike_levels)
 
     def __str__(self) -> str:
         cells = [("layer", "kind", "what became of it", "source")]

@@ -137,7 +137,7 @@ def channels(name, table, shape):
         )
 
 
-def level_table(levels, shape, dtype, steps=None):
+def level_table(levels, shape, dtype):
     """Shape and dtype of a level table against a current; its values are checked by `level_spacing`."""
     allowed = {torch.float64: (torch.float32, torch.float64), torch.int32: (torch.int32,)}.get(dtype, (torch.float32,))
     tensor("levels", levels, allowed, 1)
@@ -145,10 +145,6 @@ def level_table(levels, shape, dtype, steps=None):
         raise ValueError(f"levels: expected [T] or [C, T], got shape {tuple(levels.shape)}")
     if not 1 <= levels.shape[-1] <= MAX_TIMESTEPS:
         raise ValueError(f"levels: expected 1..{MAX_TIMESTEPS} levels, got shape {tuple(levels.shape)}")
-    if steps is not None and levels.shape[-1] != steps:
-        raise ValueError(
-            f"levels: expected {steps} levels, one for each time-step of current, got shape {tuple(levels.shape)}"
-        )
     if levels.dim() == 2:
         channels("levels", levels, shape)
 

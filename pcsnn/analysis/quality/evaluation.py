@@ -11,7 +11,7 @@ from pcsnn.data.inputs import count, required_inputs
 from pcsnn.data.labelled import Accuracy, Labelled
 from pcsnn.distributed import collectives
 from pcsnn.network.network import SpikingNetwork, check_converted
-from pcsnn.network.report import steps
+from pcsnn.network.report import steps_in_words
 from pcsnn.tensors import checks
 
 
@@ -25,8 +25,8 @@ class Evaluation:
         right: labels hit; 0 without labels.
         decisions: labels that count; 0 without labels.
         accuracy: right / decisions, 0..1; None without labels.
-        spikes: {layer name: spikes of all its neurons over all inputs} in execution order, if asked for; those of
-            several levels by their values.
+        spikes: {layer name: spikes of all its neurons over all inputs} in execution order, if asked for; a spike of
+            value s counts s (22).
         spike_levels: D.
     """
 
@@ -45,7 +45,7 @@ class Evaluation:
             else (f"accuracy {100 * self.accuracy:.2f} % ({self.right} of {self.decisions})")
         )
         spikes = f"; {sum(self.spikes.values()) / self.images:.1f} spikes an image" if self.spikes else ""
-        return f"{self.images} images, {steps(self.timesteps, self.spike_levels)}: {accuracy}{spikes}"
+        return f"{self.images} images, {steps_in_words(self.timesteps, self.spike_levels)}: {accuracy}{spikes}"
 
 
 @torch.no_grad()

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class SweepRow:
-    """One T and D: shares 0..1 (accuracy None without labels), the relative logit error, mean spike count of all
-    neurons, in spikes of value 1."""
+    """One T: shares 0..1 (accuracy None without labels), the relative logit error, mean spike count of all neurons (a
+    spike of value s counts s), D."""
 
     timesteps: int
     accuracy: float | None
@@ -56,7 +56,7 @@ class Sweep:
     def __str__(self) -> str:
         several = any(row.spike_levels > 1 for row in self.rows)
         cells = [
-            (*(("T", "D") if several else "T"), "accuracy", "fidelity", "logit error", "spikes per neuron", "method")
+            ("T", *(["D"] if several else []), "accuracy", "fidelity", "logit error", "spikes per neuron", "method")
         ]
         for row in self.rows:
             cells.append(
@@ -168,22 +168,22 @@ def sweep(
             a network with several inputs (input 1, input 2, ...). Labels are integers [N, ...], the shape of the
             output without its classes; every one but `ignore` counts. It is read once and then once for each T; a
             one-shot iterator is kept in memory.
-        timesteps: the T to try, each 1..255.
+        timesteps: the T to try, each 1..255; with `spike_levels` D among the options, T D at most 255.
         method: as in `pcsnn.convert`.
         calibration: as in `pcsnn.convert`; None: the inputs of `data`, so that the figures are those of data seen.
         progress: show progress bars on a terminal.
         ignore: the label of what has no class, an integer, e.g. of void pixels.
         after_each: called as after_each(result, snn) when a T is measured, with the Sweep so far and the network of its
             last row, which it must not change, e.g. to write the row down or to measure more.
-        options: further arguments of `pcsnn.convert`, among them spike_levels, the D of every row.
+        options: further arguments of `pcsnn.convert`, such as `spike_levels`, the same D at each T.
 
     Returns:
         Sweep. Each row has, over all data: `accuracy`, the share of labels hit (None without labels); `fidelity`, the
         share of decisions equal to the float network's; `logit_error`, the norm of the difference to the float
-        network's output divided by the norm of that output; `spikes_per_neuron`, the mean spike count of all neurons.
-        The output is the first tensor that the network returns, [N, classes, ...]; a decision is its argmax over
-        dimension 1. Of one logit, [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1, of
-        any dtype. Of a regression, whose data have no labels here, only `logit_error` and `spikes_per_neuron` mean
+        network's output divided by the norm of that output; `spikes_per_neuron`, the mean spike count of all neurons,
+        0..T D. The output is the first tensor that the network returns, [N, classes, ...]; a decision is its argmax
+        over dimension 1. Of one logit, [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1,
+        of any dtype. Of a regression, whose data have no labels here, only `logit_error` and `spikes_per_neuron` mean
         something.
 
     Raises:
