@@ -33,7 +33,7 @@ def check_rows(path, rows, option):
     for row in rows:
         row.setdefault("spike_levels", 1)
         problem = _misfit(row, _STEPS, "") or _out_of_range(row)
-        problem = problem or _misfit(row, _ROW | {"operations": (_operations(row),)}, "")
+        problem = problem or _misfit(row, _ROW | {"operations": (_operations(row),)}, "") or _of_another(row)
         if problem:
             raise ValueError(f"{option}: {path} has no complete results of T = {str(row['timesteps'])[:20]}: {problem}")
 
@@ -53,6 +53,15 @@ def _out_of_range(row):
             return f"{name} is not in 1..{checks.MAX_TIMESTEPS}"
     full = row["timesteps"] * row["spike_levels"]
     return f"T D is {full}, above {checks.MAX_TIMESTEPS}" if full > checks.MAX_TIMESTEPS else None
+
+
+def _of_another(row):
+    """What is wrong with operations that are of another T or D than their row; None where they are of the same."""
+    for name in _STEPS if row["operations"] else ():
+        found = row["operations"].get(name, 1)
+        if found != row[name]:
+            return f"operations.{name} is {found}, of a row of {row[name]}"
+    return None
 
 
 def _misfit(value, form, name):

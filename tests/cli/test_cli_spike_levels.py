@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from cli_cases import NET, QUICK, folder, inside, lines, net, photos, run, swept  # noqa: F401 (fixtures)
+from test_cli_report import Page
 from tiny_networks import one_thread  # noqa: F401
 
 import pcsnn
@@ -123,3 +124,50 @@ def test_two_lines_of_one_t_and_d(tmp_path, capsys):
     path.write_text("".join(f"{json.dumps(line)}\n" for line in (header, row, row)))
     assert run(*SWEEP, "--timesteps", 2, "--output", path) == 1
     assert "lines 2 and 3 are both of T = 2, D = 3; delete one of them" in capsys.readouterr().err
+
+
+# With time, operations and energy: serial form and counts at D
+
+
+def test_a_sweep_measures_the_serial_form_of_integers_and_its_operations(tmp_path, capsys):
+    path = tmp_path / "s.jsonl"
+    options = ("sweep", *NET, "--data", "photos", *QUICK, "--timesteps", 2, "--spike-levels", 3, "--output", path)
+    assert run(*options) == 0
+    assert "speed-up" in capsys.readouterr().out
+    _, row = lines(path)
+    x = photos()[0]
+    snn = pcsnn.convert(net(), 2, calibration=x, method="max", spike_levels=3)
+    assert row["operations"] == json.loads(json.dumps(analysis.count_operations(snn, x[:2]).as_dict()))
+    assert row["operations"]["spike_levels"] == 3
+    assert row["time"]["milliseconds"].keys() == {"float", "serial", "spiking"}
+    header, whole = path.read_text().splitlines()
+    for damage in (
+        lambda content: content["energy"].pop("serial integers"),
+        lambda content: content["layers"][1]["counts"].pop("packed integers"),
+        lambda content: content["layers"][1]["counts"]["serial integers"].update(spike_macs="many"),
+        lambda content: content.update(spike_levels=1),
+        lambda content: content.update(timesteps=4),
+    ):
+        changed = json.loads(whole)
+        damage(changed["operations"])
+        path.write_text(f"{header}\n{json.dumps(changed)}\n")
+        assert run(*options) == 1
+        told = capsys.readouterr().err
+        assert f"--output: {path} has no complete results of T = 2: operations." in told
+
+
+def test_the_page_shows_d_and_a_sweep_of_several(tmp_path, swept):
+    content = lines(swept)
+    path = tmp_path / "s.jsonl"
+    path.write_bytes(swept.read_bytes())
+    common = ("--data", "photos", *QUICK)
+    assert run("sweep", *NET, *common, "--timesteps", 1, 2, "--spike-levels", 3, "--output", path) == 0
+    assert lines(path)[: len(content)] == content
+    page = tmp_path / "r.html"
+    options = ("--timesteps", 2, "--spike-levels", 3, "--sweep", path, "--layers", "2", "--output", page)
+    assert run("report", *NET, *common, *options) == 0
+    found = Page(page.read_text())
+    assert "cli_nets:make, T = 2, D = 3" in found.words and "in 2 steps of 0..3 each" in found.words
+    assert "spike levels D" in found.words and "accumulate" in found.words
+    pictures = [place for place in found.loaded if place.startswith("data:")]
+    assert len(pictures) == 1 + 2 + 1 + 1 + 2 + 2  # of the sweep one for all, and two of each D
