@@ -220,6 +220,8 @@ def footer_of(rows):
             f"uJ, energy: 45 nm, {1e12 * MAC:.1f} pJ a multiply-accumulate, {1e12 * ACCUMULATE:.1f} pJ an "
             "accumulate, first layer and synapses"
         )
+    if any(row["spike_levels"] > 1 for row in rows):
+        lines.append("D: a step sends 0..D; spikes per neuron are the sum of these; energies are those of bits")
     return lines
 
 

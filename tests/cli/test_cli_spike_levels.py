@@ -66,6 +66,7 @@ def test_rows_are_kept_apart_by_t_and_d(tmp_path, capsys, monkeypatch):
     header, *printed = told.out.splitlines()
     assert header.split()[:3] == ["T", "D", "accuracy"] and "there already" not in told.err
     assert [line.split()[:2] for line in printed[1:3]] == [["2", "3"], ["3", "3"]]
+    assert printed[-1].startswith("D: a step sends 0..D")
     _, *rows = lines(path)
     assert [(row["timesteps"], row["spike_levels"]) for row in rows] == [(6, 1), (2, 1), (2, 3), (3, 3)]
     same = [{name: value for name, value in row.items() if name not in ("timesteps", "spike_levels")} for row in rows]
