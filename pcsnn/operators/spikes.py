@@ -12,7 +12,6 @@ from pcsnn.tensors.shapes import steps_like
 
 def _check_spike_dtype(name, dtype, amplitude, spike_levels):
     """Of what dtype spikes of 0..spike_levels may be."""
-    checks.integer("spike_levels", spike_levels, 1, checks.MAX_TIMESTEPS)
     if spike_levels > 1 and dtype == torch.bool:
         raise TypeError(f"{name}: expected torch.uint8 or a floating dtype of spikes up to {spike_levels}, got {dtype}")
     if dtype not in checks.SPIKE_DTYPES:
@@ -21,34 +20,20 @@ def _check_spike_dtype(name, dtype, amplitude, spike_levels):
         raise TypeError(f"{name}: expected a floating dtype with an amplitude, got {dtype}")
 
 
-def _check_spike_levels(spike_levels, timesteps):
-    """Whether the counts of T steps that send 0..spike_levels each fit in a byte."""
-    if spike_levels * timesteps > checks.MAX_TIMESTEPS:
-        raise ValueError(
-            f"spike_levels: expected a value in 1..{checks.MAX_TIMESTEPS // timesteps} with {timesteps} time-steps, "
-            f"since a spike count takes one byte, got {spike_levels}"
-        )
-
-
-def _amplitude(amplitude, dtype, spike_levels, name, like):
-    """The amplitude as a tensor on the device of `like`, or None, for spikes of 0..spike_levels and of `dtype`."""
-    _check_spike_dtype(name, dtype, amplitude, spike_levels)
-    return None if amplitude is None else arguments.scalar_tensor("amplitude", amplitude, like)
-
-
-def _check_trains(current, levels, amplitude, spike_levels):
-    """The tensors of `fire_spikes`."""
+def _check_trains(current, levels, amplitude, out_dtype, spike_levels):
+    """What `fire_spikes` is told but for the spacing of the levels."""
     checks.tensor("current", current, checks.CURRENT_DTYPES, 2)
     if not 1 <= current.shape[0] <= checks.MAX_TIMESTEPS:
         raise ValueError(
             f"current.shape[0], the time-steps: expected a value in 1..{checks.MAX_TIMESTEPS}, got {current.shape[0]}"
         )
-    _check_spike_levels(spike_levels, current.shape[0])
+    full = checks.full_count(int(current.shape[0]), spike_levels)
+    _check_spike_dtype("out_dtype", out_dtype, amplitude, spike_levels)
     checks.level_table(levels, current.shape[1:], current.dtype)
-    if levels.shape[-1] != spike_levels * current.shape[0]:
+    if levels.shape[-1] != full:
         raise ValueError(
-            f"levels: expected {spike_levels * current.shape[0]} levels, {spike_levels} for each time-step of current, "
-            f"got shape {tuple(levels.shape)}"
+            f"levels: expected {full} levels, {spike_levels} for each time-step of current, got shape "
+            f"{tuple(levels.shape)}"
         )
     if amplitude is not None:
         checks.per_layer_or_channel("amplitude", amplitude, current.shape[1:], arguments.VALUE_DTYPES)
@@ -56,8 +41,7 @@ def _check_trains(current, levels, amplitude, spike_levels):
 
 
 def _check_spikes(current, levels, amplitude, out_dtype, repeat, line=None, reach=0, spike_levels=1):
-    _check_spike_dtype("out_dtype", out_dtype, amplitude, spike_levels)
-    _check_trains(current, levels, amplitude, spike_levels)
+    _check_trains(current, levels, amplitude, out_dtype, spike_levels)
     arguments.spaced(levels, repeat, line, reach)
 
 
@@ -98,18 +82,17 @@ def fire_spikes(
         TypeError, ValueError: a dtype, shape, device or level table that does not fit.
         RuntimeError: `current` requires a gradient.
     """
-    amplitude = _amplitude(amplitude, out_dtype, spike_levels, "out_dtype", current)
-    checks.once(_check_trains, current, levels, amplitude, spike_levels)
+    amplitude = None if amplitude is None else arguments.scalar_tensor("amplitude", amplitude, current)
+    checks.once(_check_trains, current, levels, amplitude, out_dtype, spike_levels)
     checks.no_gradient(current=current)
     repeat, line, reach = spacing or spacing_of(levels, repeat, False)
     return dispatch.call("fire_spikes", current, levels, amplitude, out_dtype, repeat, line, reach, spike_levels)
 
 
-def _check_expanded(counts, timesteps, order, amplitude, spike_levels):
-    """The tensors of `expand_spikes`."""
+def _check_expansion(counts, timesteps, order, dtype, amplitude, spike_levels=1):
     checks.tensor("counts", counts, (torch.uint8,), 1)
-    checks.timesteps(timesteps)
-    _check_spike_levels(spike_levels, timesteps)
+    checks.full_count(timesteps, spike_levels)
+    _check_spike_dtype("dtype", dtype, amplitude, spike_levels)
     if order is not None:
         checks.tensor("order", order, (torch.int64,))
         if order.shape != (timesteps,):
@@ -117,11 +100,6 @@ def _check_expanded(counts, timesteps, order, amplitude, spike_levels):
     if amplitude is not None:
         checks.per_layer_or_channel("amplitude", amplitude, counts.shape, arguments.VALUE_DTYPES)
     checks.same_device(counts=counts, order=order, amplitude=amplitude)
-
-
-def _check_expansion(counts, timesteps, order, dtype, amplitude, spike_levels=1):
-    _check_spike_dtype("dtype", dtype, amplitude, spike_levels)
-    _check_expanded(counts, timesteps, order, amplitude, spike_levels)
 
 
 dispatch.define(
@@ -156,8 +134,8 @@ def expand_spikes(
     Raises:
         TypeError, ValueError: a dtype, shape, device or order that does not fit.
     """
-    amplitude = _amplitude(amplitude, dtype, spike_levels, "dtype", counts)
-    checks.once(_check_expanded, counts, timesteps, order, amplitude, spike_levels)
+    amplitude = None if amplitude is None else arguments.scalar_tensor("amplitude", amplitude, counts)
+    checks.once(_check_expansion, counts, timesteps, order, dtype, amplitude, spike_levels)
     if order is not None:
         if not (
             torch.compiler.is_compiling()

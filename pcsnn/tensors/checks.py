@@ -15,15 +15,17 @@ _REMEMBERED = 4096  # kinds of arguments, after which they are checked anew
 _passed = set()
 
 
-def _kind(value):
-    return (value.dtype, value.shape, value.device) if isinstance(value, torch.Tensor) else (type(value), value)
-
-
 def once(check, *arguments):
     """check(*arguments), which looks at dtypes, shapes and devices alone, once for each kind of arguments."""
     if torch.compiler.is_compiling():
         return check(*arguments)
-    key = check, *map(_kind, arguments)
+    key = (
+        check,
+        *[
+            (value.dtype, value.shape, value.device) if isinstance(value, torch.Tensor) else (type(value), value)
+            for value in arguments
+        ],
+    )
     try:
         if key in _passed:
             return None

@@ -200,7 +200,10 @@ class Operations:
         several = self.spike_levels > 1
         cells: list[tuple[str, ...]] = [("per image", *self.executions)]
         totals = [self.total(execution) for execution in self.executions]
-        for name in (part.name for part in dataclasses.fields(Count) if several or part.name != "spike_macs"):
+        names = [part.name for part in dataclasses.fields(Count) if part.name != "spike_macs"]
+        if several:
+            names.insert(names.index("input_macs"), "spike_macs")
+        for name in names:
             cells.append((name.replace("_", " "), *(_figure(getattr(total, name)) for total in totals)))
         for name, words in (
             ("first_layer", "energy, first layer"),
