@@ -165,7 +165,7 @@ def set_timesteps(snn: SpikingNetwork, timesteps: int, spike_levels: int | None 
     layers = list(_timed(snn.network))
     for layer in layers:
         if hasattr(layer, "check_timesteps"):
-            layer.check_timesteps(timesteps, spike_levels)
+            layer.check_timesteps(timesteps, several)
     if full != report.timesteps * report.spike_levels and report.calibrated_for not in (None, full):
         name = "T" if several == report.spike_levels == 1 else "T D"
         warnings.warn(
@@ -174,7 +174,7 @@ def set_timesteps(snn: SpikingNetwork, timesteps: int, spike_levels: int | None 
             stacklevel=2,
         )
     for layer in layers:
-        layer.set_timesteps(timesteps, spike_levels)
+        layer.set_timesteps(timesteps, several)
     snn.drop_graphs()
     report.timesteps, report.spike_levels = timesteps, several
     neurons = dict(snn.neurons())

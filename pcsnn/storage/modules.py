@@ -16,7 +16,7 @@ from pcsnn.storage.classes import CLASS_NAMES, CLASSES, is_flag, is_size
 from pcsnn.storage.values import decode, encode
 from pcsnn.tensors.checks import CURRENT_DTYPES, full_count
 
-# thresholds of all neurons times T: what a file's neurons may take in memory, or its own size where that is more
+# thresholds of all neurons times T D: what a file's neurons may take in memory, or its own size where that is more
 MOST_LEVELS = 2**26
 _IGNORED = {"inplace"}  # of activations in old files: a loaded network writes over nothing that others may read
 _SPIKE_LEVELS = "spike_levels"  # 1 is not written: files of binary spikes are those of earlier versions
