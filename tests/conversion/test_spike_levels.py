@@ -101,7 +101,7 @@ def test_set_timesteps_keeps_or_changes_the_levels_of_a_spike():
 
 
 def test_calibrated_networks_warn_where_the_full_count_changes(recwarn):
-    several, _, x = pair("residual", 2, 3, method="quick")
+    several, _, _ = pair("residual", 2, 3, method="quick")
     pcsnn.set_timesteps(several, 3, 2)
     assert not [warning for warning in recwarn if "calibrated" in str(warning.message)]
     with pytest.warns(UserWarning, match="calibrated at T D = 6; calibrate anew for T D = 9"):
