@@ -52,7 +52,7 @@ class Comparison:
     """All methods on one network; rows go to `results`."""
 
     def __init__(self, case, args, results):
-        self.case, self.args, self.results = case, args, results
+        self.case, self.args, self.results, self.spike_levels = case, args, results, 1
         self.commit = timing.circumstances()["commit"]
         self.own = logits(case.network, case.images, args.batch, f"{case.name}: float").argmax(1)
         self.accuracy = self._share(self.own, case.labels)
@@ -75,6 +75,7 @@ class Comparison:
                 "network": self.case.name,
                 "method": method,
                 "timesteps": timesteps,
+                "spike_levels": self.spike_levels,
                 "seed": seed,
                 "images": len(predictions),
                 "calibration_images": len(self.case.calibration),
@@ -87,9 +88,10 @@ class Comparison:
         )
 
     def _missing(self, method, seed=None):
-        return [
-            steps for steps in self.args.timesteps if self.results.find(self.case.name, method, steps, seed) is None
+        known = [
+            self.results.find(self.case.name, method, steps, seed, self.spike_levels) for steps in self.args.timesteps
         ]
+        return [steps for steps, row in zip(self.args.timesteps, known) if row is None]
 
     def _what(self, method, timesteps):
         return f"{self.case.name}: {report.label(method)}, T = {timesteps}"
@@ -99,6 +101,8 @@ class Comparison:
         case = self.case
         for seed in self.args.seeds if name in SEEDED else (None,):
             options = {} if seed is None else {"seed": seed}
+            if self.spike_levels > 1:
+                options["spike_levels"] = self.spike_levels
             for timesteps in self._missing(name, seed):
                 begun = time.perf_counter()
                 snn = pcsnn.convert(case.network, timesteps, calibration=case.calibration, method=name, **options)
