@@ -5,11 +5,11 @@
 --cifar: calibration.npz, test.npz and resnet20.safetensors; --data: FashionMNIST's training images, to calibrate on.
 What is left out and needs a folder, package or checkpoint is reported as not run. No calibration sees a label.
 
-Rows: the methods of pcsnn.convert; SNNC's light pipeline on serial IF, with its shift in every step and started at half
-a threshold instead; SpikingJelly's RateCodingRecipe, default and per channel with half thresholds (for it, shortcuts by
-F.pad become fixed 1x1 convolutions that compute the same). "Same" counts test images that get the float network's
-class. Seconds are those of one calibration at one T. SNNC and SpikingJelly take T passes over the network, and their
-max pools take the maximum of the spikes of each step.
+Rows: the methods of pcsnn.convert; SNNC's light and advanced pipeline on serial IF, with its shift in every step and
+started at half a threshold instead; SpikingJelly's RateCodingRecipe, default and per channel with half thresholds (for
+it, shortcuts by F.pad become fixed 1x1 convolutions that compute the same). "Same" counts test images that get the
+float network's class. Seconds are those of one calibration at one T. SNNC and SpikingJelly take T passes over the
+network, and their max pools take the maximum of the spikes of each step.
 
 A run with --json that is stopped and started again with the same settings goes on where it was.
 """
@@ -20,7 +20,7 @@ import time
 
 import torch
 from lib import calibration_report as report
-from lib import checks, snnc, spikingjelly_rate, timing
+from lib import checks, snnc, snnc_advanced, spikingjelly_rate, timing
 from lib.calibration_networks import CASES, Missing
 from lib.calibration_results import Results, Stale
 from lib.competitors import Unavailable
@@ -31,7 +31,8 @@ from pcsnn.calibration import METHODS
 
 DATA_METHODS = {name: method for name, method in METHODS.items() if method.needs_data}
 SEEDED = [name for name, method in DATA_METHODS.items() if method.seeded]
-COMPETITORS = (*snnc.NEURONS, *spikingjelly_rate.OPTIONS)
+SNNC = (*snnc.NEURONS, *snnc_advanced.NEURONS)
+COMPETITORS = (*SNNC, *spikingjelly_rate.OPTIONS)
 CHECKED = 8  # images on which a converted network must give the reference's bits
 
 
@@ -119,9 +120,8 @@ class Comparison:
         case = self.case
         for timesteps in self._missing(name):
             begun = time.perf_counter()
-            network = snnc.light_pipeline(
-                case.network, timesteps, case.calibration, self.args.correction_images, snnc.NEURONS[name]
-            )
+            pipeline, neuron = snnc_advanced.pipeline(name)
+            network = pipeline(case.network, timesteps, case.calibration, self.args.correction_images, neuron)
             seconds = time.perf_counter() - begun
             output = logits(network, case.images, self.args.batch, self._what(name, timesteps))
             self._add(name, timesteps, None, output.argmax(1), seconds)
@@ -149,7 +149,7 @@ class Comparison:
         """The rows of one method, or one that says why there is none; whether they are right."""
         measure = self.method
         if name in COMPETITORS:
-            measure = self.snnc if name in snnc.NEURONS else self.spikingjelly
+            measure = self.snnc if name in SNNC else self.spikingjelly
         self.results.drop(self.case.name, name)
         try:
             measure(name)
