@@ -145,14 +145,18 @@ class Comparison:
         for timesteps in missing:
             self._add(name, timesteps, None, torch.cat(found[timesteps]), seconds)
 
+    def measure(self, name):
+        """The rows of one method or competitor that are missing."""
+        if name in COMPETITORS:
+            (self.snnc if name in SNNC else self.spikingjelly)(name)
+        else:
+            self.method(name)
+
     def run(self, name):
         """The rows of one method, or one that says why there is none; whether they are right."""
-        measure = self.method
-        if name in COMPETITORS:
-            measure = self.snnc if name in SNNC else self.spikingjelly
         self.results.drop(self.case.name, name)
         try:
-            measure(name)
+            self.measure(name)
         except (Unavailable, Wrong) as error:
             self.results.add(not_run(self.case.name, name, str(error)))
             return isinstance(error, Unavailable)

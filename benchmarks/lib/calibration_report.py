@@ -55,10 +55,10 @@ def _aligned(cells):
     ]
 
 
-def block(measured, key, how, timesteps):
+def block(measured, key, how, timesteps, symbol="T"):
     """A table of one key of the rows, as lines: methods down, T across. `how`: title, factor and format."""
     title, factor, form = how
-    cells = [[title, *(f"T = {steps}" for steps in timesteps)]]
+    cells = [[title, *(f"{symbol} = {steps}" for steps in timesteps)]]
     for method, columns in measured.items():
         values = [[row[key] * factor for row in columns.get(steps, []) if key in row] for steps in timesteps]
         cells.append([label(method), *(form.format(statistics.fmean(some)) if some else "" for some in values)])

@@ -35,7 +35,7 @@ class Fit:
 
     steps: int = 200
     batch: int = 32
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-3
     images: int = 512
     seed: int = 0
 
