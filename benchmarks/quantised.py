@@ -99,7 +99,7 @@ def show(case, rows, args):
     """Print the tables of one network."""
     own = next(row for row in rows if row["method"] == "float")
     print(f"{case.label}: float {100 * own['accuracy']:.2f} %, {own['images']} test images")
-    order = {name: place for place, name in enumerate((*CHOICES, *args.methods))}
+    order = {name: place for place, name in enumerate((*args.choices, *args.methods))}
     rows = [row for row in rows if row["method"] in order and row["timesteps"] in (None, *args.timesteps)]
     measured = report.by_method(sorted(rows, key=lambda row: order[row["method"]]))
     for key in ("drop", "same", "seconds"):
@@ -134,13 +134,14 @@ def arguments(argv):
     parser.add_argument("--cifar", type=pathlib.Path, help="as of calibration.py")
     parser.add_argument("--data", type=pathlib.Path, help="as of calibration.py")
     parser.add_argument("--levels", dest="timesteps", type=within(1, 255), nargs="+", default=[3, 4, 8, 15], help="S")
+    parser.add_argument("--choices", nargs="*", choices=CHOICES, default=list(CHOICES), help="of thresholds, quantised")
     parser.add_argument("--methods", nargs="+", choices=list(DATA_METHODS), default=["quick", "light"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the methods that draw at random")
     parser.add_argument("--images", type=within(1), default=2000, help="test images")
     parser.add_argument("--calibration-images", type=within(1), default=1024)
     parser.add_argument("--counted-images", type=within(1), default=16, help="for the operations")
     parser.add_argument("--timed-images", type=within(1), default=32)
-    parser.add_argument("--rounds", type=within(1), default=9, help="of the timing; with --no-costs none")
+    parser.add_argument("--rounds", type=within(1), default=9, help="of the timing")
     parser.add_argument("--no-costs", action="store_true", help="accuracy alone")
     parser.add_argument("--batch", type=within(1), default=100)
     parser.add_argument("--threads", type=within(1), default=torch.get_num_threads())
@@ -160,7 +161,7 @@ def main(argv=None):
         for name in args.networks:
             case = CASES[name](args)
             comparison = QuantisedComparison(case, args, results)
-            for method in (*CHOICES, *args.methods):
+            for method in (*args.choices, *args.methods):
                 right = comparison.run(method) and right
             show(case, [row for row in results.rows if row["network"] == name], args)
             if not args.no_costs:
