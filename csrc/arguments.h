@@ -131,11 +131,18 @@ inline void check_mean_arguments(const at::Tensor& current, const Levels& levels
   if (residual_scale) check_channel_values("residual_scale", *residual_scale, current.sizes());
 }
 
+// Counts of `timesteps` steps that send 0..spike_levels each are bytes.
+inline void check_spike_levels(int64_t spike_levels, int64_t timesteps) {
+  check_number("spike_levels", spike_levels, 1, kMaxTimesteps / timesteps);
+}
+
 inline void check_spikes(const char* name, at::ScalarType dtype, const OptionalTensor& amplitude,
-                         at::IntArrayRef neurons) {
+                         at::IntArrayRef neurons, int64_t spike_levels) {
   const bool floating = dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16 || dtype == at::kDouble;
   TORCH_CHECK(floating || dtype == at::kByte || dtype == at::kBool, name,
               ": expected uint8, bool, float32, float16, bfloat16 or float64, got ", dtype);
+  TORCH_CHECK(spike_levels == 1 || dtype != at::kBool, name, ": expected uint8 or a floating dtype of spikes up to ",
+              spike_levels, ", got ", dtype);
   if (!amplitude) return;
   TORCH_CHECK(floating, name, ": expected a floating dtype with an amplitude, got ", dtype);
   check_channel_values("amplitude", *amplitude, neurons);

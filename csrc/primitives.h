@@ -80,11 +80,15 @@ struct Kernels {
 using Spikes = void (*)(const uint8_t* counts, int threshold, const void* off, const void* on, bool each, int64_t n,
                         void* out);
 
+// Spikes of several levels (22): what a step sends of each count, the part above `silent` (0..255) and at most `most`.
+using IntegerSpikes = void (*)(const uint8_t* counts, int silent, int most, int64_t n, uint8_t* out);
+
 struct Primitives {
   const char* name;
   Kernels<float> f32;
   Kernels<double> f64;
   Spikes spikes[4];  // by log2 of the output's width in bytes
+  IntegerSpikes integer_spikes;
   // scale * count of mean + residual (which may be null) in one pass, for float32 through and through; out may be mean.
   // Null where search and rates one after the other are as fast.
   void (*fused_rates)(const float* mean, const float* residual, int64_t n, Search<float> table, Values<float> scale,

@@ -106,6 +106,16 @@ void spikes(const uint8_t* counts, int threshold, const void* off, const void* o
   }
 }
 
+void integer_spikes(const uint8_t* counts, int silent, int most, int64_t n, uint8_t* out) {
+  uint8_t* __restrict to = out;
+  const uint8_t below = static_cast<uint8_t>(silent), full = static_cast<uint8_t>(most);
+  for (int64_t i = 0; i < n; ++i) {
+    const uint8_t least = counts[i] > below ? counts[i] : below;
+    const uint8_t more = static_cast<uint8_t>(least - below);
+    to[i] = more < full ? more : full;
+  }
+}
+
 #if PCSNN_AVX2
 
 void stream(const void* from, int64_t bytes, void* to) {
@@ -149,6 +159,7 @@ constexpr Primitives kTable = {
             .search = search<double>,
             .rates = {.f64 = rates<double, double>}},
     .spikes = {spikes<uint8_t>, spikes<uint16_t>, spikes<uint32_t>, spikes<uint64_t>},
+    .integer_spikes = integer_spikes,
 #if PCSNN_AVX2
     .fused_rates = fused_rates,
 #endif

@@ -3,6 +3,9 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -11,14 +14,23 @@
 namespace pcsnn {
 namespace {
 
-// What a neuron's output holds without and with a spike, as bit patterns.
-class Amplitude {
+// Writes what a step sends of counts.
+class SpikeWriter {
  public:
-  Amplitude(const Channels& channels, const OptionalTensor& amplitude, at::ScalarType dtype)
+  virtual ~SpikeWriter() = default;
+  // Whether a block is written in one go, whatever its channels.
+  virtual bool shared() const = 0;
+  // One step of n neurons whose values start at `offset`: of each count what is above `silent`.
+  virtual void write(const uint8_t* counts, int64_t silent, int64_t offset, int64_t n, char* out) const = 0;
+};
+
+// Spikes 0 or 1: what a neuron's output holds without and with one, as bit patterns.
+class BinaryWriter final : public SpikeWriter {
+ public:
+  BinaryWriter(const Channels& channels, const OptionalTensor& amplitude, at::ScalarType dtype)
       : size_(static_cast<int64_t>(c10::elementSize(dtype))), each_(amplitude && channels.each()), shared_(!amplitude) {
     const at::Tensor on = amplitude ? amplitude->to(dtype).contiguous() : at::ones({}, dtype);
     const at::Tensor off = amplitude ? on.mul(0) : at::zeros({}, dtype);  // -0.0 or NaN for some amplitudes
-    // Without an amplitude the block is written in one go, whatever its channels.
     if (shared_) {
       on_.assign(bytes_of(on), bytes_of(on) + size_);
       off_.assign(bytes_of(off), bytes_of(off) + size_);
@@ -31,13 +43,12 @@ class Amplitude {
     }
   }
 
-  bool shared() const { return shared_; }
-  int64_t size() const { return size_; }
+  bool shared() const override { return shared_; }
 
-  // Writes step after step of a block's neurons. A threshold above 255 is never reached.
-  void write(const uint8_t* counts, int threshold, int64_t offset, int64_t n, char* out) const {
+  void write(const uint8_t* counts, int64_t silent, int64_t offset, int64_t n, char* out) const override {
     const char* off = off_.data() + offset * size_;
-    const char* on = threshold > kMaxTimesteps ? off : on_.data() + offset * size_;
+    const char* on = silent >= kMaxTimesteps ? off : on_.data() + offset * size_;
+    const int threshold = static_cast<int>(silent) + 1;
     primitives().spikes[__builtin_ctz(static_cast<unsigned>(size_))](counts, threshold, off, on, each_, n, out);
   }
 
@@ -58,62 +69,109 @@ class Amplitude {
   std::vector<char> off_, on_;
 };
 
-// Writes the spikes of a block, neurons begin..end, for all steps. thresholds [T]: the count from which a step has a
-// spike.
+// Spikes 0..most (22): bytes, or numbers times an amplitude.
+class IntegerWriter final : public SpikeWriter {
+ public:
+  IntegerWriter(const Channels& channels, const OptionalTensor& amplitude, const at::Tensor& out, int64_t most)
+      : most_(static_cast<int>(most)), shared_(!amplitude || amplitude->dim() == 0) {
+    const at::ScalarType dtype = out.scalar_type();
+    if (dtype == at::kByte) return;
+    type_ = current_type(out);
+    const at::Tensor worth = amplitude ? amplitude->to(dtype) : at::ones({}, dtype);
+    if (type_ == kDouble) {
+      f64_.emplace(channels, worth);
+    } else {
+      f32_.emplace(channels, worth);
+    }
+  }
+
+  bool shared() const override { return shared_; }
+
+  void write(const uint8_t* counts, int64_t silent, int64_t offset, int64_t n, char* out) const override {
+    alignas(64) uint8_t buffer[kBlock];
+    uint8_t* spikes = f32_ || f64_ ? buffer : reinterpret_cast<uint8_t*>(out);
+    if (silent < 0) {
+      std::fill_n(spikes, n, static_cast<uint8_t>(most_));
+    } else {
+      const int least = static_cast<int>(std::min(silent, kMaxTimesteps));
+      primitives().integer_spikes(counts, least, most_, n, spikes);
+    }
+    if (f32_) kernels<float>().rates[type_](spikes, Balance{}, f32_->at(offset), n, out);
+    if (f64_) kernels<double>().rates[type_](spikes, Balance{}, f64_->at(offset), n, out);
+  }
+
+ private:
+  int most_;
+  bool shared_;
+  Type type_ = kFloat;
+  std::optional<ChannelValues<float>> f32_;
+  std::optional<ChannelValues<double>> f64_;
+};
+
+std::unique_ptr<const SpikeWriter> writer_of(const Channels& channels, const OptionalTensor& amplitude,
+                                             const at::Tensor& out, int64_t spike_levels) {
+  if (spike_levels == 1) return std::make_unique<BinaryWriter>(channels, amplitude, out.scalar_type());
+  return std::make_unique<IntegerWriter>(channels, amplitude, out, spike_levels);
+}
+
+// The count above which step x has a spike: what the steps behind it send at most, (T - 1 - place) spike_levels with
+// place = order[x] or x. Below 0 the step is always full, from 255 on never anything else than silent.
+std::vector<int64_t> silent_counts(int64_t timesteps, int64_t spike_levels, const int64_t* order = nullptr) {
+  std::vector<int64_t> silent;
+  for (int64_t x = 0; x < timesteps; ++x) {
+    const int64_t place = std::clamp(order ? order[x] : x, timesteps - 1 - kMaxTimesteps, timesteps);
+    silent.push_back((timesteps - 1 - place) * spike_levels);
+  }
+  return silent;
+}
+
+// Writes the spikes of a block, neurons begin..end, for all steps. silent [T]: of `silent_counts`.
 class Train {
  public:
-  Train(const Channels& channels, const OptionalTensor& amplitude, const at::Tensor& out, std::vector<int> thresholds)
+  Train(const Channels& channels, const OptionalTensor& amplitude, const at::Tensor& out, int64_t spike_levels,
+        std::vector<int64_t> silent)
       : channels_(channels),
-        amplitude_(channels, amplitude, out.scalar_type()),
+        writer_(writer_of(channels, amplitude, out, spike_levels)),
         out_(mutable_bytes_of(out)),
+        size_(out.element_size()),
         neurons_(out.stride(0)),
         stream_(out.numel() * out.element_size() >= kLarge),
-        thresholds_(std::move(thresholds)) {}
+        silent_(std::move(silent)) {}
 
   void write(const uint8_t* counts, int64_t begin, int64_t end) const {
     alignas(64) char buffer[kBlock * 8];
-    const int64_t size = amplitude_.size();
-    char* step = out_ + begin * size;
-    for (const int threshold : thresholds_) {
+    char* step = out_ + begin * size_;
+    for (const int64_t silent : silent_) {
       char* target = stream_ ? buffer : step;
-      if (amplitude_.shared()) {
-        amplitude_.write(counts, threshold, 0, end - begin, target);
+      if (writer_->shared()) {
+        writer_->write(counts, silent, 0, end - begin, target);
       } else {
         channels_.runs(begin, end, [&](int64_t start, int64_t length, int64_t offset) {
-          amplitude_.write(counts + (start - begin), threshold, offset, length, target + (start - begin) * size);
+          writer_->write(counts + (start - begin), silent, offset, length, target + (start - begin) * size_);
         });
       }
-      if (stream_) primitives().stream(buffer, (end - begin) * size, step);
-      step += neurons_ * size;
+      if (stream_) primitives().stream(buffer, (end - begin) * size_, step);
+      step += neurons_ * size_;
     }
   }
 
  private:
   const Channels& channels_;
-  Amplitude amplitude_;
+  std::unique_ptr<const SpikeWriter> writer_;
   char* out_;
-  int64_t neurons_;
+  int64_t size_, neurons_;
   bool stream_;
-  std::vector<int> thresholds_;
+  std::vector<int64_t> silent_;
 };
-
-// Step x has a spike where the count reaches T - place, place = order[x] or x: 0 always, 256 never.
-int spike_threshold(int64_t place, int64_t timesteps) {
-  if (place >= timesteps) return 0;
-  if (place < timesteps - kMaxTimesteps) return static_cast<int>(kMaxTimesteps) + 1;
-  return static_cast<int>(timesteps - place);
-}
 
 template <class F>
 void spikes_into(const at::Tensor& out, const at::Tensor& current, const Levels& levels,
-                 const OptionalTensor& amplitude) {
+                 const OptionalTensor& amplitude, int64_t spike_levels) {
   const at::Tensor neurons = current.select(0, 0);
   const int64_t timesteps = current.size(0);
   const Channels channels(neurons, per_channel(levels, amplitude));
   const Table<F> table(channels, levels, timesteps, false);
-  std::vector<int> thresholds;
-  for (int64_t x = 0; x < timesteps; ++x) thresholds.push_back(spike_threshold(x, timesteps));
-  const Train train(channels, amplitude, out, std::move(thresholds));
+  const Train train(channels, amplitude, out, spike_levels, silent_counts(timesteps, spike_levels));
   const Type type = current_type(current);
   const char* currents = bytes_of(current);
   const int64_t size = current.element_size(), stride = current.stride(0);
@@ -137,47 +195,48 @@ void spikes_into(const at::Tensor& out, const at::Tensor& current, const Levels&
 }
 
 at::Tensor fire_spikes(const at::Tensor& current, const at::Tensor& table, const OptionalTensor& amplitude,
-                       at::ScalarType out_dtype, int64_t repeat, const OptionalTensor& line, int64_t reach) {
+                       at::ScalarType out_dtype, int64_t repeat, const OptionalTensor& line, int64_t reach,
+                       int64_t spike_levels) {
   const Levels levels{table, repeat, line, reach};
   const Type type = current_type(current);
   check_cpu("current", current);
   TORCH_CHECK(current.dim() >= 1 && current.size(0) >= 1 && current.size(0) <= kMaxTimesteps,
               "current: expected [T, N, ...] with 1..255 time-steps, got shape ", current.sizes());
+  check_spike_levels(spike_levels, current.size(0));
   check_levels(levels, current.sizes().slice(1), current.scalar_type());
-  TORCH_CHECK(levels.timesteps() == current.size(0), "levels: expected ", current.size(0),
-              " levels, one for each time-step of current, got shape ", table.sizes());
-  check_spikes("out_dtype", out_dtype, amplitude, current.sizes().slice(1));
+  TORCH_CHECK(levels.timesteps() == current.size(0) * spike_levels, "levels: expected ", current.size(0) * spike_levels,
+              " levels, ", spike_levels, " for each time-step of current, got shape ", table.sizes());
+  check_spikes("out_dtype", out_dtype, amplitude, current.sizes().slice(1), spike_levels);
   const at::Tensor step = current.select(0, 0);
   at::Tensor out = steps_like(step, current.size(0), out_dtype);
   if (current.numel() == 0) return out;
   const at::Tensor steps =
       dense(step) ? current : steps_like(step, current.size(0), current.scalar_type()).copy_(current);
   const auto run = type == kDouble ? spikes_into<double> : spikes_into<float>;
-  run(out, steps, levels, amplitude);
+  run(out, steps, levels, amplitude, spike_levels);
   return out;
 }
 
 at::Tensor expand_spikes(const at::Tensor& counts, int64_t timesteps, const OptionalTensor& order, at::ScalarType dtype,
-                         const OptionalTensor& amplitude) {
+                         const OptionalTensor& amplitude, int64_t spike_levels) {
   check_cpu("counts", counts);
   TORCH_CHECK(counts.scalar_type() == at::kByte, "counts: expected uint8, got ", counts.scalar_type());
   TORCH_CHECK(timesteps >= 1 && timesteps <= kMaxTimesteps, "timesteps: expected 1..255, got ", timesteps);
-  check_spikes("dtype", dtype, amplitude, counts.sizes());
-  std::vector<int> thresholds;
+  check_spike_levels(spike_levels, timesteps);
+  check_spikes("dtype", dtype, amplitude, counts.sizes(), spike_levels);
+  at::Tensor places;
   if (order) {
     check_cpu("order", *order);
     TORCH_CHECK(order->scalar_type() == at::kLong && order->dim() == 1 && order->size(0) == timesteps,
                 "order: expected int64 [", timesteps, "], got ", order->scalar_type(), " ", order->sizes());
-    const auto places = order->accessor<int64_t, 1>();
-    for (int64_t x = 0; x < timesteps; ++x) thresholds.push_back(spike_threshold(places[x], timesteps));
-  } else {
-    for (int64_t x = 0; x < timesteps; ++x) thresholds.push_back(spike_threshold(x, timesteps));
+    places = order->contiguous();
   }
   at::Tensor out = steps_like(counts, timesteps, dtype);
   if (counts.numel() == 0) return out;
   const at::Tensor packed = to_dense(counts);
   const Channels channels(packed, amplitude && amplitude->dim() == 1);
-  const Train train(channels, amplitude, out, std::move(thresholds));
+  const int64_t* shown = order ? places.const_data_ptr<int64_t>() : nullptr;
+  const Train train(channels, amplitude, out, spike_levels, silent_counts(timesteps, spike_levels, shown));
   const uint8_t* data = packed.const_data_ptr<uint8_t>();
   over_blocks(packed.numel(), timesteps, [&](int64_t begin, int64_t end) { train.write(data + begin, begin, end); });
   return out;

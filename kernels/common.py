@@ -272,7 +272,7 @@ def load_line(line, channel, channels, BY_CHANNEL: tl.constexpr):
 
 
 @triton.jit
-def _nearest(value, first, inverse, timesteps, most, SUMMED: tl.constexpr):
+def _nearest(value, first, inverse, steps, most, SUMMED: tl.constexpr):
     """The whole number 0..most nearest to (mean - first) * inverse, float32 and _ROUND more; 0 for NaN.
 
     A channel that never fires has first = inf: its levels are near for an infinite value only.
@@ -283,17 +283,17 @@ def _nearest(value, first, inverse, timesteps, most, SUMMED: tl.constexpr):
     if value.dtype == tl.float64:  # what float32 would round to infinity is not
         value = tl.where((value > _FLOAT_MAX) & (value < float("inf")), _FLOAT_MAX, value)
     if SUMMED:
-        inverse = inverse / timesteps.to(tl.float32)
+        inverse = inverse / steps.to(tl.float32)
     position = tl.math.fma(value.to(tl.float32), inverse, offset)
     position = tl.minimum(tl.maximum(position, 0.0), most.to(tl.float32))
     return position + _ROUND
 
 
 @triton.jit
-def _on_line(value, first, step, inverse, timesteps, distinct, SUMMED: tl.constexpr, BOUNDED: tl.constexpr):
+def _on_line(value, first, step, inverse, steps, distinct, SUMMED: tl.constexpr, BOUNDED: tl.constexpr):
     """Distinct levels of a line (23) that are reached: the nearest one is computed, and one comparison tells."""
     if value.dtype == tl.int32:
-        bits = _nearest(value, first, inverse, timesteps, distinct - 1, SUMMED).to(tl.int32, bitcast=True)
+        bits = _nearest(value, first, inverse, steps, distinct - 1, SUMMED).to(tl.int32, bitcast=True)
         start = first - _ROUND_BITS * step  # modulo 2^32, as all of it
         reached = value >= start + bits * step
         guess = bits & 255
@@ -303,19 +303,19 @@ def _on_line(value, first, step, inverse, timesteps, distinct, SUMMED: tl.conste
             reached, tl.where(step == 0, distinct, 1), 0
         )  # all levels of a silent channel are 2^31 - 1
     else:
-        near = _nearest(value, first, inverse, timesteps, distinct - 1, SUMMED)
+        near = _nearest(value, first, inverse, steps, distinct - 1, SUMMED)
         level = tl.math.fma(near - _ROUND, step, first)
         if SUMMED and value.dtype == tl.float64:
-            level = level.to(tl.float64) * timesteps.to(tl.float64)
+            level = level.to(tl.float64) * steps.to(tl.float64)
         elif SUMMED:
-            level = level * timesteps.to(tl.float32)
+            level = level * steps.to(tl.float32)
         return (near.to(tl.int32, bitcast=True) & 255) + (value >= level.to(value.dtype)).to(tl.int32)
 
 
 @triton.jit
-def _level(levels, row, x, level_stride, timesteps, dtype: tl.constexpr, SUMMED: tl.constexpr):
+def _level(levels, row, x, level_stride, steps, dtype: tl.constexpr, SUMMED: tl.constexpr):
     level = tl.load(levels + (row + x * level_stride)).to(dtype)
-    return level * timesteps.to(dtype) if SUMMED else level
+    return level * steps.to(dtype) if SUMMED else level
 
 
 @triton.jit
@@ -338,12 +338,12 @@ def search(
     LINE_ROWS: tl.constexpr,
     SUMMED: tl.constexpr,
     BOUNDED: tl.constexpr = False,
+    steps=1,
 ):
     """k // repeat with k = #{x : value >= level_x} (10), int32, as a Method says.
 
-    value: a tile of float32, float64, or int32 with int32 levels; SUMMED: it is a sum, compared with T * level rounded
-    once;
-    BOUNDED: it is a whole number below 2^31 - 1.
+    value: a tile of float32, float64, or int32 with int32 levels; SUMMED: it is a sum over `steps`, compared with steps
+    times level rounded once; BOUNDED: it is a whole number below 2^31 - 1.
     channel: of `channel_of`. LINE 1: levels of a line; STEPS -1: every level is compared; else STEPS comparisons bisect
     all levels, or with LINE 2 those within `reach` of what a line says; STAIRS: repeat is not 1. NaN gives 0.
     """
@@ -351,7 +351,7 @@ def search(
     if LINE > 0:
         first, step, inverse = load_line(line_ptr, channel, channels, LINE_ROWS)
     if LINE == 1:
-        return _on_line(value, first, step, inverse, timesteps, distinct, SUMMED, BOUNDED)
+        return _on_line(value, first, step, inverse, steps, distinct, SUMMED, BOUNDED)
     else:
         row = channel * channel_stride if LEVELS_ROWS else 0
         count = tl.zeros(value.shape, tl.int32)
@@ -359,17 +359,15 @@ def search(
             # Counted in float32: comparing and adding are one instruction each then.
             found = tl.full(value.shape, _ROUND, tl.float32)
             for x in range(0, timesteps, repeat):
-                found += (value >= _level(levels_ptr, row, x, level_stride, timesteps, dtype, SUMMED)).to(tl.float32)
+                found += (value >= _level(levels_ptr, row, x, level_stride, steps, dtype, SUMMED)).to(tl.float32)
             return found.to(tl.int32, bitcast=True) & 255
         else:
             if LINE == 2:
-                near = _nearest(value, first, inverse, timesteps, timesteps, SUMMED)
+                near = _nearest(value, first, inverse, steps, timesteps, SUMMED)
                 count = tl.maximum((near - _ROUND).to(tl.int32) - reach, 0)
             for part in tl.static_range(STEPS):
                 probe = count + (1 << (STEPS - 1 - part))
-                level = _level(
-                    levels_ptr, row, tl.minimum(probe, timesteps) - 1, level_stride, timesteps, dtype, SUMMED
-                )
+                level = _level(levels_ptr, row, tl.minimum(probe, timesteps) - 1, level_stride, steps, dtype, SUMMED)
                 count = tl.where((probe <= timesteps) & (value >= level), probe, count)
             return count // repeat if STAIRS else count
 

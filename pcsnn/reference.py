@@ -42,8 +42,8 @@ def fire_rates(current, levels, scale, residual=None, residual_scale=None, repea
     return (counts.to(mean.dtype) * per_channel(scale.to(mean.dtype), mean.dim())).to(current.dtype)
 
 
-def fire_spikes(current, levels, amplitude=None, out_dtype=torch.uint8, repeat=1, line=None, reach=0):
-    """Currents [T, N, ...] -> sorted spikes [T, N, ...], times amplitude where given (5-7).
+def fire_spikes(current, levels, amplitude=None, out_dtype=torch.uint8, repeat=1, line=None, reach=0, spike_levels=1):
+    """Currents [T, N, ...] -> sorted spikes [T, N, ...] of 0..spike_levels, times amplitude where given (5-7), (22).
 
     The sum runs in time order; it is compared with T * level, rounded once.
     """
@@ -51,15 +51,16 @@ def fire_spikes(current, levels, amplitude=None, out_dtype=torch.uint8, repeat=1
     for step in current.unbind(0):
         total = total + step.to(total.dtype)
     counts = search(total, levels.to(total.dtype) * current.shape[0])
-    return expand_spikes(counts, current.shape[0], None, out_dtype, amplitude)
+    return expand_spikes(counts, current.shape[0], None, out_dtype, amplitude, spike_levels)
 
 
-def expand_spikes(counts, timesteps, order=None, dtype=torch.uint8, amplitude=None):
-    """Counts [N, ...] -> spikes [T, N, ...]: the last k steps fire; step x takes the place order[x] of the sorted
-    train."""
-    steps = torch.arange(timesteps, device=counts.device) if order is None else order
-    steps = steps.reshape(-1, *[1] * counts.dim())
-    spikes = (steps >= timesteps - counts.to(torch.int64)).to(dtype)
+def expand_spikes(counts, timesteps, order=None, dtype=torch.uint8, amplitude=None, spike_levels=1):
+    """Counts [N, ...] -> spikes [T, N, ...] of 0..spike_levels: the last steps are full, the one before them takes what
+    is left (7), (22); step x takes the place order[x] of the sorted train."""
+    places = torch.arange(timesteps, device=counts.device) if order is None else order
+    places = places.clamp(timesteps - 1 - checks.MAX_TIMESTEPS, timesteps).reshape(-1, *[1] * counts.dim())
+    behind = (timesteps - 1 - places) * spike_levels  # what the steps after a place send at most
+    spikes = (counts.to(torch.int64) - behind).clamp(0, spike_levels).to(dtype)
     return spikes if amplitude is None else spikes * per_channel(amplitude.to(dtype), counts.dim())
 
 

@@ -1,5 +1,9 @@
 """The pictures of the analyses. matplotlib is loaded when one is drawn."""
 
+from typing import Any, NamedTuple
+
+from pcsnn.network.report import steps_in_words
+
 WRONG, RIGHT, FLOAT = "#d62728", "#1f4fb4", "#555555"
 # field of a LayerError: colour, marker
 WHOLE = {"current": (FLOAT, "s"), "rate": (RIGHT, "o")}
@@ -31,12 +35,37 @@ def finish(axes, title, label):
         axes.legend(frameon=False, fontsize=9)
 
 
-def against_timesteps(axes, steps):
+class Abscissa(NamedTuple):
+    """What results are drawn against: their values, in ascending order, the symbol and a label of these."""
+
+    results: list[Any]
+    values: list[int]
+    symbol: str
+    label: str
+
+
+def abscissa(results):
+    """Results of several T and D in the order that a picture takes: against T where they have one D, against D where
+    they have one T D, else against T D."""
+    steps = [result.timesteps for result in results]
+    levels = [result.spike_levels for result in results]
+    full_counts = [result.timesteps * result.spike_levels for result in results]
+    if len(set(levels)) == 1:
+        symbol, values, label = "T", steps, "time-steps T" + (f" (D = {levels[0]})" if levels[0] > 1 else "")
+    elif len(set(full_counts)) == 1:
+        symbol, values, label = "D", levels, f"spike levels D (T D = {full_counts[0]})"
+    else:
+        symbol, values, label = "T D", full_counts, "levels T D"
+    order = sorted(range(len(results)), key=values.__getitem__)
+    return Abscissa([results[place] for place in order], [values[place] for place in order], symbol, label)
+
+
+def against_timesteps(axes, steps, label="time-steps T"):
     """A horizontal axis of T, marked at `steps`."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(steps, [str(step) for step in steps])
     axes.minorticks_off()
-    axes.set_xlabel("time-steps T")
+    axes.set_xlabel(label)
 
 
 def _lines(axes, rows, styles):
@@ -69,18 +98,18 @@ def draw_layer_errors(errors, path=None):
             color=colour,
             label=label,
         )
-    finish(shares, "Channels that never fire, outputs at count T", "%")
+    full = "T" if errors.spike_levels == 1 else "T D"
+    finish(shares, f"Channels that never fire, outputs at count {full}", "%")
     shares.set_xticks(
         list(places), [short(row.name) for row in rows], rotation=90 if len(rows) > 6 else 0, fontsize=8, **PLAIN
     )
-    figure.suptitle(f"{errors.method}, T = {errors.timesteps}", fontsize=13)
+    figure.suptitle(f"{errors.method}, {steps_in_words(errors.timesteps, errors.spike_levels)}", fontsize=13)
     return save(figure, path)
 
 
 def draw_sweep(result, path=None):
     """Accuracy and fidelity, logit error, and spikes, against T, of a Sweep."""
-    rows = sorted(result.rows, key=lambda row: row.timesteps)
-    steps = [row.timesteps for row in rows]
+    rows, steps, _, label = abscissa(result.rows)
     figure = new_figure(14.0, 4.4)
     share, error, spikes = figure.subplots(1, 3)
     if result.float_accuracy is not None:
@@ -95,6 +124,6 @@ def draw_sweep(result, path=None):
     finish(error, "Error of the logits", "relative RMS")
     finish(spikes, "Spikes per neuron", "mean count")
     for axes in (share, error, spikes):
-        against_timesteps(axes, steps)
+        against_timesteps(axes, steps, label)
     figure.suptitle(f"method {result.method}", fontsize=13)
     return save(figure, path)

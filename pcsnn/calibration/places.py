@@ -51,9 +51,9 @@ class Place:
         """(kind, slope) of an activation that goes below zero; None for any other."""
         return signed_kind(self.activation)
 
-    def lossless(self, timesteps):
-        """Whether its own levels are exact at T = `timesteps`, so that nothing is to be chosen."""
-        return self.known is not None and self.known.lossless(timesteps)
+    def lossless(self, full_count):
+        """Whether its own levels are exact at T D = `full_count`, so that nothing is to be chosen."""
+        return self.known is not None and self.known.lossless(full_count)
 
     def own(self):
         """The Settings that the activation brings with it; it must have a bound."""
@@ -97,7 +97,7 @@ class Settings:
     staircase: bool = True
     shift: float = 0.5
 
-    def neuron(self, place, timesteps):
+    def neuron(self, place, timesteps, spike_levels=1):
         return CollapsedNeuron(
             self.threshold,
             timesteps,
@@ -106,6 +106,7 @@ class Settings:
             bend=self.bend,
             shift=self.shift,
             quantization_levels=place.quantization_levels if self.staircase else None,
+            spike_levels=spike_levels,
         )
 
     def trainable(self, place, timesteps, device):

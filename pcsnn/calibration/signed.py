@@ -24,8 +24,15 @@ class SignedSettings:
     amplitude: float
     lowest: float
 
-    def neuron(self, place, timesteps):
-        return SignedNeuron(self.kind, timesteps, amplitude=self.amplitude, lowest=self.lowest, slope=self.slope)
+    def neuron(self, place, timesteps, spike_levels=1):
+        return SignedNeuron(
+            self.kind,
+            timesteps,
+            amplitude=self.amplitude,
+            lowest=self.lowest,
+            slope=self.slope,
+            spike_levels=spike_levels,
+        )
 
     def trainable(self, place, timesteps, device):
         return StraightThrough(self, place, timesteps, device)

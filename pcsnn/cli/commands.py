@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 import pcsnn
-from pcsnn.cli import convert, files, info, report, sweep
+from pcsnn.cli import convert, files, info, options, report, sweep
 from pcsnn.cli.errors import UsageError, in_words
 
 OK, FAILURE, STOPPED = 0, 1, 130  # argparse exits with 2 for wrong usage
@@ -54,6 +54,7 @@ def main(argv=None):
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a layer's name may have letters that the terminal has not
     try:
+        options.check_full_count(args)
         files.check(args)
         args.run(args)
         sys.stdout.flush()  # a full disk or a reader that went away shows here

@@ -16,7 +16,7 @@ DESCRIPTION = (
 )
 EXAMPLES = """\
   pcsnn convert cifar_resnet20 --levels 8 --weights resnet20.safetensors --timesteps 8 --output snn.safetensors
-      QCFS activations with L = T: lossless, needs no data
+      QCFS activations with L = T: lossless, needs no data; --timesteps 4 --spike-levels 2 is too, as T D = L
   pcsnn convert resnet18 --weights resnet18.safetensors --timesteps 16 --data imagenet/train --resize 256 --crop 224 \\
       --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --output snn.safetensors
       a ReLU network, calibrated on 1,024 images drawn from a folder; labels are not used
@@ -69,6 +69,7 @@ def convert(network, timesteps, calibration, args):
         strict=args.strict,
         progress=not args.quiet,
         seed=args.seed,
+        spike_levels=args.spike_levels,
     )
 
 

@@ -7,6 +7,7 @@ _OPTIONS = {
     "model": "MODEL",
     "snn": "MODEL",
     "timesteps": "--timesteps",
+    "spike_levels": "--spike-levels",
     "method": "--method",
     "seed": "--seed",
     "data": "--data",

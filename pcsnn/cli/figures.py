@@ -11,7 +11,8 @@ def check_matplotlib():
 
 
 def draw_times(rows):
-    """A matplotlib Figure of milliseconds an image of each form, and the speed-up, against T: of a sweep's rows."""
+    """A matplotlib Figure of milliseconds an image of each form, and the speed-up, against T: of a sweep's rows of one
+    D."""
     rows = sorted(rows, key=lambda row: row["timesteps"])
     steps = [row["timesteps"] for row in rows]
     figure = plots.new_figure(10.0, 4.0)
@@ -21,6 +22,8 @@ def draw_times(rows):
     ratio.plot(steps, [row["time"]["speed_up"] for row in rows], color=plots.RIGHT, marker="o")
     plots.finish(times, "Time", "milliseconds an image")
     plots.finish(ratio, "Speed-up over serial integrate-and-fire", "times")
+    spike_levels = rows[0]["spike_levels"]
+    label = "time-steps T" + (f" (D = {spike_levels})" if spike_levels > 1 else "")
     for axes in (times, ratio):
-        plots.against_timesteps(axes, steps)
+        plots.against_timesteps(axes, steps, label)
     return figure

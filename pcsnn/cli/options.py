@@ -9,6 +9,7 @@ import re
 import torch
 
 from pcsnn.calibration import METHODS
+from pcsnn.cli.errors import UsageError
 from pcsnn.tensors import checks
 
 MOST_SIDE = 16384  # pixels of --resize and --crop
@@ -17,7 +18,7 @@ OPTIMIZE = ("none", "float32", "bfloat16", "int8")
 
 
 def timesteps(text):
-    """T, 1..255."""
+    """T, 1..255; D and L are likewise."""
     return _integer(text, 1, checks.MAX_TIMESTEPS)
 
 
@@ -173,7 +174,7 @@ def add_conversion(parser):
         choices=("auto", *METHODS),
         default="auto",
         help="see pcsnn.convert (default: %(default)s: none where every activation is a QCFS whose L "
-        "divides T, else light)",
+        "divides T D, else light)",
     )
     group.add_argument(
         "--no-strict",
@@ -182,6 +183,26 @@ def add_conversion(parser):
         help="keep operations that cannot spike analog instead of refusing the network",
     )
     group.add_argument("--seed", type=natural, default=0, help="of everything drawn at random (default: %(default)s)")
+    group.add_argument(
+        "--spike-levels",
+        type=timesteps,
+        metavar="D",
+        default=1,
+        help="a time-step sends an integer 0..D, T D at most 255; 2^n - 1: n binary spikes of weights 1, 2, 4, ... "
+        "(default: %(default)s)",
+    )
+
+
+def check_full_count(args):
+    """UsageError where T D does not fit a byte, for any of the T."""
+    several = getattr(args, "spike_levels", 1)
+    named = getattr(args, "timesteps", 1)
+    most = max(named) if isinstance(named, list) else named
+    if most * several > checks.MAX_TIMESTEPS:
+        raise UsageError(
+            f"--spike-levels: expected at most {checks.MAX_TIMESTEPS // most} at --timesteps {most}, got {several}: a "
+            f"count takes one byte, so that T D is at most {checks.MAX_TIMESTEPS}"
+        )
 
 
 def add_timesteps(parser):

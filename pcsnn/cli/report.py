@@ -87,7 +87,7 @@ def run(args):
         ("sweep", "Sweep over T", parts.sweep(swept, args)),
         ("machine", "Machine", parts.machine(machine(), packages())),
     ]
-    files.write(args.output, html.page(f"{args.model}, T = {args.timesteps}", pages))
+    files.write(args.output, html.page(f"{args.model}, {snn.report.steps}", pages))
     print(f"wrote {args.output}, {args.output.stat().st_size / 2**20:.2f} MiB")
 
 
@@ -115,6 +115,7 @@ def _convert(network, data, calibration, args):
         not args.quiet,
         strict=args.strict,
         seed=args.seed,
+        spike_levels=args.spike_levels,
         after_each=lambda _, snn: found.append(snn),
     )
     return result.rows[0], result.float_accuracy, found[0]

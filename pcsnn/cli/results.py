@@ -1,4 +1,4 @@
-"""The results of a sweep in a JSON-lines file that a stopped run goes on in: settings, then a line for each T."""
+"""The results of a sweep in a JSON-lines file that a stopped run goes on in: settings, then a line for each T and D."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import sys
 import weakref
 
 from pcsnn.cli.files import writing
+from pcsnn.network.report import steps_in_words
 
 try:
     import fcntl
@@ -27,14 +28,19 @@ def _parse(place, number, line):
         raise ValueError(f"{place}: line {number} is not JSON ({error})") from error
 
 
+def _spike_levels(row):
+    """D of a row; those of earlier versions do not say it."""
+    return row.get("spike_levels", 1)
+
+
 def read(path, option="--output"):
     """(settings, rows, how many bytes of the file are whole lines) of the results in a file that an option names.
 
     A last line without its end, of a run that was killed while it wrote, is left out.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; it holds no results, or a line that is not JSON, has no T, or a T
-            of another line.
+        FileNotFoundError, ValueError: no such file; it holds no results, or a line that is not JSON, has no T, or T and
+            D of another line. Lines of earlier versions have no D: it is 1.
     """
     place = f"{option}: {path}"
     size = path.stat().st_size
@@ -52,10 +58,15 @@ def read(path, option="--output"):
         timesteps = row.get("timesteps") if isinstance(row, dict) else None
         if not isinstance(timesteps, int) or isinstance(timesteps, bool):
             raise ValueError(f"{place}: line {number} is no result of pcsnn sweep: it has no timesteps")
-        if known.setdefault(timesteps, number) != number:
+        spike_levels = _spike_levels(row)
+        if not isinstance(spike_levels, int) or isinstance(spike_levels, bool):
             raise ValueError(
-                f"{place}: lines {known[timesteps]} and {number} are both of T = {timesteps}; delete one of them"
+                f"{place}: line {number} is no result of pcsnn sweep: its spike_levels are {str(spike_levels)[:40]!r}"
             )
+        before = known.setdefault((timesteps, spike_levels), number)
+        if before != number:
+            said = steps_in_words(timesteps, spike_levels)
+            raise ValueError(f"{place}: lines {before} and {number} are both of {said}; delete one of them")
     return header["settings"], rows, len(whole)
 
 
@@ -110,9 +121,9 @@ class Results:
         if self.cut:
             os.truncate(path, whole)
 
-    def done(self):
-        """The T measured."""
-        return {row["timesteps"] for row in self.rows}
+    def done(self, spike_levels=1):
+        """The T measured at D."""
+        return {row["timesteps"] for row in self.rows if _spike_levels(row) == spike_levels}
 
     def append(self, row):
         """A dict for JSON; it stays whatever happens next.

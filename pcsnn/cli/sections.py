@@ -3,9 +3,6 @@
 import dataclasses
 
 from pcsnn.analysis import (
-    EXECUTIONS,
-    Count,
-    LayerOperations,
     Operations,
     Sweep,
     SweepRow,
@@ -32,14 +29,19 @@ def summary(row, float_accuracy, images, args):
         ("data", f"{args.data}, {images:,} images"),
         ("calibration", str(args.calibration or "the same data, or none needed")),
         ("time-steps T", str(row.timesteps)),
+        ("spike levels D", f"{row.spike_levels}{'' if row.spike_levels > 1 else ', binary'}"),
         ("method", row.method),
         ("accuracy", percent(row.accuracy)),
         ("accuracy of the float network", percent(float_accuracy)),
         ("same decision as the float network", percent(row.fidelity)),
         ("relative error of the logits", f"{row.logit_error:.4f}"),
-        ("spikes per neuron", f"{row.spikes_per_neuron:.3f} in {row.timesteps} steps"),
+        ("spikes per neuron", f"{row.spikes_per_neuron:.3f} in {row.timesteps} steps{_of_values(row.spike_levels)}"),
     ]
     return html.table(facts)
+
+
+def _of_values(spike_levels):
+    return f" of 0..{spike_levels} each" if spike_levels > 1 else ""
 
 
 def conversion(report):
@@ -117,20 +119,16 @@ def sweep(rows, args):
     results = [SweepRow(**{field.name: row[field.name] for field in dataclasses.fields(SweepRow)}) for row in rows]
     body = html.table(cells_of(rows)) + "".join(map(html.note, footer_of(rows)))
     body += html.picture(Sweep(args.method, rows[0]["float_accuracy"], results).plot(), "accuracy against T")
-    timed = [row for row in rows if row["time"]]
-    if timed:
-        body += html.picture(draw_times(timed), "time against T")
-    counted = [_operations(row["operations"]) for row in rows if row["operations"]]
-    return body + (html.picture(plot_operations(counted), "operations and energy against T") if counted else "")
-
-
-def _operations(content):
-    """Operations from their dict."""
-    layers = [
-        LayerOperations(**layer | {"counts": {name: Count(**layer["counts"][name]) for name in EXECUTIONS}})
-        for layer in content["layers"]
-    ]
-    return Operations(content["timesteps"], content["images"], layers, content["uncounted"])
+    for spike_levels in sorted({row["spike_levels"] for row in rows}):  # a step of one D is none of another
+        alike = [row for row in rows if row["spike_levels"] == spike_levels]
+        said = f", D = {spike_levels}" if spike_levels > 1 else ""
+        timed = [row for row in alike if row["time"]]
+        if timed:
+            body += html.picture(draw_times(timed), f"time against T{said}")
+        counted = [Operations.from_dict(row["operations"]) for row in alike if row["operations"]]
+        if counted:
+            body += html.picture(plot_operations(counted), f"operations and energy against T{said}")
+    return body
 
 
 def machine(found, versions):

@@ -22,16 +22,19 @@ from pcsnn.network.text_table import table
 SUMMARY = "accuracy, fidelity, time, operations and energy at several T"
 DESCRIPTION = (
     "Converts a network at each T and measures it beside the float network: accuracy and fidelity over all "
-    "data, time beside serial integrate-and-fire, operations and energy from the spikes really fired. Each "
-    "T is a line of a JSON-lines file; started again with the same settings, a stopped run goes on behind "
-    "the last one."
+    "data, time beside serial integrate-and-fire, operations and energy from the spikes really fired. Each T, "
+    "and each D of --spike-levels, is a line of a JSON-lines file; started again with the same settings, a "
+    "stopped run goes on behind the last one."
 )
 EXAMPLES = """\
   pcsnn sweep vgg_small --weights vgg.safetensors --data test.npz --mean 0.286 --std 0.353 --calibration train.npz \\
       --timesteps 4 8 16 32 --output sweep.jsonl
   pcsnn sweep resnet18 --weights resnet18.safetensors --data imagenet/val --resize 256 --crop 224 \\
       --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 --images 5000 --calibration imagenet/train --timesteps 8 \\
-      --skip time --output sweep.jsonl"""
+      --skip time --output sweep.jsonl
+  pcsnn sweep vgg_small --weights vgg.safetensors --data test.npz --mean 0.286 --std 0.353 --calibration train.npz \\
+      --timesteps 1 2 4 --spike-levels 3 --output sweep.jsonl
+      spikes of 0..3, two bits a step, into the same file: each T and D is a line of its own"""
 
 
 def add_options(parser):
@@ -87,7 +90,7 @@ def run(args):
     wanted = dict.fromkeys(args.timesteps)
     with contextlib.closing(Results(args.output, settings)) as results:
         check_rows(args.output, results.rows, "--output")
-        missing = [value for value in wanted if value not in results.done()]
+        missing = [value for value in wanted if value not in results.done(args.spike_levels)]
         _announce(results, wanted, missing, args)
         if missing:
             measure = _Measure(network, data, results, args)
@@ -101,8 +104,10 @@ def run(args):
                 after_each=measure,
                 strict=args.strict,
                 seed=args.seed,
+                spike_levels=args.spike_levels,
             )
-        print(in_words([row for row in results.rows if row["timesteps"] in wanted]))
+        shown = [row for row in results.rows if row["spike_levels"] == args.spike_levels and row["timesteps"] in wanted]
+        print(in_words(shown))
 
 
 def describe(args, network):
@@ -128,7 +133,8 @@ def _announce(results, wanted, missing, args):
         print(f"{args.output}: its last line was cut short, that T is measured again", file=sys.stderr)
     if len(missing) < len(wanted):
         had = ", ".join(str(value) for value in wanted if value not in missing)
-        print(f"{args.output}: goes on; there already: T = {had}", file=sys.stderr)
+        said = f" with D = {args.spike_levels}" if args.spike_levels > 1 else ""
+        print(f"{args.output}: goes on; there already: T = {had}{said}", file=sys.stderr)
     if args.calibration is None and args.method != "none":
         print(
             "pcsnn: note: no --calibration, so what needs it is calibrated on --data: figures of data seen",
@@ -157,10 +163,11 @@ class _Measure:
 
 def cells_of(rows):
     """The table of rows of results, as cells of text: the heading first."""
-    rows = sorted(rows, key=lambda row: row["timesteps"])
+    rows = sorted(rows, key=lambda row: (row["timesteps"], row["spike_levels"]))
+    several = any(row["spike_levels"] > 1 for row in rows)
     cells = [
         (
-            "T",
+            *(("T", "D") if several else "T"),
             "accuracy",
             "fidelity",
             "logit error",
@@ -181,6 +188,7 @@ def cells_of(rows):
         cells.append(
             (
                 str(row["timesteps"]),
+                *([str(row["spike_levels"])] if several else []),
                 percent(row["accuracy"]),
                 percent(row["fidelity"]),
                 f"{row['logit_error']:.4f}",
@@ -212,6 +220,8 @@ def footer_of(rows):
             f"uJ, energy: 45 nm, {1e12 * MAC:.1f} pJ a multiply-accumulate, {1e12 * ACCUMULATE:.1f} pJ an "
             "accumulate, first layer and synapses"
         )
+    if any(row["spike_levels"] > 1 for row in rows):
+        lines.append("D: a step sends 0..D; spikes per neuron are the sum of these; energies are those of bits")
     return lines
 
 

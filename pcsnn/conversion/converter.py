@@ -40,13 +40,14 @@ def convert(
     seed: int = 0,
     example_inputs: torch.Tensor | tuple | None = None,
     check: bool = True,
+    spike_levels: int = 1,
 ) -> SpikingNetwork:
     """A spiking network from a trained one: a collapsed neuron at every ReLU, clipped ReLU and QCFS activation.
 
     Networks of SpikingJelly with soft-reset IF nodes are read too, thresholds kept (pcsnn.exchange.read_spikingjelly).
 
     The result computes all T time-steps at once: between layers go firing rates, and every synaptic operation runs once
-    (11). With QCFS activations and T a multiple of their level count L it is lossless and needs no data (8), (10).
+    (11). With QCFS activations and T D a multiple of their level count L it is lossless and needs no data (8), (10).
 
     Args:
         model: a trained network that torch.fx can trace; it is not changed. Options of its forward (arguments whose
@@ -70,7 +71,7 @@ def convert(
         method: "none" (learned thresholds and bounds, no data), "max" (thresholds are recorded maxima), "paper"
             (recorded maxima, then the paper's calibration (17)), "quick" (least squares layer after layer (C1)-(C3)),
             "light" ("quick", then gradient steps on thresholds, shifts, levels and amplitudes (C4), (C5)), "advanced"
-            (on weights too), "auto" (16): "none" where every activation is a QCFS whose L divides T, "light" otherwise.
+            (on weights too), "auto" (16): "none" where every activation is a QCFS whose L divides T D, "light" else.
             Or a `pcsnn.calibration.Method`: METHODS there holds all by name, and
             METHODS["light"].with_options(steps=150) is one with other options. See docs/calibration.md.
         strict: raise for operations that can neither spike nor be exact on rates; False keeps them analog, applied to
@@ -88,6 +89,9 @@ def convert(
             else up to rounding, naming the first layer that differs. It costs a copy of the model and two forward
             passes of one batch, three where batch norms are folded. False goes without. A SpikingJelly network of many
             steps a call is not checked.
+        spike_levels: D, T D <= 255: a time-step sends an integer 0..D, of signed neurons -D..D (22). 1: binary spikes;
+            2^n - 1: n of them a step, of weights 1, 2, 4, ...; integers are the spikes of I-LIF. The accuracy and,
+            collapsed, the time are those of T D time-steps of binary spikes.
 
     It computes in a context of its own: autocast, inference mode, gradients, torch's default dtype and default device
     change no result, and the model, its mode and torch's random state are afterwards what they were. Half-precision
@@ -108,7 +112,7 @@ def convert(
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     if isinstance(model, SpikingNetwork):
         raise TypeError("model: is a SpikingNetwork already; pcsnn.set_timesteps changes its T")
-    checks.timesteps(timesteps)
+    full = checks.full_count(timesteps, spike_levels)
     checks.integer("seed", seed, 0, 2**63 - 1)
     check_method(method)
     tensors = [*model.parameters(), *model.buffers()]
@@ -121,16 +125,17 @@ def convert(
     if calibration is not None:
         batches = Batches(calibration, required_inputs(network), device, most=LARGEST_CALIBRATION)
     first = None if batches is None else check_calibration(batches, network)
-    lossless = all(place.lossless(timesteps) for place in places)
+    lossless = all(place.lossless(full) for place in places)
     if method == "auto":
         method = "none" if lossless else "light"
     if isinstance(method, str):
         method = METHODS[method]
     if method.needs_data and batches is None:
-        learned = [place.name for place in places if not place.lossless(timesteps)]
+        learned = [place.name for place in places if not place.lossless(full)]
+        steps = f"T = {timesteps}" if spike_levels == 1 else f"T D = {full}"
         raise ValueError(
             f"calibration: expected data for method {method.name!r}, got None ({', '.join(learned[:3])}"
-            f"{', ...' if len(learned) > 3 else ''} cannot be lossless at T = {timesteps})"
+            f"{', ...' if len(learned) > 3 else ''} cannot be lossless at {steps})"
         )
     trial = _trial(model, network, first, example_inputs, device) if check else None
     if fold or (fold is None and (method.needs_data or not lossless)):
@@ -139,13 +144,13 @@ def convert(
             trial.compare(network, folded=True)
     rows, _ = classify(network)
     if method.needs_data:
-        collectives.agree("model", model, timesteps, method, strict, fold, signed, seed)
+        collectives.agree("model", model, timesteps, spike_levels, method, strict, fold, signed, seed)
     with without_heads(network):
-        settings = method.settings(Task(network, places, batches, timesteps, progress, seed))
+        settings = method.settings(Task(network, places, batches, full, progress, seed))
     if method.needs_data:  # processors differ in how they round: what process 0 found goes for all
         settings = collectives.from_first({name: on_host(chosen) for name, chosen in settings.items()})
         collectives.like_first(network)
-    neurons = {place.name: settings[place.name].neuron(place, timesteps).to(device) for place in places}
+    neurons = {place.name: settings[place.name].neuron(place, timesteps, spike_levels).to(device) for place in places}
     by_name = {row.name: row for row in rows if row.kind == "spiking"}
     for place in places:
         row = by_name[place.name]
@@ -155,8 +160,8 @@ def convert(
     _check_maxima(network, neurons, rows, method.name, strict)
     replace_activations(network, neurons)
     double = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None) == torch.float64
-    calibrated_for = timesteps if method.depends_on_timesteps else None
-    snn = SpikingNetwork(network, Report(method.name, timesteps, rows, calibrated_for))
+    calibrated_for = full if method.depends_on_timesteps else None
+    snn = SpikingNetwork(network, Report(method.name, timesteps, rows, calibrated_for, spike_levels))
     return snn.double() if double else snn
 
 

@@ -46,22 +46,29 @@ def read_spikingjelly(model: torch.nn.Module, *, shift: float | None = None) -> 
     return trace(model, shift)
 
 
-def replace_if_nodes(model: torch.nn.Module, timesteps: int, *, shift: float | None = None) -> torch.nn.Module:
+def replace_if_nodes(
+    model: torch.nn.Module, timesteps: int, *, shift: float | None = None, spike_levels: int = 1
+) -> torch.nn.Module:
     """A copy of a multi-step SpikingJelly network with a `pcsnn.nn.ParallelSpikingNeuron` in place of every IF node.
 
     It runs in SpikingJelly as before, [T, N, ...] to [T, N, ...] with spikes of 0 and 1, sorted, all T steps of a layer
     at once. For inference: parallel neurons have no gradient.
 
+    With spikes of several levels (22) they are 0, 1/D, 2/D, ..., 1, and averages over time as fine as those of T D
+    binary steps, in T.
+
     Args:
         model: a network in multi-step mode ("m") with soft-reset IF nodes; it is not changed.
         timesteps: T, 1..255.
-        shift: the potential at first, in units of each node's threshold; None: that of each node after a reset.
+        shift: the potential at first, in units of each node's threshold, at D > 1 of a D-th of it; None: that of each
+            node after a reset.
+        spike_levels: D, T D <= 255: a time-step sends an integer 0..D, times 1/D.
 
     Raises:
-        TypeError, ValueError: as `read_spikingjelly`; an IF node in single-step mode; T out of range.
+        TypeError, ValueError: as `read_spikingjelly`; an IF node in single-step mode; T or D out of range.
     """
     _check(model, shift)
-    checks.timesteps(timesteps)
+    checks.full_count(timesteps, spike_levels)
     made, device = {}, checks.device_of(*model.parameters(), *model.buffers())
     for name, module in model.named_modules():
         if not is_neuron(module):
@@ -72,7 +79,9 @@ def replace_if_nodes(model: torch.nn.Module, timesteps: int, *, shift: float | N
                 f"model: {name} is in single-step mode; expected multi-step, "
                 "spikingjelly.activation_based.functional.set_step_mode(model, 'm')"
             )
-        neuron = ParallelSpikingNeuron(threshold, timesteps, shift=first if shift is None else shift, amplitude=1.0)
+        neuron = ParallelSpikingNeuron(
+            threshold, timesteps, shift=first if shift is None else shift, amplitude=1.0, spike_levels=spike_levels
+        )
         made[id(module)] = neuron.to(device)
     if not made:
         raise ValueError("model: expected IF nodes, got none")

@@ -13,7 +13,7 @@ def to_qcfs(snn: SpikingNetwork) -> torch.fx.GraphModule:
     """A trainable network with the outputs of a converted one: activations with its thresholds where its neurons stand.
 
     For fine-tuning after conversion. The result is an ordinary network whose weights and activations learn, with a
-    straight-through gradient; `pcsnn.convert` of it at the same T needs no data and is lossless (8).
+    straight-through gradient; `pcsnn.convert` of it at the same T D needs no data and is lossless (8).
 
         net = pcsnn.exchange.to_qcfs(pcsnn.convert(relu_net, 4, calibration=images))
         ...                                                         # train net
@@ -63,12 +63,11 @@ def _activation(name, neuron):
         )
     if (neuron.amplitude < 0).any():
         raise ValueError(f"snn: a spike of {name} is worth {neuron.amplitude.min().item():g}; expected at least zero")
-    repeats = neuron.quantization_levels is not None and neuron.timesteps % neuron.quantization_levels == 0
-    levels = neuron.quantization_levels if repeats else neuron.timesteps
-    if levels < neuron.timesteps and neuron.bend is not None:
-        raise ValueError(
-            f"snn: {name} has {neuron.timesteps} uneven levels and {levels} of a QCFS activation; expected either"
-        )
+    full = neuron.full_count
+    repeats = neuron.quantization_levels is not None and full % neuron.quantization_levels == 0
+    levels = neuron.quantization_levels if repeats else full
+    if levels < full and neuron.bend is not None:
+        raise ValueError(f"snn: {name} has {full} uneven levels and {levels} of a QCFS activation; expected either")
     theta = neuron.threshold
     plain = neuron.bend is None and not neuron.offset.any() and neuron.shift == 0.5
     if plain and torch.equal(neuron.amplitude, theta) and not theta.dim() and theta < torch.inf:

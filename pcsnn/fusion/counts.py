@@ -85,7 +85,7 @@ class CountFuser(Fuser):
             with self.graph.inserting_after(before):
                 return self.graph.node_copy(node, lambda source: before)
         if node not in self.rates:
-            rates = Rates(known.worth, self.timesteps, known.levels, known.area)
+            rates = Rates(known.worth, self.timesteps, known.levels, known.area, known.spike_levels)
             self.rates[node] = self.insert(rates, f"{node.name}_rates", node)
         return self.rates[node]
 
@@ -150,7 +150,7 @@ class CountFuser(Fuser):
             origin = before.args[0]
         layer = source.spiking(weights[0], weight_scale=scale, bias=source.bias(), **options)
         self.put(node, layer, node.target, (origin, *node.args[1:]))
-        self.counts[node] = Counts(layer.amplitude, len(weights[0]), layer.quantization_levels)
+        self.counts[node] = Counts(layer.amplitude, len(weights[0]), layer.quantization_levels, layer.spike_levels)
         self.fused[node.target] = f"{self._name(plan.dtype)} weights, counts"
 
     @staticmethod
@@ -180,7 +180,7 @@ class CountFuser(Fuser):
         """Distance of even levels in units of the current of one incoming step; None where they are not even."""
         if neuron.bend is not None:
             return None
-        distance = neuron.threshold.double() * steps / steps_of(neuron.timesteps, neuron.quantization_levels)
+        distance = neuron.threshold.double() * steps / steps_of(neuron.full_count, neuron.quantization_levels)
         return distance.expand(channels)
 
     def _synapse_alone(self, node):
@@ -266,7 +266,7 @@ class CountFuser(Fuser):
         known = [self.counts.get(source) for source in sources]
         if dim != 1 or None in known or any(one.flat or one.channels is None for one in known):
             return False
-        if len({(one.levels, one.area) for one in known}) > 1:
+        if len({(one.levels, one.spike_levels, one.area) for one in known}) > 1:
             return False
         worth = torch.cat([one.worth.expand(one.channels) for one in known])
         self.counts[node] = replace(known[0], worth=worth, channels=len(worth))

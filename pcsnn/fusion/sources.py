@@ -11,24 +11,25 @@ from pcsnn.nn.synapses import LAYERS, Synapse
 
 @dataclass
 class Counts:
-    """What is known of distinct counts: amplitude [] or [C], channels C, L, and how many neurons were added up; whether
-    they were flattened; for the pixels of an image the value [C] of count 0.
+    """What is known of distinct counts: amplitude [] or [C], channels C, L, D, and how many neurons were added up;
+    whether they were flattened; for the pixels of an image the value [C] of count 0.
     """
 
     worth: torch.Tensor
     channels: int | None
     levels: int | None
+    spike_levels: int = 1
     area: int = 1
     flat: bool = False
     low: torch.Tensor | None = None
 
     def steps(self, timesteps):
         """The largest count."""
-        return BYTE if self.low is not None else steps_of(timesteps, self.levels, self.area)
+        return BYTE if self.low is not None else steps_of(timesteps * self.spike_levels, self.levels, self.area)
 
     def arguments(self, name="input"):
         """What a layer that reads them has to know."""
-        return {f"{name}_levels": self.levels, f"{name}_area": self.area}
+        return {f"{name}_levels": self.levels, f"{name}_area": self.area, f"{name}_spike_levels": self.spike_levels}
 
 
 @dataclass
@@ -94,4 +95,5 @@ def neuron_arguments(neuron):
         amplitude=neuron.amplitude,
         bend=neuron.bend,
         shift=neuron.shift,
+        spike_levels=neuron.spike_levels,
     )

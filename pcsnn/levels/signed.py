@@ -139,9 +139,14 @@ def balance(counts, turn, low):
     return (counts.to(torch.int32) - turn).abs() - low
 
 
-def signed_spikes(spikes, turn, low):
-    """Sorted spikes [T, ...] of k -> int8 in -1..1, whose sum is `balance`; step t is won by level T - t (S2)."""
+def signed_spikes(spikes, turn, low, spike_levels=1):
+    """Sorted binary spikes [T D, ...] of k -> [T, ...] in -D..D, int8 where they fit, whose sum is `balance`: D binary
+    ones a step, each won or lost by its own level (S2), (22)."""
     level = torch.arange(len(spikes), 0, -1, device=spikes.device).reshape(-1, *[1] * (spikes.dim() - 1))
     down = ((level > turn) & (level <= low)).to(torch.int8)  # silent where the level is reached, else negative
     up = (level <= turn - low).to(torch.int8)
-    return torch.where(level <= turn, -1, 1).to(torch.int8) * spikes.to(torch.int8) + up - down
+    binary = torch.where(level <= turn, -1, 1).to(torch.int8) * spikes.to(torch.int8) + up - down
+    if spike_levels == 1:
+        return binary
+    dtype = torch.int8 if spike_levels <= torch.iinfo(torch.int8).max else torch.int16
+    return binary.unflatten(0, (-1, spike_levels)).sum(1, dtype=dtype)

@@ -43,6 +43,11 @@ class SpikingNetwork(torch.nn.Module):
         """T."""
         return self.report.timesteps
 
+    @property
+    def spike_levels(self) -> int:
+        """D: a time-step sends an integer of at most D (22); 1 are binary spikes."""
+        return self.report.spike_levels
+
     def neurons(self) -> Iterator[tuple[str, Spiking]]:
         """(layer name, layer in which neurons fire, a `pcsnn.nn.neuron.Spiking`) in execution order."""
         for node in self.network.graph.nodes:
@@ -135,39 +140,43 @@ def _timed(module):
             yield from _timed(child)
 
 
-def set_timesteps(snn: SpikingNetwork, timesteps: int) -> SpikingNetwork:
+def set_timesteps(snn: SpikingNetwork, timesteps: int, spike_levels: int | None = None) -> SpikingNetwork:
     """The same network at T = `timesteps`: thresholds, offsets and amplitudes stay, levels are made anew. In place: not
     while other threads run it, to whom it would be of two T.
 
-    Warns where the calibration was made for another T, so that a new `pcsnn.convert` would pay.
+    Warns where the calibration was made for another T D, so that a new `pcsnn.convert` would pay.
 
     Args:
         snn: a SpikingNetwork.
         timesteps: T, 1..255.
+        spike_levels: D, T D <= 255: a time-step sends an integer of at most D (22); None: what it is.
 
     Returns:
         `snn` itself.
 
     Raises:
-        TypeError, ValueError: not a SpikingNetwork, T out of range, or T too large for average pooling of counts in an
-            optimised network; nothing is changed then.
+        TypeError, ValueError: not a SpikingNetwork, T or D out of range, or T D too large for average pooling of counts
+            in an optimised network; nothing is changed then.
     """
     check_converted(snn)
-    checks.timesteps(timesteps)
+    report = snn.report
+    several = report.spike_levels if spike_levels is None else spike_levels
+    full = checks.full_count(timesteps, several)
     layers = list(_timed(snn.network))
     for layer in layers:
         if hasattr(layer, "check_timesteps"):
-            layer.check_timesteps(timesteps)
-    if timesteps != snn.timesteps and snn.report.calibrated_for not in (None, timesteps):
+            layer.check_timesteps(timesteps, several)
+    if full != report.timesteps * report.spike_levels and report.calibrated_for not in (None, full):
+        name = "T" if several == report.spike_levels == 1 else "T D"
         warnings.warn(
-            f"this network was calibrated at T = {snn.report.calibrated_for}; calibrate anew for T = {timesteps} "
-            f"(pcsnn.convert, method {snn.report.method!r}) for its best accuracy",
+            f"this network was calibrated at {name} = {report.calibrated_for}; calibrate anew for {name} = {full} "
+            f"(pcsnn.convert, method {report.method!r}) for its best accuracy",
             stacklevel=2,
         )
     for layer in layers:
-        layer.set_timesteps(timesteps)
+        layer.set_timesteps(timesteps, several)
     snn.drop_graphs()
-    snn.report.timesteps = timesteps
+    report.timesteps, report.spike_levels = timesteps, several
     neurons = dict(snn.neurons())
     for row in snn.report.rows:
         if row.kind == "spiking":

@@ -43,7 +43,8 @@ class SpikingAttention(Spiking):
         heads: H; features of a head lie side by side.
         threshold: theta > 0 of the queries' neurons, a number or a tensor [H * D]; +inf never fires.
         timesteps: T, 1..255.
-        quantization_levels, offset, amplitude, bend: of the queries' neurons, as in `pcsnn.nn.CollapsedNeuron`.
+        quantization_levels, offset, amplitude, bend, spike_levels: of the queries' neurons, as in
+            `pcsnn.nn.CollapsedNeuron`.
         scale: what the products are multiplied by.
         causal: token i sees tokens 0..i only.
 
@@ -68,13 +69,20 @@ class SpikingAttention(Spiking):
         bend: torch.Tensor | None = None,
         scale: float = 1.0,
         causal: bool = False,
+        spike_levels: int = 1,
     ):
         super().__init__()
         checks.integer("heads", heads, 1, 2**31 - 1)
         checks.number("scale", scale)
         self.heads, self.scale, self.causal = heads, float(scale), causal
         self.neuron = CollapsedNeuron(
-            threshold, timesteps, quantization_levels=quantization_levels, offset=offset, amplitude=amplitude, bend=bend
+            threshold,
+            timesteps,
+            quantization_levels=quantization_levels,
+            offset=offset,
+            amplitude=amplitude,
+            bend=bend,
+            spike_levels=spike_levels,
         )
 
     def _check(self, query, key, value):
@@ -99,9 +107,11 @@ class SpikingAttention(Spiking):
     def _spikes(self, query, dtype, amplitude):
         """Sorted spikes [T, N, M, H * D] times amplitude; the channels are the features."""
         steps = query.reshape(len(query), -1, query.shape[-1])
-        return functional.fire_spikes(steps, self.neuron.levels, dtype, amplitude, spacing=self.neuron.spacing).view(
-            query.shape
+        neuron = self.neuron
+        spikes = functional.fire_spikes(
+            steps, neuron.levels, dtype, amplitude, spacing=neuron.spacing, spike_levels=neuron.spike_levels
         )
+        return spikes.view(query.shape)
 
     def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         key, value = self._check(query, key, value)
@@ -132,9 +142,9 @@ class SpikingAttention(Spiking):
         """Rates of given spike counts of Q, whose channels are the last dimension."""
         return self.neuron.rates_of(counts.reshape(-1, counts.shape[-1]), dtype).view(counts.shape)
 
-    def set_timesteps(self, timesteps: int) -> None:
-        """The same attention at T = `timesteps`."""
-        self.neuron.set_timesteps(timesteps)
+    def set_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
+        """The same attention at T = `timesteps` and, where it is given, D = `spike_levels`."""
+        self.neuron.set_timesteps(timesteps, spike_levels)
 
     def extra_repr(self):
         return f"heads={self.heads}, scale={self.scale}, causal={self.causal}"

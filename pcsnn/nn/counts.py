@@ -15,17 +15,19 @@ from pcsnn.tensors.arithmetic import divided, per_channel
 BYTE = 255  # the largest count that the layers hand on
 
 
-def steps_of(timesteps, quantization_levels, area=1):
-    """The largest distinct count of `area` neurons together: T of each, or L where QCFS levels repeat (10)."""
-    return area * (timesteps // even.repeat_of(timesteps, quantization_levels))
+def steps_of(full_count, quantization_levels, area=1):
+    """The largest distinct count of `area` neurons together: T D of each, or L where QCFS levels repeat (10)."""
+    return area * (full_count // even.repeat_of(full_count, quantization_levels))
 
 
-def check_area(timesteps, quantization_levels, area):
+def check_area(timesteps, spike_levels, quantization_levels, area):
     """ValueError where the counts of `area` neurons together do not fit a byte."""
-    if steps_of(timesteps, quantization_levels, area) > BYTE:
+    full = checks.full_count(timesteps, spike_levels)
+    if steps_of(full, quantization_levels, area) > BYTE:
         raise ValueError(
-            f"timesteps: expected at most {BYTE // area} where average pooling adds up the counts of {area} neurons, "
-            f"got {timesteps}; optimise the converted network at that T"
+            f"timesteps: expected at most {BYTE // area // spike_levels} where average pooling adds up the counts of "
+            f"{area} neurons{f' whose spikes have {spike_levels} levels' if spike_levels > 1 else ''}, got "
+            f"{timesteps}; optimise the converted network at that T"
         )
 
 
@@ -47,17 +49,23 @@ class Rates(FullPrecisionBuffers):
         worth: amplitude of the neurons, [] or [C].
         timesteps, quantization_levels: T and L of the neurons.
         area: how many of them were added up (CountSumPool2d).
+        spike_levels: D of the neurons.
     """
 
     TENSORS = ("worth",)
     worth: torch.Tensor
 
     def __init__(
-        self, worth: float | torch.Tensor, timesteps: int, quantization_levels: int | None = None, area: int = 1
+        self,
+        worth: float | torch.Tensor,
+        timesteps: int,
+        quantization_levels: int | None = None,
+        area: int = 1,
+        spike_levels: int = 1,
     ):
         super().__init__()
         check_numbers(quantization_levels=quantization_levels, area=area)
-        self.quantization_levels, self.area = quantization_levels, area
+        self.quantization_levels, self.area, self.spike_levels = quantization_levels, area, spike_levels
         self.register_buffer("worth", torch.as_tensor(worth, dtype=torch.float32).detach())
         if self.worth.dim() > 1:
             raise ValueError(f"worth: expected a number or [C], got shape {tuple(self.worth.shape)}")
@@ -65,20 +73,27 @@ class Rates(FullPrecisionBuffers):
 
     def configuration(self) -> dict[str, Any]:
         """The arguments that are no tensors."""
-        return dict(timesteps=self.timesteps, quantization_levels=self.quantization_levels, area=self.area)
+        return dict(
+            timesteps=self.timesteps,
+            quantization_levels=self.quantization_levels,
+            area=self.area,
+            spike_levels=self.spike_levels,
+        )
 
-    def check_timesteps(self, timesteps: int) -> None:
-        """ValueError where the counts would not fit a byte at T = `timesteps`."""
-        check_area(timesteps, self.quantization_levels, self.area)
+    def check_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
+        """ValueError where the counts would not fit a byte at T = `timesteps` and D."""
+        spike_levels = self.spike_levels if spike_levels is None else spike_levels
+        check_area(timesteps, spike_levels, self.quantization_levels, self.area)
 
-    def set_timesteps(self, timesteps: int) -> None:
-        """The same neurons at another T."""
-        checks.timesteps(timesteps)
-        self.timesteps = timesteps
+    def set_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
+        """The same neurons at another T and, where it is given, D."""
+        spike_levels = self.spike_levels if spike_levels is None else spike_levels
+        checks.full_count(timesteps, spike_levels)
+        self.timesteps, self.spike_levels = timesteps, spike_levels
 
     def forward(self, counts: torch.Tensor) -> torch.Tensor:
         """uint8 [N, C, ...] -> rates of the same shape, for area 1 bit-equal to those of `CollapsedNeuron`."""
-        scale = even.step_of(self.worth.double(), self.timesteps, self.quantization_levels)
+        scale = even.step_of(self.worth.double(), self.timesteps * self.spike_levels, self.quantization_levels)
         scale = divided(scale, self.area).to(self.worth.dtype)
         return counts.to(scale.dtype) * per_channel(scale, counts.dim())
 

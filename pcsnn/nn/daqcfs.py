@@ -136,9 +136,9 @@ class DAQCFS(OwnNeuron):
             bend=None if self.bend is None else self.bend.detach(),
         )
 
-    def lossless(self, timesteps: int) -> bool:
-        """Whether its neuron has exactly its levels at T = `timesteps`: uneven ones at T = L alone."""
-        return timesteps == self.levels if self.bend is not None else super().lossless(timesteps)
+    def lossless(self, full_count: int) -> bool:
+        """Whether its neuron has exactly its levels at T D = `full_count`: uneven ones at L alone."""
+        return full_count == self.levels if self.bend is not None else super().lossless(full_count)
 
     def extra_repr(self):
         channels = f"{len(self.threshold)} channels" if self.threshold.dim() else "one threshold"

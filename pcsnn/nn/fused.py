@@ -42,7 +42,8 @@ class SpikingSynapse(SynapseLayer, Spiking):
     neuron: CollapsedNeuron
     TENSORS = (*CollapsedNeuron.TENSORS, "weight", "weight_scale", "bias", "residual_worth")
 
-    timesteps, quantization_levels, shift = map(_of_neuron, ("timesteps", "quantization_levels", "shift"))
+    timesteps, spike_levels = map(_of_neuron, ("timesteps", "spike_levels"))
+    quantization_levels, shift = map(_of_neuron, ("quantization_levels", "shift"))
     threshold, offset, amplitude, bend = map(_of_neuron, CollapsedNeuron.TENSORS)
     levels, scale, spacing, spike = map(_of_neuron, ("levels", "scale", "spacing", "spike"))
 
@@ -56,10 +57,12 @@ class SpikingSynapse(SynapseLayer, Spiking):
         counted: bool = True,
         input_levels: int | None = None,
         input_area: int = 1,
+        input_spike_levels: int = 1,
         fixed_steps: int | None = None,
         residual_worth: torch.Tensor | None = None,
         residual_levels: int | None = None,
         residual_area: int = 1,
+        residual_spike_levels: int = 1,
         emits: str = "counts",
         **options: Any,
     ):
@@ -74,6 +77,8 @@ class SpikingSynapse(SynapseLayer, Spiking):
             residual_levels=residual_levels,
             residual_area=residual_area,
         )
+        for several in (input_spike_levels, residual_spike_levels):
+            checks.full_count(timesteps, several)
         if residual_worth is not None:
             checks.per_layer_or_channel("residual_worth", residual_worth, (1, outputs), checks.CURRENT_DTYPES)
         self.neuron = CollapsedNeuron(timesteps=timesteps, **options)
@@ -81,8 +86,9 @@ class SpikingSynapse(SynapseLayer, Spiking):
         if emits not in ("counts", "rates"):
             raise ValueError(f"emits: expected counts or rates, got {emits!r}")
         self.counted, self.input_levels, self.input_area = counted, input_levels, input_area
-        self.fixed_steps = fixed_steps
+        self.input_spike_levels, self.fixed_steps = input_spike_levels, fixed_steps
         self.residual_levels, self.residual_area, self.emits = residual_levels, residual_area, emits
+        self.residual_spike_levels = residual_spike_levels
         self.register_buffer("residual_worth", None if residual_worth is None else residual_worth.detach().float())
         for name in ("operand_levels", "operand_line", "operand_residual_scale"):
             self.register_buffer(name, None, persistent=False)
@@ -105,21 +111,26 @@ class SpikingSynapse(SynapseLayer, Spiking):
         """The arguments that are no tensors."""
         return dict(
             timesteps=self.timesteps,
+            spike_levels=self.spike_levels,
             quantization_levels=self.quantization_levels,
             shift=self.shift,
             counted=self.counted,
             input_levels=self.input_levels,
             input_area=self.input_area,
+            input_spike_levels=self.input_spike_levels,
             fixed_steps=self.fixed_steps,
             residual_levels=self.residual_levels,
             residual_area=self.residual_area,
+            residual_spike_levels=self.residual_spike_levels,
             emits=self.emits,
             **self.synapse.geometry(),
         )
 
-    def set_timesteps(self, timesteps: int) -> None:
-        """The same layer at T = `timesteps`."""
-        self.neuron.set_timesteps(timesteps)
+    def set_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
+        """The same layer at T = `timesteps` and, where it is given, D = `spike_levels` of it and what it reads."""
+        self.neuron.set_timesteps(timesteps, spike_levels)
+        if spike_levels is not None:
+            self.input_spike_levels = self.residual_spike_levels = spike_levels
         self._derive()
 
     def _load_from_state_dict(self, state, prefix, *rest):
@@ -136,16 +147,17 @@ class SpikingSynapse(SynapseLayer, Spiking):
     @property
     def steps(self) -> int:
         """The largest distinct count."""
-        return steps_of(self.timesteps, self.quantization_levels)
+        return steps_of(self.neuron.full_count, self.quantization_levels)
 
     def _derive(self):
         super()._derive()
-        repeats = self.timesteps // self.steps
+        repeats = self.neuron.full_count // self.steps
         into, kept = self.input_steps, 1 if self.emits == "counts" else repeats
         levels = self.neuron.levels.double()[..., :: repeats // kept]
         worth = self.residual_worth
         if worth is not None:
-            worth = divided(worth.double(), steps_of(self.timesteps, self.residual_levels, self.residual_area))
+            full = self.timesteps * self.residual_spike_levels
+            worth = divided(worth.double(), steps_of(full, self.residual_levels, self.residual_area))
         if self.weight.dtype == torch.int8:
             unit = divided(self.weight_scale.double(), into)
             self.operand_levels, self.operand_bias = self._whole_levels(levels, unit), None
@@ -222,9 +234,9 @@ class SpikingSynapse(SynapseLayer, Spiking):
         return self._call(x, residual, self.operand_scale)
 
     def counts(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:  # type: ignore[override]
-        """Spike counts 0..T, uint8, of the same inputs."""
+        """Spike counts 0..T D, uint8, of the same inputs."""
         found = self._call(x, residual, None).to(torch.uint8)
-        return found if self.emits == "rates" else found * (self.timesteps // self.steps)
+        return found if self.emits == "rates" else found * (self.neuron.full_count // self.steps)
 
     def describe(self) -> str:
         """The neurons in the words of a report."""

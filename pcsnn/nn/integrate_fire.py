@@ -56,7 +56,7 @@ class IntegrateFire(OwnNeuron):
     def neuron(self):
         return dict(threshold=self.threshold, amplitude=self.amplitude, shift=self.shift)
 
-    def lossless(self, timesteps):
+    def lossless(self, full_count):
         return True
 
     def extra_repr(self):

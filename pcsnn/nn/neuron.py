@@ -94,13 +94,22 @@ class Neuron(LevelBuffers, Spiking):
 
     Attributes:
         timesteps: T.
-        levels: float32 [S] or [C, S], ascending, on the mean current.
-        spike_range: the least and the largest value of one time-step's spike, in units of `spike` = amplitude: (0, 1)
-            of binary ones, (-1, 1) of those with two signs.
+        spike_levels: D; a time-step sends an integer of at most D (22).
+        levels: float32 [T D] or [C, T D], ascending, on the mean current.
     """
 
     timesteps: int
-    spike_range = (0, 1)
+    spike_levels: int = 1
+
+    @property
+    def spike_range(self) -> tuple[int, int]:
+        """The least and the largest value of a time-step's spike, in units of `spike`: (0, D), of two signs (-D, D)."""
+        return 0, self.spike_levels
+
+    @property
+    def full_count(self) -> int:
+        """The count of full firing, T D."""
+        return self.timesteps * self.spike_levels
 
     @property
     def neuron(self) -> "Neuron":  # type: ignore[override]
@@ -117,25 +126,33 @@ class Neuron(LevelBuffers, Spiking):
 
     @property
     def spike(self) -> torch.Tensor:
-        """What a spike of value 1 is worth, [] or [C]: the amplitude, as `scale` rounds it."""
+        """What a spike of value 1 is worth, [] or [C]: amplitude / D, as `scale` rounds it."""
         raise NotImplementedError
 
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The least and the largest rate, float64 [] or [C]."""
         raise NotImplementedError
 
+    def set_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
+        """The same layer at T = `timesteps` and, where it is given, D = `spike_levels`."""
+        raise NotImplementedError
+
     def expand(
-        self, counts: torch.Tensor, order: torch.Tensor | None = None, timesteps: int | None = None
+        self,
+        counts: torch.Tensor,
+        order: torch.Tensor | None = None,
+        timesteps: int | None = None,
+        spike_levels: int | None = None,
     ) -> torch.Tensor:
         """Spike trains [T, N, ...] of given counts, values in `spike_range` (bool where binary), sorted or in an order.
 
-        order: int64 [T], a permutation of the steps (13), or None. timesteps: T of the counts; None: that of the
-            neuron.
+        order: int64 [T], a permutation of the steps (13), or None. timesteps, spike_levels: T and D of the counts;
+            None: those of the neuron.
         """
         raise NotImplementedError
 
     def fire(self, current: torch.Tensor, amplitude: torch.Tensor) -> torch.Tensor:
-        """Currents [T, N, ...] -> sorted spikes [T, N, ...] of that dtype, times amplitude, [] or [C]."""
+        """Currents [T, N, ...] -> sorted spikes [T, N, ...] of that dtype, times amplitude, the worth of 1."""
         raise NotImplementedError
 
     def stepwise(self) -> dict[str, Any]:
@@ -153,20 +170,22 @@ def joined(current, residual):
 class CollapsedNeuron(ThresholdBuffers, Neuron):
     """A spiking layer under time collapse (11): mean current in, firing rate out, at a cost independent of T.
 
-    k = #{x : mean >= levels_x}; rate = amplitude * k / T. The levels come from threshold, offset and, where it divides
-    T, the source's level count L (10). Networks made by `pcsnn.convert` hold one at every activation.
+    k = #{x : mean >= levels_x}; rate = amplitude * k / (T D). The levels come from threshold, offset and, where it
+    divides T D, the source's level count L (10). Networks made by `pcsnn.convert` hold one at every activation.
 
     Args:
         threshold: theta > 0, a number or a tensor [C]; +inf never fires.
         timesteps: T, 1..255.
         quantization_levels: L of the QCFS activation this layer replaces, or None.
         offset: psi_DA of (15), added to the mean current; a number or [C].
-        bend: what the levels stray from even spacing (C3), [T] or [C, T] in units of the threshold; None: evenly
+        bend: what the levels stray from even spacing (C3), [T D] or [C, T D] in units of the threshold; None: evenly
             spaced.
-        shift: potential that serial IF starts with, in units of the threshold; 0.5 is the paper's psi = theta / 2.
+        shift: potential that serial IF starts with, in units of theta / D; 0.5 is the paper's psi = theta / 2.
         amplitude: theta + phi of (15), a number or [C]; None is the threshold (0 for a channel that never fires). The
             layer is on the device of the first of threshold, amplitude, offset and bend that is a tensor.
         inplace: write the rates over the current.
+        spike_levels: D, T D <= 255; a time-step sends an integer 0..D (22): 1 is a binary spike, 2^n - 1 stands for n
+            of them of weights 1, 2, 4, ... The rate is that of T D time-steps with D = 1; only the train is shorter.
 
     Shape: mean current [N, ...] (float32, float16, bfloat16, float64) to rates [N, ...]; `residual` is added to the
     current first, in the same pass where shape and dtype are the current's.
@@ -192,9 +211,11 @@ class CollapsedNeuron(ThresholdBuffers, Neuron):
         bend: torch.Tensor | None = None,
         shift: float = 0.5,
         inplace: bool = False,
+        spike_levels: int = 1,
     ):
         super().__init__()
-        self.timesteps, self.quantization_levels = timesteps, quantization_levels
+        checks.full_count(timesteps, spike_levels)
+        self.timesteps, self.spike_levels, self.quantization_levels = timesteps, spike_levels, quantization_levels
         self.shift, self.inplace = shift, inplace
         device = checks.device_of(threshold, amplitude, offset, bend)
         self.register_buffer("offset", torch.as_tensor(offset, dtype=torch.float32, device=device).detach())
@@ -204,15 +225,15 @@ class CollapsedNeuron(ThresholdBuffers, Neuron):
     def _derive(self):
         table = functional.levels(
             self.threshold,
-            self.timesteps,
+            self.full_count,
             quantization_levels=self.quantization_levels,
             shift=self.shift,
             offset=self.offset,
             bend=self.bend,
         )
-        self._set_levels(table, even.repeat_of(self.timesteps, self.quantization_levels), self.threshold)
+        self._set_levels(table, even.repeat_of(self.full_count, self.quantization_levels), self.threshold)
         levels = self.quantization_levels if self._repeat else None
-        self.scale = even.step_of(self.amplitude.to(torch.float64), self.timesteps, levels).to(self.threshold)
+        self.scale = even.step_of(self.amplitude.to(torch.float64), self.full_count, levels).to(self.threshold)
 
     def configuration(self) -> dict[str, Any]:
         """The arguments that are no tensors."""
@@ -221,12 +242,14 @@ class CollapsedNeuron(ThresholdBuffers, Neuron):
             quantization_levels=self.quantization_levels,
             shift=self.shift,
             inplace=self.inplace,
+            spike_levels=self.spike_levels,
         )
 
-    def set_timesteps(self, timesteps: int) -> None:
-        """The same layer at T = `timesteps`."""
-        checks.timesteps(timesteps)
-        self.timesteps = timesteps
+    def set_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
+        """The same layer at T = `timesteps` and, where it is given, D = `spike_levels`."""
+        spike_levels = self.spike_levels if spike_levels is None else spike_levels
+        checks.full_count(timesteps, spike_levels)
+        self.timesteps, self.spike_levels = timesteps, spike_levels
         self._derive()
 
     def adjust(self, offset: torch.Tensor | float, amplitude: torch.Tensor | float) -> None:
@@ -252,27 +275,42 @@ class CollapsedNeuron(ThresholdBuffers, Neuron):
 
     @property
     def spike(self) -> torch.Tensor:
-        """What one spike is worth, [] or [C]: the amplitude, as `scale` rounds it."""
+        """What a spike of value 1 is worth, [] or [C]: amplitude / D, as `scale` rounds it."""
         return self.scale * (self.timesteps / max(self._repeat, 1))
 
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The least and the largest rate, float64 [] or [C]: no spike, and one at every step."""
-        full = self.spike.double()
+        """The least and the largest rate, float64 [] or [C]: no spike, and the largest at every step."""
+        full = self.spike.double() * self.spike_levels
         return full.clamp(max=0), full.clamp(min=0)
 
     def expand(
-        self, counts: torch.Tensor, order: torch.Tensor | None = None, timesteps: int | None = None
+        self,
+        counts: torch.Tensor,
+        order: torch.Tensor | None = None,
+        timesteps: int | None = None,
+        spike_levels: int | None = None,
     ) -> torch.Tensor:
-        """Spike trains, bool [T, N, ...], of given counts."""
-        return functional.expand_spikes(counts, self.timesteps if timesteps is None else timesteps, order, torch.bool)
+        """Spike trains [T, N, ...] of given counts, bool where D = 1, else uint8."""
+        timesteps = self.timesteps if timesteps is None else timesteps
+        spike_levels = self.spike_levels if spike_levels is None else spike_levels
+        dtype = torch.bool if spike_levels == 1 else torch.uint8
+        return functional.expand_spikes(counts, timesteps, order, dtype, spike_levels=spike_levels)
 
     def fire(self, current: torch.Tensor, amplitude: torch.Tensor) -> torch.Tensor:
-        """Currents [T, N, ...] -> sorted spikes [T, N, ...] times amplitude."""
-        return functional.fire_spikes(current, self.levels, current.dtype, amplitude, spacing=self.spacing)
+        """Currents [T, N, ...] -> sorted spikes [T, N, ...] times amplitude, what a spike of value 1 is worth."""
+        return functional.fire_spikes(
+            current, self.levels, current.dtype, amplitude, spacing=self.spacing, spike_levels=self.spike_levels
+        )
 
     def stepwise(self) -> dict[str, Any]:
-        """The arguments of serial IF (2) with the same threshold, offset and amplitude."""
-        return dict(threshold=self.threshold, offset=self.offset, amplitude=self.spike, shift=self.shift)
+        """The arguments of serial IF (2), (22) with the same threshold, offset, amplitude and D."""
+        return dict(
+            threshold=self.threshold,
+            offset=self.offset,
+            amplitude=self.spike,
+            shift=self.shift,
+            spike_levels=self.spike_levels,
+        )
 
     def describe(self, exact: bool = True) -> str:
         """Threshold, levels and what calibration made of them, in the words of a report.
@@ -294,12 +332,15 @@ class CollapsedNeuron(ThresholdBuffers, Neuron):
         if other:
             return text + f", a spike worth {_span(self.amplitude.flatten())}"
         if levels is not None and exact:
-            text += ": lossless" if self.timesteps % levels == 0 else ": half shift, not lossless"
+            text += ": lossless" if self.full_count % levels == 0 else ": half shift, not lossless"
         return text
 
     def extra_repr(self):
         channels = self.levels.shape[0] if self.levels.dim() == 2 else "shared"
-        return f"timesteps={self.timesteps}, quantization_levels={self.quantization_levels}, channels={channels}"
+        several = f", spike_levels={self.spike_levels}" if self.spike_levels > 1 else ""
+        return (
+            f"timesteps={self.timesteps}{several}, quantization_levels={self.quantization_levels}, channels={channels}"
+        )
 
 
 def _span(values):

@@ -9,7 +9,7 @@ class OwnNeuron(torch.nn.Module):
     """An activation that brings its neuron with it, whatever the conversion's method.
 
     Attributes:
-        levels: L, the distinct levels of its neuron at every T that L divides (10); None: one for each time-step.
+        levels: L, the distinct levels of its neuron at every T D that L divides (10); None: one for each count.
         serial: whether serial IF neurons stood there, whose threshold and levels stay at every T.
     """
 
@@ -20,6 +20,6 @@ class OwnNeuron(torch.nn.Module):
         """Arguments of its CollapsedNeuron but T and L: threshold; offset, amplitude, shift, bend where it has them."""
         return dict(threshold=self.threshold.detach())
 
-    def lossless(self, timesteps: int) -> bool:
-        """Whether its neuron has exactly its levels at T = `timesteps`."""
-        return timesteps % self.levels == 0
+    def lossless(self, full_count: int) -> bool:
+        """Whether its neuron has exactly its levels at T D = `full_count`."""
+        return full_count % self.levels == 0

@@ -41,23 +41,25 @@ class _StraightThrough(torch.autograd.Function):
 class SignedNeuron(Neuron):
     """Signed activation under time collapse: mean current in, rate out, at a cost independent of T (S1).
 
-    k = #{x : mean >= levels_x}; rate = amplitude * (|k - turn| - low) / T, the activation rounded to a multiple of
-    amplitude / T. Over time, each of the T steps gives a spike worth the amplitude, one worth minus that, or none (S2).
+    k = #{x : mean >= levels_x}; rate = amplitude * (|k - turn| - low) / (T D), the activation rounded to a multiple of
+    amplitude / (T D). Over time, each of the T steps gives a spike of an integer -D..D, worth amplitude / D times that
+    (S2), (22); at D = 1 a spike worth the amplitude, one worth minus that, or none.
 
     Args:
         kind: one that docs/signed.md lists, or that `pcsnn.register_activation` made known.
         timesteps: T, 1..255.
         amplitude: what a spike is worth, a number > 0 or a tensor []; the values reach from the activation at `lowest`
-            over its least value up through T steps of amplitude / T.
+            over its least value up through T D steps of amplitude / (T D).
         lowest: the current at which the levels start; below it the rate stays what it is there. A number or tensor [].
         slope: the parameter of kinds that have one (of "leaky_relu" the slope below zero, of "elu" alpha), a number or
             a tensor [] or [C]; else None. The layer is on the device of the first of amplitude, lowest and slope that
             is a tensor.
         inplace: write the rates over the current.
         sample: of network files: values of a registered kind's formula where the file was written; None: not compared.
+        spike_levels: D, T D <= 255.
 
     Attributes:
-        levels [T] or [C, T], scale []: of `pcsnn.functional.fire_rates`. turn, low: integers 0..T, likewise.
+        levels [T D] or [C, T D], scale []: of `pcsnn.functional.fire_rates`. turn, low: integers 0..T D, likewise.
 
     Shape: mean current [N, ...] or [N, C, ...] (float32, float16, bfloat16, float64) to rates of its shape and dtype.
 
@@ -68,7 +70,11 @@ class SignedNeuron(Neuron):
     """
 
     TENSORS = ("amplitude", "lowest", "slope")
-    spike_range = (-1, 1)
+
+    @property
+    def spike_range(self) -> tuple[int, int]:
+        """The least and the largest value of one time-step's spike, in units of `spike`."""
+        return -self.spike_levels, self.spike_levels
 
     def __init__(
         self,
@@ -80,9 +86,11 @@ class SignedNeuron(Neuron):
         slope: float | torch.Tensor | None = None,
         inplace: bool = False,
         sample: list[float] | None = None,
+        spike_levels: int = 1,
     ):
         super().__init__()
-        self.kind, self.timesteps, self.inplace = kind, timesteps, inplace
+        checks.full_count(timesteps, spike_levels)
+        self.kind, self.timesteps, self.spike_levels, self.inplace = kind, timesteps, spike_levels, inplace
         device = checks.device_of(amplitude, lowest, slope)
         worth = checks.threshold(amplitude, "amplitude")
         if worth.dim() or worth.isinf():
@@ -99,18 +107,17 @@ class SignedNeuron(Neuron):
             self._check_sample(sample)
 
     def _derive(self):
-        quantum = self._quantum(self.timesteps)
-        levels, self.turn, self.low = signed_levels(self.kind, quantum, self.timesteps, self.lowest.item(), self.slope)
+        quantum, full = self._quantum(self.full_count), self.full_count
+        levels, self.turn, self.low = signed_levels(self.kind, quantum, full, self.lowest.item(), self.slope)
         self._set_levels(levels, 0, self.amplitude)  # a signed table counts every level once, whatever repeats
-        self.scale = even.step_of(self.amplitude.to(torch.float64), self.timesteps).to(self.amplitude)
+        self.scale = even.step_of(self.amplitude.to(torch.float64), full).to(self.amplitude)
 
-    def _quantum(self, timesteps):
-        checks.timesteps(timesteps)
-        return self.amplitude.double().item() / timesteps
+    def _quantum(self, full_count):
+        return self.amplitude.double().item() / full_count
 
     def configuration(self) -> dict[str, Any]:
         """The arguments that are no tensors."""
-        known = dict(kind=self.kind, timesteps=self.timesteps, inplace=self.inplace)
+        known = dict(kind=self.kind, timesteps=self.timesteps, inplace=self.inplace, spike_levels=self.spike_levels)
         return known | {"sample": self._sample()} if row_of(self.kind).own else known
 
     def _sample(self):
@@ -126,23 +133,24 @@ class SignedNeuron(Neuron):
                 f"{', '.join(f'{value:.5g}' for value in here)} here"
             )
 
-    def check_timesteps(self, timesteps: int) -> None:
-        """ValueError where T = `timesteps` leaves no level above zero."""
-        self._balance_at(timesteps)
+    def check_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
+        """ValueError where T = `timesteps` and D leave no level above zero."""
+        self._balance_at(checks.full_count(timesteps, self.spike_levels if spike_levels is None else spike_levels))
 
-    def _balance_at(self, timesteps):
-        """(turn, low) at T = `timesteps`."""
-        return balance_of(self.kind, self._quantum(timesteps), timesteps, self.lowest.item(), self.slope)
+    def _balance_at(self, full_count):
+        """(turn, low) of so many levels."""
+        return balance_of(self.kind, self._quantum(full_count), full_count, self.lowest.item(), self.slope)
 
-    def set_timesteps(self, timesteps: int) -> None:
-        """The same layer at T = `timesteps`."""
-        self.check_timesteps(timesteps)
+    def set_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
+        """The same layer at T = `timesteps` and, where it is given, D = `spike_levels`."""
+        self.check_timesteps(timesteps, spike_levels)
         self.timesteps = timesteps
+        self.spike_levels = self.spike_levels if spike_levels is None else spike_levels
         self._derive()
 
     @property
     def spike(self) -> torch.Tensor:
-        """What one spike is worth, []: the amplitude, as `scale` rounds it."""
+        """What a spike of value 1 is worth, []: amplitude / D, as `scale` rounds it."""
         return self.scale * self.timesteps
 
     def forward(self, current: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
@@ -173,26 +181,34 @@ class SignedNeuron(Neuron):
 
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The least and the largest rate, float64 []."""
-        every = torch.arange(self.timesteps + 1, dtype=torch.uint8, device=self.levels.device)
+        every = torch.arange(self.full_count + 1, dtype=torch.uint8, device=self.levels.device)
         ends = self.rates_of(every, torch.float64)
         always = int((self.levels == -torch.inf).sum(-1).min())
         return ends[always:].min(), ends[-1]
 
     def expand(
-        self, counts: torch.Tensor, order: torch.Tensor | None = None, timesteps: int | None = None
+        self,
+        counts: torch.Tensor,
+        order: torch.Tensor | None = None,
+        timesteps: int | None = None,
+        spike_levels: int | None = None,
     ) -> torch.Tensor:
-        """Spike trains, int8 [T, N, ...] in -1..1 (S2), of given k."""
+        """Spike trains of given k (S2): [T, N, ...] in -D..D, int8, or int16 where D > 127."""
         timesteps = self.timesteps if timesteps is None else timesteps
-        turn, low = (self.turn, self.low) if timesteps == self.timesteps else self._balance_at(timesteps)
+        spike_levels = self.spike_levels if spike_levels is None else spike_levels
+        full = checks.full_count(timesteps, spike_levels)
+        turn, low = (self.turn, self.low) if full == self.full_count else self._balance_at(full)
         if order is not None:
             functional.expand_spikes(counts[:0], timesteps, order)  # refuses what is no order
-        trains = signed_spikes(functional.expand_spikes(counts, timesteps), turn, low)
+        trains = signed_spikes(functional.expand_spikes(counts, full), turn, low, spike_levels)
         return trains if order is None else trains[order]
 
     def fire(self, current: torch.Tensor, amplitude: torch.Tensor) -> torch.Tensor:
-        """Currents [T, N, ...] -> sorted spikes of two signs (S2), times amplitude."""
-        spikes = functional.fire_spikes(current, self.levels, spacing=self.spacing)
-        return signed_spikes(spikes, self.turn, self.low) * amplitude.to(current.dtype)
+        """Currents [T, N, ...] -> sorted spikes of two signs (S2), times amplitude, the worth of one of value 1."""
+        spikes = functional.fire_spikes(current, self.levels, spacing=self.spacing, spike_levels=self.spike_levels)
+        if self.spike_levels > 1:
+            spikes = functional.expand_spikes(spikes.sum(0, dtype=torch.uint8), self.full_count)
+        return signed_spikes(spikes, self.turn, self.low, self.spike_levels) * amplitude.to(current.dtype)
 
     def stepwise(self) -> dict[str, Any]:
         """ValueError: serial IF neurons have spikes of one sign."""
@@ -207,4 +223,5 @@ class SignedNeuron(Neuron):
         return f"signed, {least:.4g}..{most:.4g} in steps of {self.scale.item():.4g}"
 
     def extra_repr(self):
-        return f"{self.kind}, timesteps={self.timesteps}, turn={self.turn}, low={self.low}"
+        several = f", spike_levels={self.spike_levels}" if self.spike_levels > 1 else ""
+        return f"{self.kind}, timesteps={self.timesteps}{several}, turn={self.turn}, low={self.low}"

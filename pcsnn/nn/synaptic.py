@@ -39,6 +39,10 @@ class SynapseLayer(FullPrecisionBuffers):
 
     kind: Any = None  # of synapse
     counted: bool
+    timesteps: int
+    input_levels: int | None
+    input_area: int
+    input_spike_levels: int
     fixed_steps: int | None
 
     def __init_subclass__(cls, kind=None, **options):
@@ -102,12 +106,15 @@ class SynapseLayer(FullPrecisionBuffers):
         """The largest incoming count; 1 where what comes in is a value, not a count."""
         if not self.counted:
             return 1
-        return self.fixed_steps or steps_of(self.timesteps, self.input_levels, self.input_area)
+        return self.fixed_steps or steps_of(
+            self.timesteps * self.input_spike_levels, self.input_levels, self.input_area
+        )
 
-    def check_timesteps(self, timesteps: int) -> None:
-        """ValueError where incoming counts would not fit a byte at T = `timesteps`."""
+    def check_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
+        """ValueError where incoming counts would not fit a byte at T = `timesteps` and D."""
         if self.counted and not self.fixed_steps:
-            check_area(timesteps, self.input_levels, self.input_area)
+            several = self.input_spike_levels if spike_levels is None else spike_levels
+            check_area(timesteps, several, self.input_levels, self.input_area)
 
     def _shape(self, x):
         """The shape of the result, or None where x does not fit."""
@@ -158,6 +165,7 @@ class CountSynapse(SynapseLayer):
         bias: torch.Tensor | None = None,
         input_levels: int | None = None,
         input_area: int = 1,
+        input_spike_levels: int = 1,
         emits: str = "current",
         **geometry: int | tuple[int, int],
     ):
@@ -169,6 +177,7 @@ class CountSynapse(SynapseLayer):
         if emits == "values" and weight.dtype != torch.int8:
             raise TypeError(f"weight: expected torch.int8 where values are emitted, got {weight.dtype}")
         self.input_levels, self.input_area, self.emits = input_levels, input_area, emits
+        self.input_spike_levels = input_spike_levels
         self._gather()
         self.set_timesteps(timesteps)
 
@@ -178,15 +187,16 @@ class CountSynapse(SynapseLayer):
             timesteps=self.timesteps,
             input_levels=self.input_levels,
             input_area=self.input_area,
+            input_spike_levels=self.input_spike_levels,
             emits=self.emits,
             **self.synapse.geometry(),
         )
 
-    def set_timesteps(self, timesteps: int) -> None:
-        """The same layer for counts of another T."""
-        checks.timesteps(timesteps)
-        self.check_timesteps(timesteps)
+    def set_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
+        """The same layer for counts of another T and, where it is given, D."""
+        self.check_timesteps(timesteps, spike_levels)
         self.timesteps = timesteps
+        self.input_spike_levels = self.input_spike_levels if spike_levels is None else spike_levels
         self._derive()
 
     def _derive(self):

@@ -271,7 +271,7 @@ _NN = {
 }
 
 _GEOMETRY = dict(stride=_steps, padding=_pads, dilation=_steps, groups=whole(1))
-_NEURON = dict(timesteps=_level, quantization_levels=optional(_level), shift=number)
+_NEURON = dict(timesteps=_level, quantization_levels=optional(_level), shift=number, spike_levels=_level)
 
 
 def _known_kind(value):
@@ -290,7 +290,7 @@ def _sample(value):
     return isinstance(value, (tuple, list)) and len(value) <= 16 and all(map(number, value))
 
 
-_READS = dict(timesteps=_level, input_levels=optional(_level), input_area=_level)
+_READS = dict(timesteps=_level, input_levels=optional(_level), input_area=_level, input_spike_levels=_level)
 _SPIKING = {
     **_NEURON,
     **_READS,
@@ -298,6 +298,7 @@ _SPIKING = {
     "fixed_steps": optional(_level),
     "residual_levels": optional(_level),
     "residual_area": _level,
+    "residual_spike_levels": _level,
     "emits": choice("counts", "rates"),
 }
 _SYNAPTIC = {**_READS, "emits": choice("current", "values")}
@@ -306,11 +307,11 @@ _PCSNN = {
     "ChannelScale": {},
     "TimeAverage": {},
     "CollapsedNeuron": {**_NEURON, "inplace": is_flag},
-    "SignedNeuron": dict(kind=_known_kind, timesteps=_level, inplace=is_flag, sample=_sample),
+    "SignedNeuron": dict(kind=_known_kind, timesteps=_level, inplace=is_flag, sample=_sample, spike_levels=_level),
     "CountMaxPool2d": _MAX,
     "CountSumPool2d": dict(kernel_size=_kernel, stride=optional(_steps), padding=_pads, input_size=_outputs),
     "PixelCounts": dict(padding=_pads),
-    "Rates": dict(timesteps=_level, quantization_levels=optional(_level), area=_level),
+    "Rates": dict(timesteps=_level, quantization_levels=optional(_level), area=_level, spike_levels=_level),
 }
 for _kind, _layers in LAYERS.items():
     for _layer, _arguments in zip(_layers, (_SPIKING, _SYNAPTIC)):

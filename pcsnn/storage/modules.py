@@ -14,11 +14,12 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from pcsnn.storage.classes import CLASS_NAMES, CLASSES, is_flag, is_size
 from pcsnn.storage.values import decode, encode
-from pcsnn.tensors.checks import CURRENT_DTYPES
+from pcsnn.tensors.checks import CURRENT_DTYPES, full_count
 
-# thresholds of all neurons times T: what a file's neurons may take in memory, or its own size where that is more
+# thresholds of all neurons times T D: what a file's neurons may take in memory, or its own size where that is more
 MOST_LEVELS = 2**26
 _IGNORED = {"inplace"}  # of activations in old files: a loaded network writes over nothing that others may read
+_SPIKE_LEVELS = "spike_levels"  # 1 is not written: files of binary spikes are those of earlier versions
 _FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 _ENCODER = "nn.TransformerEncoder"
 
@@ -79,7 +80,8 @@ def module_entry(module):
         raise ValueError(f"snn: cannot save {type(module).__name__}: {reason}") from error
     if twin is not None and _shapes(module) != _shapes(twin):
         raise ValueError(f"snn: cannot save {type(module).__name__}: it does not keep its constructor's arguments")
-    return {"class": name, "arguments": {key: encode(value) for key, value in arguments.items()}}
+    written = {key: value for key, value in arguments.items() if not (key.endswith(_SPIKE_LEVELS) and value == 1)}
+    return {"class": name, "arguments": {key: encode(value) for key, value in written.items()}}
 
 
 def _class_name(module):
@@ -225,11 +227,12 @@ def build(entry, tensors):
 
 def levels_of(entry, tensors):
     """How many levels a file's neurons have: they are made from thresholds when loading."""
-    timesteps = entry["arguments"].get("timesteps")
+    arguments = entry["arguments"]
+    timesteps, several = arguments.get("timesteps"), arguments.get(_SPIKE_LEVELS, 1)
     channels = max(
         (tensors[key].numel() for key in ("threshold", "slope", "weight_scale") if key in tensors), default=0
     )
-    return channels * timesteps if isinstance(timesteps, int) else 0
+    return channels * timesteps * several if isinstance(timesteps, int) and isinstance(several, int) else 0
 
 
 def _check_fused(name, arguments, tensors):
@@ -262,10 +265,11 @@ def _check_fused(name, arguments, tensors):
             rows = len(value) if rows is None else rows
             if len(value) != rows or not rows:
                 raise ValueError(f"path: has a {name} whose {key} has {len(value)} channels, expected {rows}")
-    bend, timesteps = tensors.get("bend"), arguments.get("timesteps")
-    if bend is not None and (
-        not bend.is_floating_point() or tuple(bend.shape) not in ((timesteps,), (rows, timesteps))
-    ):
+    bend = tensors.get("bend")
+    if bend is None:
+        return
+    full = full_count(arguments["timesteps"], arguments.get(_SPIKE_LEVELS, 1))
+    if not bend.is_floating_point() or tuple(bend.shape) not in ((full,), (rows, full)):
         raise ValueError(
-            f"path: has a {name} whose bend is {bend.dtype}, shape {tuple(bend.shape)}; expected T = {timesteps} levels"
+            f"path: has a {name} whose bend is {bend.dtype}, shape {tuple(bend.shape)}; expected {full} levels"
         )

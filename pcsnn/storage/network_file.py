@@ -62,6 +62,8 @@ def save(snn: SpikingNetwork, path: str | bytes | os.PathLike[str] | os.PathLike
             "rows": rows,
         },
     }
+    if report.spike_levels > 1:
+        description["report"]["spike_levels"] = report.spike_levels
     if snn.max_graphs:
         description["max_graphs"] = snn.max_graphs
     try:  # what load would refuse is refused now
@@ -132,9 +134,26 @@ def _restore(description, tensors):
     for name, order in description.get("layouts", {}).items():
         tensors[name] = _in_order(tensors[name], order)
     report = _report(description["report"])
-    snn = SpikingNetwork(graph.restore(description, tensors), report)
+    network = graph.restore(description, tensors)
+    _check_spike_levels(network, report.spike_levels)
+    snn = SpikingNetwork(network, report)
     snn.max_graphs = description.get("max_graphs", 0)
     return snn
+
+
+def _check_spike_levels(network, spike_levels):
+    """ValueError for a layer made for another D than the report says, by which record and set_timesteps go."""
+    for name, module in network.named_modules():
+        known = {"spike_levels": getattr(module, "spike_levels", spike_levels)}
+        if getattr(module, "counted", False) and not module.fixed_steps:
+            known["input_spike_levels"] = module.input_spike_levels
+        if getattr(module, "residual_worth", None) is not None:
+            known["residual_spike_levels"] = module.residual_spike_levels
+        for key, found in known.items():
+            if found != spike_levels:
+                raise ValueError(
+                    f"path: has a report of spike_levels = {spike_levels}, and the layer {name!r} of {key} = {found}"
+                )
 
 
 def _order(tensor):
@@ -181,7 +200,11 @@ def _rename(description, tensors):
 def _report(entry):
     """The conversion report of a file, whose texts are shown as they are: no control characters."""
     rows = [Row(**{key: _text(value) for key, value in _row(row).items()}) for row in entry["rows"]]
-    checks.timesteps(entry["timesteps"])
+    several = entry.get("spike_levels", 1)
+    try:
+        checks.full_count(entry["timesteps"], several)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"path: has a report of {error}") from error
     if not isinstance(entry["method"], str):
         raise ValueError(f"path: has a report of the method {str(entry['method'])[:200]!r}")
     if "calibrated_for" in entry:
@@ -190,7 +213,7 @@ def _report(entry):
             checks.timesteps(calibrated_for)
     else:
         calibrated_for = None if entry["method"] in _SERVE_EVERY_TIMESTEPS else entry["timesteps"]
-    return Report(_text(entry["method"]), entry["timesteps"], rows, calibrated_for)
+    return Report(_text(entry["method"]), entry["timesteps"], rows, calibrated_for, several)
 
 
 def _row(entry):

@@ -15,15 +15,17 @@ _REMEMBERED = 4096  # kinds of arguments, after which they are checked anew
 _passed = set()
 
 
-def _kind(value):
-    return (value.dtype, value.shape, value.device) if isinstance(value, torch.Tensor) else (type(value), value)
-
-
 def once(check, *arguments):
     """check(*arguments), which looks at dtypes, shapes and devices alone, once for each kind of arguments."""
     if torch.compiler.is_compiling():
         return check(*arguments)
-    key = check, *map(_kind, arguments)
+    key = (
+        check,
+        *[
+            (value.dtype, value.shape, value.device) if isinstance(value, torch.Tensor) else (type(value), value)
+            for value in arguments
+        ],
+    )
     try:
         if key in _passed:
             return None
@@ -60,6 +62,19 @@ def timesteps(value, name="timesteps"):
             "costs a layer; what is left of an error comes from thresholds: calibrate at T = 255"
         )
     integer(name, value, 1, MAX_TIMESTEPS)
+
+
+def full_count(timesteps_, spike_levels):
+    """T D, the count of full firing, of T time-steps that send an integer 0..D each (22)."""
+    timesteps(timesteps_)
+    integer("spike_levels", spike_levels, 1, MAX_TIMESTEPS)
+    full = timesteps_ * spike_levels
+    if full > MAX_TIMESTEPS:
+        raise ValueError(
+            f"spike_levels: expected at most {MAX_TIMESTEPS // timesteps_} at T = {timesteps_}, got {spike_levels}: a "
+            f"count takes one byte, so that T D is at most {MAX_TIMESTEPS}"
+        )
+    return full
 
 
 def number(name, value):
@@ -124,7 +139,7 @@ def channels(name, table, shape):
         )
 
 
-def level_table(levels, shape, dtype, steps=None):
+def level_table(levels, shape, dtype):
     """Shape and dtype of a level table against a current; its values are checked by `level_spacing`."""
     allowed = {torch.float64: (torch.float32, torch.float64), torch.int32: (torch.int32,)}.get(dtype, (torch.float32,))
     tensor("levels", levels, allowed, 1)
@@ -132,10 +147,6 @@ def level_table(levels, shape, dtype, steps=None):
         raise ValueError(f"levels: expected [T] or [C, T], got shape {tuple(levels.shape)}")
     if not 1 <= levels.shape[-1] <= MAX_TIMESTEPS:
         raise ValueError(f"levels: expected 1..{MAX_TIMESTEPS} levels, got shape {tuple(levels.shape)}")
-    if steps is not None and levels.shape[-1] != steps:
-        raise ValueError(
-            f"levels: expected {steps} levels, one for each time-step of current, got shape {tuple(levels.shape)}"
-        )
     if levels.dim() == 2:
         channels("levels", levels, shape)
 

@@ -115,7 +115,7 @@ def check(snn, x):
     result = count_operations(snn, x.split(1) if len(x) % 2 == 0 else x, progress=False)
     assert (result.timesteps, result.images, result.uncounted) == (snn.timesteps, len(x), [])
     nodes = node_names(snn)
-    for execution in EXECUTIONS:
+    for execution in result.executions:
         expected = as_counts(operation_reference.count(snn, x, execution), len(x))
         rows = [row for row in result.layers if row.counts[execution] != Count()]
         assert {nodes[row.name][0]: row.counts[execution] for row in rows} == expected, execution

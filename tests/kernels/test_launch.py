@@ -98,18 +98,21 @@ def cases(seed):
                 ),
             )
             steps = torch.stack([x] * 32)
-            yield (
-                kernels.fire_spikes,
-                (steps, levels, None, torch.uint8, repeat, line, reach),
-                lambda out, steps=steps, levels=levels, line=line, reach=reach, repeat=repeat: spikes.plan(
-                    out, steps, levels, None, repeat, line, reach
-                ),
-            )
-    yield (
-        kernels.expand_spikes,
-        (counts, 32, None, torch.float16, scale),
-        lambda out: spikes.plan_expansion(out, counts, 32, None, scale),
-    )
+            for depth in (1, 4):
+                train = steps[: 32 // depth]
+                yield (
+                    kernels.fire_spikes,
+                    (train, levels, None, torch.uint8, repeat, line, reach, depth),
+                    lambda out, train=train, levels=levels, line=line, reach=reach, repeat=repeat, depth=depth: (
+                        spikes.plan(out, train, levels, None, repeat, line, reach, depth)
+                    ),
+                )
+    for depth in (1, 7):
+        yield (
+            kernels.expand_spikes,
+            (counts, 32, None, torch.float16, scale, depth),
+            lambda out, depth=depth: spikes.plan_expansion(out, counts, 32, None, scale, depth),
+        )
 
 
 def test_what_is_enqueued_again_is_what_a_fresh_plan_says(device):

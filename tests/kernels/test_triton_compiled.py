@@ -170,6 +170,35 @@ def test_spike_dtypes_and_amplitudes(dtype, shape):
         )
 
 
+@pytest.mark.parametrize("shape", ((1, 16, 2**15), (1, 17, 30841)), ids=("aligned", "odd"))
+@pytest.mark.parametrize("dtype", [dtype for dtype in SPIKES if dtype != torch.bool], ids=name)
+@pytest.mark.quick(2)
+def test_spikes_of_several_levels(dtype, shape):
+    generator = torch.Generator().manual_seed(5)
+    timesteps, spike_levels = 5, 3
+    levels = functional.levels(cases.thresholds(shape[1], generator), timesteps * spike_levels)
+    counts = torch.randint(20, shape, generator=generator).to(torch.uint8)
+    order, by_channel = torch.randperm(timesteps, generator=generator), torch.randn(shape[1], generator=generator)
+    forms = [(current_dtype, None, None) for current_dtype in CURRENTS]
+    if dtype.is_floating_point:
+        forms += [(torch.float32, torch.tensor(-0.3), None), (torch.float16, by_channel, order)]
+    for current_dtype, worth, places in forms:
+        current = sliding_trains(cases.near_levels(levels, shape, current_dtype, generator), timesteps)
+        out = Guarded((timesteps, *shape), (counts.numel(), *strides(shape)), dtype)
+        for line in (cases.searches(levels)[-1].line, None):
+            launch = spike_kernels.plan(out.tensor, current, levels, worth, 1, line, 0, spike_levels)
+            expected = in_chunks(
+                lambda c: reference.fire_spikes(c, levels, worth, dtype, spike_levels=spike_levels), current
+            )
+            assert_same(run(launch, out), expected)
+        out.tensor.zero_()
+        launch = spike_kernels.plan_expansion(out.tensor, counts, timesteps, places, worth, spike_levels)
+        expected = in_chunks(
+            lambda c: reference.expand_spikes(c, timesteps, places, dtype, worth, spike_levels), counts
+        )
+        assert_same(run(launch, out), expected)
+
+
 def reserve(dtype, shape):
     """A tensor of more memory than there is, zero until written, behind as much again for addresses gone astray."""
     size = torch.empty(0, dtype=dtype).element_size()

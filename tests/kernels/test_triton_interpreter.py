@@ -166,6 +166,41 @@ def test_spike_dtypes_and_amplitudes(dtype):
 
 
 @interpreted
+@pytest.mark.parametrize("timesteps, spike_levels", ((1, 15), (2, 3), (4, 8), (2, 17), (3, 85)))
+@dtypes
+def test_spikes_of_several_levels(dtype, timesteps, spike_levels):
+    generator = torch.Generator().manual_seed(timesteps)
+    full = timesteps * spike_levels
+    for levels, (repeat, line, reach) in list(tables(full, SHAPE[1], generator))[:: 1 if full < 40 else 3]:
+        current = cases.trains(levels, timesteps, SHAPE, dtype, generator)
+        out = Guarded(current.shape, current.stride(), torch.uint8)
+        run_guarded(spike_kernels.plan(out.tensor, current, levels, None, repeat, line, reach, spike_levels), out)
+        assert_same(out.tensor, reference.fire_spikes(current, levels, spike_levels=spike_levels))
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", [dtype for dtype in SPIKES if dtype != torch.bool], ids=name)
+def test_dtypes_and_amplitudes_of_several_levels(dtype):
+    generator = torch.Generator().manual_seed(3)
+    levels = functional.levels(cases.thresholds(5, generator), 12)
+    current = cases.trains(levels, 4, SHAPE, torch.float32, generator)
+    amplitudes = [None]
+    if dtype.is_floating_point:
+        given = torch.tensor(0.3), torch.tensor([1e-3, 2.0, 7e4, 1 + 2**-11, 1e-9], dtype=torch.float64)
+        amplitudes += [without_rounding(amplitude, dtype) for amplitude in given]
+        amplitudes += [torch.tensor([-1.5, torch.inf, 0.0, -torch.inf, torch.nan])]
+    counts = torch.randint(256, SHAPE, generator=generator).to(torch.uint8)
+    for amplitude in amplitudes:
+        with use_backend("triton"):
+            spikes = functional.fire_spikes(current, levels, dtype, amplitude, spike_levels=3)
+        assert_same(spikes, reference.fire_spikes(current, levels, amplitude, dtype, spike_levels=3))
+        for order in (None, torch.randperm(4, generator=generator)):
+            out = Guarded((4, *SHAPE), (counts.numel(), *counts.stride()), dtype)
+            run_guarded(spike_kernels.plan_expansion(out.tensor, counts, 4, order, amplitude, 3), out)
+            assert_same(out.tensor, reference.expand_spikes(counts, 4, order, dtype, amplitude, 3))
+
+
+@interpreted
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("per_channel", (False, True), ids=("layer", "channel"))
 def test_layouts_equal_the_reference_in_values_and_strides(layout, per_channel):
@@ -183,6 +218,8 @@ def test_layouts_equal_the_reference_in_values_and_strides(layout, per_channel):
             yield functional.fire_counts(current, levels, lay_out(counts, other), scale)
         yield functional.fire_spikes(steps, levels)
         yield functional.expand_spikes(counts, 4, None, torch.float16, scale)
+        yield functional.fire_spikes(steps[:2], levels, spike_levels=2)
+        yield functional.expand_spikes(counts, 2, None, torch.float16, scale, 2)
         if layout != "expanded":
             backing = current.clone() if layout != "sliced" else lay_out(current, layout)
             yield functional.fire_rates(backing, levels, scale, inplace=True)
@@ -211,6 +248,8 @@ def test_outputs_are_laid_out_as_the_fakes_say():
             ("fire_rates", current, levels, scale, None, None, 1),
             ("fire_spikes", steps, levels, None, torch.bool, 1),
             ("expand_spikes", counts, 4, None, torch.bfloat16, None),
+            ("fire_spikes", steps[:2], levels, None, torch.uint8, 1, None, 0, 2),
+            ("expand_spikes", counts, 4, None, torch.bfloat16, None, 7),
         ]
         for operator, *arguments in calls:
             actual = getattr(kernels, operator)(*arguments)

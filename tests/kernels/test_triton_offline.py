@@ -82,6 +82,10 @@ def test_variants_hold_every_configuration_of_every_operation():
     assert {v.operation for v in ALL} == {"fire_counts", "fire_rates", "fire_spikes", "expand_spikes"}
     pairs = {(v.operation, v.inputs, v.output) for v in ALL}
     assert {("fire_spikes", current, output) for current in variants.CURRENTS for output in spikes.SPIKES} <= pairs
+    integers = {(v.operation, v.output) for v in ALL if v.launch.arguments.get("spike_levels") is not None}
+    assert integers == {
+        (operation, output) for operation in ("fire_spikes", "expand_spikes") for output in spikes.SPIKES
+    }
     for operation in ("fire_counts", "fire_rates"):
         threads = {neurons_a_thread(v.launch) for v in ALL if v.operation == operation}
         assert {4, 32} <= threads, (operation, threads)

@@ -134,6 +134,8 @@ def test_what_differs_between_processes_is_refused_by_all(found):
     for result in found:
         assert "ValueError: model: expected the same in all processes" in result["other T"]
         assert "ValueError: snn: expected the same in all processes" in result["other model"]
+        for name, words in zip(("model", "model", "snn"), result["other D"], strict=True):
+            assert f"ValueError: {name}: expected the same in all processes, and the same options" in words
         assert "in process 1" in result["other model"]
         assert result["no images"] == "ValueError: data: expected at least one batch with data, got none"
         assert "RuntimeError: group: expected no process group" in result["second group"]

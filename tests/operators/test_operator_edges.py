@@ -245,6 +245,16 @@ BAD = {  # operator: arguments, what the message names
         ((COUNTS, 256, None, torch.uint8, None), "timesteps"),
         ((COUNTS, 4, torch.arange(3), torch.uint8, None), "order"),
         ((COUNTS, 4, None, torch.int8, None), "dtype"),
+        ((COUNTS, 4, None, torch.bool, None, 2), "dtype"),
+        ((COUNTS, 4, None, torch.uint8, None, 0), "spike_levels"),
+        ((COUNTS, 4, None, torch.uint8, None, 64), "spike_levels"),
+        ((COUNTS, 4, None, torch.uint8, None, 2**62), "spike_levels"),
+    ],
+    "fire_spikes": [
+        ((FLOAT, LEVELS, None, torch.uint8, 1, None, 0, 0), "spike_levels"),
+        ((FLOAT, LEVELS, None, torch.uint8, 1, None, 0, 256), "spike_levels"),
+        ((FLOAT[:2], LEVELS, None, torch.uint8, 1, None, 0, 4), "levels"),
+        ((FLOAT[:2], LEVELS, None, torch.bool, 1, None, 0, 2), "out_dtype"),
     ],
     "max_pool2d": [
         ((COUNTS, [2, 2], [0, 1], [0, 0], [1, 1], [2, 2]), "stride"),

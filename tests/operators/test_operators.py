@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from gpu_free.cases import searches
+from strided_currents import strided
 
 from pcsnn import functional
 from pcsnn.operators import dispatch
@@ -228,26 +229,6 @@ def test_empty_batches(shape):
     assert functional.fire_rates(current, levels, 0.25, inplace=True) is current
     assert functional.fire_spikes(current.expand(4, *shape), levels).shape == (4, *shape)
     assert functional.expand_spikes(current.to(torch.uint8), 4).shape == (4, *shape)
-
-
-@st.composite
-def strided(draw, dtype, lead=()):
-    """A current of random shape and strides: permuted, sliced with steps, expanded."""
-    dims = draw(st.integers(1, 5))
-    shape = [draw(st.integers(0 if dims < 3 else 1, 9)) for _ in range(dims)]
-    order = draw(st.permutations(range(dims)))
-    steps = [draw(st.sampled_from((1, 1, 1, 2, 3))) for _ in range(dims)]
-    expand = [draw(st.sampled_from((False,) * 5 + (True,))) for _ in range(dims)]
-    stored = [1 if wide else size * step for size, step, wide in zip(shape, steps, expand)]
-    seed = draw(st.integers(0, 2**16))
-    scale = draw(st.sampled_from((1e-3, 1.0, 50.0)))
-    memory = torch.randn(*lead, *[stored[d] for d in order], generator=torch.Generator().manual_seed(seed)) * scale
-    back = sorted(range(dims), key=order.__getitem__)
-    view = memory.to(dtype).permute(*range(len(lead)), *[len(lead) + d for d in back])
-    for d, step in enumerate(steps):
-        if not expand[d]:
-            view = view[(slice(None),) * (len(lead) + d) + (slice(None, None, step),)]
-    return view.expand(*lead, *shape), scale
 
 
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)

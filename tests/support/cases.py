@@ -143,20 +143,22 @@ def assert_same_values(got, expected, what=""):
         )
 
 
-def described(name, arguments, spacing):
-    """The arguments of an operator whose levels are said to be spaced so."""
+def described(name, arguments, spacing, behind=()):
+    """The arguments of an operator whose levels are said to be spaced so; `behind`: those after them."""
     repeat, line, reach = spacing
     unsigned = (0, 0) if name.startswith("fire_rates") else ()
-    return (*arguments, repeat, *unsigned, line, reach)
+    return (*arguments, repeat, *unsigned, line, reach, *behind)
 
 
-def compare(backend, name, *arguments, spacings=None, what=""):
+def compare(backend, name, *arguments, spacings=None, behind=(), what=""):
     """Run an operator on `backend` and on the reference: same result, arguments unchanged. Returns the result.
 
-    `spacings`: descriptions of its levels, the last arguments, tried one after the other.
+    `spacings`: descriptions of its levels, the arguments before those `behind`, tried one after the other.
     """
     before = [value.clone() if isinstance(value, torch.Tensor) else value for value in arguments]
-    calls = [arguments] if spacings is None else [described(name, arguments, spacing) for spacing in spacings]
+    calls = [(*arguments, *behind)]
+    if spacings is not None:
+        calls = [described(name, arguments, spacing, behind) for spacing in spacings]
     expected = {}  # by repeat, on which rates depend
     for call, spacing in zip(calls, spacings or (UNKNOWN,)):
         if spacing.repeat not in expected:

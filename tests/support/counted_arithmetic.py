@@ -1,13 +1,14 @@
 """Operations on the arrays of one step, number by number, that count themselves: what operation_reference runs.
 
 Every addition, multiplication and comparison is one of `Number`, which tallies itself. Spikes go to their targets one
-by one.
+by one: binary ones, the 1s among the bits of one of several levels, or integers.
 """
 
 import itertools
 import math
 import operator
 from collections import Counter, defaultdict
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -63,12 +64,25 @@ class Number:
         return self.value > other.value
 
 
+class Spike(NamedTuple):
+    """What one train sends at a step: an integer, what 1 is worth, and the bits that it takes."""
+
+    value: int
+    worth: float
+    bits: int
+
+    @property
+    def ones(self):
+        """What the bits that are 1 are worth."""
+        return [2**plane * self.worth for plane in range(self.bits) if self.value >> plane & 1]
+
+
 class Cell:
-    """What an element holds at a step: a number, or the spikes of some trains, [(fired, worth)]; neither is padding."""
+    """What an element holds at a step: a number, or the spikes of some trains; neither is padding."""
 
     def __init__(self, number=None, trains=(), fixed=False, averaged=False):
         self.number, self.trains, self.fixed, self.averaged = number, list(trains), fixed, averaged
-        self.bits = 32 if number is not None else len(self.trains)
+        self.bits = 32 if number is not None else sum(spike.bits for spike in self.trains)
 
     @property
     def over_time(self):
@@ -76,7 +90,11 @@ class Cell:
 
     @property
     def fired(self):
-        return [worth for fired, worth in self.trains if fired]
+        return [spike for spike in self.trains if spike.value]
+
+    @property
+    def value(self):
+        return sum(spike.value * spike.worth for spike in self.trains) if self.number is None else self.number.value
 
 
 class Array:
@@ -96,10 +114,13 @@ class Array:
 
 
 class Arithmetic:
-    """Operations but for neurons: shapes and cells in, shape and numbers out."""
+    """Operations but for neurons: shapes and cells in, shape and numbers out.
 
-    def __init__(self, modules):
-        self.modules, self.meter, self.category = modules, Meter(), None
+    integers: whether a spike is sent as one integer; else as its bits.
+    """
+
+    def __init__(self, modules, integers=False):
+        self.modules, self.integers, self.meter, self.category = modules, integers, Meter(), None
 
     def number(self, value):
         return Number(float(value), self.meter)
@@ -109,16 +130,33 @@ class Arithmetic:
         self.meter.tally(self.category)
         return sum_ + number * weight
 
-    def accumulate(self, sum_, value):
-        self.meter.tally("accumulates")
-        return sum_ + self.number(value)
+    def accumulate(self, sum_, spike, weight):
+        if self.integers:
+            self.meter.tally("spike_macs")
+            return sum_ + self.number(spike.value) * self.number(spike.worth * weight)
+        for worth in spike.ones:
+            self.meter.tally("accumulates")
+            sum_ = sum_ + self.number(worth * weight)
+        return sum_
+
+    def gather(self, sum_, cell, factor=1.0):
+        """Adds the spikes of a cell, whose worth is known behind the sum; integers of several trains have several."""
+        for spike in cell.fired:
+            if not self.integers:
+                for worth in spike.ones:
+                    sum_ = sum_ + self.number(worth * factor)
+            elif len(cell.trains) > 1:
+                sum_ = sum_ + self.number(spike.value) * self.number(spike.worth * factor)
+            else:
+                sum_ = sum_ + self.number(spike.value * spike.worth * factor)
+        return sum_
 
     def send(self, sum_, cell, weight):
         """An element's contribution to one target."""
         if cell.number is not None:
             return self.multiply_add(sum_, cell.number, self.number(weight))
-        for worth in cell.fired:
-            sum_ = self.accumulate(sum_, weight * worth)
+        for spike in cell.fired:
+            sum_ = self.accumulate(sum_, spike, weight)
         return sum_
 
     def parameters(self, *tensors):
@@ -208,14 +246,13 @@ class Arithmetic:
         if any_number:
             total = total * self.number(1 / area)
         for cell in cells:
-            for worth in cell.fired:
-                total = total + self.number(worth / area)
+            total = self.gather(total, cell, 1 / area)
         return total
 
     def maximum(self, cells):
         best = cells[0]
         for cell in cells[1:]:
-            a, b = (self.number(sum(c.fired) if c.number is None else c.number.value) for c in (cell, best))
+            a, b = (self.number(c.value) for c in (cell, best))
             best = cell if a > b else best
         return Cell(best.number, best.trains, best.fixed)
 
@@ -225,9 +262,12 @@ class Arithmetic:
         total = numbers[0] if numbers else self.number(0)
         for number in numbers[1:]:
             total = total + number
-        for cell in cells:
-            for worth in cell.fired:
-                total = total + self.number(worth)
+        for spike in (spike for cell in cells for spike in cell.fired):
+            if self.integers:
+                total = total + self.number(spike.value) * self.number(spike.worth)
+            else:
+                for worth in spike.ones:
+                    total = total + self.number(worth)
         return total
 
     def matrix_product(self, a, b):
@@ -239,10 +279,8 @@ class Arithmetic:
             for k in range(inner):
                 left, right = a.cells[(n * rows + i) * inner + k], b.cells[(n * inner + k) * columns + j]
                 if left.number is None:
-                    for worth in left.fired:
-                        total = self.accumulate(
-                            total, worth * (sum(right.fired) if right.number is None else right.number.value)
-                        )
+                    for spike in left.fired:
+                        total = self.accumulate(total, spike, right.value)
                 else:
                     total = self.send(total, right, left.number.value)
             out.append(total)

@@ -65,6 +65,16 @@ def swept(batches):
     return pcsnn.analysis.sweep(exact(two_layers()), batches, [3, 8], "max")
 
 
+# conversions, sweeps and evaluations of the data with spikes of D levels (22)
+LEVELLED = (
+    lambda several, data: pcsnn.convert(two_layers(), 4, calibration=data, method="max", spike_levels=several),
+    lambda several, data: pcsnn.analysis.sweep(two_layers(), data, [2, 4], "max", spike_levels=several),
+    lambda several, data: pcsnn.analysis.evaluate(
+        pcsnn.convert(two_layers(nn.ReLU6), 4, method="none", spike_levels=several), data
+    ),
+)
+
+
 def evaluated(batches, seed=0):
     snn = pcsnn.convert(exact(two_layers(nn.ReLU6, seed)), 8, method="none")
     return pcsnn.analysis.evaluate(snn, batches, spikes=True)

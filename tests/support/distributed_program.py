@@ -12,7 +12,7 @@ import sys
 
 import torch
 from analysis_cases import two_layers
-from distributed_cases import METHODS, calibrated, evaluated, images, labels, rows, signed, swept
+from distributed_cases import LEVELLED, METHODS, calibrated, evaluated, images, labels, rows, signed, swept
 
 import pcsnn
 from pcsnn.distributed import collectives
@@ -51,6 +51,7 @@ def agreeing():
     collectives.like_first(module)
     found["first"] = module.weight.detach(), collectives.from_first(rank())
     found["other T"] = error_of(lambda: pcsnn.convert(two_layers(), 4 + rank(), calibration=shard(x, 8), method="max"))
+    found["other D"] = [error_of(lambda of=of: of(1 + rank(), shard((x, y), 8))) for of in LEVELLED]
     found["other model"] = error_of(lambda: evaluated(shard((x, y), 8), seed=rank()))
     found["no images"] = error_of(lambda: evaluated(shard((x[:0], y[:0]), 8)))
     found["second group"] = error_of(lambda: pcsnn.distributed.group().__enter__())

@@ -9,7 +9,7 @@ import operator
 from collections import Counter, defaultdict
 
 import torch
-from counted_arithmetic import Arithmetic, Array, Cell
+from counted_arithmetic import Arithmetic, Array, Cell, Spike
 from torch import fx, nn
 
 from pcsnn.graph.taxonomy import MOVES, role
@@ -17,11 +17,13 @@ from pcsnn.nn import CollapsedNeuron, TimeAverage
 
 
 class Machine(Arithmetic):
-    """One execution of a network on one image: "serial", "packed", "collapsed" or "float"."""
+    """One execution of a network on one image: "serial", "packed", "collapsed" or "float"; of spikes that are sent as
+    integers "serial integers" or "packed integers"."""
 
     def __init__(self, snn, execution):
-        super().__init__(dict(snn.network.named_modules()))
-        self.graph, self.timesteps, self.execution = snn.network.graph, snn.timesteps, execution
+        self.execution, _, integers = execution.partition(" ")
+        super().__init__(dict(snn.network.named_modules()), integers == "integers")
+        self.graph, self.timesteps, self.spike_levels = snn.network.graph, snn.timesteps, snn.spike_levels
         self.potentials, self.kept = {}, {}
 
     # ---- neurons: lists of currents, one for each step, to lists of arrays ----
@@ -70,9 +72,9 @@ class Machine(Arithmetic):
                 for step in currents:
                     total = total + step[i]
                 count = self.search(total, levels)
-                self.meter.tally("spikes", count)
-                for t in range(self.timesteps):  # the last of them fire (7)
-                    steps[t].append(Cell(trains=[(t >= self.timesteps - count, worth[i])]))
+                for t, cells in enumerate(steps, 1):  # the last of them fire (7), (22)
+                    room = count - (self.timesteps - t) * self.spike_levels
+                    cells.append(self.spiking(min(max(room, 0), self.spike_levels), worth[i]))
             return [Array(like.shape, cells) for cells in steps]
         if self.execution == "collapsed":
             self.parameters(neuron.levels, neuron.scale)
@@ -85,20 +87,26 @@ class Machine(Arithmetic):
         zero = self.number(0)
         return [Array(like.shape, [Cell(current if current > zero else zero) for current in currents[0]])]
 
+    def spiking(self, value, worth):
+        """A cell with one spike of a neuron."""
+        spike = Spike(value, worth, math.ceil(math.log2(self.spike_levels + 1)))
+        self.meter.tally("spikes", (1 if value else 0) if self.integers else len(spike.ones))
+        return Cell(trains=[spike])
+
     def integrate(self, node, neuron, like, currents, worth):
-        """One step of serial integrate-and-fire (2); psi_DA is part of the bias, as (15) says."""
-        self.parameters(neuron.threshold)
-        thresholds, offsets = self.per_cell(neuron.threshold, like), self.per_cell(neuron.offset, like)
+        """One step of serial integrate-and-fire (2), (22); psi_DA is part of the bias, as (15) says."""
+        self.parameters(*[neuron.threshold] * self.spike_levels)
+        least = neuron.threshold / self.spike_levels
+        thresholds, offsets = self.per_cell(least, like), self.per_cell(neuron.offset, like)
         potentials = self.potentials.setdefault(node, [self.number(theta / 2) for theta in thresholds])
         cells = []
         for i, (current, theta) in enumerate(zip(currents, thresholds)):
             self.meter.tally("bits", 32)
             v = potentials[i] + self.number(current.value + offsets[i])
-            fired = v >= self.number(theta)
-            self.meter.tally("spikes", int(fired))
-            potentials[i] = v - self.number(theta if fired else 0)
+            fired = self.search(v, [theta * multiple for multiple in range(1, self.spike_levels + 1)])
+            potentials[i] = v - self.number(theta * fired)
             self.meter.tally("bits", 32)
-            cells.append(Cell(trains=[(fired, worth[i])]))
+            cells.append(self.spiking(fired, worth[i]))
         return Array(like.shape, cells)
 
     def average_over_time(self, steps):
@@ -110,8 +118,7 @@ class Machine(Arithmetic):
                 continue
             total = self.number(0)
             for cell in over_time:
-                for number in [cell.number] if cell.number is not None else map(self.number, cell.fired):
-                    total = total + number
+                total = self.gather(total, cell) if cell.number is None else total + cell.number
             cells.append(Cell(total * self.number(1 / len(steps)), fixed=True, averaged=True))
         return Array(steps[0].shape, cells)
 
@@ -213,11 +220,11 @@ def count(snn, images, execution):
     total = defaultdict(Counter)
     for image in images:
         machine = Machine(snn, execution)
-        if execution == "serial":
+        if machine.execution == "serial":
             for _ in range(snn.timesteps):
                 machine.walk(image, 1)
         else:
-            machine.walk(image, snn.timesteps if execution == "packed" else 1)
+            machine.walk(image, snn.timesteps if machine.execution == "packed" else 1)
         for name, row in machine.meter.rows.items():
             total[name].update(row)
     return total

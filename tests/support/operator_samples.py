@@ -52,11 +52,15 @@ SAMPLES = {
         (STEPS.movedim(0, -1).contiguous().movedim(-1, 0), ROWS, SCALES, torch.float16, 0),
         (LAST[:1].expand(4, 2, 3, 4, 5).bfloat16(), LEVELS, None, torch.bool, 0),
         (STEPS, ROWS, None, torch.uint8, 1, LINES),
+        (STEPS, functional.levels(1.0, 8), None, torch.uint8, 1, None, 0, 2),
+        (LAST[:1].expand(2, 2, 3, 4, 5).half(), ROWS.repeat(1, 2).sort().values, SCALES, torch.bfloat16, 0, None, 0, 4),
     ],
     "expand_spikes": [
         (COUNTS, 4, None, torch.uint8, None),
         (COUNTS.contiguous(memory_format=torch.channels_last), 4, torch.tensor([2, 0, 3, 1]), torch.float32, SCALES),
         (COUNTS[:, :, ::2], 255, None, torch.bool, None),
+        (COUNTS[:, :, ::2], 4, torch.tensor([2, 0, 3, 1]), torch.uint8, None, 15),
+        (COUNTS.contiguous(memory_format=torch.channels_last), 2, None, torch.float64, SCALES, 2),
     ],
     "conv2d_fire": [
         (COUNTS, KERNEL, None, ROWS, None, None, None, *GEOMETRY, 1, 120),

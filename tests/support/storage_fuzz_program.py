@@ -179,8 +179,9 @@ def seeds():
     plain = randomise(
         nn.Sequential(conv(3, 16), QCFS(4), conv(16, 16), QCFS(4), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(256, 3))
     )
-    for weights in ("float32", "int8"):
-        found.append((pcsnn.optimize(pcsnn.convert(plain, 4, progress=False), weights, example_inputs=x), (x,)))
+    for weights, several in (("float32", 1), ("int8", 1), ("int8", 3)):
+        snn = pcsnn.convert(plain, 4, spike_levels=several, progress=False)
+        found.append((pcsnn.optimize(snn, weights, example_inputs=x), (x,)))
     for number, (snn, _) in enumerate(found):
         pcsnn.save(snn, FOLDER / f"seed{number}")
     return [(*parts(FOLDER / f"seed{number}"), x) for number, (_, x) in enumerate(found)]

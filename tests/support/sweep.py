@@ -36,7 +36,10 @@ def operators(shape, table, dtype):
     for out_dtype in (torch.bool, dtype):
         amplitude = scale if out_dtype.is_floating_point else None
         cases.compare("c++", "expand_spikes", counts, timesteps, None, out_dtype, amplitude)
-    return 2 * len(views) + 3
+    for out_dtype in (torch.uint8, dtype):
+        amplitude = scale if out_dtype.is_floating_point else None
+        cases.compare("c++", "expand_spikes", counts, timesteps, None, out_dtype, amplitude, 19)
+    return 2 * len(views) + 5
 
 
 def every_edge():

@@ -1,17 +1,19 @@
 """One operation at work, and what all rules of pcsnn.analysis.costs.rules share.
 
-A sum starts at its bias, so that a bias costs nothing and n terms cost n additions. A spike costs an addition wherever
-it goes: what it is worth is in the weight. A number costs a multiplication and an addition at every step, or once where
-it is the same at every step.
+A sum starts at its bias, so that a bias costs nothing and n terms cost n additions. A binary spike, or a bit of one of
+several levels, costs an addition wherever it goes: what it is worth is in the weight. An integer spike is multiplied by
+the weight first. A number costs a multiplication and an addition at every step, or once where it is the same at every
+step.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx, nn
 
 from pcsnn.analysis.costs.carried import WORD, outcome
+from pcsnn.analysis.costs.coding import Coding
 
 
 @dataclass
@@ -23,7 +25,7 @@ class Call:
         args, kwargs: values.
         carried: as args, Carried in the place of tensors.
         value: the result.
-        steps: how many time-steps it stands for.
+        coding: how its spikes are sent, and how many time-steps it stands for.
     """
 
     node: fx.Node
@@ -32,7 +34,11 @@ class Call:
     kwargs: dict
     carried: tuple
     value: torch.Tensor
-    steps: int
+    coding: Coding
+
+    @property
+    def steps(self):
+        return self.coding.steps
 
     @property
     def source(self):
@@ -67,18 +73,30 @@ def whole(plane):
     return round(plane.sum().item())
 
 
-def summed(operands, passes):
-    """Additions that bring operands of one shape together: spikes one by one, numbers onto each other."""
+def summed(operands, passes, coding):
+    """What brings operands of one shape together: spikes one by one, numbers onto each other."""
     numbers = sum(operand.filled for operand in operands)
-    return sum(whole(operand.events) for operand in operands) + whole((numbers - 1).clamp(min=0)) * passes
+    spikes = sum(whole(operand.events) for operand in operands)
+    additions = spikes + whole((numbers - 1).clamp(min=0)) * passes
+    return Counter(additions=additions, multiplications=coding.products(spikes))
 
 
-def multiplied(call, sources, accumulates, products, words=0):
+def largest(planes, coding):
+    """What a maximum of trains of one worth sends: by its values, as a larger integer may have fewer bits."""
+    return replace(planes, events=coding.events(planes.values))
+
+
+def unlike(source, coding):
+    """Multiplications of sums of trains: integers of different worths are multiplied before they are added."""
+    return coding.products(source.events) * (source.width > coding.width)
+
+
+def multiplied(call, sources, spikes, products, words=0):
     """Costs of a synapse or a matrix product, and what its result carries.
 
     Args:
         sources: Carried of the values it reads.
-        accumulates: additions of a weight for a spike, over all steps.
+        spikes: additions of a weight for a spike, over all steps, or of its product with an integer one.
         products: multiply-accumulates of a pass.
         words: how many parameters it reads.
     """
@@ -88,9 +106,9 @@ def multiplied(call, sources, accumulates, products, words=0):
     apart = "macs" if over_time or any(source.averaged for source in sources) else "input_macs"
     return Counter(
         {
-            "additions": accumulates + macs,
-            "multiplications": macs,
-            "accumulates": accumulates,
+            "additions": spikes + macs,
+            "multiplications": macs + call.coding.products(spikes),
+            "spike_macs" if call.coding.integers else "accumulates": spikes,
             apart: macs,
             "bits": call.bits(result, *sources),
             "parameters": WORD * words,
@@ -100,6 +118,7 @@ def multiplied(call, sources, accumulates, products, words=0):
 
 def gathered(call, through, divides):
     """A sum over windows, each divided by a number: that goes into the worth of spikes, and multiplies sums of numbers.
+    Integers of one neuron layer are added as they are.
 
     Args:
         through: sum over a plane of each element times the number of windows it is in.
@@ -109,6 +128,7 @@ def gathered(call, through, divides):
     result, passes = outcome(call.value, [source]), call.passes(source)
     additions = round(through(source.events)) + round(through(source.filled)) * passes
     spent = Counter(additions=additions, bits=call.bits(result, source))
+    spent["multiplications"] = round(through(unlike(source, call.coding)))
     if divides:
-        spent["multiplications"] = int((call.run(source.filled) > 0).sum()) * passes
+        spent["multiplications"] += int((call.run(source.filled) > 0).sum()) * passes
     return "pool", spent, result

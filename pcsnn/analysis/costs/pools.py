@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pcsnn.analysis.costs import fan_out
-from pcsnn.analysis.costs.calls import gathered
+from pcsnn.analysis.costs.calls import gathered, largest
 from pcsnn.analysis.costs.carried import outcome
 from pcsnn.graph import taxonomy
 
@@ -43,8 +43,8 @@ def average_pool(call):
 
 
 def maximum(call):
-    """n - 1 comparisons for each window of n places, at every step. The maximum of sorted trains fires as often as that
-    train of them which fires most (12)."""
+    """n - 1 comparisons for each window of n places, at every step. The maximum of sorted trains is the train of the
+    largest count (12): at every step each of them sends no more than that one does."""
     source = call.source
     if call.node.op == "call_function" and call.node.target is torch.amax:
         compared = call.args[0].numel() - call.value.numel()
@@ -53,7 +53,7 @@ def maximum(call):
         if fan_out.copies(cover):
             return None, Counter(), source
         compared = fan_out.windows_less_one(cover, call.value)
-    result = source.map(call.run)
+    result = largest(source.map(call.run), call.coding)
     return "pool", Counter(comparisons=compared * call.passes(source), bits=call.bits(result, source)), result
 
 

@@ -5,14 +5,15 @@ Count for all images together, but for the bytes: `bits` of values, of all image
 """
 
 from collections import Counter
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from pcsnn.analysis.costs import fan_out
-from pcsnn.analysis.costs.calls import gathered, multiplied, summed, whole
-from pcsnn.analysis.costs.carried import STILL, Carried, outcome
+from pcsnn.analysis.costs.calls import gathered, largest, multiplied, summed, whole
+from pcsnn.analysis.costs.carried import PLANES, STILL, Carried, outcome
 from pcsnn.analysis.costs.pools import average_pool, interpolation, maximum
 from pcsnn.graph import taxonomy
 from pcsnn.graph.taxonomy import Role, role
@@ -53,7 +54,7 @@ def _functional_synapse(call):
 
 def _product(call):
     """A matrix product. A spike of the left factor adds a row of the right one; a spike of the right one adds a column
-    of the left one's numbers; numbers are multiplied."""
+    of the left one's numbers, an integer one times itself; numbers are multiplied."""
     first = 1 if call.node.target is torch.einsum else 0
     if call.node.target not in taxonomy.MATRIX_PRODUCTS and not (first and len(call.args) == 3):
         return None
@@ -76,12 +77,11 @@ def _addition(call):
             operands.append(Carried.numbers(torch.empty((), device=call.value.device), STILL))
     wide = call.wide(operands)
     if len(wide) == 1 or not any(operand.filled.any() for operand in wide):
-        planes = zip(*((operand.events, operand.trains, operand.number) for operand in wide))
-        return None, Counter(), Carried(*map(sum, planes))
+        return None, Counter(), _joined(wide, sum)
     passes, result = call.passes(*operands), outcome(call.value, operands)
-    spent = Counter(additions=summed(wide, passes), bits=call.bits(result, *operands))
+    spent = summed(wide, passes, call.coding) + Counter(bits=call.bits(result, *operands))
     if call.kwargs.get("alpha", 1) != 1:
-        spent["multiplications"] = whole(wide[-1].filled) * passes
+        spent["multiplications"] += whole(wide[-1].filled) * passes
     return "sum", spent, result
 
 
@@ -113,17 +113,17 @@ def _scaled(call, operands):
 def _larger(call):
     """The larger of two trains of one worth: a comparison of each pair at every step."""
     operands = call.wide([carried for carried in call.carried[:2] if isinstance(carried, Carried)])
-    result = Carried(
-        *(
-            torch.stack(planes).amax(0)
-            for planes in zip(*((part.events, part.trains, part.number) for part in operands))
-        )
-    )
+    result = largest(_joined(operands, lambda planes: torch.stack(planes).amax(0)), call.coding)
     return (
         "pool",
         Counter(comparisons=call.value.numel() * call.passes(*operands), bits=call.bits(result, *operands)),
         result,
     )
+
+
+def _joined(operands, change):
+    """One Carried of several, each plane the `change` of a list of theirs."""
+    return Carried(*(change([getattr(operand, plane) for operand in operands]) for plane in PLANES))
 
 
 def _same_places(call):
@@ -156,7 +156,7 @@ def _moved(call):
         )
         return moved.double() if isinstance(moved, torch.Tensor) else tuple(part.double() for part in moved)
 
-    return None, Counter(), Carried(change("events"), change("trains"), change("number"))
+    return None, Counter(), Carried(*map(change, PLANES))
 
 
 def _padded(call):
@@ -170,8 +170,8 @@ def _padded(call):
         pad, value = module.padding, getattr(module, "value", 0)
     if not constant:
         return _moved(call)
-    number = F.pad(source.number, pad, value=STILL if value else 0)
-    return None, Counter(), Carried(F.pad(source.events, pad), F.pad(source.trains, pad), number)
+    padded = source.map(lambda plane: F.pad(plane, pad))
+    return None, Counter(), replace(padded, number=F.pad(source.number, pad, value=STILL if value else 0))
 
 
 _RULES = {

@@ -21,6 +21,7 @@ from pcsnn.data.inputs import required_inputs
 from pcsnn.graph import taxonomy
 from pcsnn.graph.fold import fold_batch_norms
 from pcsnn.network.network import SpikingNetwork, check_unfused
+from pcsnn.network.report import steps_in_words
 from pcsnn.network.text_table import table
 from pcsnn.tensors.arithmetic import add_residual, per_channel
 
@@ -44,11 +45,12 @@ class LayerError:
 
 @dataclass
 class LayerErrors:
-    """The errors of a spiking network: `rows` in execution order; str() is a table; the method and T of the network."""
+    """The errors of a spiking network: `rows` in execution order; str() is a table; its method, T and D."""
 
     method: str
     timesteps: int
     rows: list[LayerError] = field(default_factory=list)
+    spike_levels: int = 1
 
     def __str__(self) -> str:
         cells: list[tuple[str, ...]] = [
@@ -63,7 +65,8 @@ class LayerErrors:
                     *(f"{100 * share:5.1f} %" for share in (row.dead, row.saturated)),
                 )
             )
-        footer = f"relative errors (RMS) against the float network; method {self.method}, T = {self.timesteps}"
+        steps = steps_in_words(self.timesteps, self.spike_levels)
+        footer = f"relative errors (RMS) against the float network; method {self.method}, {steps}"
         return "\n".join([*table(cells), footer])
 
     def plot(self, path: str | os.PathLike | None = None) -> "Figure":
@@ -141,7 +144,7 @@ class _Layer:
         for key, part in parts.items():
             self.squares[key] += part.square().sum().item()
         self.outputs += counts.numel()
-        self.saturated += int((counts == neuron.timesteps).sum())
+        self.saturated += int((counts == neuron.full_count).sum())
         dimension = 0 if counts.dim() < 2 else 1 if self.channels else counts.dim() - 1
         fired = counts.movedim(dimension, 0).flatten(1).any(1) if counts.dim() > 1 else counts.any()[None]
         self.fired = fired if self.fired is None else self.fired | fired
@@ -207,7 +210,7 @@ def layer_errors(
 
     `dead`: share of the channels of which no neuron fires once over the data. A channel is an index of dimension 1
     ([N, C, ...]), or of the last dimension where dimension 1 is none (a linear layer over tokens).
-    `saturated`: share of all outputs whose spike count is T.
+    `saturated`: share of all outputs whose spike count is T D.
 
     Args:
         model: the float network `snn` was converted from; it is not changed. It runs in evaluation mode, rewritten as
@@ -243,4 +246,4 @@ def layer_errors(
         layer.activation.register_forward_hook(layer.see_float)
     with watch([(layer.neuron, layer.see_spiking) for layer in layers]):
         run_through(both, Batches(data, inputs, device, "data"), "comparing layers", progress)
-    return LayerErrors(snn.report.method, snn.timesteps, [layer.row() for layer in layers])
+    return LayerErrors(snn.report.method, snn.timesteps, [layer.row() for layer in layers], snn.spike_levels)

@@ -11,6 +11,7 @@ from pcsnn.data.inputs import count, required_inputs
 from pcsnn.data.labelled import Accuracy, Labelled
 from pcsnn.distributed import collectives
 from pcsnn.network.network import SpikingNetwork, check_converted
+from pcsnn.network.report import steps_in_words
 from pcsnn.tensors import checks
 
 
@@ -24,7 +25,9 @@ class Evaluation:
         right: labels hit; 0 without labels.
         decisions: labels that count; 0 without labels.
         accuracy: right / decisions, 0..1; None without labels.
-        spikes: {layer name: spikes of all its neurons over all inputs} in execution order, if asked for.
+        spikes: {layer name: spikes of all its neurons over all inputs} in execution order, if asked for; a spike of
+            value s counts s (22).
+        spike_levels: D.
     """
 
     timesteps: int
@@ -33,6 +36,7 @@ class Evaluation:
     decisions: int
     accuracy: float | None
     spikes: dict[str, int] = field(default_factory=dict)
+    spike_levels: int = 1
 
     def __str__(self) -> str:
         accuracy = (
@@ -41,7 +45,7 @@ class Evaluation:
             else (f"accuracy {100 * self.accuracy:.2f} % ({self.right} of {self.decisions})")
         )
         spikes = f"; {sum(self.spikes.values()) / self.images:.1f} spikes an image" if self.spikes else ""
-        return f"{self.images} images, T = {self.timesteps}: {accuracy}{spikes}"
+        return f"{self.images} images, {steps_in_words(self.timesteps, self.spike_levels)}: {accuracy}{spikes}"
 
 
 @torch.no_grad()
@@ -81,9 +85,9 @@ def evaluate(
         checks.integer("ignore", ignore, -(2**63), 2**63 - 1)
     device = next(snn.neurons())[1].levels.device
     labelled = Labelled(data, required_inputs(snn.network), device, progress)
-    collectives.agree("snn", snn, snn.timesteps, spikes, ignore)
+    collectives.agree("snn", snn, snn.timesteps, snn.spike_levels, spikes, ignore)
     seen, fired = Accuracy("snn", ignore), {name: 0 for name, _ in snn.neurons()} if spikes else {}
-    for inputs, label in labelled.read(f"evaluating T = {snn.timesteps}"):
+    for inputs, label in labelled.read(f"evaluating {snn.report.steps}"):
         if spikes:
             with record(snn) as recording:
                 output = snn(*inputs)
@@ -94,4 +98,4 @@ def evaluate(
         seen.see(output, label, count(inputs))
     accuracy = seen.reduce()
     fired = dict(zip(fired, collectives.totals(*fired.values())))
-    return Evaluation(snn.timesteps, seen.inputs, seen.right, seen.decisions, accuracy, fired)
+    return Evaluation(snn.timesteps, seen.inputs, seen.right, seen.decisions, accuracy, fired, snn.spike_levels)

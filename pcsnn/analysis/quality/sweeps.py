@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class SweepRow:
-    """One T: shares 0..1 (accuracy None without labels), the relative logit error, mean spike count of all neurons."""
+    """One T: shares 0..1 (accuracy None without labels), the relative logit error, mean spike count of all neurons (a
+    spike of value s counts s), D."""
 
     timesteps: int
     accuracy: float | None
@@ -36,6 +37,7 @@ class SweepRow:
     logit_error: float
     spikes_per_neuron: float
     method: str
+    spike_levels: int = 1
 
 
 @dataclass
@@ -52,11 +54,15 @@ class Sweep:
     rows: list[SweepRow] = field(default_factory=list)
 
     def __str__(self) -> str:
-        cells = [("T", "accuracy", "fidelity", "logit error", "spikes per neuron", "method")]
+        several = any(row.spike_levels > 1 for row in self.rows)
+        cells = [
+            ("T", *(["D"] if several else []), "accuracy", "fidelity", "logit error", "spikes per neuron", "method")
+        ]
         for row in self.rows:
             cells.append(
                 (
                     str(row.timesteps),
+                    *([str(row.spike_levels)] if several else []),
                     _percent(row.accuracy),
                     _percent(row.fidelity),
                     f"{row.logit_error:.4f}",
@@ -88,7 +94,7 @@ def _evaluate(network, snn, data, ignore):
     """The row of one spiking network."""
     right = same = decisions = labelled = spikes = neurons = 0
     difference = norm = 0.0
-    for batch, (inputs, label) in enumerate(data.read(f"evaluating T = {snn.timesteps}")):
+    for batch, (inputs, label) in enumerate(data.read(f"evaluating {snn.report.steps}")):
         expected = logits_of(network(*inputs), "model", count(inputs))
         with record(snn) as recording:
             logits = logits_of(snn(*inputs), "model", count(inputs))
@@ -114,6 +120,7 @@ def _evaluate(network, snn, data, ignore):
         relative(difference, norm),
         spikes / neurons,
         snn.report.method,
+        snn.spike_levels,
     )
 
 
@@ -124,7 +131,7 @@ def _check(timesteps, method, options):
     if not timesteps:
         raise ValueError("timesteps: expected at least one, got none")
     for value in timesteps:
-        checks.timesteps(value)
+        checks.full_count(value, options.get("spike_levels", 1))
     check_method(method)
     known = set(inspect.signature(convert).parameters) - {"model", "timesteps", "calibration", "method", "progress"}
     unknown = sorted(set(options) - known)
@@ -161,22 +168,22 @@ def sweep(
             a network with several inputs (input 1, input 2, ...). Labels are integers [N, ...], the shape of the
             output without its classes; every one but `ignore` counts. It is read once and then once for each T; a
             one-shot iterator is kept in memory.
-        timesteps: the T to try, each 1..255.
+        timesteps: the T to try, each 1..255; with `spike_levels` D among the options, T D at most 255.
         method: as in `pcsnn.convert`.
         calibration: as in `pcsnn.convert`; None: the inputs of `data`, so that the figures are those of data seen.
         progress: show progress bars on a terminal.
         ignore: the label of what has no class, an integer, e.g. of void pixels.
         after_each: called as after_each(result, snn) when a T is measured, with the Sweep so far and the network of its
             last row, which it must not change, e.g. to write the row down or to measure more.
-        options: further arguments of `pcsnn.convert`.
+        options: further arguments of `pcsnn.convert`, such as `spike_levels`, the same D at each T.
 
     Returns:
         Sweep. Each row has, over all data: `accuracy`, the share of labels hit (None without labels); `fidelity`, the
         share of decisions equal to the float network's; `logit_error`, the norm of the difference to the float
-        network's output divided by the norm of that output; `spikes_per_neuron`, the mean spike count of all neurons.
-        The output is the first tensor that the network returns, [N, classes, ...]; a decision is its argmax over
-        dimension 1. Of one logit, [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1, of
-        any dtype. Of a regression, whose data have no labels here, only `logit_error` and `spikes_per_neuron` mean
+        network's output divided by the norm of that output; `spikes_per_neuron`, the mean spike count of all neurons,
+        0..T D. The output is the first tensor that the network returns, [N, classes, ...]; a decision is its argmax
+        over dimension 1. Of one logit, [N] or [N, 1, ...], it is 1 where the logit is above 0, and labels are 0 and 1,
+        of any dtype. Of a regression, whose data have no labels here, only `logit_error` and `spikes_per_neuron` mean
         something.
 
     Raises:

@@ -10,6 +10,7 @@ import torch
 from pcsnn.analysis.plots import PLAIN, RIGHT, WRONG, finish, new_figure, save, short
 from pcsnn.analysis.spikes.recording import Recording
 from pcsnn.analysis.spikes.trains import Order
+from pcsnn.network.report import steps_in_words
 from pcsnn.tensors import checks
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def plot_raster(
 ) -> "Figure":
     """The spikes of some neurons under one sample: sorted (7), and with `order` shuffled beside them (13).
 
-    Neurons against time-steps; negative spikes of signed neurons are red.
+    Neurons against time-steps; a spike of value s is s / D of a line high, negative ones of signed neurons are red.
 
     Args:
         recording: a Recording.
@@ -60,7 +61,7 @@ def plot_raster(
     total = recording.counts_of(layer)[0].numel()
     chosen, samples = _some(neurons, total), slice(sample, sample + 1)
     trains = [
-        recording.spikes(layer, places, chosen, samples)[:, 0].T.to("cpu", torch.int8)
+        recording.spikes(layer, places, chosen, samples)[:, 0].T.to("cpu", torch.int16)
         for places in ([None] if order is None else [None, order])
     ]
     figure = new_figure(5.0 * len(trains) + 0.6, 1.4 + min(6.0, 0.08 * len(trains[0]) + 1.0))
@@ -69,7 +70,8 @@ def plot_raster(
     for axes, spikes, title in zip(all_axes, trains, ("sorted", "shuffled")):
         for fired, colour in ((spikes > 0, "black"), (spikes < 0, WRONG)):
             places, steps = fired.nonzero().T.numpy()
-            axes.vlines(steps + 1, places - 0.4, places + 0.4, color=colour, linewidth=width)
+            height = 0.8 * spikes[fired].abs().numpy() / recording.spike_levels
+            axes.vlines(steps + 1, places + 0.4 - height, places + 0.4, color=colour, linewidth=width)
         axes.set_xlim(0.5, recording.timesteps + 0.5)
         axes.set_ylim(len(spikes) - 0.5, -0.5)
         axes.set_title(title, fontsize=11)
@@ -113,7 +115,7 @@ def plot_histograms(
     for axes in all_axes[len(names) :]:
         axes.set_visible(False)
     figure.supxlabel("spike count", fontsize=10)
-    figure.suptitle(f"Spike counts, T = {recording.timesteps}", fontsize=13)
+    figure.suptitle(f"Spike counts, {_steps(recording)}", fontsize=13)
     return save(figure, path)
 
 
@@ -136,26 +138,26 @@ def plot_rates(recording: Recording, path: str | os.PathLike[str]) -> "Figure":
     figure = new_figure(max(6.0, 2.5 + 0.32 * len(rows)), 8.0)
     rate, sparsity, ends = figure.subplots(3, 1, sharex=True)
     rate.bar(places, [row.rate for row in rows], 0.7, color=RIGHT)
-    finish(rate, "Mean firing rate", "spikes per neuron and step")
+    finish(rate, "Mean firing rate", _unit(recording))
     sparsity.bar(places, [100 * row.sparsity for row in rows], 0.7, color="#555555")
     finish(sparsity, "Sparsity: zeros among neurons and time-steps", "%")
     sparsity.set_ylim(0, 100)
     for shift, colour, label, values in (
         (-0.2, "#555555", "silent neurons", [100 * row.silent / row.neurons for row in rows]),
-        (0.2, WRONG, "counts at T", [100 * row.saturated for row in rows]),
+        (0.2, WRONG, "full counts", [100 * row.saturated for row in rows]),
     ):
         ends.bar([place + shift for place in places], values, 0.4, color=colour, label=label)
-    finish(ends, "Neurons that fire in no sample, counts that are T", "%")
+    finish(ends, "Neurons that fire in no sample, counts of full firing", "%")
     names = [short(row.name) for row in rows]
     ends.set_xticks(list(places), names, rotation=90 if len(rows) > 6 else 0, fontsize=8, **PLAIN)
-    figure.suptitle(f"T = {recording.timesteps}, {rows[0].samples} samples", fontsize=13)
+    figure.suptitle(f"{_steps(recording)}, {rows[0].samples} samples", fontsize=13)
     return save(figure, path)
 
 
 def plot_rate_maps(
     recording: Recording, layer: str, path: str | os.PathLike[str], *, sample: int = 0, channels: int = 16
 ) -> "Figure":
-    """Firing rates k / T of the first channels of a convolutional layer, [N, C, H, W], under one sample, as images.
+    """Firing rates k / (T D) of the first channels of a convolutional layer, [N, C, H, W], under one sample, as images.
 
     Args:
         recording: a Recording.
@@ -178,7 +180,8 @@ def plot_rate_maps(
             f"layer: expected one with counts [N, C, H, W], got {layer} with counts of {counts.dim()} dimensions"
         )
     checks.integer("channels", channels, 1, 2**31 - 1)
-    maps = recording.spike_counts(layer)[sample, :channels].cpu().double() / recording.timesteps
+    full = recording.timesteps * recording.spike_levels
+    maps = recording.spike_counts(layer)[sample, :channels].cpu().double() / full
     columns = min(8, len(maps))
     rows = math.ceil(len(maps) / columns)
     figure = new_figure(max(4.0, 1.3 * columns + 0.8), 0.6 + 1.45 * rows)
@@ -188,14 +191,23 @@ def plot_rate_maps(
         if channel < len(maps):
             shown = axes.imshow(maps[channel].numpy(), vmin=0, vmax=1, cmap="magma", interpolation="nearest")
             axes.set_title(str(channel), fontsize=8)
-    figure.colorbar(shown, ax=list(all_axes), shrink=0.8, label="spikes per step")
+    figure.colorbar(shown, ax=list(all_axes), shrink=0.8, label=_unit(recording))
     figure.suptitle(
         f"{short(layer)}: firing rates of {len(maps)} of {counts.shape[1]} channels, sample {sample}, "
-        f"T = {recording.timesteps}",
+        f"{_steps(recording)}",
         fontsize=11,
         **PLAIN,
     )
     return save(figure, path)
+
+
+def _steps(recording):
+    return steps_in_words(recording.timesteps, recording.spike_levels)
+
+
+def _unit(recording):
+    """What a firing rate of 1 is."""
+    return "spikes per neuron and step" if recording.spike_levels == 1 else "share of full firing"
 
 
 def _ran(recording):

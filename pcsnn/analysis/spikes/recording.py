@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 
 from pcsnn.analysis.spikes.summary import LayerSpikes, spike_table, summarise
-from pcsnn.analysis.spikes.trains import Order, order_of, pack_spikes, pick
+from pcsnn.analysis.spikes.trains import Order, bit_planes, order_of, pack_spikes, pick
 from pcsnn.analysis.watch import watch
 from pcsnn.network.network import SpikingNetwork, check_converted
+from pcsnn.network.report import steps_in_words
 
 SAMPLES = 32  # so many are packed at once: an index takes 4 bytes a neuron
 
@@ -19,21 +20,23 @@ class Recording:
     Every method that makes trains takes `order`, None for sorted trains (7), or a permutation of the steps (13): int64
     [T] for all layers, or {layer name: int64 [T]}. Step x shows place order[x] of the sorted train.
 
-    Trains are bool. Those of a `pcsnn.nn.SignedNeuron`, whose spikes have two signs, are int8 in -1..1 (S2); its counts
-    are the levels reached, and `spike_counts` says how many spikes that is.
+    Trains are bool; where a time-step sends an integer 0..D (22), uint8, or planes of bits where they are asked for.
+    Those of a `pcsnn.nn.SignedNeuron`, whose spikes have two signs, are int8 in -D..D (S2) (int16 where D > 127); its
+    counts are the levels reached, and `spike_counts` says how many spikes that is.
 
     A layer that was not recorded is a KeyError, one that has not run yet a RuntimeError, as are the trains of signed
-    neurons and rates when the network has another T by now.
+    neurons and rates when the network has another T or D by now.
 
     Attributes:
         counts: {layer name: uint8 [N, ...]} in execution order; several forward passes are joined along the batch.
         timesteps: T.
+        spike_levels: D.
     """
 
     def __init__(
         self, snn: SpikingNetwork, layers: Iterable[str] | None = None, device: torch.device | None = None
     ) -> None:
-        self.timesteps = snn.timesteps
+        self.timesteps, self.spike_levels = snn.timesteps, snn.spike_levels
         neurons = dict(snn.neurons())
         self._layers = neurons if layers is None else {name: neurons[name] for name in neurons if name in layers}
         self._device = device
@@ -61,11 +64,11 @@ class Recording:
         return parts[0]
 
     def spike_counts(self, layer: str) -> torch.Tensor:
-        """How many spikes each neuron of a layer fired, of either sign, uint8 [N, ...]."""
+        """How many spikes each neuron of a layer fired, of either sign, uint8 [N, ...]: a spike of value s counts s."""
         counts = self.counts_of(layer)
-        if self._binary(layer):
+        if not self._signed(layer):
             return counts
-        return self._trains(layer, None).abs().sum(0, dtype=torch.uint8)[counts.to(torch.int32)]
+        return self._values(layer)[counts.to(torch.int32)]
 
     def spikes(
         self,
@@ -73,6 +76,7 @@ class Recording:
         order: Order = None,
         neurons: torch.Tensor | Sequence[int] | slice | None = None,
         samples: slice = slice(None),
+        bits: bool = False,
     ) -> torch.Tensor:
         """The spike trains of a layer: sorted, or permuted by `order`.
 
@@ -81,36 +85,41 @@ class Recording:
             order: see Recording.
             neurons: the neurons to expand, of the flattened ones of a sample: int64 [len], a list, a range or a slice.
             samples: a slice of the samples to expand.
+            bits: the n binary spikes that stand for each integer 0..D, 2^n > D: planes of weights 1, 2, 4, ... (22).
 
         Returns:
-            bool [T, N, ...], or [T, N, len] of the `neurons` asked for; int8 of signed neurons.
+            bool [T, N, ...], or [T, N, len] of the `neurons` asked for; uint8 where D > 1, int8 of signed neurons. With
+            `bits`, bool [T, n, N, ...] or [T, n, N, len].
 
         Raises:
             KeyError, RuntimeError: see Recording.
-            TypeError, ValueError: an order or indices that do not fit.
+            TypeError, ValueError: an order or indices that do not fit; bits of signed neurons.
         """
         if not isinstance(samples, slice):
             raise TypeError(f"samples: expected a slice, got {type(samples).__name__}")
         counts = self.counts_of(layer)[samples]
-        return self._expand(layer, counts if neurons is None else pick(counts, neurons), order)
+        if bits:
+            self._check_unsigned(layer)
+        trains = self._expand(layer, counts if neurons is None else pick(counts, neurons), order)
+        return bit_planes(trains, self.spike_levels) if bits else trains
 
     def packed(self, layer: str, order: Order = None) -> torch.Tensor:
         """The spike trains of a layer as bits, uint8 [ceil(T/8), N, ...]: bit b of byte j is time-step 8 j + b.
 
-        Bits from T on are 0. The bytes are looked up by the counts, without the trains in memory;
+        With D > 1, uint8 [ceil(T n / 8), N, ...]: bit b of byte j is plane (8 j + b) % n of step (8 j + b) // n. Bits
+        beyond the last step are 0. The bytes are looked up by the counts, without the trains in memory;
         `pcsnn.analysis.unpack_spikes` is the inverse. A ValueError for signed neurons.
         """
         counts = self.counts_of(layer)
-        if not self._binary(layer):
-            raise ValueError(f"layer: {layer} has spikes of two signs, which do not fit into bits")
-        bytes_of = pack_spikes(self._trains(layer, order))
+        self._check_unsigned(layer)
+        bytes_of = pack_spikes(self._trains(layer, order), self.spike_levels)
         packed = torch.empty(len(bytes_of), *counts.shape, dtype=torch.uint8, device=counts.device)
         for some, fired in zip(packed.split(SAMPLES, 1), counts.split(SAMPLES)):
             some.copy_(bytes_of[:, fired.to(torch.int32)])
         return packed
 
     def steps(self, layers: Iterable[str] | None = None, order: Order = None) -> Iterator[dict[str, torch.Tensor]]:
-        """The spikes step by step, for what is driven by events: T times {layer name: bool [N, ...]} (int8 if signed).
+        """The spikes step by step, for what is driven by events: T times {layer name: [N, ...]}, dtypes as of `spikes`.
 
         Each step is made when it is asked for, so that memory holds the counts and one step. Arguments are checked
         at once.
@@ -124,7 +133,7 @@ class Recording:
         return ({name: spikes(step) for name, spikes in at.items()} for step in range(self.timesteps))
 
     def rates(self) -> dict[str, torch.Tensor]:
-        """{layer name: firing rates amplitude * k / T, float32 [N, ...]}."""
+        """{layer name: firing rates amplitude * k / (T D), float32 [N, ...]}."""
         rates = {}
         for name, counts in self.counts.items():
             layer = self._layers[name]
@@ -133,45 +142,67 @@ class Recording:
         return rates
 
     def histogram(self, layer: str) -> torch.Tensor:
-        """How many neurons, over all samples, fired k times: int64 [T + 1], k = 0..T."""
-        return torch.bincount(self.spike_counts(layer).reshape(-1), minlength=self.timesteps + 1)
+        """How many neurons, over all samples, have spike count k: int64 [T D + 1], k = 0..T D."""
+        return torch.bincount(self.spike_counts(layer).reshape(-1), minlength=self._full_count + 1)
 
     def summary(self) -> list[LayerSpikes]:
         """A `pcsnn.analysis.LayerSpikes` for each layer that ran: neurons, firing rate, sparsity, and so on."""
-        return [summarise(name, self.spike_counts(name), self.histogram(name)) for name in self.counts]
+        return [
+            summarise(name, self.spike_counts(name), self.histogram(name), self._events(name), self.timesteps)
+            for name in self.counts
+        ]
 
     def table(self) -> str:
         """The summary as text, with a line for the whole network."""
-        return spike_table(self.summary(), self.timesteps)
+        return spike_table(self.summary(), self.timesteps, self.spike_levels)
+
+    @property
+    def _full_count(self):
+        return self.timesteps * self.spike_levels
 
     def _trains(self, layer, order):
-        """The trains of k = 0..T, [T, T + 1]."""
-        every = torch.arange(self.timesteps + 1, dtype=torch.uint8, device=self.counts_of(layer).device)
+        """The trains of k = 0..T D, [T, T D + 1]."""
+        every = torch.arange(self._full_count + 1, dtype=torch.uint8, device=self.counts_of(layer).device)
         return self._expand(layer, every, order)
 
-    def _binary(self, layer):
-        """Whether a layer's spikes are 0 or 1, so that trains are bits and counts say how many."""
-        return self._layers[layer].neuron.spike_range == (0, 1)
+    def _values(self, layer):
+        """How many spikes k = 0..T D levels reached are, uint8 [T D + 1]."""
+        return self._trains(layer, None).abs().sum(0, dtype=torch.uint8)
+
+    def _events(self, layer):
+        """At how many neurons, samples and time-steps together a layer sends another value than 0."""
+        often = torch.bincount(self.counts_of(layer).reshape(-1), minlength=self._full_count + 1)
+        return int((often * self._trains(layer, None).ne(0).sum(0)).sum())
+
+    def _signed(self, layer):
+        """Whether a layer's spikes have two signs, so that counts do not say how many there are."""
+        return self._layers[layer].neuron.spike_range[0] < 0
+
+    def _check_unsigned(self, layer):
+        if self._signed(layer):
+            raise ValueError(f"layer: {layer} has spikes of two signs, which do not fit into bits")
 
     def _expand(self, layer, counts, order):
         order = order_of(layer, order, counts.device)
-        if not self._binary(layer):
+        if self._signed(layer):
             self._check_timesteps(layer)
-        return self._layers[layer].neuron.expand(counts, order, self.timesteps)
+        return self._layers[layer].neuron.expand(counts, order, self.timesteps, self.spike_levels)
 
     def _stepper(self, layer, order):
         """A function of x that gives the spikes of step x."""
         counts, trains = self.counts_of(layer), self._trains(layer, order)
-        if not self._binary(layer):
+        if trains.dtype != torch.bool:
             return lambda step: trains[step][counts.to(torch.int32)]
         least = (~trains).sum(1).tolist()  # counts above T - order[x] fire at step x: the least is how many do not
         return lambda step: counts >= least[step]
 
     def _check_timesteps(self, name):
-        now = self._layers[name].neuron.timesteps
-        if now != self.timesteps:
+        neuron = self._layers[name].neuron
+        now = neuron.timesteps, neuron.spike_levels
+        if now != (self.timesteps, self.spike_levels):
+            before = steps_in_words(self.timesteps, self.spike_levels)
             raise RuntimeError(
-                f"layer: {name} was recorded at T = {self.timesteps}, and has T = {now} by now; record each T apart"
+                f"layer: {name} was recorded at {before}, and has {steps_in_words(*now)} by now; record each T apart"
             )
 
     def _watch(self, name):

@@ -94,7 +94,9 @@ class _Shuffled(torch.nn.Module):
         if residual is not None:
             current = current + residual
         steps = current.unflatten(0, (neuron.timesteps, -1))
-        trains = functional.fire_spikes(steps, neuron.levels, torch.uint8, spacing=neuron.spacing)
+        trains = functional.fire_spikes(
+            steps, neuron.levels, torch.uint8, spacing=neuron.spacing, spike_levels=neuron.spike_levels
+        )
         apart = (trains.sum(0, dtype=torch.int16) - self.expected.to(torch.int16)).abs()
         self.counted += apart.numel()
         self.different += int(apart.count_nonzero())

@@ -10,51 +10,107 @@ Order = torch.Tensor | Mapping[str, torch.Tensor] | None  # of the time-steps (1
 BITS = 8  # of a byte
 
 
-def pack_spikes(spikes: torch.Tensor) -> torch.Tensor:
-    """Spike trains as bits: bit b of byte j is time-step 8 j + b; bits from T on are 0.
+def bit_planes(spikes: torch.Tensor, spike_levels: int) -> torch.Tensor:
+    """The binary spikes that stand for integers (22): planes of weights 1, 2, 4, ..., the least one first.
 
     Args:
-        spikes: bool [T, ...], T in 1..255.
+        spikes: uint8 [T, N, ...], integers 0..D; bool with D = 1, which is one plane.
+        spike_levels: D, 1..255.
 
     Returns:
-        uint8 [ceil(T/8), ...].
+        bool [T, n, N, ...], n the bits that D takes.
 
     Raises:
-        TypeError, ValueError: another dtype or T.
+        TypeError, ValueError: another dtype or D; spikes above D.
     """
-    checks.tensor("spikes", spikes, (torch.bool,), 1)
+    checks.integer("spike_levels", spike_levels, 1, checks.MAX_TIMESTEPS)
+    _check_sent(spikes, spike_levels)
+    return _planes(spikes, spike_levels)
+
+
+def _check_sent(spikes, spike_levels):
+    checks.tensor("spikes", spikes, (torch.bool,) if spike_levels == 1 else (torch.uint8,), 1)
+    if spike_levels > 1:
+        _check_values("spikes", spikes, spike_levels)
+
+
+def _check_values(name, values, spike_levels):
+    if values.numel() and values.max() > spike_levels:
+        raise ValueError(f"{name}: expected integers of 0..{spike_levels}, got {values.max().item()}")
+
+
+def _planes(spikes, spike_levels):
+    if spike_levels == 1:
+        return spikes.unsqueeze(1)
+    weights = [1 << plane for plane in range(spike_levels.bit_length())]
+    weights = torch.tensor(weights, dtype=torch.uint8, device=spikes.device).view(-1, *[1] * (spikes.dim() - 1))
+    return (spikes.unsqueeze(1) & weights) != 0
+
+
+def pack_spikes(spikes: torch.Tensor, spike_levels: int = 1) -> torch.Tensor:
+    """Spike trains as bits: bit b of byte j is time-step 8 j + b; bits from T on are 0.
+
+    Integers 0..D take n bits a time-step, their planes of weights 1, 2, 4, ... (22): bit b of byte j is plane
+    (8 j + b) % n of time-step (8 j + b) // n; bits from T n on are 0.
+
+    Args:
+        spikes: bool [T, ...], or with D > 1 uint8 [T, ...] of 0..D.
+        spike_levels: D; T D in 1..255.
+
+    Returns:
+        uint8 [ceil(T n / 8), ...], n the bits that D takes, 1 with D = 1.
+
+    Raises:
+        TypeError, ValueError: another dtype, T or D; spikes above D.
+    """
+    checks.integer("spike_levels", spike_levels, 1, checks.MAX_TIMESTEPS)
+    _check_sent(spikes, spike_levels)
     checks.timesteps(len(spikes), "spikes.shape[0], the time-steps")
-    packed = torch.zeros(-(-len(spikes) // BITS), *spikes.shape[1:], dtype=torch.uint8, device=spikes.device)
-    for step, fired in enumerate(spikes):
-        packed[step // BITS] |= fired.to(torch.uint8) << step % BITS
+    checks.full_count(len(spikes), spike_levels)
+    bits = spike_levels.bit_length()
+    packed = torch.zeros(-(-len(spikes) * bits // BITS), *spikes.shape[1:], dtype=torch.uint8, device=spikes.device)
+    for step in range(len(spikes)):
+        for plane, fired in enumerate(_planes(spikes[step : step + 1], spike_levels)[0]):
+            place = step * bits + plane
+            packed[place // BITS] |= fired.to(torch.uint8) << place % BITS
     return packed
 
 
-def unpack_spikes(packed: torch.Tensor, timesteps: int) -> torch.Tensor:
+def unpack_spikes(packed: torch.Tensor, timesteps: int, spike_levels: int = 1) -> torch.Tensor:
     """The inverse of `pack_spikes` and of `Recording.packed`.
 
     Args:
-        packed: uint8 [ceil(T/8), ...], bits from T on 0.
+        packed: uint8 [ceil(T n / 8), ...], bits from T n on 0; n the bits that D takes, 1 with D = 1.
         timesteps: T, 1..255.
+        spike_levels: D; T D is at most 255.
 
     Returns:
-        bool [T, ...].
+        bool [T, ...], or with D > 1 uint8 [T, ...] of 0..D.
 
     Raises:
-        TypeError, ValueError: another dtype, number of bytes or T; a bit from T on that is not 0.
+        TypeError, ValueError: another dtype, number of bytes, T or D; a bit from T n on that is not 0; an integer
+            above D.
     """
-    checks.timesteps(timesteps)
+    checks.full_count(timesteps, spike_levels)
     checks.tensor("packed", packed, (torch.uint8,), 1)
-    if len(packed) != -(-timesteps // BITS):
+    bits = spike_levels.bit_length()
+    each = f" of {bits} bits" if bits > 1 else ""
+    if len(packed) != -(-timesteps * bits // BITS):
         raise ValueError(
-            f"packed: expected {-(-timesteps // BITS)} bytes a neuron for {timesteps} time-steps, "
+            f"packed: expected {-(-timesteps * bits // BITS)} bytes a neuron for {timesteps} time-steps{each}, "
             f"got shape {tuple(packed.shape)}"
         )
-    if timesteps % BITS and (packed[-1] >> timesteps % BITS).any():
-        raise ValueError(f"packed: expected bits of {timesteps} time-steps, got spikes beyond them")
-    spikes = torch.empty(timesteps, *packed.shape[1:], dtype=torch.bool, device=packed.device)
-    for step in range(timesteps):
-        torch.ne(packed[step // BITS] & (1 << step % BITS), 0, out=spikes[step])
+    if timesteps * bits % BITS and (packed[-1] >> timesteps * bits % BITS).any():
+        raise ValueError(f"packed: expected bits of {timesteps} time-steps{each}, got spikes beyond them")
+    if spike_levels == 1:
+        spikes = torch.empty(timesteps, *packed.shape[1:], dtype=torch.bool, device=packed.device)
+        for step in range(timesteps):
+            torch.ne(packed[step // BITS] & (1 << step % BITS), 0, out=spikes[step])
+        return spikes
+    spikes = torch.zeros(timesteps, *packed.shape[1:], dtype=torch.uint8, device=packed.device)
+    for place in range(timesteps * bits):
+        spikes[place // bits] |= (packed[place // BITS] >> place % BITS & 1) << place % bits
+    _check_values("packed", spikes, spike_levels)
     return spikes
 
 

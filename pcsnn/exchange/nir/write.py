@@ -18,7 +18,7 @@ from pcsnn.exchange.nir.files import package
 from pcsnn.exchange.nir.nodes import Builder
 from pcsnn.graph.fold import fold_batch_norms
 from pcsnn.graph.nodes import shapes
-from pcsnn.network.network import SpikingNetwork
+from pcsnn.network.network import SpikingNetwork, check_unfused
 from pcsnn.tensors import checks
 
 if TYPE_CHECKING:
@@ -45,10 +45,12 @@ def to_nir(snn: SpikingNetwork, sample: Tensor) -> nir.NIRGraph:
     Raises:
         ImportError: the package nir is not installed.
         TypeError: not a SpikingNetwork; a sample that is not a tensor.
-        ValueError: optimised, or it holds what NIR cannot (max pools, calibrated bent levels, attention, ...): the
-            message names the layer.
+        ValueError: optimised; spikes of several levels, which are not binary; or it holds what NIR cannot (max pools,
+            calibrated bent levels, attention, ...): the message names the layer.
     """
     checks.tensor("sample", sample, min_dim=2)
+    check_unfused(snn)
+    _check_binary(snn)
     network = with_neurons(snn, lambda neuron: neuron)
     package_nir = package("to_nir")
     network = copy.deepcopy(network).cpu()
@@ -63,3 +65,13 @@ def to_nir(snn: SpikingNetwork, sample: Tensor) -> nir.NIRGraph:
             known = {source: values[source] for source in node.all_input_nodes if source in values}
             values[node] = builder.visit(node, network, known, found.get(node, ())[1:])
     return package_nir.NIRGraph(builder.nodes, builder.edges, metadata={"timesteps": snn.timesteps})
+
+
+def _check_binary(snn):
+    """ValueError where a time-step sends more than one spike of a neuron."""
+    several = max(neuron.spike_levels for _, neuron in snn.neurons())
+    if several > 1:
+        raise ValueError(
+            f"snn: expected binary spikes, spike_levels = 1, as IF nodes of NIR send, got {several}; "
+            f"pcsnn.set_timesteps(snn, {snn.timesteps * several}, 1) has the same rates by binary spikes"
+        )
