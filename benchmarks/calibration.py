@@ -101,9 +101,7 @@ class Comparison:
         """A method of pcsnn.convert."""
         case = self.case
         for seed in self.args.seeds if name in SEEDED else (None,):
-            options = {} if seed is None else {"seed": seed}
-            if self.spike_levels > 1:
-                options["spike_levels"] = self.spike_levels
+            options = {"spike_levels": self.spike_levels} | ({} if seed is None else {"seed": seed})
             for timesteps in self._missing(name, seed):
                 begun = time.perf_counter()
                 snn = pcsnn.convert(case.network, timesteps, calibration=case.calibration, method=name, **options)

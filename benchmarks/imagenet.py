@@ -79,7 +79,7 @@ def by_levels(name, rows):
     ]
     if not found:
         return []
-    found.sort(key=lambda cells: (cells[0] is None, cells[0], cells[1]))
+    found.sort(key=lambda cells: (cells[0] is None, *cells[:3]))
     cells = [["" if value is None else str(value) for value in row] for row in found]
     lines = table([("levels T D", "method", "T", "D", "accuracy, %", "drop, points", "source"), *cells])
     sources = {row.source: published.SOURCES[row.source] for row in published.of(name)}

@@ -6,14 +6,17 @@
 S levels are activations of S + 1 values: a spiking network at T time-steps with spikes of 0..D has S = T D, a network
 quantised to b bits S = 2^b - 1. Rows "quantised": post-training quantisation of the activations, thresholds by the
 usual choices, in plain torch; the others are methods of pcsnn.convert. Weights stay float32 in both. Times are medians
-of paired runs at the first S, on which they do not depend. Operations are those of docs/operations.md at T = S, D = 1,
-after the first method of pcsnn.convert; energy is that of 8-bit weights, 0.3 pJ a multiply-accumulate and 0.1 pJ an
-accumulate, memory left out.
+of paired runs at the first S, on which they do not depend, all with batch norm folded and channels last. Operations are
+those of docs/operations.md, after the first method of pcsnn.convert: a multiply-accumulate of the quantised network for
+every product, or for those whose activation is not 0; an accumulate for every spike of T = S steps, or for every bit
+that is 1 where the S levels are sent in one step. Energy is that of 8-bit weights, 0.3 pJ a multiply-accumulate and 0.1
+pJ an accumulate, memory left out.
 """
 
 import argparse
 import pathlib
 import time
+from operator import mul
 
 import torch
 from calibration import CHECKED, DATA_METHODS, Comparison, Wrong, logits, within
@@ -22,12 +25,14 @@ from lib import checks, timing, uniform_activations
 from lib.calibration_networks import CASES, Missing
 from lib.calibration_results import Results, Stale
 from lib.uniform_activations import CHOICES, quantised
+from lib.workloads import in_layout
+from torch.fx.experimental.optimization import fuse
 
 import pcsnn
 from pcsnn.network.text_table import table
 
 SETTINGS = ("images", "calibration_images", "threads")
-INT8 = {"mac": 0.3e-12, "accumulate": 0.1e-12}  # joules: an 8-bit multiplication 0.2, a 32-bit addition 0.1 (Horowitz)
+INT8 = 0.1e-12, 0.3e-12  # joules of an accumulate, of a MAC: 8-bit multiplication 0.2, 32-bit addition 0.1 (Horowitz)
 report.LABELS.update(CHOICES)
 
 
@@ -55,17 +60,20 @@ def require(verdict):
 
 def times(case, args):
     """{form: median seconds an image}, forms that compute the right thing."""
-    levels, images = args.timesteps[0], case.images[: args.timed_images]
+    levels, images = args.timesteps[0], in_layout(case.images[: args.timed_images])
     snn = pcsnn.convert(case.network, levels, calibration=case.calibration, method="max", fold=True, progress=False)
     network = quantised(case.network, levels, case.calibration, "ptq-max", progress=False)
+    snn, network = in_layout(snn), in_layout(network)
     int8 = pcsnn.optimize(snn, "int8", example_inputs=images)
+    folded = in_layout(fuse(case.network))
+    require(checks.close(folded(images), case.network(images), "the network before folding"))
     require(uniform_activations.as_neurons(network, images[:CHECKED]))
     for form in (snn, int8):
         with pcsnn.use_backend("reference"):
             expected = form(images[:1])
         require(checks.same_bits(form(images[:1]), expected, "the reference"))
     forms = {
-        "float network": case.network,
+        "float network": folded,
         "quantised activations, torch, float32 weights": network,
         "pcsnn, collapsed, float32 weights": snn,
         "pcsnn.optimize, int8 weights": int8,
@@ -79,20 +87,27 @@ def times(case, args):
 
 def operations(case, levels, args):
     """Cells of a row: what the quantised network computes, and what the spiking one at T = S does."""
+    images = case.images[: args.counted_images]
     snn = pcsnn.convert(
         case.network, levels, calibration=case.calibration, method=args.methods[0], fold=True, progress=False
     )
-    counted = pcsnn.analysis.count_operations(snn, case.images[: args.counted_images], progress=False)
-    macs, packed, energy = counted.total("float").macs, counted.total("packed"), counted.energy(**INT8)
-    return (
-        str(levels),
-        f"{macs / 1e6:.2f}",
-        f"{packed.accumulates / 1e6:.2f}",
-        f"{packed.accumulates / macs:.2f}",
-        f"{1e6 * energy['float'].synapses:.3f}",
-        f"{1e6 * energy['packed'].synapses:.3f}",
-        f"{1e6 * energy['packed'].first_layer:.3f}",
-    )
+    macs, spiking = synaptic(snn, images, "float", "packed")
+    pcsnn.set_timesteps(snn, 1, spike_levels=levels)  # one integer: a MAC for each activation that is not 0
+    nonzero, bits = synaptic(snn, images, "packed integers" if levels > 1 else "float", "packed")
+    found = [macs, nonzero, spiking, bits]
+    return str(levels), *map(in_words, found), *(f"{1e6 * sum(map(mul, amounts, INT8)):.2f}" for amounts in found)
+
+
+def synaptic(snn, images, *executions):
+    """(accumulates, MACs) an image of each execution, those of the first layer left out."""
+    counted = pcsnn.analysis.count_operations(snn, images, progress=False)
+    totals = [counted.total(execution) for execution in executions]
+    return [(total.accumulates, total.macs + total.spike_macs) for total in totals]
+
+
+def in_words(amounts):
+    accumulates, macs = (f"{value / 1e6:.2f}" if value else "" for value in amounts)
+    return " + ".join(part for part in (accumulates, macs and f"{macs} MACs") if part)
 
 
 def show(case, rows, args):
@@ -117,15 +132,18 @@ def show_costs(case, args):
     print("\n" + "\n".join(table([("time", "ms an image", "of the float network's"), *cells])))
     headings = (
         "S",
-        "quantised: MACs, millions",
-        "spiking, T = S: accumulates, millions",
-        "accumulates a MAC",
-        "quantised, uJ",
-        "spiking, uJ",
-        "first layer of both, uJ",
+        "quantised",
+        "of no zero",
+        "spiking, T = S",
+        "bits, T = 1",
+        "uJ: quantised",
+        "of no zero",
+        "spiking, T = S",
+        "bits, T = 1",
     )
     rows = [operations(case, levels, args) for levels in args.timesteps]
-    print("\n" + "\n".join(table([headings, *rows])), end="\n\n", flush=True)
+    print("\naccumulates in millions an image, or MACs, the first layer left out")
+    print("\n".join(table([headings, *rows])), end="\n\n", flush=True)
 
 
 def arguments(argv):

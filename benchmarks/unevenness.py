@@ -38,10 +38,11 @@ HEADINGS = (
     "rate off, %",
     "whole: differ, %",
     "rate off, %",
-    "spikes",
     "accumulates",
+    "or MACs",
     "comparisons",
     "energy, uJ",
+    "or, uJ",
     "ms an image",
 )
 
@@ -65,10 +66,14 @@ CASES = SHIPPED | calibration_networks.CASES
 
 def converted(case, timesteps, spike_levels):
     """The network at T and D; QCFS without calibration, ReLU with even levels."""
-    options = {"spike_levels": spike_levels} if spike_levels > 1 else {}
-    method = "none" if case.calibration is None else EVEN
     return pcsnn.convert(
-        case.network, timesteps, calibration=case.calibration, method=method, fold=True, progress=False, **options
+        case.network,
+        timesteps,
+        calibration=case.calibration,
+        method="none" if case.calibration is None else EVEN,
+        fold=True,
+        progress=False,
+        spike_levels=spike_levels,
     )
 
 
@@ -116,6 +121,7 @@ def measure(case, timesteps, spike_levels, args):
     def row(form, classes, own, whole, timed):
         execution = {"serial": "serial", "parallel": "packed"}[form]
         total = operations.total(execution)
+        integers = operations.total(f"{execution} integers") if spike_levels > 1 else None
         return {
             "network": case.name,
             "form": form,
@@ -130,8 +136,10 @@ def measure(case, timesteps, spike_levels, args):
             "whole_rate": whole.rate,
             "spikes": total.spikes,
             "accumulates": total.accumulates,
+            "spike_macs": integers and integers.spike_macs,
             "comparisons": total.comparisons,
             "energy": energies[execution].total,
+            "integer_energy": integers and energies[f"{execution} integers"].total,
             "seconds": {name: times[name] / len(images) for name in timed},
         }
 
@@ -150,16 +158,20 @@ def cells(row):
         f"{100 * row['accuracy']:.2f}",
         f"{100 * row['same']:.2f}",
         *(f"{row[key]:.3f}" for key in ("own_share", "own_rate", "whole_share", "whole_rate")),
-        *(f"{row[key]:,.0f}" for key in ("spikes", "accumulates", "comparisons")),
+        f"{row['accumulates'] / 1e6:.2f}",
+        "" if row["spike_macs"] is None else f"{row['spike_macs'] / 1e6:.2f}",
+        f"{row['comparisons'] / 1e6:.2f}",
         f"{1e6 * row['energy']:.2f}",
+        "" if row["integer_energy"] is None else f"{1e6 * row['integer_energy']:.2f}",
         ", ".join(f"{1e3 * value:.2f}" for value in row["seconds"].values()),
     )
 
 
 def show(case, rows, accuracy):
     """Print the table of one network."""
-    print(f"{case.label}: {100 * accuracy:.2f} % itself, {len(case.images)} images; spikes, operations per image")
+    print(f"{case.label}: {100 * accuracy:.2f} % itself, {len(case.images)} images; operations in millions an image")
     print("\n".join(table([HEADINGS, *map(cells, rows)])))
+    print("operations: a spike of several levels is sent as bits, an accumulate each, or as an integer, a MAC")
     print("ms of the parallel neuron: T steps in the batch (packed), time collapsed\n", flush=True)
 
 

@@ -106,6 +106,16 @@ def test_a_stopped_run_goes_on_where_it_was(classes, weights, tmp_path, monkeypa
         run(path, classes, weights, "--images", "4")
 
 
+def test_spikes_of_several_levels_have_the_accuracy_of_as_many_steps(classes, weights, tmp_path, capsys):
+    code, rows = run(tmp_path / "rows.json", classes, weights, "--timesteps", "2", "4", "--spike-levels", "1", "2")
+    assert code == 0 and rows["max", 2, 2, None]["same"] == rows["max", 4, 1, None]["same"]
+    assert {key[1:3] for key in rows if key[0] == "max"} == {(2, 1), (4, 1), (2, 2), (4, 2)}
+    printed = capsys.readouterr().out
+    assert "resnet18, ImageNet (one folder), spikes of 0..2" in printed
+    ours = [line.split()[:4] for line in printed[printed.index("levels T D") :].splitlines() if line.endswith("here")]
+    assert ours == [["2", "max", "2", "1"], ["4", "max", "2", "2"], ["4", "max", "4", "1"], ["8", "max", "4", "2"]]
+
+
 def test_labels_and_images_to_calibrate_on_may_be_given(classes, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()

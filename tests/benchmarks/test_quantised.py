@@ -124,7 +124,7 @@ def test_rows_tables_and_resuming(case, tmp_path, capsys, monkeypatch):
     assert rows["ptq-max", 3]["accuracy"] == rows["max", 3]["accuracy"]
     printed = capsys.readouterr().out
     assert "A tiny network: float 100.00 %, 48 test images" in printed
-    for heading in ("Drop against the float network, points", "Same class", "time", "S  quantised: MACs"):
+    for heading in ("Drop against the float network, points", "Same class", "time", "S  quantised"):
         assert heading in printed
     drops = next(line for line in printed.splitlines() if line.startswith(CHOICES["ptq-mse"])).split()[-2:]
     assert drops == [f"{rows['ptq-mse', levels]['drop']:.2f}" for levels in (2, 3)]
@@ -135,6 +135,37 @@ def test_rows_tables_and_resuming(case, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(quantised, "quantised", refuse)
     code, again = run(tmp_path / "rows.json", "--no-costs")
     assert code == 0 and again == rows and "time" not in capsys.readouterr().out.split()
+
+
+@torch.no_grad()
+def test_operations_are_those_of_the_network_at_t_steps_and_at_one(case):
+    args = quantised.arguments(["--methods", "max", "--counted-images", "4"])
+    levels, *amounts = quantised.operations(case, 3, args)
+    assert levels == "3" and len(amounts) == 8
+    found = []
+    for timesteps, spike_levels, execution in (
+        (3, 1, "float"),
+        (1, 3, "packed integers"),
+        (3, 1, "packed"),
+        (1, 3, "packed"),
+    ):
+        snn = pcsnn.convert(
+            case.network,
+            timesteps,
+            calibration=case.calibration,
+            method="max",
+            fold=True,
+            progress=False,
+            spike_levels=spike_levels,
+        )
+        total = pcsnn.analysis.count_operations(snn, case.images[:4], progress=False).total(execution)
+        found.append((total.accumulates, total.macs + total.spike_macs))
+    assert amounts[:4] == [quantised.in_words(pair) for pair in found]
+    joules = [f"{1e6 * (0.1e-12 * additions + 0.3e-12 * products):.2f}" for additions, products in found]
+    assert amounts[4:] == joules
+    assert found[0][1] > found[1][1] > 0 and found[2][0] > found[3][0] > 0
+    assert quantised.in_words((2e6, 0)) == "2.00" and quantised.in_words((2e6, 3e6)) == "2.00 + 3.00 MACs"
+    assert quantised.in_words((0, 3e6)) == "3.00 MACs"
 
 
 def test_what_is_wrong_gets_no_row_and_no_time(case, tmp_path, capsys, monkeypatch):

@@ -77,6 +77,22 @@ def test_counts_of_both_forms_are_compared_one_by_one(case, tmp_path, capsys):
     assert any(line.startswith("serial I-LIF") and f"{row['own_share']:.3f}" in line for line in printed.splitlines())
 
 
+@torch.no_grad()
+def test_spikes_of_several_levels_leave_less_and_at_one_step_nothing(case, tmp_path, capsys):
+    rows = run(tmp_path / "rows.json", "--pairs", "4x1", "2x2", "1x4")
+    shares = [rows["serial", timesteps]["own_share"] for timesteps in (4, 2, 1)]
+    assert shares[0] > shares[1] > shares[2] == 0 and rows["serial", 1]["whole_share"] == 0
+    assert {rows["parallel", timesteps]["accuracy"] for timesteps in (4, 2, 1)} == {1}
+    snn = pcsnn.convert(case.network, 2, method="none", fold=True, progress=False, spike_levels=2)
+    counted = pcsnn.analysis.count_operations(snn, case.images[:16], progress=False)
+    row = rows["parallel", 2]
+    assert row["accumulates"] == counted.total("packed").accumulates
+    assert row["spike_macs"] == counted.total("packed integers").spike_macs > 0
+    assert rows["parallel", 4]["spike_macs"] is None and rows["parallel", 1]["spike_macs"] <= row["spike_macs"]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("parallel")]
+    assert [line[1:3] for line in lines] == [["4", "1"], ["2", "2"], ["1", "4"]]
+
+
 def test_a_first_layer_that_miscounts_gets_no_row(case, tmp_path, monkeypatch):
     class Late(baselines.serial_network.SerialIF):
         def fire(self, current, residual=None):
