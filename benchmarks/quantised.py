@@ -106,8 +106,9 @@ def synaptic(snn, images, *executions):
 
 
 def in_words(amounts):
-    accumulates, macs = (f"{value / 1e6:.2f}" if value else "" for value in amounts)
-    return " + ".join(part for part in (accumulates, macs and f"{macs} MACs") if part)
+    """Millions of accumulates and of MACs, what there is of either."""
+    accumulates, macs = (f"{value / 1e6:.2f}" for value in amounts)
+    return " + ".join(words for words, value in ((accumulates, accumulates), (f"{macs} MACs", macs)) if value != "0.00")
 
 
 def show(case, rows, args):
