@@ -5,11 +5,11 @@
 --cifar: calibration.npz, test.npz and resnet20.safetensors; --data: FashionMNIST's training images, to calibrate on.
 What is left out and needs a folder, package or checkpoint is reported as not run. No calibration sees a label.
 
-Rows: the methods of pcsnn.convert; SNNC's light pipeline on serial IF, with its shift in every step and started at half
-a threshold instead; SpikingJelly's RateCodingRecipe, default and per channel with half thresholds (for it, shortcuts by
-F.pad become fixed 1x1 convolutions that compute the same). "Same" counts test images that get the float network's
-class. Seconds are those of one calibration at one T. SNNC and SpikingJelly take T passes over the network, and their
-max pools take the maximum of the spikes of each step.
+Rows: the methods of pcsnn.convert; SNNC's light and advanced pipeline on serial IF, with its shift in every step and
+started at half a threshold instead; SpikingJelly's RateCodingRecipe, default and per channel with half thresholds (for
+it, shortcuts by F.pad become fixed 1x1 convolutions that compute the same). "Same" counts test images that get the
+float network's class. Seconds are those of one calibration at one T. SNNC and SpikingJelly take T passes over the
+network, and their max pools take the maximum of the spikes of each step.
 
 A run with --json that is stopped and started again with the same settings goes on where it was.
 """
@@ -20,7 +20,7 @@ import time
 
 import torch
 from lib import calibration_report as report
-from lib import checks, snnc, spikingjelly_rate, timing
+from lib import checks, snnc, snnc_advanced, spikingjelly_rate, timing
 from lib.calibration_networks import CASES, Missing
 from lib.calibration_results import Results, Stale
 from lib.competitors import Unavailable
@@ -31,7 +31,8 @@ from pcsnn.calibration import METHODS
 
 DATA_METHODS = {name: method for name, method in METHODS.items() if method.needs_data}
 SEEDED = [name for name, method in DATA_METHODS.items() if method.seeded]
-COMPETITORS = (*snnc.NEURONS, *spikingjelly_rate.OPTIONS)
+SNNC = (*snnc.NEURONS, *snnc_advanced.NEURONS)
+COMPETITORS = (*SNNC, *spikingjelly_rate.OPTIONS)
 CHECKED = 8  # images on which a converted network must give the reference's bits
 
 
@@ -52,7 +53,7 @@ class Comparison:
     """All methods on one network; rows go to `results`."""
 
     def __init__(self, case, args, results):
-        self.case, self.args, self.results = case, args, results
+        self.case, self.args, self.results, self.spike_levels = case, args, results, 1
         self.commit = timing.circumstances()["commit"]
         self.own = logits(case.network, case.images, args.batch, f"{case.name}: float").argmax(1)
         self.accuracy = self._share(self.own, case.labels)
@@ -75,6 +76,7 @@ class Comparison:
                 "network": self.case.name,
                 "method": method,
                 "timesteps": timesteps,
+                "spike_levels": self.spike_levels,
                 "seed": seed,
                 "images": len(predictions),
                 "calibration_images": len(self.case.calibration),
@@ -87,9 +89,10 @@ class Comparison:
         )
 
     def _missing(self, method, seed=None):
-        return [
-            steps for steps in self.args.timesteps if self.results.find(self.case.name, method, steps, seed) is None
+        known = [
+            self.results.find(self.case.name, method, steps, seed, self.spike_levels) for steps in self.args.timesteps
         ]
+        return [steps for steps, row in zip(self.args.timesteps, known) if row is None]
 
     def _what(self, method, timesteps):
         return f"{self.case.name}: {report.label(method)}, T = {timesteps}"
@@ -98,7 +101,7 @@ class Comparison:
         """A method of pcsnn.convert."""
         case = self.case
         for seed in self.args.seeds if name in SEEDED else (None,):
-            options = {} if seed is None else {"seed": seed}
+            options = {"spike_levels": self.spike_levels} | ({} if seed is None else {"seed": seed})
             for timesteps in self._missing(name, seed):
                 begun = time.perf_counter()
                 snn = pcsnn.convert(case.network, timesteps, calibration=case.calibration, method=name, **options)
@@ -115,9 +118,8 @@ class Comparison:
         case = self.case
         for timesteps in self._missing(name):
             begun = time.perf_counter()
-            network = snnc.light_pipeline(
-                case.network, timesteps, case.calibration, self.args.correction_images, snnc.NEURONS[name]
-            )
+            pipeline, neuron = snnc_advanced.pipeline(name)
+            network = pipeline(case.network, timesteps, case.calibration, self.args.correction_images, neuron)
             seconds = time.perf_counter() - begun
             output = logits(network, case.images, self.args.batch, self._what(name, timesteps))
             self._add(name, timesteps, None, output.argmax(1), seconds)
@@ -141,14 +143,18 @@ class Comparison:
         for timesteps in missing:
             self._add(name, timesteps, None, torch.cat(found[timesteps]), seconds)
 
+    def measure(self, name):
+        """The rows of one method or competitor that are missing."""
+        if name in COMPETITORS:
+            (self.snnc if name in SNNC else self.spikingjelly)(name)
+        else:
+            self.method(name)
+
     def run(self, name):
         """The rows of one method, or one that says why there is none; whether they are right."""
-        measure = self.method
-        if name in COMPETITORS:
-            measure = self.snnc if name in snnc.NEURONS else self.spikingjelly
         self.results.drop(self.case.name, name)
         try:
-            measure(name)
+            self.measure(name)
         except (Unavailable, Wrong) as error:
             self.results.add(not_run(self.case.name, name, str(error)))
             return isinstance(error, Unavailable)

@@ -6,6 +6,8 @@ LABELS = {  # of methods that are not called by their name
     "float": "float network",
     "snnc": "SNNC, light pipeline",
     "snnc-half": "SNNC, from theta / 2",
+    "snnc-ap": "SNNC, advanced pipeline",
+    "snnc-ap-half": "SNNC, advanced, theta / 2",
     "spikingjelly": "SpikingJelly, default",
     "spikingjelly-half": "SpikingJelly, channels, half",
 }
@@ -23,6 +25,8 @@ COLOURS = {  # other methods take what matplotlib gives them
     "advanced": "#0b1f5c",
     "snnc": "#d62728",
     "snnc-half": "#ff9896",
+    "snnc-ap": "#8c1a1a",
+    "snnc-ap-half": "#e377c2",
     "spikingjelly": "#98df8a",
     "spikingjelly-half": "#2ca02c",
 }
@@ -51,10 +55,10 @@ def _aligned(cells):
     ]
 
 
-def block(measured, key, how, timesteps):
+def block(measured, key, how, timesteps, symbol="T"):
     """A table of one key of the rows, as lines: methods down, T across. `how`: title, factor and format."""
     title, factor, form = how
-    cells = [[title, *(f"T = {steps}" for steps in timesteps)]]
+    cells = [[title, *(f"{symbol} = {steps}" for steps in timesteps)]]
     for method, columns in measured.items():
         values = [[row[key] * factor for row in columns.get(steps, []) if key in row] for steps in timesteps]
         cells.append([label(method), *(form.format(statistics.fmean(some)) if some else "" for some in values)])

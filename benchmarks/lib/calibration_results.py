@@ -12,7 +12,7 @@ class Stale(Exception):
 
 
 class Results:
-    """Rows, each a dict for JSON, known by network, method, timesteps and seed.
+    """Rows, each a dict for JSON, known by network, method, timesteps, seed and spike_levels (1 where not said).
 
     A row holds `accuracy` and what belongs to it, or `why` there is none.
 
@@ -33,9 +33,9 @@ class Results:
                 raise Stale(f"{path} has rows with {known['settings']}, not {settings}: delete it or name another file")
             self.rows = known["rows"]
 
-    def find(self, network, method, timesteps=None, seed=None):
+    def find(self, network, method, timesteps=None, seed=None, spike_levels=1):
         """The measured row, or None."""
-        key = network, method, timesteps, seed
+        key = network, method, timesteps, seed, spike_levels
         return next((row for row in self.rows if _key(row) == key and "why" not in row), None)
 
     def add(self, row):
@@ -54,4 +54,4 @@ class Results:
 
 
 def _key(row):
-    return row["network"], row["method"], row["timesteps"], row["seed"]
+    return row["network"], row["method"], row["timesteps"], row["seed"], row.get("spike_levels", 1)

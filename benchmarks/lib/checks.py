@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pcsnn
 from pcsnn.baselines.packed_network import PackedNeuron
+from pcsnn.tensors.arithmetic import per_channel
 
 ROUNDING = 1e-3  # relative difference of outputs that differ in the order of float32 sums only
 TIES = 1e-4  # share of neurons whose current may lie so close to a level that such rounding decides its count
@@ -107,11 +108,13 @@ def packed_layer_by_layer(packed, snn, images):
     def compare(name):
         def hook(neuron, arguments, output):
             nonlocal wrong, neurons
-            fired = (output.unflatten(0, (steps, -1)) != 0).sum(0)
+            worth = per_channel(neuron.amplitude.to(output.dtype), output.dim())
+            spikes = torch.where(worth == 0, 0, output / worth).round()
+            fired = spikes.unflatten(0, (steps, -1)).sum(0)
             wrong += (fired != counts[name]).sum().item()
             neurons += fired.numel()
             return pcsnn.functional.expand_spikes(
-                counts[name], steps, dtype=output.dtype, amplitude=neuron.amplitude
+                counts[name], steps, dtype=output.dtype, amplitude=neuron.amplitude, spike_levels=snn.spike_levels
             ).flatten(0, 1)
 
         return hook

@@ -140,34 +140,56 @@ def grid_thresholds(float_network, timesteps, images, progress):
     }
 
 
-def _until(network, name):
-    """The graph module that computes the output of layer `name`; its modules are the network's own."""
+def until(network, wanted):
+    """The graph module that computes the output of the layer of that name, or of several nodes as a tuple.
+
+    Its modules are the network's own.
+    """
     graph, copies = fx.Graph(), {}
     for node in network.graph.nodes:
-        copies[node] = graph.node_copy(node, copies.__getitem__)
-        if node.op == "call_module" and node.target == name:
-            graph.output(copies[node])
+        if node.op == "output":
             break
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    if isinstance(wanted, str):
+        graph.output(next(copies[node] for node in copies if node.op == "call_module" and node.target == wanted))
+    else:
+        graph.output(tuple(copies[node] for node in wanted))
     prefix = fx.GraphModule(network, graph)
     prefix.graph.eliminate_dead_code()
     prefix.recompile()
     return prefix
 
 
-def _mean(network, images, per_channel):
+def mean(network, images, per_channel):
     """The mean output of each channel over all images."""
     return sum(per_channel_mean(network(part), per_channel) * len(part) for part in images.split(BATCH)) / len(images)
 
 
-def _correct_biases(float_network, student, names, images, progress):
+def correct_biases(float_network, student, names, images, progress):
     """Layer after layer; changes `student`, a TimeAverage."""
     for name in tqdm(names, desc="SNNC: biases", leave=False, disable=None if progress else True):
         neuron = student.network.get_submodule(name)
         per_channel = neuron.threshold.dim() > 0
-        taught = _mean(_until(float_network, name), images, per_channel)
-        learnt = _mean(TimeAverage(_until(student.network, name), student.timesteps), images, per_channel)
+        taught = mean(until(float_network, name), images, per_channel)
+        learnt = mean(TimeAverage(until(student.network, name), student.timesteps), images, per_channel)
         neuron.correct(taught - learnt)
-    student.bias = _mean(float_network, images, True) - _mean(student, images, True)
+    student.bias = mean(float_network, images, True) - mean(student, images, True)
+
+
+def uncalibrated(network, timesteps, calibration, neuron, progress):
+    """(float network, TimeAverage with grid thresholds, names of its neurons in execution order), weights shared.
+
+    ValueError: a network with QCFS activations or operations that cannot run step by step.
+    """
+    snn = pcsnn.convert(network, timesteps, calibration=calibration, method="max", progress=progress)
+    quantized = [name for name, known in snn.neurons() if known.quantization_levels is not None]
+    if quantized:
+        raise ValueError(f"network: {quantized[0]} is a QCFS activation; the pipeline calibrates ReLU networks")
+    float_network = with_neurons(snn, lambda known: FloatActivation(known.threshold))
+    thresholds = grid_thresholds(float_network, timesteps, calibration, progress)
+    chosen = {known: thresholds[name] for name, known in snn.neurons()}
+    student = TimeAverage(with_neurons(snn, lambda known: neuron(chosen[known], timesteps)), timesteps)
+    return float_network, student, [name for name, _ in snn.neurons()]
 
 
 @torch.no_grad()
@@ -190,14 +212,6 @@ def light_pipeline(network, timesteps, calibration, correction_images, neuron=Sh
     """
     if correction_images < 1:
         raise ValueError(f"correction_images: expected at least 1, got {correction_images}")
-    snn = pcsnn.convert(network, timesteps, calibration=calibration, method="max", progress=progress)
-    quantized = [name for name, known in snn.neurons() if known.quantization_levels is not None]
-    if quantized:
-        raise ValueError(f"network: {quantized[0]} is a QCFS activation; the pipeline calibrates ReLU networks")
-    float_network = with_neurons(snn, lambda known: FloatActivation(known.threshold))
-    thresholds = grid_thresholds(float_network, timesteps, calibration, progress)
-    chosen = {known: thresholds[name] for name, known in snn.neurons()}
-    student = TimeAverage(with_neurons(snn, lambda known: neuron(chosen[known], timesteps)), timesteps)
-    names = [name for name, _ in snn.neurons()]
-    _correct_biases(float_network, student, names, calibration[:correction_images], progress)
+    float_network, student, names = uncalibrated(network, timesteps, calibration, neuron, progress)
+    correct_biases(float_network, student, names, calibration[:correction_images], progress)
     return student

@@ -1,5 +1,6 @@
 """benchmarks/calibration.py and its competitors on tiny networks: what they compute, print, keep and refuse."""
 
+import copy
 import importlib.util
 import json
 import sys
@@ -8,7 +9,7 @@ import types
 import calibration
 import pytest
 import torch
-from lib import calibration_networks, calibration_report, digits, snnc, spikingjelly_rate
+from lib import calibration_networks, calibration_report, digits, snnc, snnc_advanced, spikingjelly_rate
 from tiny_networks import randomise
 from torch import nn
 
@@ -351,3 +352,108 @@ def test_digits_are_drawn_as_the_network_expects_them():
     white, black = (1 - digits.MEAN) / digits.DEVIATION, -digits.MEAN / digits.DEVIATION
     assert torch.allclose(drawn[:, :, 4:24, 4:24], torch.tensor(white))
     assert torch.allclose(drawn[:, :, :4], torch.tensor(black))
+
+
+def calibrated(net, data, steps, neuron=snnc_advanced.ChargedCorrectedIF):
+    fit = snnc_advanced.Fit(steps=steps, learning_rate=1e-2)
+    return snnc_advanced.advanced_pipeline(net, STEPS, data, len(data), neuron, fit, progress=False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", snnc_advanced.NEURONS)
+def test_weights_that_are_off_come_back(name):
+    data = images(96)
+    network, student, names = snnc.uncalibrated(tiny(), STEPS, data, snnc_advanced.NEURONS[name], False)
+    student.network = copy.deepcopy(student.network)
+    for layer in names[1:]:  # the first one's current has no error
+        first, part, synapses = snnc_advanced.section(student.network, layer, set())
+        inputs, taught = snnc_advanced.averages(student, first, data), snnc.until(network, layer)(data)
+        neuron = student.network.get_submodule(layer)
+
+        def error():
+            rates = neuron.rates(snnc_advanced.current_of(part(*inputs)), STEPS)
+            return (rates - taught).square().mean()
+
+        best = error()
+        part.get_submodule(synapses[0]).weight.mul_(0.6)
+        before = error()
+        fit = snnc_advanced.Fit(steps=300, learning_rate=1e-2)
+        snnc_advanced.fit_weights(part, synapses, neuron, STEPS, inputs, taught, fit)
+        assert len(synapses) == 1 and error() - best < 0.1 * (before - best), layer
+        assert not part.get_submodule(synapses[0]).weight.requires_grad
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", snnc_advanced.NEURONS)
+def test_the_advanced_pipeline_is_deterministic_and_leaves_the_network_alone(name):
+    net, data = tiny(), images(96)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    pipeline, neuron = snnc_advanced.pipeline(name)
+    first, second = (calibrated(net, data, 5, neuron) for _ in range(2))
+    assert pipeline is snnc_advanced.advanced_pipeline and snnc_advanced.pipeline("snnc")[0] is snnc.light_pipeline
+    assert torch.equal(first(data), second(data)) and torch.equal(first(data), first(data))
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    torch.testing.assert_close(first(data).mean(0), net(data).mean(0), rtol=1e-3, atol=1e-3)
+    assert not torch.equal(first(data), calibrated(net, data, 0, neuron)(data))
+    with pytest.raises(ValueError, match="correction_images: expected at least 1"):
+        snnc_advanced.advanced_pipeline(net, STEPS, data, 0)
+
+
+@torch.no_grad()
+def test_initial_potentials_are_T_times_the_mean_error_of_each_neuron():
+    net, data = tiny(), images(96)
+    snn, network, _ = float_and_thresholds(net, data)
+    names = [name for name, _ in snn.neurons()]
+    reached = calibrated(net, data, 0)
+    student = snnc.light_pipeline(net, STEPS, data, len(data), snnc_advanced.ChargedCorrectedIF, progress=False)
+    for name in names:
+        taught, layer = snnc.until(network, name)(data), student.network.get_submodule(name)
+        node = next(node for node in student.network.graph.nodes if node.target == name)
+        [rates] = snnc_advanced.averages(student, [node], data)
+        live = layer.amplitude > 0
+        error = STEPS * (taught - rates).mean(0)
+        layer.initial = torch.where(live.view(-1, *[1] * (error.dim() - 1)), error, 0.0)
+        initial = reached.network.get_submodule(name).initial
+        torch.testing.assert_close(initial, layer.initial, rtol=1e-4, atol=1e-4)
+        assert layer.initial.shape == rates.shape[1:] and layer.initial.abs().max() > 0
+
+
+@torch.no_grad()
+def test_rates_that_weights_are_fitted_to_are_those_of_the_steps():
+    threshold = torch.tensor([0.5, 2.0, torch.inf])
+    current = torch.randn(40, 3, 5, generator=torch.Generator().manual_seed(0))
+    for kind in snnc_advanced.NEURONS.values():
+        neuron, total = kind(threshold, STEPS), 0
+        neuron.initial = 0.15 * torch.rand(3, 5, generator=torch.Generator().manual_seed(1))
+        for _ in range(STEPS):
+            total = total + neuron(current)
+        torch.testing.assert_close(neuron.rates(current, STEPS), total / STEPS)
+
+
+@torch.no_grad()
+def test_every_synapse_belongs_to_the_first_layer_that_it_leads_to():
+    network = models.mobilenet_small().eval()
+    data = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    _, student, names = snnc.uncalibrated(network, STEPS, data, snnc_advanced.ChargedCorrectedIF, False)
+    done, found = set(), []
+    for name in names:
+        first, part, synapses = snnc_advanced.section(student.network, name, done)
+        values = snnc_advanced.averages(student, first, data)
+        layer = next(node for node in student.network.graph.nodes if node.target == name)
+        currents = snnc_advanced.averages(student, layer.all_input_nodes, data)
+        for got, expected in zip(part(*values), currents):
+            torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+        found += synapses
+        done.update(synapses)
+    everything = [
+        name for name, module in student.network.named_modules() if isinstance(module, snnc_advanced.SYNAPSES)
+    ]
+    assert len(found) == len(set(found)) and set(everything) - set(found) == {"classifier.1"}
+
+
+def test_the_advanced_pipeline_is_a_row_of_the_benchmark(case, tmp_path, capsys):
+    code, rows = run(tmp_path / "rows.json", "--methods", "--competitors", "snnc-ap", "--timesteps", "2")
+    network = snnc_advanced.advanced_pipeline(case.network, 2, case.calibration, 32, progress=False)
+    classes = network(case.images).argmax(1)
+    assert code == 0 and rows["snnc-ap", 2, None]["accuracy"] == (classes == case.labels).float().mean()
+    assert "SNNC, advanced pipeline" in capsys.readouterr().out
