@@ -8,10 +8,10 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from pcsnn.calibration import least_squares, refine, signed
-from pcsnn.calibration.lockstep import footprint, lockstep
+from pcsnn.calibration.lockstep import footprint, joining, lockstep
 from pcsnn.calibration.method import Method, check_between, check_counts, register
 from pcsnn.calibration.precision import largest, single, widened
-from pcsnn.data.inputs import count, rows
+from pcsnn.data.inputs import rows
 from pcsnn.data.pools import dealt, first, mini_batches
 from pcsnn.distributed import collectives
 from pcsnn.graph import taxonomy
@@ -86,14 +86,10 @@ def fit_layers(task, pools, options, limit):
         return settings[place.name].neuron(place, timesteps).to(currents[0])
 
     peak = max(footprint(network, pool if whole else rows(pool, slice(1)))[0] for pool in pools)
-    share = min(1.0, options.fitting_bytes / (peak * sum(map(count, pools))))
-    some = (
-        pools[: max(1, int(len(pools) * share))]
-        if whole
-        else [rows(pool, slice(max(1, int(count(pool) * share)))) for pool in pools]
-    )
-    batches = mini_batches(dealt(some), None if whole else options.fitting_batch)
-    outputs = lockstep(network, batches, choose, task.progress)
+    size = max(1, min(options.fitting_batch, int(options.fitting_bytes / peak)))
+    batches = mini_batches(dealt(pools), None if whole else size)
+    starts = joining(network, batches, whole, options.fitting_bytes)
+    outputs = lockstep(network, batches, choose, task.progress, starts)
     for position, module in _direct(network).items():
         channel = -1 if isinstance(module, torch.nn.Linear) else 1
         pairs = [[tree_leaves(output)[position] for output in pair] for pair in zip(*outputs)]
@@ -110,7 +106,8 @@ class LayerwiseOptions:
         inputs: how many are taken, from the start of the data, and kept in memory.
         fit_layers: the settings that the gradient starts from, with the signature of `fit_layers`.
         fitting_batch: inputs that are run at a time while layers are fitted.
-        fitting_bytes: what the live values of a network may take then; where all inputs took more, fewer are used.
+        fitting_bytes: what the live values of a network may take then; where those of all inputs took more, some inputs
+            join at later layers, whose values are smaller.
         bend_levels: whether levels may be unevenly spaced.
         steps: gradient steps; 0 for none.
         change_weights: whether they adjust the weights too.

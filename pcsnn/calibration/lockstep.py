@@ -1,10 +1,12 @@
 """A network and its student side by side, node after node: each neuron is chosen on the student's own inputs."""
 
+import itertools
+
 import torch
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_leaves
 
 from pcsnn.data.batches import show_steps
-from pcsnn.data.inputs import count
+from pcsnn.data.inputs import count, rows
 
 
 def _bytes(value):
@@ -36,35 +38,75 @@ class Run(torch.fx.Interpreter):
 
 
 @torch.no_grad()
-def footprint(network, inputs):
-    """Bytes for one input of the batch `inputs`: (the most that is alive at once, all values together)."""
-    run, peak, total = Run(network, inputs), 0, 0
+def _sizes(network, inputs):
+    """Bytes for one input of the batch `inputs`, at each node: (alive at once, of its value alone), lists."""
+    run, alive, own = Run(network, inputs), [], []
     for node in network.graph.nodes:
         run.step(node)
-        peak, total = max(peak, run.size()), total + _bytes(run.env[node])
+        alive.append(run.size() / count(inputs))
+        own.append(_bytes(run.env[node]) / count(inputs))
         run.drop(node)
-    return peak / count(inputs), total / count(inputs)
+    return alive, own
+
+
+def footprint(network, inputs):
+    """Bytes for one input of the batch `inputs`: (the most that is alive at once, all values together)."""
+    alive, own = _sizes(network, inputs)
+    return max(alive), sum(own)
+
+
+def joining(network, batches, whole, budget):
+    """From which node on each batch fits into `budget` bytes beside those before it; the first one does from 0 on.
+
+    Values shrink on the way through most networks, so that late layers see more inputs than early ones, which see more
+    positions of each. whole: whether batches must not be cut.
+    """
+    known, taken, starts = {}, None, []
+    for batch in batches:
+        key = tuple(part.shape[1:] for part in tree_leaves(batch))
+        if whole or key not in known:
+            alive, _ = _sizes(network, batch if whole else rows(batch, slice(1)))
+            known[key] = list(itertools.accumulate(reversed(alive), max))[::-1]  # the most from a node on
+        needed = [size * count(batch) for size in known[key]]
+        taken = needed if taken is None else [before + more for before, more in zip(taken, needed)]
+        fits = (place for place, size in enumerate(taken) if not starts or size <= budget)
+        starts.append(next(fits, len(taken)))
+    return starts
 
 
 @torch.no_grad()
-def lockstep(network, batches, choose, progress):
+def lockstep(network, batches, choose, progress, starts=None):
     """Run `network` and a student on all batches, one node at a time.
 
     At an activation, choose(node, currents of the student, outputs of the network), lists with an entry a batch,
-    returns the module that stands there in the student.
+    returns the module that stands there in the student. starts: of `joining`, where batches are not there from the
+    first node on: at that node they catch up, with what has been chosen so far.
 
     Returns:
         (outputs of the network, outputs of the student), lists too.
     """
-    teacher = [Run(network, batch) for batch in batches]
-    student = [Run(network, batch) for batch in batches]
+    teacher, student, chosen = [], [], {}
+    starts = [0] * len(batches) if starts is None else starts
+
+    def join(batch, place):
+        for runs, modules in ((teacher, {}), (student, chosen)):
+            run = Run(network, batch)
+            for node in itertools.islice(network.graph.nodes, place):
+                run.step(node, modules.get(node))
+                run.drop(node)
+            runs.append(run)
+
     with show_steps(list(network.graph.nodes), "fitting layers", progress) as nodes:
-        for node in nodes:
+        for place, node in enumerate(nodes):
+            while len(teacher) < len(batches) and starts[len(teacher)] <= place:
+                join(batches[len(teacher)], place)
             for run in teacher:
                 run.step(node)
             module = None
             if node.meta.get("activation"):
                 module = choose(node, [run.env[node.args[0]] for run in student], [run.env[node] for run in teacher])
+            if module is not None:
+                chosen[node] = module
             for run in student:
                 run.step(node, module)
             for run in teacher + student:
