@@ -220,6 +220,22 @@ def expansion_and_copy():
     )
 
 
+def integer_and_binary_spikes():
+    """Steps that send 0..3 beside binary ones: as many bytes in and out, three times as many levels."""
+    current = torch.randn(8, MILLION, generator=torch.Generator().manual_seed(0))
+    binary, levels = functional.levels(1.0, 8), functional.levels(1.0, 24)
+    same(
+        functional.fire_spikes(current, levels, spike_levels=3),
+        reference(functional.fire_spikes, current, levels, spike_levels=3),
+        "fire_spikes",
+    )
+    return Row(
+        "fire_spikes [8, 2^20] -> uint8 0..3 / 0..1",
+        lambda: functional.fire_spikes(current, levels, spike_levels=3),
+        lambda: functional.fire_spikes(current, binary),
+    )
+
+
 def fused_convolution(channels, size, groups=1, residual=False):
     """A row: a 3x3 convolution of counts with int8 weights and its neurons, against the float32 one and its ReLU."""
 
@@ -296,6 +312,7 @@ ROWS = (
     rates_and_relu,
     rates_in_place_and_relu,
     expansion_and_copy,
+    integer_and_binary_spikes,
     *(fused_convolution(channels, size) for channels, size in ((64, 56), (128, 28), (256, 14), (512, 7))),
     fused_convolution(64, 56, residual=True),
     fused_convolution(96, 56, groups=96),

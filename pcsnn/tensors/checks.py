@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import Tensor
 
 MAX_TIMESTEPS = 255  # a spike count fits in one byte
 NEVER = 2**31 - 1  # a level in whole numbers that no sum reaches
@@ -22,7 +23,7 @@ def once(check, *arguments):
     key = (
         check,
         *[
-            (value.dtype, value.shape, value.device) if isinstance(value, torch.Tensor) else (type(value), value)
+            (value.dtype, value.shape, value.device) if isinstance(value, Tensor) else (type(value), value)
             for value in arguments
         ],
     )
