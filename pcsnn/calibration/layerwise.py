@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch.utils._pytree import tree_leaves
 
-from pcsnn.calibration import least_squares, refine, signed
+from pcsnn import distributed
+from pcsnn.calibration import least_squares, refine, signed, variation, weight_squares
 from pcsnn.calibration.lockstep import footprint, lockstep
 from pcsnn.calibration.method import Method, check_between, check_counts, register
 from pcsnn.calibration.precision import largest, single, widened
@@ -63,13 +64,49 @@ def _interpolates(node, modules):
     return isinstance(node, torch.fx.Node) and taxonomy.role(node, modules) is taxonomy.Role.INTERPOLATION
 
 
+def _in_part(task, pools, options, copies):
+    """As many of the inputs as fit into memory `copies` times while layers are fitted, as pools."""
+    network, whole = task.network, task.batches.whole
+    peak = max(footprint(network, pool if whole else rows(pool, slice(1)))[0] for pool in pools)
+    share = min(1.0, options.fitting_bytes / (peak * copies * sum(map(count, pools))))
+    if whole:
+        return pools[: max(1, int(len(pools) * share))]
+    return [rows(pool, slice(max(1, int(count(pool) * share)))) for pool in pools]
+
+
+def _folded(task, pools, options):
+    """(batches of this process, the fold of each): inputs that fit into memory, and varied copies of them.
+
+    A copy is in the fold of its input. Folds and copies are the same, however many processes there are.
+    """
+    if task.batches.whole:
+        batches = _in_part(task, pools, options, 1)
+        return batches, [index % weight_squares.FOLDS for index in range(len(batches))]
+    copies = options.fitting_copies if options.vary_images else 1
+    pools = _in_part(task, pools, options, copies)
+    folds = range(weight_squares.FOLDS)
+    parts = [[rows(pool, slice(fold, None, len(folds))) for pool in pools if count(pool) > fold] for fold in folds]
+    if min(sum(map(count, part)) for part in parts) < distributed.size():
+        parts = [pools]  # too few for each process to have some of each
+    generator = torch.Generator("cpu").manual_seed(task.seed)
+    batches, own = [], []
+    for fold, part in enumerate(parts):
+        for copy_ in range(copies):
+            some = [variation.all_varied(pool, options.fitting_batch, generator) for pool in part] if copy_ else part
+            some = mini_batches(dealt(some), options.fitting_batch)
+            batches, own = batches + some, own + [fold] * len(some)
+    return batches, own
+
+
 def fit_layers(task, pools, options, limit):
     """Settings of all places by least squares on the student's own inputs; corrects the outputs' means (C1)-(C3).
+
+    Where weights may change, those of each synapse too (C6).
 
     pools: the inputs, on all of which the network computes in float32. limit: the largest activation that its own dtype
     can hold.
     """
-    network, timesteps, whole = task.network, task.timesteps, task.batches.whole
+    network, timesteps = task.network, task.timesteps
     by_name = {place.name: place for place in task.places}
     settings = dict(task.kept)
 
@@ -85,15 +122,15 @@ def fit_layers(task, pools, options, limit):
             )
         return settings[place.name].neuron(place, timesteps).to(currents[0])
 
-    peak = max(footprint(network, pool if whole else rows(pool, slice(1)))[0] for pool in pools)
-    share = min(1.0, options.fitting_bytes / (peak * sum(map(count, pools))))
-    some = (
-        pools[: max(1, int(len(pools) * share))]
-        if whole
-        else [rows(pool, slice(max(1, int(count(pool) * share)))) for pool in pools]
-    )
-    batches = mini_batches(dealt(some), None if whole else options.fitting_batch)
-    outputs = lockstep(network, batches, choose, task.progress)
+    if options.change_weights and options.fit_weights and task.open:
+        batches, folds = _folded(task, pools, options)
+        corrections = weight_squares.Corrections(network, folds)
+    else:
+        some = dealt(_in_part(task, pools, options, 1))
+        batches, corrections = mini_batches(some, None if task.batches.whole else options.fitting_batch), None
+    outputs = lockstep(network, batches, choose, task.progress, corrections)
+    if corrections is not None:
+        corrections.keep()
     for position, module in _direct(network).items():
         channel = -1 if isinstance(module, torch.nn.Linear) else 1
         pairs = [[tree_leaves(output)[position] for output in pair] for pair in zip(*outputs)]
@@ -111,12 +148,16 @@ class LayerwiseOptions:
         fit_layers: the settings that the gradient starts from, with the signature of `fit_layers`.
         fitting_batch: inputs that are run at a time while layers are fitted.
         fitting_bytes: what the live values of a network may take then; where all inputs took more, fewer are used.
+        fitting_copies: how often each input is there, varied at random, while weights are fitted.
         bend_levels: whether levels may be unevenly spaced.
         steps: gradient steps; 0 for none.
-        change_weights: whether they adjust the weights too.
+        change_weights: whether weights are adjusted too, by least squares first and then by the steps.
+        fit_weights: whether by least squares, where they may change.
+        scale_branches: whether, where weights stay, branches of sums get a factor for each channel.
         learning_rate: of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to
             the outputs.
-        weight_learning_rate: relative to the weights of an output channel.
+        learning_rate_beside_weights: the same where weights change.
+        weight_learning_rate: relative to the weights of an output channel; of the factors of branches too.
         output_loss_weight: of the divergence of the outputs.
         temperature: of that divergence.
         layer_loss_weight: of the mean relative error of the layers.
@@ -132,14 +173,18 @@ class LayerwiseOptions:
     fit_layers: Callable = field(default=fit_layers, repr=False)  # processes compare options by what they look like
     fitting_batch: int = 64
     fitting_bytes: int = 2**30
+    fitting_copies: int = 2
     bend_levels: bool = True
     steps: int = 0
     change_weights: bool = False
-    learning_rate: float = 3e-3
+    fit_weights: bool = True
+    scale_branches: bool = True
+    learning_rate: float = 1e-2
+    learning_rate_beside_weights: float = 3e-3
     weight_learning_rate: float = 2e-3
     output_loss_weight: float = 1.0
     temperature: float = 2.0
-    layer_loss_weight: float = 10.0
+    layer_loss_weight: float = 2.0
     ema_decay: float = 0.98
     batch: int = 64
     dense_batch: int = 8
@@ -149,8 +194,10 @@ class LayerwiseOptions:
 
     def __post_init__(self):
         check_counts(self, 0, "steps")
-        check_counts(self, 1, "inputs", "fitting_batch", "fitting_bytes", "batch", "dense_batch", "step_bytes")
-        check_between(self, 1e-9, 1e9, "learning_rate", "temperature")
+        check_counts(
+            self, 1, "inputs", "fitting_batch", "fitting_bytes", "fitting_copies", "batch", "dense_batch", "step_bytes"
+        )
+        check_between(self, 1e-9, 1e9, "learning_rate", "learning_rate_beside_weights", "temperature")
         check_between(self, 0, 1e9, "weight_learning_rate", "output_loss_weight", "layer_loss_weight")
         check_between(self, 0, 1, "ema_decay", "mixed_share")
 

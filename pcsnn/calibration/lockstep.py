@@ -47,11 +47,12 @@ def footprint(network, inputs):
 
 
 @torch.no_grad()
-def lockstep(network, batches, choose, progress):
+def lockstep(network, batches, choose, progress, correct=None):
     """Run `network` and a student on all batches, one node at a time.
 
     At an activation, choose(node, currents of the student, outputs of the network), lists with an entry a batch,
-    returns the module that stands there in the student.
+    returns the module that stands there in the student. At any other node, which the network has computed already and
+    the student not yet, correct(node, runs of the network, runs of the student) returns one, or None for the network's.
 
     Returns:
         (outputs of the network, outputs of the student), lists too.
@@ -65,6 +66,8 @@ def lockstep(network, batches, choose, progress):
             module = None
             if node.meta.get("activation"):
                 module = choose(node, [run.env[node.args[0]] for run in student], [run.env[node] for run in teacher])
+            elif correct is not None:
+                module = correct(node, teacher, student)
             for run in student:
                 run.step(node, module)
             for run in teacher + student:
