@@ -3,8 +3,8 @@
     python benchmarks/ablation.py --cifar FOLDER --timesteps 4 8
 
 The folder is that of calibration.py. Prints the drop in points and the share of test images that get the float
-network's class, for each T and over the seeds; the rows from "quick" upwards take no gradient steps. Ingredients are
-options of the methods; here they are replaced, one at a time.
+network's class, for each T and over the seeds; the rows from "quick" upwards take no gradient steps, nor do those that
+say so. Ingredients are options of the methods; here they are replaced, one at a time.
 """
 
 import argparse
@@ -43,9 +43,15 @@ VARIANTS = {
     "light on the images as they are": LIGHT.with_options(vary_images=False),
     "light without the running average": LIGHT.with_options(ema_decay=0.0),
     "light with mixed images": LIGHT.with_options(mixed_share=ADVANCED.options.mixed_share),
+    "light without factors of branches": LIGHT.with_options(scale_branches=False),
+    "light at a lower rate": LIGHT.with_options(learning_rate=ADVANCED.options.learning_rate_beside_weights),
+    "light with layers at weight 10": LIGHT.with_options(layer_loss_weight=10.0),
     "light with 150 steps": LIGHT.with_options(steps=150),
     "light with 600 steps": LIGHT.with_options(steps=600),
+    "advanced without steps": ADVANCED.with_options(steps=0),
+    "advanced without steps, images as they are": ADVANCED.with_options(steps=0, fitting_copies=1),
     "advanced": ADVANCED,
+    "advanced without least squares of weights": ADVANCED.with_options(fit_weights=False),
     "advanced without mixed images": ADVANCED.with_options(mixed_share=0.0),
     "advanced with 400 steps": ADVANCED.with_options(steps=400),
 }

@@ -93,6 +93,10 @@ struct Primitives {
   // Null where search and rates one after the other are as fast.
   void (*fused_rates)(const float* mean, const float* residual, int64_t n, Search<float> table, Values<float> scale,
                       float* out) = nullptr;
+  // out = gradient * slope of the current's interval [knots[i], knots[i + 1]), 0 outside of all `intervals`; the sums
+  // of that, and of that times the current, are added to plain[i] and weighted[i]. For curves of few intervals.
+  void (*transfer)(const float* current, const float* gradient, int64_t n, const float* knots, const float* slopes,
+                   int64_t intervals, float* out, double* plain, double* weighted);
   // A copy that leaves the caches alone, where there is one; `fence` before another thread may read it.
   void (*stream)(const void* from, int64_t bytes, void* to);
   void (*fence)();

@@ -116,6 +116,40 @@ void integer_spikes(const uint8_t* counts, int silent, int most, int64_t n, uint
   }
 }
 
+// One pass over a block for each interval. Lanes have sums of their own, added in one order on every processor.
+void transfer(const float* current, const float* gradient, int64_t n, const float* knots, const float* slopes,
+              int64_t intervals, float* out, double* plain, double* weighted) {
+  constexpr int64_t block = 256, lanes = 16;
+  float z[block], passed[block];
+  for (int64_t start = 0; start < n; start += block) {
+    const int64_t some = n - start < block ? n - start : block;
+    const int64_t whole = (some + lanes - 1) / lanes * lanes;
+    for (int64_t i = 0; i < some; ++i) z[i] = current[start + i];
+    for (int64_t i = some; i < whole; ++i) z[i] = knots[intervals];  // in no interval
+    for (int64_t i = 0; i < whole; ++i) passed[i] = 0;
+    for (int64_t k = 0; k < intervals; ++k) {
+      const float low = knots[k], high = knots[k + 1], slope = slopes[k];
+      for (int64_t i = 0; i < whole; ++i) passed[i] = (z[i] >= low) & (z[i] < high) ? slope : passed[i];
+    }
+    for (int64_t i = 0; i < some; ++i) passed[i] *= gradient[start + i];
+    for (int64_t i = 0; i < some; ++i) out[start + i] = passed[i];
+    for (int64_t k = 0; k < intervals; ++k) {
+      const float low = knots[k], high = knots[k + 1];
+      float sums[lanes] = {}, products[lanes] = {};
+      for (int64_t i = 0; i < whole; i += lanes)
+        for (int64_t j = 0; j < lanes; ++j) {
+          const bool inside = (z[i + j] >= low) & (z[i + j] < high);
+          sums[j] += inside ? passed[i + j] : 0.0f;
+          products[j] += inside ? passed[i + j] * z[i + j] : 0.0f;
+        }
+      for (int64_t j = 0; j < lanes; ++j) {
+        plain[k] += sums[j];
+        weighted[k] += products[j];
+      }
+    }
+  }
+}
+
 #if PCSNN_AVX2
 
 void stream(const void* from, int64_t bytes, void* to) {
@@ -163,6 +197,7 @@ constexpr Primitives kTable = {
 #if PCSNN_AVX2
     .fused_rates = fused_rates,
 #endif
+    .transfer = transfer,
     .stream = stream,
     .fence = fence};
 

@@ -9,12 +9,17 @@
 
 #include "arguments.h"
 #include "memory.h"
+#include "primitives.h"
 
 namespace pcsnn {
 namespace {
 
 // Sums are taken in so many parts, added in order: their value does not depend on the number of threads.
 constexpr int64_t kParts = 8;
+
+// Neurons of a channel side by side, and intervals, for which a pass for each interval is faster than a search for each
+// neuron.
+constexpr int64_t kLongRun = 16, kFewIntervals = 40;
 
 // The interval knots[i] <= value < knots[i + 1], -1 below all and `count` - 1 above.
 inline int64_t interval(const float* knots, int64_t count, float value) {
@@ -48,7 +53,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> transfer_gradient(const at::Tenso
   const at::Tensor z = to_dense(current), g = to_layout_of(gradient, z);
   at::Tensor out = at::empty_like(z);
   const int64_t channels = knots.dim() == 2 ? knots.size(0) : 1;
-  const int64_t inner = knots.dim() == 2 ? z.stride(1) : 1;
   const int64_t entries = channels * intervals;
   const auto sizes = slopes.sizes();
   at::Tensor sums = at::zeros({kParts, 2, entries}, slopes.options().dtype(at::kDouble));
@@ -60,14 +64,24 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> transfer_gradient(const at::Tenso
   float* to = out.mutable_data_ptr<float>();
   double* totals = sums.mutable_data_ptr<double>();
   const int64_t total = z.numel();
+  const int64_t inner = channels > 1 ? z.stride(1) : std::max<int64_t>(total, 1);
   at::parallel_for(0, kParts, 1, [&](int64_t first, int64_t last) {
     for (int64_t part = first; part < last; ++part) {
       double* plain = totals + part * 2 * entries;
       double* weighted = plain + entries;
       const int64_t begin = total * part / kParts, end = total * (part + 1) / kParts;
-      int64_t channel = channels > 1 ? begin / inner % channels : 0;
-      int64_t left = channels > 1 ? inner - begin % inner : end - begin;
-      for (int64_t i = begin; i < end; ++i) {
+      int64_t channel = begin / inner % channels;
+      int64_t left = inner - begin % inner;
+      int64_t i = begin;
+      while (inner >= kLongRun && intervals <= kFewIntervals && i < end) {
+        const int64_t run = std::min(left, end - i), row = channel * intervals;
+        primitives().transfer(zs + i, gs + i, run, edges + channel * count, rises + row, intervals, to + i, plain + row,
+                              weighted + row);
+        i += run;
+        left = inner;
+        channel = channel + 1 == channels ? 0 : channel + 1;
+      }
+      for (; i < end; ++i) {
         const float value = zs[i];
         const int64_t place = interval(edges + channel * count, count, value);
         float passed = 0;

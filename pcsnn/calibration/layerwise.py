@@ -1,17 +1,19 @@
 """Methods "quick", "light", "advanced": least squares layer by layer, then gradient steps towards the float network."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch.utils._pytree import tree_leaves
 
-from pcsnn.calibration import least_squares, refine, signed
+from pcsnn import distributed
+from pcsnn.calibration import least_squares, refine, signed, variation, weight_squares
 from pcsnn.calibration.lockstep import footprint, joining, lockstep
 from pcsnn.calibration.method import Method, check_between, check_counts, register
 from pcsnn.calibration.precision import largest, single, widened
-from pcsnn.data.inputs import rows
+from pcsnn.data.inputs import count, rows
 from pcsnn.data.pools import dealt, first, mini_batches
 from pcsnn.distributed import collectives
 from pcsnn.graph import taxonomy
@@ -63,13 +65,46 @@ def _interpolates(node, modules):
     return isinstance(node, torch.fx.Node) and taxonomy.role(node, modules) is taxonomy.Role.INTERPOLATION
 
 
+def _cut(task, pools, options):
+    """Mini-batches of pools, none of whose values alone take more memory than `fitting_bytes`."""
+    if task.batches.whole:
+        return list(pools)
+    peak = max(footprint(task.network, rows(pool, slice(1)))[0] for pool in pools)
+    return mini_batches(pools, max(1, min(options.fitting_batch, int(options.fitting_bytes / peak))))
+
+
+def _folded(task, pools, options):
+    """(batches of this process, the fold of each), folds by turns: the inputs, and varied copies of them.
+
+    A copy is in the fold of its input. Folds and copies are the same, however many processes there are.
+    """
+    if task.batches.whole:
+        return pools, [index % weight_squares.FOLDS for index in range(len(pools))]
+    copies = options.fitting_copies if options.vary_images else 1
+    folds = range(weight_squares.FOLDS)
+    parts = [[rows(pool, slice(fold, None, len(folds))) for pool in pools if count(pool) > fold] for fold in folds]
+    if min(sum(map(count, part)) for part in parts) < distributed.size():
+        parts = [pools]  # too few for each process to have some of each
+    generator = torch.Generator("cpu").manual_seed(task.seed)
+    groups = []
+    for fold, part in enumerate(parts):
+        for copy_ in range(copies):
+            some = [variation.all_varied(pool, options.fitting_batch, generator) for pool in part] if copy_ else part
+            groups.append([(batch, fold) for batch in _cut(task, dealt(some), options)])
+    turns = itertools.zip_longest(*groups)
+    batches, own = zip(*[entry for turn in turns for entry in turn if entry is not None], strict=True)
+    return batches, own
+
+
 def fit_layers(task, pools, options, limit):
     """Settings of all places by least squares on the student's own inputs; corrects the outputs' means (C1)-(C3).
+
+    Where weights may change, those of each synapse too (C6).
 
     pools: the inputs, on all of which the network computes in float32. limit: the largest activation that its own dtype
     can hold.
     """
-    network, timesteps, whole = task.network, task.timesteps, task.batches.whole
+    network, timesteps = task.network, task.timesteps
     by_name = {place.name: place for place in task.places}
     settings = dict(task.kept)
 
@@ -85,11 +120,15 @@ def fit_layers(task, pools, options, limit):
             )
         return settings[place.name].neuron(place, timesteps).to(currents[0])
 
-    peak = max(footprint(network, pool if whole else rows(pool, slice(1)))[0] for pool in pools)
-    size = max(1, min(options.fitting_batch, int(options.fitting_bytes / peak)))
-    batches = mini_batches(dealt(pools), None if whole else size)
-    starts = joining(network, batches, whole, options.fitting_bytes)
-    outputs = lockstep(network, batches, choose, task.progress, starts)
+    if options.change_weights and options.fit_weights and task.open:
+        batches, folds = _folded(task, pools, options)
+        corrections = weight_squares.Corrections(network, folds)
+    else:
+        batches, corrections = _cut(task, dealt(pools), options), None
+    starts = joining(network, batches, task.batches.whole, options.fitting_bytes)
+    outputs = lockstep(network, batches, choose, task.progress, corrections, starts)
+    if corrections is not None:
+        corrections.keep()
     for position, module in _direct(network).items():
         channel = -1 if isinstance(module, torch.nn.Linear) else 1
         pairs = [[tree_leaves(output)[position] for output in pair] for pair in zip(*outputs)]
@@ -108,12 +147,16 @@ class LayerwiseOptions:
         fitting_batch: inputs that are run at a time while layers are fitted.
         fitting_bytes: what the live values of a network may take then; where those of all inputs took more, some inputs
             join at later layers, whose values are smaller.
+        fitting_copies: how often each input is there, varied at random, while weights are fitted.
         bend_levels: whether levels may be unevenly spaced.
         steps: gradient steps; 0 for none.
-        change_weights: whether they adjust the weights too.
+        change_weights: whether weights are adjusted too, by least squares first and then by the steps.
+        fit_weights: whether by least squares, where they may change.
+        scale_branches: whether, where weights stay, branches of sums get a factor for each channel.
         learning_rate: of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to
             the outputs.
-        weight_learning_rate: relative to the weights of an output channel.
+        learning_rate_beside_weights: the same where weights change.
+        weight_learning_rate: relative to the weights of an output channel; of the factors of branches too.
         output_loss_weight: of the divergence of the outputs.
         temperature: of that divergence.
         layer_loss_weight: of the mean relative error of the layers.
@@ -129,14 +172,18 @@ class LayerwiseOptions:
     fit_layers: Callable = field(default=fit_layers, repr=False)  # processes compare options by what they look like
     fitting_batch: int = 64
     fitting_bytes: int = 2**30
+    fitting_copies: int = 2
     bend_levels: bool = True
     steps: int = 0
     change_weights: bool = False
-    learning_rate: float = 3e-3
+    fit_weights: bool = True
+    scale_branches: bool = True
+    learning_rate: float = 1e-2
+    learning_rate_beside_weights: float = 3e-3
     weight_learning_rate: float = 2e-3
     output_loss_weight: float = 1.0
     temperature: float = 2.0
-    layer_loss_weight: float = 10.0
+    layer_loss_weight: float = 2.0
     ema_decay: float = 0.98
     batch: int = 64
     dense_batch: int = 8
@@ -146,8 +193,10 @@ class LayerwiseOptions:
 
     def __post_init__(self):
         check_counts(self, 0, "steps")
-        check_counts(self, 1, "inputs", "fitting_batch", "fitting_bytes", "batch", "dense_batch", "step_bytes")
-        check_between(self, 1e-9, 1e9, "learning_rate", "temperature")
+        check_counts(
+            self, 1, "inputs", "fitting_batch", "fitting_bytes", "fitting_copies", "batch", "dense_batch", "step_bytes"
+        )
+        check_between(self, 1e-9, 1e9, "learning_rate", "learning_rate_beside_weights", "temperature")
         check_between(self, 0, 1e9, "weight_learning_rate", "output_loss_weight", "layer_loss_weight")
         check_between(self, 0, 1, "ema_decay", "mixed_share")
 

@@ -75,12 +75,14 @@ def joining(network, batches, whole, budget):
 
 
 @torch.no_grad()
-def lockstep(network, batches, choose, progress, starts=None):
+def lockstep(network, batches, choose, progress, corrections=None, starts=None):
     """Run `network` and a student on all batches, one node at a time.
 
     At an activation, choose(node, currents of the student, outputs of the network), lists with an entry a batch,
-    returns the module that stands there in the student. starts: of `joining`, where batches are not there from the
-    first node on: at that node they catch up, with what has been chosen so far.
+    returns the module that stands there in the student. At any other node, which the network has computed already and
+    the student not yet, corrections(node, runs of the network, runs of the student) returns one, or None for the
+    network's. starts: of `joining`, where batches are not there from the first node on: at that node, or once no
+    correction is pending, they catch up with what has been chosen so far.
 
     Returns:
         (outputs of the network, outputs of the student), lists too.
@@ -88,25 +90,30 @@ def lockstep(network, batches, choose, progress, starts=None):
     teacher, student, chosen = [], [], {}
     starts = [0] * len(batches) if starts is None else starts
 
-    def join(batch, place):
-        for runs, modules in ((teacher, {}), (student, chosen)):
-            run = Run(network, batch)
-            for node in itertools.islice(network.graph.nodes, place):
-                run.step(node, modules.get(node))
-                run.drop(node)
-            runs.append(run)
+    def catch_up(batch, place, modules):
+        run = Run(network, batch)
+        for node in itertools.islice(network.graph.nodes, place):
+            run.step(node, modules.get(node))
+            run.drop(node)
+        return run
 
     with show_steps(list(network.graph.nodes), "fitting layers", progress) as nodes:
         for place, node in enumerate(nodes):
             while len(teacher) < len(batches) and starts[len(teacher)] <= place:
-                join(batches[len(teacher)], place)
+                batch = batches[len(teacher)]
+                if starts[len(teacher)] and corrections is not None and corrections.pending:
+                    break
+                known = chosen | corrections.fitted if place and corrections is not None else chosen
+                teacher.append(catch_up(batch, place, {}))
+                student.append(catch_up(batch, place, known))
             for run in teacher:
                 run.step(node)
             module = None
             if node.meta.get("activation"):
                 module = choose(node, [run.env[node.args[0]] for run in student], [run.env[node] for run in teacher])
-            if module is not None:
                 chosen[node] = module
+            elif corrections is not None:
+                module = corrections(node, teacher, student)
             for run in student:
                 run.step(node, module)
             for run in teacher + student:

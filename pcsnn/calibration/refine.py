@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from pcsnn import distributed
+from pcsnn.calibration import branches, variation
 from pcsnn.calibration.lockstep import footprint, per_input
 from pcsnn.data.batches import show_steps
 from pcsnn.data.inputs import count, rows
@@ -49,6 +50,28 @@ def _free_weights(network):
             parametrize.register_parametrization(module, "weight", _Relative(module.weight, channel))
             changes.append(module.parametrizations["weight"].original.requires_grad_(True))
     return changes
+
+
+class _Scaled(nn.Module):
+    """A weight times exp(gain) of each output channel."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.gain = nn.Parameter(weight.new_zeros(len(weight), *[1] * (weight.dim() - 1)))
+
+    def forward(self, weight):
+        return weight * self.gain.exp()
+
+
+def _free_branches(network):
+    """Give the branches of sums a gain for each channel; returns the gains. No threshold does what they do."""
+    modules, gains = dict(network.named_modules()), []
+    for node, module in branches.own_synapses(network).items():
+        if branches.sum_behind(node, modules) is not None:
+            scaled = _Scaled(module.weight)
+            parametrize.register_parametrization(module, "weight", scaled)
+            gains.append(scaled.gain)
+    return gains
 
 
 def _fix_weights(network):
@@ -94,46 +117,6 @@ def _divergence(learnt, taught, temperature):
     return temperature**2 * F.kl_div(learnt, taught, reduction="batchmean", log_target=True)
 
 
-def _uniform(generator, *shape):
-    """Random numbers in [0, 1), the same whatever torch's default dtype and device are."""
-    return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
-
-
-def _varied(batch, generator):
-    """More data, which the float network labels itself: images [N, C, H, W], varied at random.
-
-    Each is flipped left to right or not, and all of a batch are shifted by up to an eighth of their size, mirrored at
-    the borders.
-    """
-    flip = _uniform(generator, count(batch)) < 0.5
-    shifts = _uniform(generator, 2).tolist()
-
-    def vary(part):
-        if part.dim() == 4 and part.is_floating_point():
-            part = torch.where(flip.to(part.device).view(-1, 1, 1, 1), part.flip(3), part)
-            down, right = (length // 8 for length in part.shape[2:])
-            first = [int(shift * (2 * margin + 1)) for shift, margin in zip(shifts, (down, right))]
-            padded = F.pad(part, (right, right, down, down), mode="reflect")
-            part = padded[:, :, first[0] : first[0] + part.shape[2], first[1] : first[1] + part.shape[3]]
-        return part
-
-    return tree_map(vary, batch)
-
-
-def _mixed(batch, generator):
-    """More data still, labelled by the float network: each input blended with another, half to all of it kept."""
-    order = torch.randperm(count(batch), generator=generator, device="cpu")
-    share = 0.5 + 0.5 * _uniform(generator, len(order))
-    return tree_map(
-        lambda part: (
-            part.lerp(part[order.to(part.device)], (1 - share).to(part).view(-1, *[1] * (part.dim() - 1)))
-            if part.is_floating_point()
-            else part
-        ),
-        batch,
-    )
-
-
 def _batches(pools, options, dense, total, whole, generator):
     """Batches without end, in random order. total: bytes of the values of one input. whole: uncut and unvaried."""
     if whole:
@@ -142,9 +125,9 @@ def _batches(pools, options, dense, total, whole, generator):
     size = int(min(options.dense_batch if dense else options.batch, fitting))
     for batch in shuffled(pools, size, generator):
         if options.vary_images:
-            batch = _varied(batch, generator)
-        if options.mixed_share and _uniform(generator) < options.mixed_share:
-            batch = _mixed(batch, generator)
+            batch = variation.varied(batch, generator)
+        if options.mixed_share and variation.uniform(generator) < options.mixed_share:
+            batch = variation.mixed(batch, generator)
         yield batch
 
 
@@ -189,14 +172,19 @@ def refine(teacher, task, settings, pools, outputs, options):
     scale, dense = _outputs(teacher, pools[0] if whole else rows(pools[0], slice(options.batch)))
     levels = [parameter for module in neurons.values() for parameter in module.parameters()]
     biases = [module.bias.requires_grad_(True) for module in outputs]
-    changes = _free_weights(network) if options.change_weights else []
+    changes = []
+    if options.change_weights:
+        changes = _free_weights(network)
+    elif options.scale_branches:
+        changes = _free_branches(network)
     parameters = [*levels, *biases, *changes]
     if not parameters:  # signed neurons, and none of their outputs meets a synapse
         return
+    rate = options.learning_rate_beside_weights if options.change_weights else options.learning_rate
     optimiser = torch.optim.Adam(
         [
-            {"params": levels, "lr": options.learning_rate},
-            {"params": biases, "lr": options.learning_rate * scale},
+            {"params": levels, "lr": rate},
+            {"params": biases, "lr": rate * scale},
             {"params": changes, "lr": options.weight_learning_rate},
         ]
     )
@@ -218,7 +206,7 @@ def refine(teacher, task, settings, pools, outputs, options):
             if share:
                 found = per_input(student(*batch))
                 errors = [
-                    (module.out - taught[name]).square().mean() / square.clamp_min(1e-12)
+                    F.mse_loss(module.out, taught[name]) / square.clamp_min(1e-12)
                     for (name, module), square in zip(neurons.items(), squares)
                 ]
                 divergence = sum(_divergence(*pair, options.temperature) for pair in zip(found, expected))

@@ -10,12 +10,22 @@ from torch import nn
 from pcsnn.calibration import METHODS
 
 
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.branch, self.relu = nn.Conv2d(6, 6, 3, padding=1), nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(self.branch(x) + x)
+
+
 @pytest.fixture
 def case(monkeypatch):
     net = randomise(
         nn.Sequential(
             nn.Conv2d(2, 6, 3, padding=1),
             nn.ReLU(),
+            Residual(),
             nn.Conv2d(6, 8, 3, stride=2),
             nn.ReLU(),
             nn.Flatten(),

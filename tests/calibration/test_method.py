@@ -64,6 +64,13 @@ def test_other_options_leave_the_method_as_it_is():
             "^learning_rate: expected a value in 1e-09..1e\\+09, got 0.0",
         ),
         ("advanced", dict(temperature=float("nan")), ValueError, "^temperature: expected a finite number, got nan"),
+        (
+            "advanced",
+            dict(learning_rate_beside_weights=0),
+            ValueError,
+            "^learning_rate_beside_weights: expected a value in 1e-09..1e\\+09, got 0",
+        ),
+        ("advanced", dict(fitting_copies=0), ValueError, "^fitting_copies: expected a value in 1.*, got 0"),
         ("light", dict(layer_loss_weight=-1), ValueError, "^layer_loss_weight: expected a value in 0..1e\\+09, got -1"),
         ("light", dict(mixed_share="all"), TypeError, "^mixed_share: expected a number, got str"),
         ("paper", dict(momentum=1.5), ValueError, "^momentum: expected a value in 0..1, got 1.5"),
