@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from pcsnn.graph import taxonomy
+from pcsnn.graph.activations import signed_kind
 
 SYNAPSES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -40,3 +41,14 @@ def last_of_sums(network, synapses):
     modules = dict(network.named_modules())
     found = ((sum_behind(node, modules), node) for node in synapses)
     return {reader: node for reader, node in found if reader is not None}
+
+
+def clipped(network):
+    """The nodes that activations alone read, of which none goes below zero."""
+    modules = dict(network.named_modules())
+    return {
+        node
+        for node in network.graph.nodes
+        if node.users
+        and all(reader.meta.get("activation") and not signed_kind(modules[reader.target]) for reader in node.users)
+    }

@@ -54,15 +54,18 @@ def _patches(module, x, positions, lengths):
     return seen.unflatten(1, (module.groups, -1)).permute(1, 2, 3, 0, 4).flatten(3).flatten(1, 2)
 
 
-def _lacking(module, x, wanted, positions):
-    """What its outputs lack of what is wanted: [groups, outputs of a group, N * positions]."""
-    rest = wanted - module(x)
+def _lacking(module, x, wanted, beside, positions):
+    """What its outputs lack of what is wanted: [groups, outputs of a group, N * positions]; beside: as of `fit`."""
+    own = module(x)
+    rest = wanted - own
+    if beside is not None:
+        rest = torch.where(wanted + beside > 0, rest, -(own + beside).clamp_min(0))
     if isinstance(module, nn.Linear):
         return rest.reshape(len(x), -1, rest.shape[-1])[:, positions].flatten(0, 1).T.unsqueeze(0)
     return rest.flatten(2)[..., positions].transpose(0, 1).flatten(1).unflatten(0, (module.groups, -1))
 
 
-def _moments(module, inputs, wanted, folds):
+def _moments(module, inputs, wanted, folds, beside):
     """[FOLDS, groups, w, w + o]: products of what the w weights see, with itself and with what the o outputs lack.
 
     Of all processes. A constant stands behind the weights where the synapse has a bias. Of many positions of an output,
@@ -75,17 +78,18 @@ def _moments(module, inputs, wanted, folds):
     most = max(LEAST_POSITIONS * weights, min(MOST_POSITIONS, MOST_PRODUCTS // weights**2))
     kept = -(-most // collectives.totals(sum(map(len, inputs)))[0])
     sums = torch.zeros(FOLDS, groups, size, size + channels // groups, dtype=torch.float64, device=module.weight.device)
-    for x, target, fold in zip(inputs, wanted, folds):
+    for x, target, fold, other in zip(inputs, wanted, folds, beside or [None] * len(folds)):
         each, some = math.prod(target.shape[1:]) // channels, slice(None)
         if kept < each:
             generator = torch.Generator("cpu").manual_seed(0)
             some = torch.randperm(each, generator=generator, device="cpu")[:kept].sort().values.to(x.device)
         rows = max(1, CHUNK // (min(kept, each) * weights * groups))
-        for part, goal in zip(x.split(rows), target.split(rows)):
+        others = itertools.repeat(None) if other is None else other.split(rows)
+        for part, goal, addend in zip(x.split(rows), target.split(rows), others):
             seen = _patches(module, part, some, goal.shape[2:])
             if module.bias is not None:
                 seen = torch.cat([seen, seen.new_ones(groups, 1, seen.shape[-1])], 1)
-            lacking = _lacking(module, part, goal, some)
+            lacking = _lacking(module, part, goal, addend, some)
             sums[fold] += seen @ torch.cat([seen, lacking], 1).mT
     return collectives.summed(sums)
 
@@ -108,13 +112,8 @@ def _error(changes, moments):
     return (changes * (products @ changes - 2 * lacking)).sum().item()
 
 
-def fit(module, inputs, wanted, folds):
-    """A copy of a synapse whose outputs on `inputs` come closest to `wanted`; lists with an entry a batch.
-
-    folds: of each batch, the number of its fold. The penalty on changes is the one that does best on inputs that
-    weights were not fitted on; where none does better than the weights that there are, they stay.
-    """
-    moments, weights = _moments(module, inputs, wanted, folds), module.weight[0].numel()
+def _fitted(module, inputs, wanted, folds, beside):
+    moments, weights = _moments(module, inputs, wanted, folds, beside), module.weight[0].numel()
     fitted = copy.deepcopy(module)
     if not moments.isfinite().all():
         return fitted  # the next neuron says so, by name
@@ -132,6 +131,19 @@ def fit(module, inputs, wanted, folds):
     return fitted
 
 
+def fit(module, inputs, wanted, folds, beside=None):
+    """A copy of a synapse whose outputs on `inputs` come closest to `wanted`; lists with an entry a batch.
+
+    folds: of each batch, the number of its fold. The penalty on changes is the one that does best on inputs that
+    weights were not fitted on; where none does better than the weights that there are, they stay.
+
+    beside: what is added to the outputs, where of the sum only what is above zero goes on. Then weights are fitted a
+    second time, and a sum below zero that is to be below zero lacks nothing.
+    """
+    fitted = _fitted(module, inputs, wanted, folds, None)
+    return fitted if beside is None else _fitted(fitted, inputs, wanted, folds, beside)
+
+
 class Corrections:
     """Refitted synapses in the student of a lockstep; `keep()` puts them into the network in the end.
 
@@ -142,6 +154,7 @@ class Corrections:
         self.network, self.folds, self.fitted = network, folds, {}
         self._synapses = branches.own_synapses(network)
         self._sums = branches.last_of_sums(network, self._synapses)
+        self._clipped = branches.clipped(network)
         self._waiting = dict.fromkeys(self._sums.values())
 
     @property
@@ -156,7 +169,10 @@ class Corrections:
             if node in self._waiting:
                 self._waiting[node] = inputs
                 return None
-            self.fitted[node] = fit(self._synapses[node], inputs, [run.env[node] for run in teacher], self.folds)
+            wanted, beside = [run.env[node] for run in teacher], None
+            if node in self._clipped:
+                beside = [value.new_zeros(1).expand_as(value) for value in wanted]
+            self.fitted[node] = fit(self._synapses[node], inputs, wanted, self.folds, beside)
             return self.fitted[node]
         if node in self._sums:
             self._correct(node, self._sums[node], teacher, student)
@@ -166,11 +182,12 @@ class Corrections:
         inputs, module = self._waiting.pop(synapse), self._synapses[synapse]
         found = [run.run_node(node) for run in student]
         own = [run.env[synapse] for run in student]
-        if any(value.shape != output.shape for value, output in zip(found, own)):
-            wanted = [run.env[synapse] for run in teacher]  # one is repeated along the other
-        else:
-            wanted = [output + taught.env[node] - value for output, taught, value in zip(own, teacher, found)]
-        self.fitted[synapse] = fit(module, inputs, wanted, self.folds)
+        wanted, beside = [run.env[synapse] for run in teacher], None
+        if all(value.shape == output.shape for value, output in zip(found, own)):  # else one is repeated
+            others = [value - output for value, output in zip(found, own)]
+            wanted = [taught.env[node] - other for taught, other in zip(teacher, others)]
+            beside = others if node in self._clipped else None
+        self.fitted[synapse] = fit(module, inputs, wanted, self.folds, beside)
         for run, x in zip(student, inputs):
             run.env[synapse] = self.fitted[synapse](x)
 

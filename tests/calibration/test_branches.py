@@ -36,6 +36,16 @@ def test_branches_are_synapses_that_only_a_sum_reads():
     assert [node.target for node in last.values()] == ["branch", "right"]
 
 
+def test_clipped_is_what_only_activations_read_that_end_at_zero():
+    network = torch.fx.symbolic_trace(Branched())
+    for node in network.graph.nodes:
+        node.meta["activation"] = node.op == "call_module" and node.target.startswith("relus")
+    sums = [node.name for node in network.graph.nodes if node.op == "call_function"]
+    assert [node.name for node in network.graph.nodes if node in branches.clipped(network)] == ["stem", *sums]
+    network.set_submodule("relus.0", nn.LeakyReLU())
+    assert [node.name for node in network.graph.nodes if node in branches.clipped(network)] == sums
+
+
 @pytest.mark.parametrize("chosen", [True, False])
 def test_light_scales_the_channels_of_branches_and_of_nothing_else(chosen):
     net = randomise(Branched())

@@ -80,6 +80,26 @@ def test_weights_stay_where_changes_do_no_good_on_other_inputs():
 
 
 @torch.no_grad()
+def test_what_lies_below_zero_needs_no_fit():
+    """One output cannot follow both its wanted part above zero and noise below: above zero it does better for it."""
+    x = normal(400, 6)
+    wanted = x[:, :1] + x[:, 1:2] * (x[:, :1] < 0) * 3 - 4.0 * (x[:, :1] < 0)
+    module, beside = randomise(nn.Linear(6, 1)), torch.zeros(1).expand(400, 1)
+
+    def error(fitted):
+        return (fitted(x).relu() - wanted.relu()).square().sum()
+
+    plain = weight_squares.fit(module, x.split(200), wanted.split(200), [0, 1])
+    clipped = weight_squares.fit(module, x.split(200), wanted.split(200), [0, 1], beside.split(200))
+    assert error(clipped) < 0.8 * error(plain)
+    moved = weight_squares.fit(
+        module, x.split(200), (wanted - 1).split(200), [0, 1], torch.ones(400, 1).split(200)
+    )  # the same sum
+    torch.testing.assert_close(moved.weight, clipped.weight, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(moved.bias, clipped.bias - 1, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
 def test_inputs_that_never_come_change_no_weight():
     module, other = randomise(nn.Linear(6, 4)), randomise(nn.Linear(6, 4), 1)
     x = normal(300, 6) * torch.tensor([1.0, 1, 1, 1, 0, 0])
