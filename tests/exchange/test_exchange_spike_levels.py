@@ -80,6 +80,23 @@ def test_networks_of_if_nodes_have_the_rates_of_all_levels(sj, timesteps, severa
         assert snn(x).any()
 
 
+@torch.no_grad()
+def test_parallel_neurons_in_spikingjelly_send_parts_of_a_spike(sj):
+    source, x = net(sj), images()
+    for timesteps, several in STEPS:
+        made = replace_if_nodes(source, timesteps, spike_levels=several)
+        made.steps = timesteps
+        steps = x.unsqueeze(0).repeat(timesteps, 1, 1, 1, 1)
+        spikes = made.conv_fc[:3](steps) * several
+        assert len(spikes) == timesteps and set(spikes.round().unique().tolist()) == set(map(float, range(several + 1)))
+        assert (spikes - spikes.round()).abs().max() < 1e-6
+        binary = replace_if_nodes(source, 12).conv_fc[:3](x.unsqueeze(0).repeat(12, 1, 1, 1, 1))
+        assert torch.equal(spikes.round().sum(0), binary.sum(0))  # the same counts in T steps as in T D
+        torch.testing.assert_close(made(x), pcsnn.convert(source, timesteps, spike_levels=several)(x))
+    half = replace_if_nodes(source, 4, shift=0.5, spike_levels=3)
+    assert half.conv_fc[2].shift == 0.5 and half.conv_fc[2].spike_levels == 3
+
+
 def test_refusals_of_spikingjelly(sj):
     for several, error in ((0, ValueError), (32, ValueError), ("2", TypeError), (True, TypeError), (1.5, TypeError)):
         with pytest.raises(error, match="spike_levels: expected"):

@@ -89,6 +89,29 @@ def test_layouts_spike_dtypes_and_amplitudes(dtype, layout):
     assert_same(expanded.cpu(), reference.expand_spikes(counts.cpu(), 7, order, dtype, amplitude))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [dtype for dtype in SPIKES if dtype != torch.bool], ids=name)
+def test_integer_spikes(dtype, layout):
+    """Steps that send 0..D (22): T D levels on a line, and bisected."""
+    generator = torch.Generator().manual_seed(4)
+    theta = cases.thresholds(5, generator)
+    amplitude = torch.randn(5, generator=generator) if dtype.is_floating_point else None
+    worth = None if amplitude is None else amplitude.cuda()
+    for timesteps, spike_levels in ((1, 15), (4, 3), (17, 15)):
+        order = torch.randperm(timesteps, generator=generator)
+        even = functional.levels(theta, timesteps * spike_levels)
+        for levels in (even, (even**3).sort().values):
+            mean = lay_out(cases.near_levels(levels, SHAPES[0], torch.float32, generator).cuda(), layout)
+            steps = torch.stack([mean, -mean, *[mean] * timesteps])[:timesteps]
+            spikes = functional.fire_spikes(steps, levels.cuda(), dtype, worth, spike_levels=spike_levels)
+            expected = reference.fire_spikes(steps.cpu(), levels, amplitude, dtype, spike_levels=spike_levels)
+            assert_same(spikes.cpu(), expected)
+        counts = functional.fire_counts(mean, levels.cuda())
+        expanded = functional.expand_spikes(counts, timesteps, order.cuda(), dtype, worth, spike_levels)
+        expected = reference.expand_spikes(counts.cpu(), timesteps, order, dtype, amplitude, spike_levels)
+        assert_same(expanded.cpu(), expected)
+
+
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("dtype", (torch.int8, torch.float16, torch.bfloat16, torch.float32), ids=name)
 def test_synapses_with_their_neurons(dtype, geometry):
@@ -147,6 +170,8 @@ def test_operators_pass_opcheck():
     torch.library.opcheck(pcsnn.fire_rates_.default, (current.clone(), levels, scale, None, None, 1))
     torch.library.opcheck(pcsnn.fire_spikes.default, (steps, levels, None, torch.uint8, 1))
     torch.library.opcheck(pcsnn.expand_spikes.default, (counts, 4, None, torch.float16, scale))
+    torch.library.opcheck(pcsnn.fire_spikes.default, (steps[:2], levels, None, torch.uint8, 1, None, 0, 2))
+    torch.library.opcheck(pcsnn.expand_spikes.default, (counts, 4, None, torch.float16, scale, 7))
 
 
 def fired(snn, x):
