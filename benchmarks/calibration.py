@@ -54,6 +54,7 @@ class Comparison:
 
     def __init__(self, case, args, results):
         self.case, self.args, self.results, self.spike_levels = case, args, results, 1
+        self.methods = {}  # {name: Method with other options}
         self.commit = timing.circumstances()["commit"]
         self.own = logits(case.network, case.images, args.batch, f"{case.name}: float").argmax(1)
         self.accuracy = self._share(self.own, case.labels)
@@ -104,7 +105,8 @@ class Comparison:
             options = {"spike_levels": self.spike_levels} | ({} if seed is None else {"seed": seed})
             for timesteps in self._missing(name, seed):
                 begun = time.perf_counter()
-                snn = pcsnn.convert(case.network, timesteps, calibration=case.calibration, method=name, **options)
+                method = self.methods.get(name, name)
+                snn = pcsnn.convert(case.network, timesteps, calibration=case.calibration, method=method, **options)
                 seconds = time.perf_counter() - begun
                 output = logits(snn, case.images, self.args.batch, self._what(name, timesteps))
                 with pcsnn.use_backend("reference"):

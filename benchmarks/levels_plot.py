@@ -3,7 +3,7 @@
     python benchmarks/levels_plot.py docs/levels.png results/calibration.json results/imagenet.json
 
 Reads what calibration.py, imagenet.py and quantised.py write with --json; seeds are averaged. A network's published
-rows are drawn hollow beside its measured ones.
+rows are drawn hollow beside its measured ones. What loses more than 45 points is cut off.
 """
 
 import argparse
@@ -12,16 +12,22 @@ import pathlib
 import statistics
 
 import matplotlib
+import matplotlib.pyplot as plt
 from lib import calibration_report as report
 from lib import published
 from lib.uniform_activations import CHOICES
+from matplotlib.ticker import NullLocator, ScalarFormatter
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.ticker import NullLocator
 
 MARKERS = {"quantised": "s", "SNNC": "v", "SpikingJelly": "^"}  # of methods of others, by how their labels start
 COLUMNS = 3
+SHOWN = 45  # points below the float network that a panel shows; what is worse is cut off
+COLOURS = {  # of methods in each panel alike
+    **report.COLOURS,
+    **dict(zip(CHOICES, ("#c7a76c", "#8c6d31", "#f7b6d2", "#e377c2", "#bcbd22"))),
+    **dict(zip(dict.fromkeys(row.method for row in published.ROWS), plt.get_cmap("tab20").colors)),
+}
 
 
 def read(paths):
@@ -59,24 +65,21 @@ def draw(network, rows, axes):
     """One network's curves."""
     source = next(row for row in rows if row["method"] == "float")
     axes.axhline(100 * source["accuracy"], color="black", linestyle="--", linewidth=1, label="float network")
-    ticks = set()
     for method, points in curves(rows).items():
         label = report.label(method) if method not in CHOICES else CHOICES[method]
         marker = next((shape for start, shape in MARKERS.items() if label.startswith(start)), "o")
-        colour, dashed = report.COLOURS.get(method), method in CHOICES
+        colour, dashed = COLOURS.get(method), method in CHOICES
         axes.plot(
             *zip(*points), marker=marker, markersize=4, color=colour, linestyle=":" if dashed else "-", label=label
         )
-        ticks.update(levels for levels, _ in points)
     for method in dict.fromkeys(row.method for row in published.of(network) if row.levels is not None):
         some = [(row.levels, row.accuracy) for row in published.of(network) if row.method == method]
-        axes.plot(
-            *zip(*some), marker="o", fillstyle="none", linestyle="--", linewidth=0.8, label=f"{method}, published"
-        )
-        ticks.update(levels for levels, _ in some)
+        style = {"marker": "o", "fillstyle": "none", "linestyle": "--", "linewidth": 0.8}
+        axes.plot(*zip(*some), color=COLOURS[method], label=f"{method}, published", **style)
     axes.set_xscale("log", base=2)
-    axes.set_xticks(sorted(ticks), [str(tick) for tick in sorted(ticks)], fontsize=8)
+    axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(max(axes.get_ylim()[0], 100 * source["accuracy"] - SHOWN), axes.get_ylim()[1])
     axes.set_title(f"{network}, {source['images']} images", fontsize=10)
     axes.set_xlabel("levels T D")
     axes.set_ylabel("accuracy, %")

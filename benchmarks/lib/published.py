@@ -42,7 +42,7 @@ def _hmt(network, before, planes, *accuracies):
 
 
 ROWS = [
-    *_rows("resnet34", "paper", 1, None, "paper", [(16, 68.04), (32, 72.46)]),
+    *_rows("resnet34", "the paper", 1, None, "paper", [(16, 68.04), (32, 72.46)]),
     *_hmt("resnet18", 71.50, 3, (2, 61.33), (4, 65.38), (8, 67.95), (16, 69.43)),
     *_hmt("resnet18", 71.50, 4, (2, 67.78), (4, 69.02), (8, 70.35), (16, 70.95)),
     *_hmt("resnet18", 71.50, 8, (2, 71.39), (4, 71.07)),

@@ -90,6 +90,21 @@ def test_a_folder_of_classes_is_calibrated_on_a_part_and_tested_on_the_rest(clas
     assert lines[2].split()[:4] == ["2", "max", "2", "1"] and lines[2].endswith("here")
 
 
+def test_layers_may_be_fitted_with_more_memory(classes, weights, tmp_path, monkeypatch):
+    taken = []
+
+    def convert(*args, method, convert=pcsnn.convert, **options):
+        taken.append(getattr(method, "options", method))
+        return convert(*args, method="max", **options)
+
+    monkeypatch.setattr(pcsnn, "convert", convert)
+    options = ("--methods", "max", "quick", "--fitting-gigabytes", "3")
+    code, rows = run(tmp_path / "rows.json", classes, weights, *options)
+    assert code == 0 and ("quick", 2, 1, None) in rows and taken[0] == "max" and taken[1].fitting_bytes == 3 * 2**30
+    with pytest.raises(SystemExit, match="'fitting_gigabytes': 3.*not .*'fitting_gigabytes': None"):
+        run(tmp_path / "rows.json", classes, weights)
+
+
 def test_a_stopped_run_goes_on_where_it_was(classes, weights, tmp_path, monkeypatch, capsys):
     path = tmp_path / "rows.json"
     _, rows = run(path, classes, weights)
