@@ -76,11 +76,13 @@ def _cut(task, pools, options):
 def _folded(task, pools, options):
     """(batches of this process, the fold of each), folds by turns: the inputs, and varied copies of them.
 
-    A copy is in the fold of its input. Folds and copies are the same, however many processes there are.
+    A copy is in the fold of its input. Folds and copies are the same, however many processes there are. Only images
+    are varied; of other inputs there are no copies.
     """
     if task.batches.whole:
         return pools, [index % weight_squares.FOLDS for index in range(len(pools))]
-    copies = options.fitting_copies if options.vary_images else 1
+    images = any(variation.is_image(part) for pool in pools for part in tree_leaves(pool))
+    copies = options.fitting_copies if options.vary_images and images else 1
     folds = range(weight_squares.FOLDS)
     parts = [[rows(pool, slice(fold, None, len(folds))) for pool in pools if count(pool) > fold] for fold in folds]
     if min(sum(map(count, part)) for part in parts) < distributed.size():
@@ -222,11 +224,13 @@ def calibrate(task, options):
     return settings
 
 
-# Least squares (C1)-(C3) on the first 1,024 inputs of the data, or on as many of them as fit into memory; no gradient.
+# Least squares (C1)-(C3) on the first 1,024 inputs of the data; no gradient.
 QUICK = register(Method("quick", calibrate, effort=3, options=LayerwiseOptions()))
-# "quick", then gradient steps on thresholds, shifts, levels, amplitudes and output biases (C4), (C5).
+# "quick", then gradient steps on thresholds, shifts, levels, amplitudes, output biases and factors of residual branches
+# (C4), (C5).
 LIGHT = register(Method("light", calibrate, effort=4, options=replace(QUICK.options, steps=300), seeded=True))
-# "light" on weights too. More data, by mixing, keeps them from learning 1,024 images by heart.
+# Weights too, by least squares (C6) and by the steps. Mixing makes more data, so that they do not learn 1,024 images by
+# heart.
 ADVANCED = register(
     Method(
         "advanced",

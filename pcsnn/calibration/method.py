@@ -20,7 +20,7 @@ class Task:
         network: the traced float network; a method may change its weights, in place.
         places: all its activation places, in execution order.
         batches: the calibration data; None where there is none.
-        timesteps: T.
+        timesteps: the levels of a neuron, T D: at D > 1 what is calibrated is the network of as many binary steps (22).
         progress: whether to show progress bars on a terminal.
         seed: of what is drawn at random.
         kept: {place name: settings} of places that keep what they have, which are not the method's to choose.

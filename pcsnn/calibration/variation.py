@@ -12,6 +12,11 @@ def uniform(generator, *shape):
     return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
+def is_image(part):
+    """Whether a tensor of a batch is taken for images [N, C, H, W]."""
+    return part.dim() == 4 and part.is_floating_point()
+
+
 def varied(batch, generator):
     """More data, which the float network labels itself: images [N, C, H, W], varied at random.
 
@@ -22,7 +27,7 @@ def varied(batch, generator):
     shifts = uniform(generator, 2).tolist()
 
     def vary(part):
-        if part.dim() == 4 and part.is_floating_point():
+        if is_image(part):
             part = torch.where(flip.to(part.device).view(-1, 1, 1, 1), part.flip(3), part)
             down, right = (length // 8 for length in part.shape[2:])
             first = [int(shift * (2 * margin + 1)) for shift, margin in zip(shifts, (down, right))]

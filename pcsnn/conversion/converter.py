@@ -71,8 +71,8 @@ def convert(
         method: "none" (learned thresholds and bounds, no data), "max" (thresholds are recorded maxima), "paper"
             (recorded maxima, then the paper's calibration (17)), "quick" (least squares layer after layer (C1)-(C3)),
             "light" ("quick", then gradient steps on thresholds, shifts, levels and amplitudes (C4), (C5)), "advanced"
-            (on weights too), "auto" (16): "none" where every activation is a QCFS whose L divides T D, "light" else.
-            Or a `pcsnn.calibration.Method`: METHODS there holds all by name, and
+            (on weights too, fitted by least squares before (C6)), "auto" (16): "none" where every activation is a QCFS
+            whose L divides T D, "light" else. Or a `pcsnn.calibration.Method`: METHODS there holds all by name, and
             METHODS["light"].with_options(steps=150) is one with other options. See docs/calibration.md.
         strict: raise for operations that can neither spike nor be exact on rates; False keeps them analog, applied to
             averages over time.
