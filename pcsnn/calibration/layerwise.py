@@ -131,12 +131,31 @@ def fit_layers(task, pools, options, limit):
     outputs = lockstep(network, batches, choose, task.progress, corrections, starts)
     if corrections is not None:
         corrections.keep()
+    for module, errors in _mean_errors(network, *outputs):
+        module.bias.data += errors
+    return settings
+
+
+def _mean_errors(network, taught, learnt):
+    """(synapse that makes an output, [O] by how much its bias is too small), of outputs on this process' batches."""
     for position, module in _direct(network).items():
         channel = -1 if isinstance(module, torch.nn.Linear) else 1
-        pairs = [[tree_leaves(output)[position] for output in pair] for pair in zip(*outputs)]
-        errors = [(taught - learnt).transpose(0, channel).flatten(1) for taught, learnt in pairs]
-        module.bias.data += collectives.mean(torch.cat(errors, 1))
-    return settings
+        pairs = [[tree_leaves(output)[position] for output in pair] for pair in zip(taught, learnt)]
+        errors = [(one - other).transpose(0, channel).flatten(1) for one, other in pairs]
+        yield module, collectives.mean(torch.cat(errors, 1))
+
+
+@torch.no_grad()
+def _centre(teacher, task, settings, pools, options):
+    """Correct the mean over all classes of an output, which the divergence of the gradient steps does not see."""
+    student = copy.deepcopy(task.network)
+    batches = _cut(task, dealt(pools), options)
+    for place in task.places:
+        neuron = settings[place.name].neuron(place, task.timesteps).to(task.batches.device)
+        student.set_submodule(place.name, neuron)
+    outputs = [[network(*batch) for batch in batches] for network in (teacher, student)]
+    for module, errors in _mean_errors(task.network, *outputs):
+        module.bias.data += errors.mean()
 
 
 @dataclass(frozen=True)
@@ -221,6 +240,7 @@ def calibrate(task, options):
         settings = options.fit_layers(task, pools, options, limit)
         if refined:
             refine.refine(teacher, task, settings, pools, outputs, options)
+            _centre(teacher, task, settings, pools, options)
     return settings
 
 

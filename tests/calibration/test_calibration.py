@@ -13,7 +13,7 @@ from torch import nn
 import pcsnn
 from pcsnn import reference
 from pcsnn.calibration import least_squares, refine
-from pcsnn.calibration.layerwise import LIGHT, QUICK
+from pcsnn.calibration.layerwise import ADVANCED, LIGHT, QUICK
 from pcsnn.calibration.lockstep import footprint, lockstep
 from pcsnn.calibration.places import Place
 from pcsnn.data.batches import Batches
@@ -513,3 +513,12 @@ def test_bent_levels_are_saved_copied_and_recorded(tmp_path):
 def test_levels_of_the_shared_case_stay_even_beyond_16_timesteps():
     snn = pcsnn.convert(two_layers(), 17, calibration=samples(512), method="quick")
     assert all(neuron.bend is None for _, neuron in snn.neurons()) and LEVELS == 4
+
+
+def test_the_mean_of_the_outputs_that_the_divergence_does_not_see_is_corrected():
+    net, x = two_layers(), samples(64)
+    with torch.no_grad():
+        expected = net(x)
+    for method in (LIGHT.with_options(steps=20), ADVANCED.with_options(steps=20)):
+        difference = pcsnn.convert(net, 4, calibration=x, method=method, progress=False)(x) - expected
+        assert difference.mean().abs() < 1e-5 * expected.abs().mean()
