@@ -194,7 +194,7 @@ def plot_rate_maps(
     figure.colorbar(shown, ax=list(all_axes), shrink=0.8, label=_unit(recording))
     figure.suptitle(
         f"{short(layer)}: firing rates of {len(maps)} of {counts.shape[1]} channels, sample {sample}, "
-        f"{_steps(recording)}",
+        + _steps(recording),
         fontsize=11,
         **PLAIN,
     )
