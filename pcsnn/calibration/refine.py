@@ -18,6 +18,7 @@ from pcsnn.distributed import collectives
 from pcsnn.graph import taxonomy
 
 SMALLEST_BATCH = 8  # however much memory an input takes
+FULL_BATCH, FEW_LAYERS = 64, 20  # for which learning rates are meant
 
 
 class _Relative(nn.Module):
@@ -117,12 +118,27 @@ def _divergence(learnt, taught, temperature):
     return temperature**2 * F.kl_div(learnt, taught, reduction="batchmean", log_target=True)
 
 
-def _batches(pools, options, dense, total, whole, generator):
-    """Batches without end, in random order. total: bytes of the values of one input. whole: uncut and unvaried."""
+def _size(pools, options, dense, total, whole):
+    """Inputs of a batch. total: bytes of the values of one. whole: of batches as they are."""
+    if whole:
+        return min(map(count, pools))
+    fitting = max(SMALLEST_BATCH, options.step_bytes / (3 * total))
+    return int(min(options.dense_batch if dense else options.batch, fitting))
+
+
+def _slower(size, neurons):
+    """What learning rates are multiplied by, at most 1: changes of more layers add up, those of fewer inputs scatter.
+
+    Rates are for batches of FULL_BATCH and FEW_LAYERS layers of neurons. Adam's rate goes with the root of the batch
+    (arXiv 2205.10287).
+    """
+    return min(1.0, (size / FULL_BATCH) ** 0.5) * min(1.0, FEW_LAYERS / len(neurons))
+
+
+def _batches(pools, options, size, whole, generator):
+    """Batches without end, in random order. whole: uncut and unvaried."""
     if whole:
         yield from shuffled(pools, None, generator)
-    fitting = max(SMALLEST_BATCH, options.step_bytes / (3 * total))
-    size = int(min(options.dense_batch if dense else options.batch, fitting))
     for batch in shuffled(pools, size, generator):
         if options.vary_images:
             batch = variation.varied(batch, generator)
@@ -180,17 +196,19 @@ def refine(teacher, task, settings, pools, outputs, options):
     parameters = [*levels, *biases, *changes]
     if not parameters:  # signed neurons, and none of their outputs meets a synapse
         return
-    rate = options.learning_rate_beside_weights if options.change_weights else options.learning_rate
+    total = max(footprint(teacher, pool if whole else rows(pool, slice(1)))[1] for pool in pools)
+    size = _size(pools, options, dense, total, whole)
+    slower = _slower(size, neurons)
+    rate = slower * (options.learning_rate_beside_weights if options.change_weights else options.learning_rate)
     optimiser = torch.optim.Adam(
         [
             {"params": levels, "lr": rate},
             {"params": biases, "lr": rate * scale},
-            {"params": changes, "lr": options.weight_learning_rate},
+            {"params": changes, "lr": slower * options.weight_learning_rate},
         ]
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.steps)
-    total = max(footprint(teacher, pool if whole else rows(pool, slice(1)))[1] for pool in pools)
-    batches = _batches(pools, options, dense, total, whole, generator)
+    batches = _batches(pools, options, size, whole, generator)
     averages = _RunningAverage(parameters, options.ema_decay)
     with (
         torch.inference_mode(False),
