@@ -175,7 +175,8 @@ class LayerwiseOptions:
         fit_weights: whether by least squares, where they may change.
         scale_branches: whether, where weights stay, branches of sums get a factor for each channel.
         learning_rate: of Adam, for logarithms, for shifts and levels in units of theta / T, and for biases relative to
-            the outputs.
+            the outputs. All rates are for batches of 64 and up to 20 layers of neurons; smaller batches and deeper
+            networks take smaller ones.
         learning_rate_beside_weights: the same where weights change.
         weight_learning_rate: relative to the weights of an output channel; of the factors of branches too.
         output_loss_weight: of the divergence of the outputs.

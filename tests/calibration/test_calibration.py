@@ -522,3 +522,25 @@ def test_the_mean_of_the_outputs_that_the_divergence_does_not_see_is_corrected()
     for method in (LIGHT.with_options(steps=20), ADVANCED.with_options(steps=20)):
         difference = pcsnn.convert(net, 4, calibration=x, method=method, progress=False)(x) - expected
         assert difference.mean().abs() < 1e-5 * expected.abs().mean()
+
+
+@pytest.mark.parametrize(
+    "method, layers, batch, share",
+    [
+        (LIGHT, 3, 64, 1),
+        (LIGHT, 3, 16, 1 / 2),
+        (LIGHT, 40, 64, 1 / 2),
+        (LIGHT, 40, 16, 1 / 4),
+        (ADVANCED, 40, 16, 1 / 4),
+    ],
+)
+def test_deep_networks_and_small_batches_take_smaller_steps(monkeypatch, method, layers, batch, share):
+    rates, adam = [], torch.optim.Adam
+    monkeypatch.setattr(
+        torch.optim, "Adam", lambda groups: rates.extend(group["lr"] for group in groups) or adam(groups)
+    )
+    net = randomise(nn.Sequential(*[part for _ in range(layers) for part in (nn.Linear(5, 5), nn.ReLU())]))
+    pcsnn.convert(net, 4, calibration=samples(64), method=method.with_options(steps=1, batch=batch))
+    options = method.options
+    rate = options.learning_rate_beside_weights if options.change_weights else options.learning_rate
+    assert rates[0] == pytest.approx(rate * share) and rates[2] == pytest.approx(options.weight_learning_rate * share)
