@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from pcsnn import distributed
 from pcsnn.calibration import least_squares, refine, signed, variation, weight_squares
-from pcsnn.calibration.lockstep import footprint, joining, lockstep
+from pcsnn.calibration.lockstep import footprint, joining, lockstep, student_of
 from pcsnn.calibration.method import Method, check_between, check_counts, register
 from pcsnn.calibration.precision import largest, single, widened
 from pcsnn.data.inputs import count, rows
@@ -148,12 +148,10 @@ def _mean_errors(network, taught, learnt):
 @torch.no_grad()
 def _centre(teacher, task, settings, pools, options):
     """Correct the mean over all classes of an output, which the divergence of the gradient steps does not see."""
-    student = copy.deepcopy(task.network)
+    device = task.batches.device
+    neurons = {place.name: settings[place.name].neuron(place, task.timesteps).to(device) for place in task.places}
     batches = _cut(task, dealt(pools), options)
-    for place in task.places:
-        neuron = settings[place.name].neuron(place, task.timesteps).to(task.batches.device)
-        student.set_submodule(place.name, neuron)
-    outputs = [[network(*batch) for batch in batches] for network in (teacher, student)]
+    outputs = [[network(*batch) for batch in batches] for network in (teacher, student_of(task.network, neurons))]
     for module, errors in _mean_errors(task.network, *outputs):
         module.bias.data += errors.mean()
 

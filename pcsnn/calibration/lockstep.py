@@ -1,5 +1,6 @@
 """A network and its student side by side, node after node: each neuron is chosen on the student's own inputs."""
 
+import copy
 import itertools
 
 import torch
@@ -35,6 +36,14 @@ class Run(torch.fx.Interpreter):
 
     def size(self):
         return sum(map(_bytes, self.env.values()))
+
+
+def student_of(network, neurons):
+    """`network` with the modules {name: module} at its activations; it shares all others."""
+    student = torch.fx.GraphModule(network, copy.deepcopy(network.graph))
+    for name, neuron in neurons.items():
+        student.set_submodule(name, neuron)
+    return student
 
 
 @torch.no_grad()

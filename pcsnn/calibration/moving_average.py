@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from pcsnn.calibration.lockstep import student_of
 from pcsnn.calibration.maxima import recorded_maxima
 from pcsnn.calibration.method import Method, check_between, register
 from pcsnn.calibration.precision import single, widened
@@ -66,10 +67,9 @@ def paper(task, options):
 def _move(task, settings, momentum):
     """Adjust `settings` batch by batch."""
     own, device = task.kept | settings, task.batches.device
-    teacher, student = copy.deepcopy(task.network), copy.deepcopy(task.network)
+    teacher = copy.deepcopy(task.network)
     neurons = {place.name: own[place.name].neuron(place, task.timesteps).to(device) for place in task.places}
-    for name, neuron in neurons.items():
-        student.set_submodule(name, neuron)
+    student = student_of(task.network, neurons)
     watches = []
     for place in task.open:
         original, neuron = teacher.get_submodule(place.name), neurons[place.name]

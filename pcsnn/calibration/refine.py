@@ -1,7 +1,5 @@
 """Gradient steps on a spiking network as a whole, its neurons differentiated straight through (C4), (C5)."""
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from pcsnn import distributed
 from pcsnn.calibration import branches, variation
-from pcsnn.calibration.lockstep import footprint, per_input
+from pcsnn.calibration.lockstep import footprint, per_input, student_of
 from pcsnn.data.batches import show_steps
 from pcsnn.data.inputs import count, rows
 from pcsnn.data.pools import shuffled
@@ -82,14 +80,6 @@ def _fix_weights(network):
             module.weight.requires_grad_(False)
 
 
-def _student(network, neurons):
-    """`network` with other modules at its activations; it shares all others."""
-    student = torch.fx.GraphModule(network, copy.deepcopy(network.graph))
-    for name, neuron in neurons.items():
-        student.set_submodule(name, neuron)
-    return student
-
-
 @torch.no_grad()
 def _outputs(network, batch):
     """Root mean square of the outputs on a few inputs, and whether an input has more than one of each class."""
@@ -118,10 +108,11 @@ def _divergence(learnt, taught, temperature):
     return temperature**2 * F.kl_div(learnt, taught, reduction="batchmean", log_target=True)
 
 
-def _size(pools, options, dense, total, whole):
-    """Inputs of a batch. total: bytes of the values of one. whole: of batches as they are."""
+def _size(network, pools, options, dense, whole):
+    """Inputs of a batch. whole: of batches as they are."""
     if whole:
         return min(map(count, pools))
+    total = max(footprint(network, rows(pool, slice(1)))[1] for pool in pools)
     fitting = max(SMALLEST_BATCH, options.step_bytes / (3 * total))
     return int(min(options.dense_batch if dense else options.batch, fitting))
 
@@ -179,7 +170,7 @@ def refine(teacher, task, settings, pools, outputs, options):
     generator = torch.Generator("cpu").manual_seed(task.seed)
     device = tree_leaves(pools[0])[0].device
     neurons = {place.name: settings[place.name].trainable(place, timesteps, device) for place in task.open}
-    student = _student(network, neurons)  # a lossless QCFS is its neuron, and has a gradient
+    student = student_of(network, neurons)  # a lossless QCFS is its neuron, and has a gradient
     taught = {}
     for name in neurons:
         teacher.get_submodule(name).register_forward_hook(
@@ -196,8 +187,7 @@ def refine(teacher, task, settings, pools, outputs, options):
     parameters = [*levels, *biases, *changes]
     if not parameters:  # signed neurons, and none of their outputs meets a synapse
         return
-    total = max(footprint(teacher, pool if whole else rows(pool, slice(1)))[1] for pool in pools)
-    size = _size(pools, options, dense, total, whole)
+    size = _size(teacher, pools, options, dense, whole)
     slower = _slower(size, neurons)
     rate = slower * (options.learning_rate_beside_weights if options.change_weights else options.learning_rate)
     optimiser = torch.optim.Adam(

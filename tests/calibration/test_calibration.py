@@ -1,4 +1,4 @@
-"""The methods "quick", "light" and "advanced": least squares, gradients, what they do for real and tiny networks."""
+"""The methods "quick", "light" and "advanced" as a whole, on real and tiny networks, and the bent levels they find."""
 
 import copy
 import warnings
@@ -11,17 +11,14 @@ from tiny_networks import LEVELS, MOVED_POOLS, NETWORKS, build, inputs, one_thre
 from torch import nn
 
 import pcsnn
-from pcsnn import reference
 from pcsnn.calibration import least_squares, refine
 from pcsnn.calibration.layerwise import ADVANCED, LIGHT, QUICK
 from pcsnn.calibration.lockstep import footprint, lockstep
-from pcsnn.calibration.places import Place
 from pcsnn.data.batches import Batches
 from pcsnn.data.inputs import Input
 from pcsnn.data.pools import first, mini_batches, shuffled
 from pcsnn.levels import even
-from pcsnn.nn import QCFS, CollapsedNeuron, staircase
-from pcsnn.tensors.arithmetic import per_channel
+from pcsnn.nn import QCFS, CollapsedNeuron
 
 METHODS = ["quick", "light", "advanced"]
 
@@ -77,172 +74,6 @@ def test_bent_levels_lower_the_error_of_even_ones(fashion):
     even = pcsnn.convert(net, 4, calibration=calibration, method=QUICK.with_options(bend_levels=False))
     assert all(neuron.bend is None and neuron.spacing.repeat == 1 for _, neuron in even.neurons())
     assert bent < relative_error(even, net, x)
-
-
-# Least squares
-
-
-def fitted(current, activation, timesteps, channels=True, **options):
-    place = Place("layer", nn.ReLU(), channels)
-    return place, least_squares.fit(place, [current], [activation], timesteps, **options)
-
-
-def squared_error(place, settings, current, activation, timesteps):
-    return (settings.neuron(place, timesteps)(current) - activation).double().square().sum().item()
-
-
-@pytest.mark.parametrize("timesteps", [1, 2, 3, 5, 32])
-@pytest.mark.parametrize("bend", [True, False])
-def test_fit_is_no_worse_than_any_of_many_staircases(timesteps, bend):
-    torch.manual_seed(0)
-    activation = torch.randn(2000, 1).relu() ** 1.5
-    current = activation + 0.3 * torch.randn(2000, 1)
-    place, settings = fitted(current, activation, timesteps, bend=bend)
-    found = squared_error(place, settings, current, activation, timesteps)
-    best = float("inf")
-    for part in torch.linspace(0.1, 1.2, 24).tolist():
-        theta = activation.max().item() * part
-        for shift in torch.linspace(-0.5, 0.5, 9).tolist():
-            k = reference.search(
-                current, even.table(torch.tensor(theta).double(), timesteps, offset=shift * theta / timesteps)
-            )
-            worth = (activation * k).sum() / (k * k).sum().clamp_min(1)
-            best = min(best, (worth * k - activation).double().square().sum().item())
-    assert found < best * 1.01
-
-
-def test_fit_reads_exact_levels_from_a_staircase():
-    """A current that is a staircase of its activation has one best answer, up to the width of a bin."""
-    torch.manual_seed(0)
-    current = torch.rand(40_000, 1) * 2
-    levels = torch.tensor([0.2, 0.9, 1.1, 1.8])
-    activation = 0.5 * reference.search(current, levels).float()
-    place, settings = fitted(current, activation, 4)
-    neuron = settings.neuron(place, 4)
-    torch.testing.assert_close(neuron.levels[0], levels, rtol=0, atol=2 * 3 / least_squares.BINS)
-    torch.testing.assert_close(neuron.amplitude, torch.tensor([2.0]), rtol=1e-3, atol=0)
-
-
-def test_fit_of_each_channel_is_its_own():
-    torch.manual_seed(0)
-    activation = torch.randn(500, 3, 4, 2).relu() * torch.tensor([1.0, 100.0, 1e-3]).view(1, 3, 1, 1)
-    current = activation - 0.1 * activation.amax((0, 2, 3), keepdim=True) * torch.randn_like(activation)
-    _, together = fitted(current, activation, 4)
-    for c in range(3):
-        _, alone = fitted(current[:, c : c + 1], activation[:, c : c + 1], 4)
-        for name in ("threshold", "offset", "amplitude", "bend"):
-            torch.testing.assert_close(getattr(together, name)[c], getattr(alone, name)[0])
-
-
-def test_fit_of_a_layer_without_channels_is_a_number():
-    _, settings = fitted(torch.randn(50, 3, 4), torch.randn(50, 3, 4).relu(), 4, channels=False)
-    assert settings.threshold.dim() == settings.offset.dim() == settings.amplitude.dim() == 0
-    assert settings.bend.shape == (4,)
-
-
-def test_more_data_in_more_batches_is_the_same_histogram():
-    torch.manual_seed(0)
-    current, activation = torch.randn(64, 3, 5), torch.randn(64, 3, 5).relu()
-    place = Place("layer", nn.ReLU(), True)
-    whole = least_squares.Histogram(place, [current], [activation])
-    parts = least_squares.Histogram(place, current.split(7), activation.split(7))
-    assert torch.equal(whole.count, parts.count) and torch.equal(whole.low, parts.low)
-    torch.testing.assert_close(whole.sums, parts.sums)
-    above = (current >= whole.low[1] + 300 * whole.width[1])[:, 1].sum()
-    assert whole.above((whole.low + 300 * whole.width).unsqueeze(1))[0][1, 0] == above
-
-
-# The gradient
-
-
-def curve(current, levels, amplitude):
-    """The transfer curve (C4) in plain differentiable torch."""
-    steps = levels.shape[-1]
-    fixed = levels.detach()  # the outermost knots move with their levels
-    half = ((fixed[..., 1] - fixed[..., 0]) / 2, (fixed[..., -1] - fixed[..., -2]) / 2)
-    knots = torch.cat([(levels[..., 0] - half[0]).unsqueeze(-1), levels, (levels[..., -1] + half[1]).unsqueeze(-1)], -1)
-    value, out = [0, *(k - 0.5 for k in range(1, steps + 1)), steps], 0
-    for i in range(steps + 1):
-        low, high = (per_channel(knots[..., j], current.dim()) for j in (i, i + 1))
-        share = (current - low) / (high - low)
-        inside = (current >= low) & (current < high)
-        out = out + torch.where(inside, value[i] + share * (value[i + 1] - value[i]), 0)
-    return out * per_channel(amplitude, current.dim()) / steps
-
-
-@pytest.mark.parametrize("backend", ["reference", "c++"])
-@pytest.mark.parametrize("timesteps", [2, 4, 7, 32])
-@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 5, 7), (2, 3, 1, 2, 3), (0, 3, 2)])
-@pytest.mark.parametrize("layout", ["plain", "channels last", "strided"])
-@pytest.mark.parametrize("by_channel", [True, False])
-def test_gradients_are_those_of_the_curve(backend, timesteps, shape, layout, by_channel):
-    torch.manual_seed(timesteps)
-    current = torch.randn(shape) * 2
-    if layout == "channels last":
-        current = current.movedim(1, -1).contiguous().movedim(-1, 1)
-    elif layout == "strided":
-        current = torch.randn(*shape[:-1], 2 * shape[-1])[..., ::2] * 2
-    levels = torch.randn(3, timesteps).sort().values if by_channel else torch.randn(timesteps).sort().values
-    amplitude = torch.rand(levels.shape[:-1]) + 0.5
-    arguments = [value.clone().requires_grad_() for value in (levels, amplitude)]
-    current.requires_grad_()
-    outside = torch.randn(shape)
-    with pcsnn.use_backend(backend):
-        out = staircase.staircase(current, *arguments)
-        found = torch.autograd.grad(out, [current, *arguments], outside)
-    precise = [value.detach().double().requires_grad_() for value in (current, *arguments)]
-    to_current, to_levels, _ = torch.autograd.grad(curve(*precise), precise, outside.double())
-    torch.testing.assert_close(found[0].double(), to_current, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(found[1].double(), to_levels, rtol=1e-3, atol=1e-3)
-    k = reference.search(current.detach(), levels)
-    worth = (outside * k).double() / timesteps
-    expected = worth.sum([d for d in range(len(shape)) if d != 1]) if by_channel else worth.sum()
-    torch.testing.assert_close(found[2].double(), expected, rtol=1e-4, atol=1e-4)
-    assert torch.equal(out, k * per_channel(amplitude / timesteps, len(shape)))
-
-
-def test_gradients_of_one_level_and_of_equal_levels_are_finite():
-    current = torch.randn(40, 2).requires_grad_()
-    for levels in (torch.tensor([[0.5], [0.1]]), torch.tensor([[0.2, 0.2, 0.2], [0.0, 0.3, 0.3]])):
-        arguments = levels.requires_grad_(), torch.ones(2, requires_grad=True)
-        found = torch.autograd.grad(staircase.staircase(current, *arguments).sum(), [current, *arguments])
-        assert all(value.isfinite().all() for value in found)
-
-
-def test_the_gradient_does_not_depend_on_threads():
-    torch.manual_seed(0)
-    current, outside = torch.randn(2, 64, 3, 9, 9)
-    levels, amplitude = torch.randn(3, 4).sort().values, torch.ones(3)
-    found = []
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        arguments = [value.clone().requires_grad_() for value in (current, levels, amplitude)]
-        found.append(torch.autograd.grad(staircase.staircase(*arguments), arguments, outside))
-    torch.set_num_threads(1)
-    assert all(map(torch.equal, *found))
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        (dict(gradient=torch.ones(4, 3, dtype=torch.float64)), "gradient: expected float32, got"),
-        (dict(current=torch.ones(4, 3, dtype=torch.bfloat16)), "current: expected float32, got"),
-        (dict(knots=torch.ones(3, 6, dtype=torch.float64)), "knots: expected float32, got"),
-        (dict(slopes=torch.ones(3, 5, dtype=torch.float16)), "slopes: expected float32, got"),
-        (dict(gradient=torch.ones(3, 4)), r"gradient: expected the shape of current \[4, 3\], got \[3, 4\]"),
-        (dict(knots=torch.ones(1, 3, 6)), r"knots: expected \[K\] or \[C, K\], got shape \[1, 3, 6\]"),
-        (dict(knots=torch.tensor(1.0)), r"knots: expected \[K\] or \[C, K\], got shape \[\]"),
-        (dict(knots=torch.ones(2, 6), slopes=torch.ones(2, 5)), "knots: expected .*3"),
-        (dict(knots=torch.ones(3, 1), slopes=torch.ones(3, 0)), "slopes: expected one less than knots"),
-        (dict(slopes=torch.ones(3, 6)), r"slopes: expected one less than knots \[3, 6\], got shape \[3, 6\]"),
-        (dict(slopes=torch.ones(5)), r"slopes: expected one less than knots \[3, 6\], got shape \[5\]"),
-        (dict(slopes=torch.ones(2, 5)), r"slopes: expected one less than knots \[3, 6\], got shape \[2, 5\]"),
-    ],
-)
-def test_the_gradient_operator_refuses(change, words):
-    given = dict(gradient=torch.ones(4, 3), current=torch.ones(4, 3), knots=torch.ones(3, 6), slopes=torch.ones(3, 5))
-    with pytest.raises(RuntimeError, match=words):
-        torch.ops.pcsnn.transfer_gradient(*(given | change).values())
 
 
 # All kinds of networks
