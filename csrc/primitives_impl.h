@@ -116,11 +116,20 @@ void integer_spikes(const uint8_t* counts, int silent, int most, int64_t n, uint
   }
 }
 
+// Floats of one register. The compiler makes no vectors of sums over part of the values.
+#ifdef __AVX512F__
+using Floats [[gnu::vector_size(64)]] = float;
+#elif PCSNN_AVX2
+using Floats [[gnu::vector_size(32)]] = float;
+#else
+using Floats [[gnu::vector_size(16)]] = float;
+#endif
+
 // One pass over a block for each interval. Lanes have sums of their own, added in one order on every processor.
 void transfer(const float* current, const float* gradient, int64_t n, const float* knots, const float* slopes,
               int64_t intervals, float* out, double* plain, double* weighted) {
-  constexpr int64_t block = 256, lanes = 16;
-  float z[block], passed[block];
+  constexpr int64_t block = 256, lanes = 16, width = sizeof(Floats) / sizeof(float);
+  float z[block], passed[block], added[lanes];
   for (int64_t start = 0; start < n; start += block) {
     const int64_t some = n - start < block ? n - start : block;
     const int64_t whole = (some + lanes - 1) / lanes * lanes;
@@ -135,17 +144,20 @@ void transfer(const float* current, const float* gradient, int64_t n, const floa
     for (int64_t i = 0; i < some; ++i) out[start + i] = passed[i];
     for (int64_t k = 0; k < intervals; ++k) {
       const float low = knots[k], high = knots[k + 1];
-      float sums[lanes] = {}, products[lanes] = {};
+      Floats sums[lanes / width] = {}, products[lanes / width] = {};
       for (int64_t i = 0; i < whole; i += lanes)
-        for (int64_t j = 0; j < lanes; ++j) {
-          const bool inside = (z[i + j] >= low) & (z[i + j] < high);
-          sums[j] += inside ? passed[i + j] : 0.0f;
-          products[j] += inside ? passed[i + j] * z[i + j] : 0.0f;
+        for (int64_t j = 0; j < lanes / width; ++j) {
+          Floats value, share;
+          __builtin_memcpy(&value, z + i + j * width, sizeof value);
+          __builtin_memcpy(&share, passed + i + j * width, sizeof share);
+          const auto inside = (value >= low) & (value < high);
+          sums[j] += inside ? share : Floats{};
+          products[j] += inside ? share * value : Floats{};
         }
-      for (int64_t j = 0; j < lanes; ++j) {
-        plain[k] += sums[j];
-        weighted[k] += products[j];
-      }
+      __builtin_memcpy(added, sums, sizeof added);
+      for (int64_t j = 0; j < lanes; ++j) plain[k] += added[j];
+      __builtin_memcpy(added, products, sizeof added);
+      for (int64_t j = 0; j < lanes; ++j) weighted[k] += added[j];
     }
   }
 }
