@@ -56,6 +56,24 @@ def test_gradients_are_those_of_the_curve(backend, timesteps, shape, layout, by_
     assert torch.equal(out, k * per_channel(amplitude / timesteps, len(shape)))
 
 
+@pytest.mark.parametrize("shape", [(40, 17, 9, 8), (3, 40, 7, 7), (600, 19)])  # tiles of 256 neurons, 16 channels
+@pytest.mark.parametrize("timesteps", [4, 39, 45])
+def test_the_layout_does_not_change_the_gradient(shape, timesteps):
+    torch.manual_seed(timesteps)
+    levels = torch.randn(shape[1], timesteps).sort().values
+    outside, current = torch.randn(2, *shape)
+    found = []
+    for last in (False, True):
+        turned = [part.movedim(1, -1).contiguous().movedim(-1, 1) if last else part for part in (current, outside)]
+        if current.dim() == 2 and not last:
+            turned = [part.t().contiguous().t() for part in turned]
+        arguments = [turned[0].clone().requires_grad_(), levels.clone().requires_grad_()]
+        out = staircase.staircase(*arguments, torch.ones(shape[1]))
+        found.append(torch.autograd.grad(out, arguments, turned[1]))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-4)
+
+
 def test_gradients_of_one_level_and_of_equal_levels_are_finite():
     current = torch.randn(40, 2).requires_grad_()
     for levels in (torch.tensor([[0.5], [0.1]]), torch.tensor([[0.2, 0.2, 0.2], [0.0, 0.3, 0.3]])):
