@@ -16,7 +16,7 @@ from pcsnn.distributed import collectives
 from pcsnn.graph import taxonomy
 
 SMALLEST_BATCH = 8  # however much memory an input takes
-FULL_BATCH, FEW_LAYERS = 64, 20  # for which learning rates are meant
+FULL_BATCH, FULL_DENSE_BATCH, FEW_LAYERS = 64, 8, 20  # for which learning rates are meant
 
 
 class _Relative(nn.Module):
@@ -117,13 +117,13 @@ def _size(network, pools, options, dense, whole):
     return int(min(options.dense_batch if dense else options.batch, fitting))
 
 
-def _slower(size, neurons):
+def _slower(size, dense, neurons):
     """What learning rates are multiplied by, at most 1: changes of more layers add up, those of fewer inputs scatter.
 
-    Rates are for batches of FULL_BATCH and FEW_LAYERS layers of neurons. Adam's rate goes with the root of the batch
-    (arXiv 2205.10287).
+    Rates are for batches of FULL_BATCH, of FULL_DENSE_BATCH where an input has many outputs, and FEW_LAYERS layers of
+    neurons. Adam's rate goes with the root of the batch (arXiv 2205.10287).
     """
-    return min(1.0, (size / FULL_BATCH) ** 0.5) * min(1.0, FEW_LAYERS / len(neurons))
+    return min(1.0, (size / (FULL_DENSE_BATCH if dense else FULL_BATCH)) ** 0.5) * min(1.0, FEW_LAYERS / len(neurons))
 
 
 def _batches(pools, options, size, whole, generator):
@@ -188,7 +188,7 @@ def refine(teacher, task, settings, pools, outputs, options):
     if not parameters:  # signed neurons, and none of their outputs meets a synapse
         return
     size = _size(teacher, pools, options, dense, whole)
-    slower = _slower(size, neurons)
+    slower = _slower(size, dense, neurons)
     rate = slower * (options.learning_rate_beside_weights if options.change_weights else options.learning_rate)
     optimiser = torch.optim.Adam(
         [

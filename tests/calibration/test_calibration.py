@@ -375,3 +375,15 @@ def test_deep_networks_and_small_batches_take_smaller_steps(monkeypatch, method,
     options = method.options
     rate = options.learning_rate_beside_weights if options.change_weights else options.learning_rate
     assert rates[0] == pytest.approx(rate * share) and rates[2] == pytest.approx(options.weight_learning_rate * share)
+
+
+@pytest.mark.parametrize("batch, share", [(8, 1), (2, 1 / 2)])
+def test_eight_inputs_of_many_outputs_are_a_full_batch(monkeypatch, batch, share):
+    rates, adam = [], torch.optim.Adam
+    monkeypatch.setattr(
+        torch.optim, "Adam", lambda groups: rates.extend(group["lr"] for group in groups) or adam(groups)
+    )
+    net = randomise(nn.Sequential(nn.Conv1d(5, 5, 1), nn.ReLU(), nn.Conv1d(5, 5, 1)))
+    images = samples(64).unsqueeze(-1).expand(-1, -1, 6)
+    pcsnn.convert(net, 4, calibration=images, method=LIGHT.with_options(steps=1, dense_batch=batch))
+    assert rates[0] == pytest.approx(LIGHT.options.learning_rate * share)
