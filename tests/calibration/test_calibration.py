@@ -355,6 +355,16 @@ def test_the_mean_of_the_outputs_that_the_divergence_does_not_see_is_corrected()
         assert difference.mean().abs() < 1e-5 * expected.abs().mean()
 
 
+@pytest.fixture
+def rates(monkeypatch):
+    """The learning rates that Adam was given."""
+    found, adam = [], torch.optim.Adam
+    monkeypatch.setattr(
+        torch.optim, "Adam", lambda groups: found.extend(group["lr"] for group in groups) or adam(groups)
+    )
+    return found
+
+
 @pytest.mark.parametrize(
     "method, layers, batch, share",
     [
@@ -365,11 +375,7 @@ def test_the_mean_of_the_outputs_that_the_divergence_does_not_see_is_corrected()
         (ADVANCED, 40, 16, 1 / 4),
     ],
 )
-def test_deep_networks_and_small_batches_take_smaller_steps(monkeypatch, method, layers, batch, share):
-    rates, adam = [], torch.optim.Adam
-    monkeypatch.setattr(
-        torch.optim, "Adam", lambda groups: rates.extend(group["lr"] for group in groups) or adam(groups)
-    )
+def test_deep_networks_and_small_batches_take_smaller_steps(rates, method, layers, batch, share):
     net = randomise(nn.Sequential(*[part for _ in range(layers) for part in (nn.Linear(5, 5), nn.ReLU())]))
     pcsnn.convert(net, 4, calibration=samples(64), method=method.with_options(steps=1, batch=batch))
     options = method.options
@@ -378,11 +384,7 @@ def test_deep_networks_and_small_batches_take_smaller_steps(monkeypatch, method,
 
 
 @pytest.mark.parametrize("batch, share", [(8, 1), (2, 1 / 2)])
-def test_eight_inputs_of_many_outputs_are_a_full_batch(monkeypatch, batch, share):
-    rates, adam = [], torch.optim.Adam
-    monkeypatch.setattr(
-        torch.optim, "Adam", lambda groups: rates.extend(group["lr"] for group in groups) or adam(groups)
-    )
+def test_eight_inputs_of_many_outputs_are_a_full_batch(rates, batch, share):
     net = randomise(nn.Sequential(nn.Conv1d(5, 5, 1), nn.ReLU(), nn.Conv1d(5, 5, 1)))
     images = samples(64).unsqueeze(-1).expand(-1, -1, 6)
     pcsnn.convert(net, 4, calibration=images, method=LIGHT.with_options(steps=1, dense_batch=batch))

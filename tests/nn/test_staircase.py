@@ -57,7 +57,7 @@ def test_gradients_are_those_of_the_curve(backend, timesteps, shape, layout, by_
 
 
 @pytest.mark.parametrize("shape", [(40, 17, 9, 8), (3, 40, 7, 7), (600, 19)])  # tiles of 256 neurons, 16 channels
-@pytest.mark.parametrize("timesteps", [4, 39, 45])
+@pytest.mark.parametrize("timesteps", [4, 19, 20, 39, 45])  # up to 19: a pass for each interval
 def test_the_layout_does_not_change_the_gradient(shape, timesteps):
     torch.manual_seed(timesteps)
     levels = torch.randn(shape[1], timesteps).sort().values
