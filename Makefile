@@ -2,6 +2,7 @@
 # make test   runs the quick tests, which cover every promise; make test-all runs every case of every test
 # All three create .venv, install what they need and build the C++ kernels first.
 # make lint   format, lint and types of all code; builds nothing
+# make wheel  one wheel in dist/ for every torch from 2.10 and every Python from 3.10 on (docs/installation.md)
 # make gpu    on a machine with a GPU: builds in place, runs the tests that need one, measures everything, writes
 #             results/gpu.json and gpu.png. $(PYTHON) and its packages as they are: no .venv, no network.
 #             DRY=1: all of it in small, on the CPU
@@ -12,11 +13,11 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet install --constraint co
 OWN_PATH := $(if $(findstring /,$(PYTHON)),$(abspath $(dir $(PYTHON))):)$(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: build demo lint test test-all bench gpu clean
+.PHONY: build demo lint test test-all wheel bench gpu clean
 
 build: $(VENV)/built
 
-# torch first, pinned by constraints.txt, and no build isolation: both would otherwise bring a CUDA build of several GB.
+# torch first, pinned by constraints.txt: it would otherwise bring a CUDA build of several GB.
 $(VENV)/dependencies: constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch numpy setuptools wheel ninja
@@ -48,6 +49,11 @@ test: build
 test-all: build
 	$(PYTEST)
 
+# build/lib might hold modules that are no more, which would get into the wheel.
+wheel: $(VENV)/dependencies
+	rm -rf build/lib*
+	PCSNN_REQUIRE_EXT=1 $(RUN) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
 bench: build
 	$(RUN) benchmarks/operators.py --json results/operators.json
 	$(RUN) benchmarks/accuracy.py --json results/accuracy.json
@@ -72,5 +78,5 @@ gpu:
 	exit $$failed
 
 clean:
-	rm -rf $(VENV) build results *.egg-info pcsnn/*.so
+	rm -rf $(VENV) build dist results *.egg-info pcsnn/*.so
 	test ! -L pcsnn/kernels || rm pcsnn/kernels

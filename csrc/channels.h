@@ -2,12 +2,11 @@
 // the form that the primitives read.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <algorithm>
 #include <vector>
 
 #include "primitives.h"
+#include "tensor.h"
 
 namespace pcsnn {
 
@@ -17,7 +16,7 @@ constexpr int64_t kBlock = 4096;
 class Channels {
  public:
   // `neurons` is dense, so that its channel is (i / stride(1)) % size(1) at place i in memory.
-  Channels(const at::Tensor& neurons, bool per_channel) {
+  Channels(const Tensor& neurons, bool per_channel) {
     if (!per_channel || neurons.size(1) <= 1) return;
     count_ = neurons.size(1);
     inner_ = neurons.stride(1);

@@ -1,10 +1,10 @@
 // The choice of the instruction set.
-#include <c10/util/Exception.h>
 
 #include <cstdlib>
 #include <string>
 
 #include "primitives.h"
+#include "tensor.h"
 
 namespace pcsnn {
 namespace {
@@ -12,7 +12,7 @@ namespace {
 const Primitives& pick() {
   const char* wish = std::getenv("PCSNN_CPU_CAPABILITY");
   const std::string most = wish ? wish : "avx512";
-  TORCH_CHECK(most == "avx512" || most == "avx2" || most == "default",
+  PCSNN_CHECK(most == "avx512" || most == "avx2" || most == "default",
               "PCSNN_CPU_CAPABILITY: expected avx512, avx2 or default, got ", most);
 #ifdef PCSNN_X86_DISPATCH
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma");

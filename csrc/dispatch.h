@@ -1,18 +1,12 @@
 // Primitives by dtype, and blocks of neurons over the threads.
 #pragma once
 
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-
 #include <algorithm>
 #include <type_traits>
 
 #include "channels.h"
+#include "parallel.h"
 #include "primitives.h"
-
-#if defined(__linux__) && AT_PARALLEL_OPENMP && !defined(INTRA_OP_PARALLEL)
-#error "at::parallel_for would run on one thread: compile with -fopenmp"
-#endif
 
 namespace pcsnn {
 
@@ -28,16 +22,18 @@ inline const Kernels<double>& kernels<double>() {
 }
 
 template <class F>
-constexpr at::ScalarType dtype_of = std::is_same_v<F, double> ? at::kDouble : at::kFloat;
+constexpr ScalarType dtype_of = std::is_same_v<F, double> ? ScalarType::Double : ScalarType::Float;
 
-inline Type current_type(const at::Tensor& current) {
+inline Type current_type(const Tensor& current) {
   switch (current.scalar_type()) {
-    case at::kFloat: return kFloat;
-    case at::kHalf: return kHalf;
-    case at::kBFloat16: return kBFloat16;
-    case at::kDouble: return kDouble;
-    default: TORCH_CHECK(false, "current: expected float32, float16, bfloat16 or float64, got ", current.scalar_type());
+    case ScalarType::Float: return kFloat;
+    case ScalarType::Half: return kHalf;
+    case ScalarType::BFloat16: return kBFloat16;
+    case ScalarType::Double: return kDouble;
+    default: break;
   }
+  PCSNN_CHECK(false, "current: expected float32, float16, bfloat16 or float64, got ", current.scalar_type());
+  return kFloat;
 }
 
 constexpr int64_t kThreadWork = 16384;  // elements that are worth a thread
@@ -46,11 +42,11 @@ constexpr int64_t kThreadWork = 16384;  // elements that are worth a thread
 // elements.
 template <class Body>
 void over_blocks(int64_t neurons, int64_t work, const Body& body) {
-  const int64_t share = (neurons / at::get_num_threads() + 63) / 64 * 64;  // whole lines of the cache, of bytes too
+  const int64_t share = (neurons / threads() + 63) / 64 * 64;  // whole lines of the cache, of bytes too
   const int64_t size = std::clamp<int64_t>(share, 64, kBlock);
   const int64_t blocks = (neurons + size - 1) / size;
   const int64_t grain = std::max<int64_t>(1, kThreadWork / (size * work));
-  at::parallel_for(0, blocks, grain, [&](int64_t first, int64_t last) {
+  parallel_for(0, blocks, grain, [&](int64_t first, int64_t last) {
     for (int64_t block = first; block < last; ++block) body(block * size, std::min(neurons, (block + 1) * size));
     primitives().fence();
   });

@@ -1,8 +1,6 @@
 // Levels, scales and mean currents of neurons, in the form of the primitives.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <algorithm>
 #include <optional>
 #include <vector>
@@ -47,20 +45,24 @@ class Table {
     if (levels.line && levels.reach == 0) {
       count_ = levels.timesteps() / repeat;
       weight_ = distinct ? 1 : repeat;
-      source_ = levels.line->contiguous();
-      const float* line = source_.const_data_ptr<float>();
+      source_.emplace(contiguous(*levels.line));
+      const float* line = source_->const_data_ptr<float>();
       first_ = Spread<float>(channels, line, rows > 1);
       step_ = Spread<float>(channels, line + rows, rows > 1);
       inverse_ = Spread<float>(channels, line + 2 * rows, rows > 1);
       each_ = first_.each();
       return;
     }
-    at::Tensor table = levels.table.to(dtype_of<F>);
-    if (distinct && repeat > 1) table = table.slice(-1, repeat - 1, std::nullopt, repeat);
-    if (steps > 1) table = table.mul(static_cast<double>(steps));
-    source_ = table.contiguous();
-    count_ = source_.size(-1);
-    const F* data = source_.const_data_ptr<F>();
+    source_.emplace(contiguous(converted(levels.table, dtype_of<F>)));
+    const F* data = source_->const_data_ptr<F>();
+    const int64_t apart = distinct ? repeat : 1;
+    count_ = levels.timesteps() / apart;
+    if (apart > 1 || steps > 1) {
+      own_.resize(static_cast<size_t>(rows * count_));
+      for (int64_t x = 0; x < rows * count_; ++x) own_[x] = data[(x + 1) * apart - 1] * static_cast<F>(steps);
+      data = own_.data();
+    }
+    levels_ = data;
     starts_.resize(static_cast<size_t>(rows));
     for (int64_t r = 0; r < rows; ++r) starts_[r] = static_cast<int32_t>(r * count_);
     row_ = Spread<int32_t>(channels, starts_.data(), rows > 1);
@@ -88,7 +90,7 @@ class Table {
       search.inverse = inverse_.at(offset);
       return search;
     }
-    search.levels = source_.template const_data_ptr<F>();
+    search.levels = levels_;
     search.row = row_.at(offset);
     if (!columns_.empty()) search.columns = columns_.data() + offset;
     search.columns_stride = columns_stride_;
@@ -99,7 +101,9 @@ class Table {
   int64_t steps_;
   Balance balance_;
   int64_t count_, weight_ = 1;
-  at::Tensor source_;  // the line, or the table as it is searched
+  OptionalTensor source_;  // the line, or the table
+  std::vector<F> own_;     // of a table that is searched otherwise than it was given
+  const F* levels_ = nullptr;
   bool each_;
   Spread<float> first_, step_, inverse_;
   std::vector<int32_t> starts_;  // of the rows of a table
@@ -111,13 +115,13 @@ class Table {
 template <class F>
 class ChannelValues {
  public:
-  ChannelValues(const Channels& channels, const at::Tensor& values)
-      : source_(values.to(dtype_of<F>).contiguous()),
+  ChannelValues(const Channels& channels, const Tensor& values)
+      : source_(contiguous(converted(values, dtype_of<F>))),
         spread_(channels, source_.template const_data_ptr<F>(), source_.numel() > 1) {}
   Values<F> at(int64_t offset) const { return {spread_.at(offset), spread_.each()}; }
 
  private:
-  at::Tensor source_;
+  Tensor source_;
   Spread<F> spread_;
 };
 
@@ -133,7 +137,7 @@ const F* widened(Type type, const char* currents, int64_t n, F* buffer) {
 template <class F>
 class Mean {
  public:
-  Mean(const Channels& channels, const at::Tensor& current, const OptionalTensor& residual, const OptionalTensor& scale)
+  Mean(const Channels& channels, const Tensor& current, const OptionalTensor& residual, const OptionalTensor& scale)
       : channels_(channels), current_(bytes_of(current)), type_(current_type(current)), size_(current.element_size()) {
     if (!residual) return;
     residual_ = to_layout_of(*residual, current);

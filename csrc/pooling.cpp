@@ -1,13 +1,12 @@
 // The largest spike count, or the sum of the counts, of each window: channels last, neighbours of one pixel side by
 // side in a register.
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include <algorithm>
+#include <array>
 
 #include "arguments.h"
 #include "memory.h"
+#include "parallel.h"
 
 namespace pcsnn {
 namespace {
@@ -41,10 +40,10 @@ inline void join(V* __restrict out, const V* __restrict in, int64_t count) {
 }
 
 template <class Join, class V>
-void pool_into(const at::Tensor& out, const at::Tensor& from, const Window& window) {
+void pool_into(const Tensor& out, const Tensor& from, const Window& window) {
   const int64_t channels = from.size(1), height = from.size(2), width = from.size(3);
-  const at::IntArrayRef kernel = window.kernel, stride = window.stride;
-  const at::IntArrayRef padding = window.padding, dilation = window.dilation;
+  const Shape kernel = window.kernel, stride = window.stride;
+  const Shape padding = window.padding, dilation = window.dilation;
   const V* source = from.const_data_ptr<V>();
   V* target = out.mutable_data_ptr<V>();
   const int64_t sizes[] = {out.size(2), out.size(3)};
@@ -66,16 +65,16 @@ void pool_into(const at::Tensor& out, const at::Tensor& from, const Window& wind
       }
     }
   };
-  at::parallel_for(0, rows, std::max<int64_t>(1, kBytesATask / row_bytes), body);
+  parallel_for(0, rows, std::max<int64_t>(1, kBytesATask / row_bytes), body);
 }
 
 // The caller says whether the last window may reach over the border.
-void check_sizes(const at::Tensor& counts, const Window& window, at::IntArrayRef sizes) {
-  TORCH_CHECK(sizes.size() == 2, "sizes: expected two values, got ", sizes);
+void check_sizes(const Tensor& counts, const Window& window, Shape sizes) {
+  PCSNN_CHECK(sizes.size() == 2, "sizes: expected two values, got ", sizes);
   for (const int64_t d : {0, 1}) {
     const int64_t reach = window.reach(d, counts), step = window.stride[d];
     const int64_t most = (reach < 0 ? reach / step : (reach + step - 1) / step) + 1;
-    TORCH_CHECK(most >= 1, "counts: expected at least the size of the kernel ", window.kernel, ", got shape ",
+    PCSNN_CHECK(most >= 1, "counts: expected at least the size of the kernel ", window.kernel, ", got shape ",
                 counts.sizes());
     check_number("sizes", sizes[d], std::max<int64_t>(window.places(d, counts), 1), most);
   }
@@ -84,28 +83,29 @@ void check_sizes(const at::Tensor& counts, const Window& window, at::IntArrayRef
 // counts [N, C, H, W], out [N, C, rows, columns]: the sizes are the caller's; padding counts as no spike. Counts of
 // half precision are joined in float32, which holds their sums.
 template <class Join>
-at::Tensor pool2d(const at::Tensor& counts, at::IntArrayRef kernel, at::IntArrayRef stride, at::IntArrayRef padding,
-                  at::IntArrayRef dilation, at::IntArrayRef sizes) {
+Given pool2d(const Given& given, const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
+             const Sizes& sizes) {
+  const Tensor counts = given;
   check_cpu("counts", counts);
-  const at::ScalarType dtype = counts.scalar_type();
-  TORCH_CHECK(dtype == at::kByte || dtype == at::kHalf || dtype == at::kBFloat16,
+  const ScalarType dtype = counts.scalar_type();
+  PCSNN_CHECK(dtype == ScalarType::Byte || dtype == ScalarType::Half || dtype == ScalarType::BFloat16,
               "counts: expected uint8, float16 or bfloat16, got ", dtype);
   const Window window{kernel, stride, padding, dilation};
   check_window(counts, window);
   check_sizes(counts, window, sizes);
-  const bool bytes = dtype == at::kByte;
-  const at::Tensor from = counts.to(bytes ? at::kByte : at::kFloat).contiguous(at::MemoryFormat::ChannelsLast);
-  at::Tensor out =
-      at::empty({counts.size(0), counts.size(1), sizes[0], sizes[1]}, from.options(), at::MemoryFormat::ChannelsLast);
+  const bool bytes = dtype == ScalarType::Byte;
+  const Tensor from = channels_last(converted(counts, bytes ? ScalarType::Byte : ScalarType::Float));
+  const Tensor out =
+      empty_channels_last(std::array{counts.size(0), counts.size(1), sizes[0], sizes[1]}, from.scalar_type());
   if (out.numel()) (bytes ? pool_into<Join, uint8_t> : pool_into<Join, float>)(out, from, window);
-  return out.to(dtype);
+  return converted(out, dtype);
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(pcsnn, CPU, m) {
-  m.impl("max_pool2d", &pool2d<Larger>);
-  m.impl("sum_pool2d", &pool2d<Sum>);
+STABLE_TORCH_LIBRARY_IMPL(pcsnn, CPU, m) {
+  m.impl("max_pool2d", TORCH_BOX(&pool2d<Larger>));
+  m.impl("sum_pool2d", TORCH_BOX(&pool2d<Sum>));
 }
 
 }  // namespace pcsnn

@@ -1,15 +1,15 @@
 // A convolution of counts with int8 weights, counts taken where a line gives them: pcsnn/cpu/synapses.py calls it.
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <string_view>
 #include <vector>
 
 #include "arguments.h"
-#include "dispatch.h"
+#include "memory.h"
+#include "parallel.h"
+#include "primitives.h"
 #include "products.h"
 
 namespace pcsnn {
@@ -41,57 +41,63 @@ void pad(const Geometry& at, const uint8_t* image, int64_t top, int64_t rows, ui
   }
 }
 
-void check(const at::Tensor& counts, const at::Tensor& weights, const OptionalTensor& factor,
-           const OptionalTensor& start, int64_t outputs, const Window& window, int64_t most, int64_t depth) {
+void check(const Tensor& counts, const Tensor& weights, const OptionalTensor& factor, const OptionalTensor& start,
+           int64_t outputs, const Window& window, int64_t most, int64_t depth) {
   check_cpu("counts", counts);
   check_cpu("weights", weights);
-  TORCH_CHECK(counts.scalar_type() == at::kByte, "counts: expected uint8, got ", counts.scalar_type());
+  PCSNN_CHECK(counts.scalar_type() == ScalarType::Byte, "counts: expected uint8, got ", counts.scalar_type());
   check_window(counts, window);
   check_fits(counts, window);
   check_number("outputs", outputs, 1, kMostSide);
   check_number("most", most, 0, kMaxTimesteps);
-  TORCH_CHECK(primitives().name != std::string_view("default"), "weights: this processor has no AVX2");
-  TORCH_CHECK(depth == 4 || depth == 8, "depth: expected 4 or 8, got ", depth);
+  PCSNN_CHECK(primitives().name != std::string_view("default"), "weights: this processor has no AVX2");
+  PCSNN_CHECK(depth == 4 || depth == 8, "depth: expected 4 or 8, got ", depth);
   const int64_t channels = counts.size(1);
-  TORCH_CHECK(channels > 0 && channels <= kMostSide && channels % (depth * kQuad) == 0 && outputs % kOutputs == 0,
+  PCSNN_CHECK(channels > 0 && channels <= kMostSide && channels % (depth * kQuad) == 0 && outputs % kOutputs == 0,
               "weights: expected multiples of ", depth * kQuad, " inputs and ", kOutputs, " outputs, got ", channels,
               " and ", outputs);
-  const int64_t packed[] = {outputs / kOutputs, window.kernel[0], window.kernel[1], channels / kQuad, kOutputs, kQuad};
-  const bool fits = weights.is_contiguous() && weights.sizes() == at::IntArrayRef(packed);
-  TORCH_CHECK(weights.scalar_type() == at::kChar && fits, "weights: expected packed int8 ", at::IntArrayRef(packed),
+  const std::array packed = {outputs / kOutputs, window.kernel[0], window.kernel[1], channels / kQuad, kOutputs, kQuad};
+  const bool fits = weights.is_contiguous() && same(weights.sizes(), packed);
+  PCSNN_CHECK(weights.scalar_type() == ScalarType::Char && fits, "weights: expected packed int8 ", Shape(packed),
               ", got ", weights.scalar_type(), " ", weights.sizes());
   const double row = static_cast<double>(counts.size(3) + 2 * window.padding[1]) * static_cast<double>(channels);
   const double height = static_cast<double>(counts.size(2) + 2 * window.padding[0]);
-  TORCH_CHECK(row * static_cast<double>(window.extent(0)) <= kScratch && row * height < 0x1p62,
+  PCSNN_CHECK(row * static_cast<double>(window.extent(0)) <= kScratch && row * height < 0x1p62,
               "padding: expected at most ", kScratch, " bytes under a window, got ", window.padding, " for counts ",
               counts.sizes(), " and dilation ", window.dilation);
-  TORCH_CHECK(factor.has_value() == start.has_value(), "start: expected with factor");
+  PCSNN_CHECK(factor.has_value() == start.has_value(), "start: expected with factor");
   for (const auto& [name, value] : {std::pair{"factor", &factor}, {"start", &start}}) {
     if (!*value) continue;
-    check_dtype(name, *value, at::kFloat);
-    TORCH_CHECK((*value)->is_contiguous() && (*value)->dim() == 1 && (*value)->size(0) == outputs, name,
+    check_dtype(name, *value, ScalarType::Float);
+    PCSNN_CHECK((*value)->is_contiguous() && (*value)->dim() == 1 && (*value)->size(0) == outputs, name,
                 ": expected contiguous [", outputs, "], got shape ", (*value)->sizes());
   }
 }
 
 // counts uint8 [N, C, H, W]; weights int8 [O / 16, R, S, C / 4, 16, 4]; factor, start float32 [O] or None. Sums float32
 // [N, O, H', W'], or where there is a factor round(factor * sum + start) within 0..most, uint8.
-at::Tensor products(const at::Tensor& counts, const at::Tensor& weights, const OptionalTensor& factor,
-                    const OptionalTensor& start, int64_t outputs, at::IntArrayRef kernel, at::IntArrayRef stride,
-                    at::IntArrayRef padding, at::IntArrayRef dilation, int64_t most, int64_t depth) {
+Given products(const Given& given, const Given& packed, const OptionalGiven& factors, const OptionalGiven& starts,
+               int64_t outputs, const Sizes& kernel, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
+               int64_t most, int64_t depth) {
+  const Tensor counts = given, weights = packed;
+  const OptionalTensor factor = factors, start = starts;
   const Window window{kernel, stride, padding, dilation};
   check(counts, weights, factor, start, outputs, window, most, depth);
   const Geometry at{window,  counts.size(1),           counts.size(2),          counts.size(3),
                     outputs, window.places(0, counts), window.places(1, counts)};
-  const at::Tensor from = counts.contiguous(at::MemoryFormat::ChannelsLast);
-  at::Tensor out = at::empty({counts.size(0), outputs, at.rows, at.columns},
-                             counts.options().dtype(factor ? at::kByte : at::kFloat), at::MemoryFormat::ChannelsLast);
+  const Tensor from = channels_last(counts);
+  const Tensor out = empty_channels_last(std::array{counts.size(0), outputs, at.rows, at.columns},
+                                         factor ? ScalarType::Byte : ScalarType::Float);
   if (out.numel() == 0) return out;
   const uint8_t* source = from.const_data_ptr<uint8_t>();
+  const int8_t* kernels = weights.const_data_ptr<int8_t>();
+  const float* factor_of = factor ? factor->const_data_ptr<float>() : nullptr;
+  const float* start_of = start ? start->const_data_ptr<float>() : nullptr;
+  void* target = out.mutable_data_ptr();
   const int64_t taps = kernel[0] * kernel[1], image = at.height * at.width * at.channels;
   const int64_t width = at.padded() ? at.padded_width() : at.width, row_bytes = width * at.channels;
 
-  const int64_t threads = at::get_num_threads(), wanted = threads == 1 ? 1 : kTasks * threads;
+  const int64_t wanted = threads() == 1 ? 1 : kTasks * threads();
   int64_t rows = at.rows;
   while (rows > 1 && at.input_rows(rows) * row_bytes > kPadded) rows = (rows + 1) / 2;
   while (rows > 1 && rows * at.columns > 8 * kPixels && counts.size(0) * ((at.rows + rows - 1) / rows) < wanted)
@@ -105,7 +111,7 @@ at::Tensor products(const at::Tensor& counts, const at::Tensor& weights, const O
     for (int64_t x = 0; x < kernel[1]; ++x)
       offsets.push_back((y * dilation[0] * width + x * dilation[1]) * at.channels);
 
-  at::parallel_for(0, parts * shares, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, parts * shares, 1, [&](int64_t begin, int64_t end) {
     std::vector<uint8_t> scratch;
     std::vector<const uint8_t*> pixels;
     int64_t prepared = -1;
@@ -133,16 +139,16 @@ at::Tensor products(const at::Tensor& counts, const at::Tensor& weights, const O
                          .taps = offsets.data(),
                          .tap_count = taps,
                          .quads = at.channels / kQuad,
-                         .weights = weights.const_data_ptr<int8_t>() + block * taps * at.channels * kOutputs,
+                         .weights = kernels + block * taps * at.channels * kOutputs,
                          .depth = depth,
                          .stride = outputs,
                          .most = static_cast<float>(most)};
         if (factor) {
-          work.bytes = out.mutable_data_ptr<uint8_t>() + place + output;
-          work.factor = factor->const_data_ptr<float>() + output;
-          work.start = start->const_data_ptr<float>() + output;
+          work.bytes = static_cast<uint8_t*>(target) + place + output;
+          work.factor = factor_of + output;
+          work.start = start_of + output;
         } else {
-          work.sums = out.mutable_data_ptr<float>() + place + output;
+          work.sums = static_cast<float*>(target) + place + output;
         }
 #ifdef PCSNN_X86_DISPATCH
         products_avx2(work);
@@ -155,11 +161,11 @@ at::Tensor products(const at::Tensor& counts, const at::Tensor& weights, const O
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(pcsnn, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(pcsnn, m) {
   m.def(
       "_products(Tensor counts, Tensor weights, Tensor? factor, Tensor? start, int outputs, int[2] kernel, "
       "int[2] stride, int[2] padding, int[2] dilation, int most, int depth) -> Tensor");
 }
-TORCH_LIBRARY_IMPL(pcsnn, CPU, m) { m.impl("_products", &products); }
+STABLE_TORCH_LIBRARY_IMPL(pcsnn, CPU, m) { m.impl("_products", TORCH_BOX(&products)); }
 
 }  // namespace pcsnn

@@ -1,6 +1,6 @@
 // fire_counts, fire_rates and fire_rates_: neurons under a mean current.
-#include <torch/library.h>
 
+#include <array>
 #include <type_traits>
 
 #include "neurons.h"
@@ -10,7 +10,7 @@ namespace pcsnn {
 namespace {
 
 template <class F>
-void counts_into(const at::Tensor& out, const at::Tensor& current, const Levels& levels, const OptionalTensor& residual,
+void counts_into(const Tensor& out, const Tensor& current, const Levels& levels, const OptionalTensor& residual,
                  const OptionalTensor& residual_scale) {
   const Channels channels(current, per_channel(levels, residual_scale));
   const Table<F> table(channels, levels, 1, false);
@@ -27,11 +27,11 @@ void counts_into(const at::Tensor& out, const at::Tensor& current, const Levels&
 
 }  // namespace
 
-at::Tensor fire_counts(const at::Tensor& current, const Levels& levels, const OptionalTensor& residual,
-                       const OptionalTensor& residual_scale) {
+Tensor fire_counts(const Tensor& current, const Levels& levels, const OptionalTensor& residual,
+                   const OptionalTensor& residual_scale) {
   const Type type = current_type(current);
   check_mean_arguments(current, levels, residual, residual_scale);
-  at::Tensor out = at::empty_like(current, current.options().dtype(at::kByte));
+  const Tensor out = empty_like(current, ScalarType::Byte);
   if (current.numel() == 0) return out;
   const auto run = type == kDouble ? counts_into<double> : counts_into<float>;
   run(out, to_dense(current), levels, residual, residual_scale);
@@ -42,7 +42,7 @@ namespace {
 
 // `out` may be `current`.
 template <class F>
-void rates_into(const at::Tensor& out, const at::Tensor& current, const Levels& levels, const at::Tensor& scale,
+void rates_into(const Tensor& out, const Tensor& current, const Levels& levels, const Tensor& scale,
                 const OptionalTensor& residual, const OptionalTensor& residual_scale, Balance balance) {
   const Channels channels(current, per_channel(levels, scale, residual_scale));
   const Table<F> table(channels, levels, 1, true, balance);
@@ -76,77 +76,98 @@ void rates_into(const at::Tensor& out, const at::Tensor& current, const Levels& 
   });
 }
 
-void run_rates(const at::Tensor& out, const at::Tensor& current, const Levels& levels, const at::Tensor& scale,
-               const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t turn, int64_t low) {
+void rates_to(const Tensor& out, const Tensor& current, const Levels& levels, const Tensor& scale,
+              const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t turn, int64_t low) {
   const auto run = current_type(current) == kDouble ? rates_into<double> : rates_into<float>;
   const Balance balance{static_cast<int32_t>(turn), static_cast<int32_t>(low)};
   run(out, current, levels, scale, residual, residual_scale, balance);
 }
 
-at::Tensor fire_rates(const at::Tensor& current, const Levels& levels, const at::Tensor& scale,
-                      const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t turn, int64_t low) {
+Tensor fire_rates(const Tensor& current, const Levels& levels, const Tensor& scale, const OptionalTensor& residual,
+                  const OptionalTensor& residual_scale, int64_t turn, int64_t low) {
   current_type(current);
   check_mean_arguments(current, levels, residual, residual_scale);
   check_channel_values("scale", scale, current.sizes());
   check_balance(turn, low, levels.timesteps());
-  at::Tensor out = huge_pages(at::empty_like(current));
-  if (current.numel()) run_rates(out, to_dense(current), levels, scale, residual, residual_scale, turn, low);
+  const Tensor out = huge_pages(empty_like(current));
+  if (current.numel()) rates_to(out, to_dense(current), levels, scale, residual, residual_scale, turn, low);
   return out;
 }
 
 // A residual may be `current` itself, but not a shifted view of it: that would be read after it is overwritten.
-OptionalTensor kept(const OptionalTensor& residual, const at::Tensor& current) {
-  if (!residual || !residual->is_alias_of(current)) return residual;
-  const bool same = residual->const_data_ptr() == current.const_data_ptr() && residual->dtype() == current.dtype() &&
-                    same_layout(*residual, current);
-  return same ? residual : residual->clone();
+OptionalTensor kept(const OptionalTensor& residual, const Tensor& current) {
+  if (!residual || !overlap(*residual, current)) return residual;
+  const bool same = residual->const_data_ptr() == current.const_data_ptr() &&
+                    residual->scalar_type() == current.scalar_type() && same_layout(*residual, current);
+  return same ? residual : copied(*residual);
 }
 
 // A table that may lie in the memory of `current`.
-at::Tensor apart(const at::Tensor& table, const at::Tensor& current) {
-  return table.is_alias_of(current) ? table.clone() : table;
-}
+Tensor apart(const Tensor& table, const Tensor& current) { return overlap(table, current) ? copied(table) : table; }
 
-OptionalTensor apart(const OptionalTensor& table, const at::Tensor& current) {
+OptionalTensor apart(const OptionalTensor& table, const Tensor& current) {
   return table ? OptionalTensor(apart(*table, current)) : table;
 }
 
 }  // namespace
 
-void fire_rates_(const at::Tensor& current, const Levels& levels, const at::Tensor& scale,
-                 const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t turn, int64_t low) {
-  check_cpu("current", current);
-  check_apart("current", current);
-  if (!dense(current)) {
-    current.copy_(fire_rates(current, levels, scale, residual, residual_scale, turn, low));
-    return;
-  }
+void fire_rates_over(const Tensor& current, const Levels& levels, const Tensor& scale, const OptionalTensor& residual,
+                     const OptionalTensor& residual_scale, int64_t turn, int64_t low) {
   current_type(current);
   check_mean_arguments(current, levels, residual, residual_scale);
   check_channel_values("scale", scale, current.sizes());
   check_balance(turn, low, levels.timesteps());
   if (current.numel() == 0) return;
   const Levels kept_levels{apart(levels.table, current), levels.repeat, apart(levels.line, current), levels.reach};
-  run_rates(current, current, kept_levels, apart(scale, current), kept(residual, current),
-            apart(residual_scale, current), turn, low);
-  if (!current.is_inference()) current.unsafeGetTensorImpl()->bump_version();
+  rates_to(current, current, kept_levels, apart(scale, current), kept(residual, current),
+           apart(residual_scale, current), turn, low);
 }
 
-TORCH_LIBRARY_IMPL(pcsnn, CPU, m) {
-  m.impl("fire_counts",
-         [](const at::Tensor& current, const at::Tensor& levels, const OptionalTensor& residual,
-            const OptionalTensor& residual_scale, int64_t repeat, const OptionalTensor& line,
-            int64_t reach) { return fire_counts(current, {levels, repeat, line, reach}, residual, residual_scale); });
-  m.impl("fire_rates", [](const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
-                          const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat,
-                          int64_t turn, int64_t low, const OptionalTensor& line, int64_t reach) {
-    return fire_rates(current, {levels, repeat, line, reach}, scale, residual, residual_scale, turn, low);
-  });
-  m.impl("fire_rates_", [](const at::Tensor& current, const at::Tensor& levels, const at::Tensor& scale,
-                           const OptionalTensor& residual, const OptionalTensor& residual_scale, int64_t repeat,
-                           int64_t turn, int64_t low, const OptionalTensor& line, int64_t reach) {
-    fire_rates_(current, {levels, repeat, line, reach}, scale, residual, residual_scale, turn, low);
-  });
+namespace {
+
+// Tells autograd that `current` was written to: of a copy to itself torch does nothing else.
+void bump_version(const Given& current) {
+  std::array<StableIValue, 1> inference{torch::stable::detail::from(current)};
+  check_done(torch_call_dispatcher("aten::is_inference", "", inference.data(), TORCH_ABI_VERSION), "is_inference");
+  if (!torch::stable::detail::to<bool>(inference[0]))
+    check_done(aoti_torch_copy_(current.get(), current.get(), 0), "copy_");
+}
+
+void fire_rates_(const Tensor& current, const Levels& levels, const Tensor& scale, const OptionalTensor& residual,
+                 const OptionalTensor& residual_scale, int64_t turn, int64_t low) {
+  check_cpu("current", current);
+  check_apart("current", current);
+  if (!dense(current)) {
+    current.copy_from(fire_rates(current, levels, scale, residual, residual_scale, turn, low));
+    return;
+  }
+  fire_rates_over(current, levels, scale, residual, residual_scale, turn, low);
+  if (current.numel()) bump_version(current);
+}
+
+Given run_counts(const Given& current, const Given& levels, const OptionalGiven& residual,
+                 const OptionalGiven& residual_scale, int64_t repeat, const OptionalGiven& line, int64_t reach) {
+  return fire_counts(current, {levels, repeat, line, reach}, residual, residual_scale);
+}
+
+Given run_rates(const Given& current, const Given& levels, const Given& scale, const OptionalGiven& residual,
+                const OptionalGiven& residual_scale, int64_t repeat, int64_t turn, int64_t low,
+                const OptionalGiven& line, int64_t reach) {
+  return fire_rates(current, {levels, repeat, line, reach}, scale, residual, residual_scale, turn, low);
+}
+
+void run_rates_(const Given& current, const Given& levels, const Given& scale, const OptionalGiven& residual,
+                const OptionalGiven& residual_scale, int64_t repeat, int64_t turn, int64_t low,
+                const OptionalGiven& line, int64_t reach) {
+  fire_rates_(current, {levels, repeat, line, reach}, scale, residual, residual_scale, turn, low);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(pcsnn, CPU, m) {
+  m.impl("fire_counts", TORCH_BOX(&run_counts));
+  m.impl("fire_rates", TORCH_BOX(&run_rates));
+  m.impl("fire_rates_", TORCH_BOX(&run_rates_));
 }
 
 }  // namespace pcsnn

@@ -1,9 +1,7 @@
 // fire_spikes and expand_spikes: spike trains.
-#include <ATen/ops/ones.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -27,14 +25,20 @@ class SpikeWriter {
 // Spikes 0 or 1: what a neuron's output holds without and with one, as bit patterns.
 class BinaryWriter final : public SpikeWriter {
  public:
-  BinaryWriter(const Channels& channels, const OptionalTensor& amplitude, at::ScalarType dtype)
-      : size_(static_cast<int64_t>(c10::elementSize(dtype))), each_(amplitude && channels.each()), shared_(!amplitude) {
-    const at::Tensor on = amplitude ? amplitude->to(dtype).contiguous() : at::ones({}, dtype);
-    const at::Tensor off = amplitude ? on.mul(0) : at::zeros({}, dtype);  // -0.0 or NaN for some amplitudes
+  BinaryWriter(const Channels& channels, const OptionalTensor& amplitude, ScalarType dtype)
+      : size_(static_cast<int64_t>(aoti_torch_dtype_element_size(number_of(dtype)))),
+        each_(amplitude && channels.each()),
+        shared_(!amplitude) {
     if (shared_) {
-      on_.assign(bytes_of(on), bytes_of(on) + size_);
-      off_.assign(bytes_of(off), bytes_of(off) + size_);
-    } else if (size_ == 2) {
+      const uint64_t one = bits_of_one(dtype);
+      on_.resize(static_cast<size_t>(size_));
+      std::memcpy(on_.data(), &one, on_.size());
+      off_.resize(on_.size());
+      return;
+    }
+    const Tensor on = contiguous(converted(*amplitude, dtype));
+    const Tensor off = dtype == ScalarType::Double ? nothing_of<double>(on) : nothing_of<float>(on);
+    if (size_ == 2) {
       spread<uint16_t>(channels, off, on);
     } else if (size_ == 4) {
       spread<uint32_t>(channels, off, on);
@@ -53,10 +57,30 @@ class BinaryWriter final : public SpikeWriter {
   }
 
  private:
+  // On a processor whose bytes begin with the lowest.
+  static uint64_t bits_of_one(ScalarType dtype) {
+    switch (dtype) {
+      case ScalarType::Float: return 0x3f800000;
+      case ScalarType::Half: return 0x3c00;
+      case ScalarType::BFloat16: return 0x3f80;
+      case ScalarType::Double: return 0x3ff0000000000000;
+      default: return 1;
+    }
+  }
+
+  // Amplitudes times 0, which is -0.0 or NaN for some.
+  template <class F>
+  static Tensor nothing_of(const Tensor& on) {
+    const Tensor values = copied(converted(on, dtype_of<F>));
+    F* data = values.mutable_data_ptr<F>();
+    for (int64_t i = 0; i < values.numel(); ++i) data[i] *= 0;
+    return converted(values, on.scalar_type());
+  }
+
   template <class Bits>
-  void spread(const Channels& channels, const at::Tensor& off, const at::Tensor& on) {
-    const auto copy = [&](const at::Tensor& values, std::vector<char>& to) {
-      const auto all = channels.spread(static_cast<const Bits*>(values.const_data_ptr()), values.numel() > 1);
+  void spread(const Channels& channels, const Tensor& off, const Tensor& on) {
+    const auto copy = [&](const Tensor& values, std::vector<char>& to) {
+      const auto all = channels.spread(values.const_data_ptr<Bits>(), values.numel() > 1);
       const char* data = reinterpret_cast<const char*>(all.data());
       to.assign(data, data + all.size() * sizeof(Bits));
     };
@@ -72,16 +96,15 @@ class BinaryWriter final : public SpikeWriter {
 // Spikes 0..most (22): bytes, or numbers times an amplitude.
 class IntegerWriter final : public SpikeWriter {
  public:
-  IntegerWriter(const Channels& channels, const OptionalTensor& amplitude, const at::Tensor& out, int64_t most)
+  IntegerWriter(const Channels& channels, const OptionalTensor& amplitude, const Tensor& out, int64_t most)
       : most_(static_cast<int>(most)), shared_(!amplitude || amplitude->dim() == 0) {
-    const at::ScalarType dtype = out.scalar_type();
-    if (dtype == at::kByte) return;
+    const ScalarType dtype = out.scalar_type();
+    if (dtype == ScalarType::Byte) return;
     type_ = current_type(out);
-    const at::Tensor worth = amplitude ? amplitude->to(dtype) : at::ones({}, dtype);
     if (type_ == kDouble) {
-      f64_.emplace(channels, worth);
+      f64_.emplace(channels, amplitude ? converted(*amplitude, dtype) : one<double>());
     } else {
-      f32_.emplace(channels, worth);
+      f32_.emplace(channels, amplitude ? converted(*amplitude, dtype) : one<float>());
     }
   }
 
@@ -101,6 +124,13 @@ class IntegerWriter final : public SpikeWriter {
   }
 
  private:
+  template <class F>
+  static Tensor one() {
+    const Tensor value = empty_contiguous({}, dtype_of<F>);
+    *value.mutable_data_ptr<F>() = 1;
+    return value;
+  }
+
   int most_;
   bool shared_;
   Type type_ = kFloat;
@@ -109,7 +139,7 @@ class IntegerWriter final : public SpikeWriter {
 };
 
 std::unique_ptr<const SpikeWriter> writer_of(const Channels& channels, const OptionalTensor& amplitude,
-                                             const at::Tensor& out, int64_t spike_levels) {
+                                             const Tensor& out, int64_t spike_levels) {
   if (spike_levels == 1) return std::make_unique<BinaryWriter>(channels, amplitude, out.scalar_type());
   return std::make_unique<IntegerWriter>(channels, amplitude, out, spike_levels);
 }
@@ -128,7 +158,7 @@ std::vector<int64_t> silent_counts(int64_t timesteps, int64_t spike_levels, cons
 // Writes the spikes of a block, neurons begin..end, for all steps. silent [T]: of `silent_counts`.
 class Train {
  public:
-  Train(const Channels& channels, const OptionalTensor& amplitude, const at::Tensor& out, int64_t spike_levels,
+  Train(const Channels& channels, const OptionalTensor& amplitude, const Tensor& out, int64_t spike_levels,
         std::vector<int64_t> silent)
       : channels_(channels),
         writer_(writer_of(channels, amplitude, out, spike_levels)),
@@ -165,9 +195,9 @@ class Train {
 };
 
 template <class F>
-void spikes_into(const at::Tensor& out, const at::Tensor& current, const Levels& levels,
-                 const OptionalTensor& amplitude, int64_t spike_levels) {
-  const at::Tensor neurons = current.select(0, 0);
+void spikes_into(const Tensor& out, const Tensor& current, const Levels& levels, const OptionalTensor& amplitude,
+                 int64_t spike_levels) {
+  const Tensor neurons = current.first_entry();
   const int64_t timesteps = current.size(0);
   const Channels channels(neurons, per_channel(levels, amplitude));
   const Table<F> table(channels, levels, timesteps, false);
@@ -194,48 +224,51 @@ void spikes_into(const at::Tensor& out, const at::Tensor& current, const Levels&
   });
 }
 
-at::Tensor fire_spikes(const at::Tensor& current, const at::Tensor& table, const OptionalTensor& amplitude,
-                       at::ScalarType out_dtype, int64_t repeat, const OptionalTensor& line, int64_t reach,
-                       int64_t spike_levels) {
+Given fire_spikes(const Given& given, const Given& table, const OptionalGiven& worth, ScalarType out_dtype,
+                  int64_t repeat, const OptionalGiven& line, int64_t reach, int64_t spike_levels) {
+  const Tensor current = given;
+  const OptionalTensor amplitude = worth;
   const Levels levels{table, repeat, line, reach};
   const Type type = current_type(current);
   check_cpu("current", current);
-  TORCH_CHECK(current.dim() >= 1 && current.size(0) >= 1 && current.size(0) <= kMaxTimesteps,
+  PCSNN_CHECK(current.dim() >= 1 && current.size(0) >= 1 && current.size(0) <= kMaxTimesteps,
               "current: expected [T, N, ...] with 1..255 time-steps, got shape ", current.sizes());
   check_spike_levels(spike_levels, current.size(0));
-  check_levels(levels, current.sizes().slice(1), current.scalar_type());
-  TORCH_CHECK(levels.timesteps() == current.size(0) * spike_levels, "levels: expected ", current.size(0) * spike_levels,
-              " levels, ", spike_levels, " for each time-step of current, got shape ", table.sizes());
-  check_spikes("out_dtype", out_dtype, amplitude, current.sizes().slice(1), spike_levels);
-  const at::Tensor step = current.select(0, 0);
-  at::Tensor out = steps_like(step, current.size(0), out_dtype);
+  check_levels(levels, current.sizes().subspan(1), current.scalar_type());
+  PCSNN_CHECK(levels.timesteps() == current.size(0) * spike_levels, "levels: expected ", current.size(0) * spike_levels,
+              " levels, ", spike_levels, " for each time-step of current, got shape ", levels.table.sizes());
+  check_spikes("out_dtype", out_dtype, amplitude, current.sizes().subspan(1), spike_levels);
+  const Tensor step = current.first_entry();
+  const Tensor out = steps_like(step, current.size(0), out_dtype);
   if (current.numel() == 0) return out;
-  const at::Tensor steps =
-      dense(step) ? current : steps_like(step, current.size(0), current.scalar_type()).copy_(current);
+  const Tensor steps =
+      dense(step) ? current : steps_like(step, current.size(0), current.scalar_type()).copy_from(current);
   const auto run = type == kDouble ? spikes_into<double> : spikes_into<float>;
   run(out, steps, levels, amplitude, spike_levels);
   return out;
 }
 
-at::Tensor expand_spikes(const at::Tensor& counts, int64_t timesteps, const OptionalTensor& order, at::ScalarType dtype,
-                         const OptionalTensor& amplitude, int64_t spike_levels) {
+Given expand_spikes(const Given& given, int64_t timesteps, const OptionalGiven& permutation, ScalarType dtype,
+                    const OptionalGiven& worth, int64_t spike_levels) {
+  const Tensor counts = given;
+  OptionalTensor order = permutation;
+  const OptionalTensor amplitude = worth;
   check_cpu("counts", counts);
-  TORCH_CHECK(counts.scalar_type() == at::kByte, "counts: expected uint8, got ", counts.scalar_type());
-  TORCH_CHECK(timesteps >= 1 && timesteps <= kMaxTimesteps, "timesteps: expected 1..255, got ", timesteps);
+  PCSNN_CHECK(counts.scalar_type() == ScalarType::Byte, "counts: expected uint8, got ", counts.scalar_type());
+  PCSNN_CHECK(timesteps >= 1 && timesteps <= kMaxTimesteps, "timesteps: expected 1..255, got ", timesteps);
   check_spike_levels(spike_levels, timesteps);
   check_spikes("dtype", dtype, amplitude, counts.sizes(), spike_levels);
-  at::Tensor places;
   if (order) {
     check_cpu("order", *order);
-    TORCH_CHECK(order->scalar_type() == at::kLong && order->dim() == 1 && order->size(0) == timesteps,
+    PCSNN_CHECK(order->scalar_type() == ScalarType::Long && order->dim() == 1 && order->size(0) == timesteps,
                 "order: expected int64 [", timesteps, "], got ", order->scalar_type(), " ", order->sizes());
-    places = order->contiguous();
+    order = contiguous(*order);
   }
-  at::Tensor out = steps_like(counts, timesteps, dtype);
+  const Tensor out = steps_like(counts, timesteps, dtype);
   if (counts.numel() == 0) return out;
-  const at::Tensor packed = to_dense(counts);
+  const Tensor packed = to_dense(counts);
   const Channels channels(packed, amplitude && amplitude->dim() == 1);
-  const int64_t* shown = order ? places.const_data_ptr<int64_t>() : nullptr;
+  const int64_t* shown = order ? order->const_data_ptr<int64_t>() : nullptr;
   const Train train(channels, amplitude, out, spike_levels, silent_counts(timesteps, spike_levels, shown));
   const uint8_t* data = packed.const_data_ptr<uint8_t>();
   over_blocks(packed.numel(), timesteps, [&](int64_t begin, int64_t end) { train.write(data + begin, begin, end); });
@@ -244,9 +277,9 @@ at::Tensor expand_spikes(const at::Tensor& counts, int64_t timesteps, const Opti
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(pcsnn, CPU, m) {
-  m.impl("fire_spikes", &fire_spikes);
-  m.impl("expand_spikes", &expand_spikes);
+STABLE_TORCH_LIBRARY_IMPL(pcsnn, CPU, m) {
+  m.impl("fire_spikes", TORCH_BOX(&fire_spikes));
+  m.impl("expand_spikes", TORCH_BOX(&expand_spikes));
 }
 
 }  // namespace pcsnn

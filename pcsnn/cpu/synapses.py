@@ -144,6 +144,11 @@ def _check(name):
     return getattr(torch.ops.pcsnn, f"_check_{name}").default
 
 
+def is_not_in_cpp(counts, weight, bias, levels, *others):
+    """Whether csrc/synapses.cpp hands an operator on to a function below, by what is quickly seen."""
+    return counts.device.type == "cpu" and (levels is None or weight.dtype != torch.float32)
+
+
 def conv2d_fire(
     counts,
     weight,

@@ -70,6 +70,8 @@ class Operator(NamedTuple):
     overload: torch._ops.OpOverload  # by torch's dispatcher, on whatever device
     check: object  # raises where arguments do not fit each other
     reference: object  # on the backend "reference"
+    part: object = None  # what csrc/ hands on to Python, and of which arguments
+    is_part: object = None
 
 
 _library = torch.library.Library("pcsnn", "DEF")
@@ -110,11 +112,16 @@ def define(schema, check, out=None, cpu=None):
     _operators[name] = Operator(overload, check, by_reference)
 
 
-def define_part(schema, cpu):
-    """Register the part of an operator of csrc/ that it hands on to Python, by the schema's name."""
+def define_part(schema, cpu, is_part):
+    """Register the part of an operator of csrc/ that it hands on to Python, by the schema's name.
+
+    is_part: whether arguments that were checked are of that part; it may miss some, which csrc/ then hands on.
+    """
     _library.define(schema)
     if not _no_extension:
-        _library.impl(schema[: schema.index("(")], cpu, "CPU")
+        name = schema[: schema.index("(")]
+        _library.impl(name, cpu, "CPU")
+        _operators[name[1:]] = _operators[name[1:]]._replace(part=cpu, is_part=is_part)
 
 
 def _checked(check, function, stored_names=()):
@@ -171,7 +178,12 @@ def _force(entry, name):
 def is_direct(*tensors):
     """Whether nothing but a kernel on a GPU has to hear of an operator on these tensors, or None: nothing traced, no
     mode, no subclass, no gradient. The dispatcher takes longer than a launch."""
-    if torch.compiler.is_compiling() or forced() or not getattr(tensors[0], "is_cuda", False):
+    return not forced() and getattr(tensors[0], "is_cuda", False) and _is_unheard(*tensors)
+
+
+def _is_unheard(*tensors):
+    """Whether nothing but a kernel has to hear of an operator on these tensors, or None, whatever their device."""
+    if torch.compiler.is_compiling():
         return False
     gradients = torch.is_grad_enabled()
     for tensor in tensors:
@@ -188,7 +200,12 @@ def call(name, *arguments):
     """Run an operator: on the backend of its device, or on the one that `use_backend` forces."""
     backend = forced()
     if backend is None:
-        return getattr(kernels, name)(*arguments) if is_direct(arguments[0]) else _operators[name].overload(*arguments)
+        operator = _operators[name]
+        if operator.part and operator.is_part(*arguments) and _is_unheard(*arguments[:2]):
+            return operator.part(
+                *arguments
+            )  # without csrc/ between, through which no exception of Python's comes whole
+        return getattr(kernels, name)(*arguments) if is_direct(arguments[0]) else operator.overload(*arguments)
     if backend == "reference":
         return _operators[name].reference(*arguments)
     device = arguments[0].device.type

@@ -109,7 +109,7 @@ _LINEAR = (
     "ScalarType? counts_dtype=None) -> Tensor"
 )
 dispatch.define(_LINEAR, _check_linear_fire, _linear_out)
-dispatch.define_part(f"_{_LINEAR}", synapses.linear_fire)
+dispatch.define_part(f"_{_LINEAR}", synapses.linear_fire, synapses.is_not_in_cpp)
 
 
 def linear_fire(
@@ -252,7 +252,7 @@ _CONV2D = (
     "Tensor? line=None, int reach=0, ScalarType? counts_dtype=None) -> Tensor"
 )
 dispatch.define(_CONV2D, _check_conv2d_fire, _conv2d_out)
-dispatch.define_part(f"_{_CONV2D}", synapses.conv2d_fire)
+dispatch.define_part(f"_{_CONV2D}", synapses.conv2d_fire, synapses.is_not_in_cpp)
 
 
 def conv2d_fire(

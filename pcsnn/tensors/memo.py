@@ -32,14 +32,6 @@ def _pick_checksum():
 _checksum = _pick_checksum()
 
 
-def _state(tensor):
-    """By what a change of a tensor is told; None where nothing tells."""
-    sum = _checksum(tensor)
-    if sum is not None:
-        return sum
-    return None if tensor.is_inference() else (tensor._version,)
-
-
 class Facts:
     """What is known of a tensor in its present state."""
 
@@ -60,9 +52,11 @@ class Facts:
 
 def facts(tensor):
     """The Facts of a tensor, for as long as one call lasts: its values are looked at here, and not again."""
-    state = _state(tensor)
+    state = _checksum(tensor)
     if state is None:
-        return Facts(tensor, None)
+        if tensor.is_inference():  # nothing tells of a change
+            return Facts(tensor, None)
+        state = (tensor._version,)
     entry = _known.get(id(tensor))
     if entry is None or entry[1] != state or entry[0]() is not tensor:
         _known[id(tensor)] = entry = (weakref.ref(tensor, _forget(id(tensor))), state, {})
