@@ -36,8 +36,9 @@ def description():
 
 def torch_folder():
     """Where torch is for the Python that installs, or None; an isolated build hides it from imports alone."""
-    folders = [*sys.path, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
-    folders += [folder for folder in (site.getusersitepackages(), *site.getsitepackages()) if site.ENABLE_USER_SITE]
+    folders = [*sys.path, sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    if sys.prefix == sys.base_prefix:  # in no virtual environment
+        folders.append(site.getusersitepackages())
     spec = PathFinder.find_spec("torch", folders)
     return pathlib.Path(spec.origin).parent if spec and spec.origin else None
 

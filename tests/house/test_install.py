@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 from folders import ROOT
 
 
@@ -71,3 +72,16 @@ except RuntimeError as error:
 def test_the_import_fails_where_the_kernels_are_required(tmp_path):
     done = run_without_extension(tmp_path, "import pcsnn", PCSNN_REQUIRE_EXT="1")
     assert done.returncode != 0 and "PCSNN_REQUIRE_EXT=1" in done.stderr
+
+
+@pytest.mark.skipif(
+    not list((ROOT / "pcsnn").glob("_C.abi3.*")) or not shutil.which("nm"), reason="no kernels, or no nm"
+)
+def test_the_kernels_name_nothing_of_torch_but_its_stable_abi():
+    """One build runs with every torch from 2.10 on: no C++ function of torch, which the next one may have otherwise."""
+    (built,) = (ROOT / "pcsnn").glob("_C.abi3.*")
+    done = subprocess.run(["nm", "-D", "--undefined-only", built], capture_output=True, text=True, check=True)
+    names = [line.split()[-1] for line in done.stdout.splitlines()]
+    assert any(name.startswith("aoti_torch_") for name in names)
+    parts = "3c10", "2at", "5torch"  # namespaces, as C++ writes them into names
+    assert not [name for name in names if name.startswith("_Z") and any(part in name for part in parts)]
