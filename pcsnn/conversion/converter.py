@@ -21,6 +21,7 @@ from pcsnn.data.inputs import required_inputs
 from pcsnn.distributed import collectives
 from pcsnn.graph.fold import fold_batch_norms
 from pcsnn.graph.places import bound, worth
+from pcsnn.network.imported import ImportedNetwork
 from pcsnn.network.network import SpikingNetwork
 from pcsnn.network.report import Report
 from pcsnn.tensors import checks
@@ -45,6 +46,7 @@ def convert(
     """A spiking network from a trained one: a collapsed neuron at every ReLU, clipped ReLU and QCFS activation.
 
     Networks of SpikingJelly with soft-reset IF nodes are read too, thresholds kept (pcsnn.exchange.read_spikingjelly).
+    What pcsnn.exchange.read_nir gave is copied at `timesteps` and `spike_levels`, without calibration.
 
     The result computes all T time-steps at once: between layers go firing rates, and every synaptic operation runs once
     (11). With QCFS activations and T D a multiple of their level count L it is lossless and needs no data (8), (10).
@@ -110,11 +112,13 @@ def convert(
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    if isinstance(model, SpikingNetwork):
+    if isinstance(model, SpikingNetwork) and not isinstance(model, ImportedNetwork):
         raise TypeError("model: is a SpikingNetwork already; pcsnn.set_timesteps changes its T")
     full = checks.full_count(timesteps, spike_levels)
     checks.integer("seed", seed, 0, 2**63 - 1)
     check_method(method)
+    if isinstance(model, ImportedNetwork):
+        return model.at(timesteps, spike_levels)
     tensors = [*model.parameters(), *model.buffers()]
     device = checks.device_of(*tensors)
 

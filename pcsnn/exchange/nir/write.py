@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from pcsnn.baselines.rebuild import with_neurons
@@ -59,7 +60,7 @@ def to_nir(snn: SpikingNetwork, sample: Tensor) -> nir.NIRGraph:
         raise ValueError(f"snn: expected a network of one input, got {len(inputs)}")
     fold_batch_norms(network)
     found = shapes(network, sample.cpu()[:1])
-    builder, values = Builder(package_nir, next(neuron.levels.dtype for _, neuron in snn.neurons())), {}
+    builder, values = Builder(package_nir, _dtype(snn)), {}
     for node in network.graph.nodes:
         if node in found or node.op == "output":
             known = {source: values[source] for source in node.all_input_nodes if source in values}
@@ -67,9 +68,15 @@ def to_nir(snn: SpikingNetwork, sample: Tensor) -> nir.NIRGraph:
     return package_nir.NIRGraph(builder.nodes, builder.edges, metadata={"timesteps": snn.timesteps})
 
 
+def _dtype(snn):
+    """That of the neurons; of a network without any, as `read_nir` may give, that of the parameters."""
+    known = (neuron.levels.dtype for _, neuron in snn.neurons())
+    return next(known, next((parameter.dtype for parameter in snn.parameters()), torch.float32))
+
+
 def _check_binary(snn):
     """ValueError where a time-step sends more than one spike of a neuron."""
-    several = max(neuron.spike_levels for _, neuron in snn.neurons())
+    several = max((neuron.spike_levels for _, neuron in snn.neurons()), default=1)
     if several > 1:
         raise ValueError(
             f"snn: expected binary spikes, spike_levels = 1, as IF nodes of NIR send, got {several}; "
