@@ -2,14 +2,19 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
+from pcsnn.analysis.spikes.events import event_rows, nir_data
 from pcsnn.analysis.spikes.summary import LayerSpikes, spike_table, summarise
 from pcsnn.analysis.spikes.trains import Order, bit_planes, order_of, pack_spikes, pick
 from pcsnn.analysis.watch import watch
 from pcsnn.network.network import SpikingNetwork, check_converted
 from pcsnn.network.report import steps_in_words
+
+if TYPE_CHECKING:
+    import nir
 
 SAMPLES = 32  # so many are packed at once: an index takes 4 bytes a neuron
 
@@ -132,6 +137,38 @@ class Recording:
         at = {name: self._stepper(name, order) for name in names}
         return ({name: spikes(step) for name, spikes in at.items()} for step in range(self.timesteps))
 
+    def events(self, layer: str, order: Order = None, samples: slice = slice(None)) -> torch.Tensor:
+        """The spikes of a layer as a list of events, a row for each: (t, n, c, y, x) for images.
+
+        Returns (layer, order and samples are as in `spikes`):
+            int64 [events, 2 + dimensions of a neuron's place], sorted by the columns from the left: the step t, 0..T-1;
+            the sample n of the recording; and the place of the neuron in the layer's [N, ...], one column for each
+            dimension behind N: c of a linear layer, c and x, c, y and x or c, z, y and x of convolutions, token and
+            feature of tokens. Where a step sends more than one bit, D > 1 or spikes of two signs, a last column has the
+            value sent, 1..D or -D..D without 0. `dense[tuple(events.T)] = 1` makes trains [T, N, ...] of it.
+
+        Raises KeyError, RuntimeError, TypeError, ValueError: see `spikes`.
+        """
+        if not isinstance(samples, slice):
+            raise TypeError(f"samples: expected a slice, got {type(samples).__name__}")
+        at, counts = self._stepper(layer, order, samples), self.counts_of(layer)
+        numbers = torch.arange(len(counts), device=counts.device)[samples]
+        valued = self._signed(layer) or self.spike_levels > 1
+        return event_rows(map(at, range(self.timesteps)), numbers, valued)
+
+    def nir_data(self, layers: Iterable[str] | None = None, order: Order = None, dt: float = 1.0) -> "nir.NIRGraphData":
+        """The spikes as data of NIR, for nir.write_data: an observable "spikes" for each layer.
+
+        Nodes are named as `pcsnn.exchange.to_nir` names them, the layer with "_" for ".". Neurons are those of a
+        sample, flattened; step t is at the time t `dt`. nir.ValuedEventData where D > 1 or spikes have two signs, else
+        nir.EventData. `layers`: names; None: all that ran. `order`: see Recording.
+
+        Raises:
+            ImportError: the package nir is not installed, or is one without data.
+            KeyError, RuntimeError, TypeError, ValueError: see `events`; a dt that is no number above zero.
+        """
+        return nir_data(self, self.counts if layers is None else layers, order, dt)
+
     def rates(self) -> dict[str, torch.Tensor]:
         """{layer name: firing rates amplitude * k / (T D), float32 [N, ...]}."""
         rates = {}
@@ -188,9 +225,9 @@ class Recording:
             self._check_timesteps(layer)
         return self._layers[layer].neuron.expand(counts, order, self.timesteps, self.spike_levels)
 
-    def _stepper(self, layer, order):
+    def _stepper(self, layer, order, samples=slice(None)):
         """A function of x that gives the spikes of step x."""
-        counts, trains = self.counts_of(layer), self._trains(layer, order)
+        counts, trains = self.counts_of(layer)[samples], self._trains(layer, order)
         if trains.dtype != torch.bool:
             return lambda step: trains[step][counts.to(torch.int32)]
         least = (~trains).sum(1).tolist()  # counts above T - order[x] fire at step x: the least is how many do not
