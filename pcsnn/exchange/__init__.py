@@ -1,12 +1,14 @@
 """Networks from and to other software (SpikingJelly, the published QCFS code, NIR), and back to training."""
 
 from pcsnn.exchange.nir.read import read_nir
+from pcsnn.exchange.nir.stepwise import SerialGraph
 from pcsnn.exchange.nir.write import to_nir
 from pcsnn.exchange.qcfs import load_qcfs_checkpoint, qcfs_state_dict
 from pcsnn.exchange.spikingjelly import read_spikingjelly, replace_if_nodes
 from pcsnn.exchange.training import to_qcfs
 
 __all__ = [
+    "SerialGraph",
     "load_qcfs_checkpoint",
     "qcfs_state_dict",
     "read_nir",

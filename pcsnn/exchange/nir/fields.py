@@ -78,6 +78,14 @@ def expect(node, shape, expected, what):
         node.refuse(f"gets values of shape {list(shape)}; expected {list(expected)}, {what}")
 
 
+def expect_output(node, shape):
+    """ValueError unless the values that an Output gets have its shape; sizes of 1 before it are a batch and time."""
+    said = extents(node, "shape")
+    before = len(said) - len(shape)
+    if before < 0 or said[before:] != tuple(shape) or any(size != 1 for size in said[:before]):
+        expect(node, shape, said, "its type")
+
+
 def spread(node, key, shape):
     """A field [] or [C, ...] as float64 [*shape], infinity allowed for thresholds alone."""
     value = numbers(node, key)

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from pcsnn.exchange.nir.fields import MOST, Metadata, expect, extents, integers, numbers, spread, tensor
+from pcsnn.exchange.nir.fields import MOST, Metadata, expect, extents, integers, spread, tensor
+from pcsnn.exchange.nir.neurons import check_soft_reset, share_at_first, step_thresholds, thresholds
 from pcsnn.nn import ChannelScale
 from pcsnn.nn.integrate_fire import IntegrateFire
 
@@ -46,7 +47,7 @@ class Elementwise(nn.Module):
 def layer(node, shape, dt, shift):
     """The Layer of a node that gets [N, *shape]; ValueError, naming it, where it has none."""
     if node.kind in REFUSED:
-        node.refuse(f"cannot be read: {REFUSED[node.kind]}; expected IF neurons")
+        node.refuse(f"cannot be read: {REFUSED[node.kind]}; expected IF neurons, or serial=True")
     make = _MAKERS.get(node.kind)
     if make is None:
         node.refuse(f"is of a kind that pcsnn does not know; expected {KNOWN}")
@@ -183,67 +184,18 @@ def _neuron(node, shape, threshold, shift, levels=None):
 
 
 def _fire(node, shape, dt, shift):
-    metadata = node.metadata
-    for key, expected in (("reset", "subtract"), ("fires", ">=")):
-        said = metadata.get(key, expected)
-        if (said.decode() if isinstance(said, bytes) else said) != expected:
-            node.refuse(
-                f"{key}: expected {expected!r}, got {said!r}: the count of any other neuron does not follow "
-                "from the mean current"
-            )
-    threshold, resistance = (spread(node, key, shape) for key in ("v_threshold", "r"))
-    if node.fields.get("v_reset") is not None:
-        elsewhere = spread(node, "v_reset", shape)
-        if elsewhere.any():
-            node.refuse(
-                "v_reset: expected zero, which for a neuron without steps is to lose its threshold with "
-                f"each spike, got {elsewhere[elsewhere != 0][0]:g}: a hard reset forgets what is above the "
-                "threshold"
-            )
-    if not (threshold > 0).all():
-        node.refuse(f"v_threshold: expected values above zero, got {threshold.min():g}")
-    if not (resistance > 0).all():
-        node.refuse(f"r: expected values above zero, got {resistance.min():g}")
-    silent = threshold >= np.finfo(np.float32).max
-    first = _start(node, shape, threshold, silent) if shift is None else shift
-    threshold = np.where(silent, np.inf, threshold / (resistance * dt))
-    if not (threshold.astype(np.float32) > 0).all() or (threshold[~silent] >= np.finfo(np.float32).max).any():
-        node.refuse(
-            f"v_threshold / (r dt): expected numbers that float32 holds, got {threshold.min():g}..{threshold.max():g}"
-        )
-    levels = metadata.get("quantization_levels")
+    threshold, of_current, silent = thresholds(node, shape, dt)
+    check_soft_reset(node, shape)
+    first = share_at_first(node, shape, threshold, silent) if shift is None else shift
+    levels = node.metadata.get("quantization_levels")
     if levels is not None:
-        (levels,) = integers(Metadata(node, metadata), "quantization_levels", 1, 1)
-    return _neuron(node, shape, threshold, first, levels)
-
-
-def _start(node, shape, threshold, silent):
-    """The potential at first in units of the threshold, as the metadata has it; at rest where they do not say."""
-    metadata = Metadata(node, node.metadata)
-    if "shift" in metadata.fields:
-        value = numbers(metadata, "shift")
-        if value.size != 1 or not np.isfinite(value).all():
-            metadata.refuse("shift: expected one finite number")
-        return float(value.item())
-    if "v_initial" not in metadata.fields:
-        return 0.0
-    ratio = (spread(metadata, "v_initial", shape) / threshold)[~silent]
-    if ratio.size == 0:
-        return 0.0
-    if np.ptp(ratio) > 1e-6 * max(1.0, abs(ratio.flat[0])):
-        metadata.refuse(
-            "v_initial: expected the same share of the threshold for all neurons of a layer, got "
-            f"{ratio.min():g} to {ratio.max():g}"
-        )
-    return float(ratio.flat[0])
+        (levels,) = integers(Metadata(node, node.metadata), "quantization_levels", 1, 1)
+    return _neuron(node, shape, of_current, first, levels)
 
 
 def _threshold(node, shape, dt, shift):
     """A step: one spike at every time-step while the current is above the threshold, the staircase of one level."""
-    threshold = spread(node, "threshold", shape)
-    if not (threshold > 0).all() or not np.isfinite(threshold).all():
-        node.refuse(f"threshold: expected finite values above zero, got {threshold.min():g}")
-    return _neuron(node, shape, np.array(threshold), 0.0, 1)
+    return _neuron(node, shape, step_thresholds(node, shape), 0.0, 1)
 
 
 def _pass(node, shape):

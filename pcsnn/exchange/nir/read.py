@@ -6,7 +6,7 @@ import keyword
 import operator
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import fx, nn
@@ -17,6 +17,8 @@ from pcsnn.conversion.classify import classify
 from pcsnn.conversion.spikingjelly.scales import fold_scales
 from pcsnn.conversion.tracing.trace import trace
 from pcsnn.exchange.nir import fields, files, layers, structure
+from pcsnn.exchange.nir.neurons import RESETS
+from pcsnn.exchange.nir.stepwise import SerialGraph, serial_graph
 from pcsnn.network.imported import ImportedNetwork
 from pcsnn.network.report import Report
 from pcsnn.nn.integrate_fire import IntegrateFire
@@ -31,14 +33,41 @@ _GRAPH_MODULE = fx.GraphModule(nn.Module(), fx.Graph())
 DEFAULT_TIMESTEPS = 64
 
 
+@overload
 def read_nir(
     path_or_graph: str | os.PathLike | nir.NIRGraph,
     timesteps: int | None = None,
     *,
+    serial: Literal[False] = False,
     shift: float | None = None,
-    dt: float = 1.0,
+    dt: float | None = None,
     dtype: torch.dtype = torch.float32,
-) -> ImportedNetwork:
+) -> ImportedNetwork: ...
+
+
+@overload
+def read_nir(
+    path_or_graph: str | os.PathLike | nir.NIRGraph,
+    timesteps: int | None = None,
+    *,
+    serial: bool,
+    shift: float | None = None,
+    dt: float | None = None,
+    dtype: torch.dtype = torch.float32,
+    reset: str | None = None,
+) -> ImportedNetwork | SerialGraph: ...
+
+
+def read_nir(
+    path_or_graph: str | os.PathLike | nir.NIRGraph,
+    timesteps: int | None = None,
+    *,
+    serial: bool = False,
+    shift: float | None = None,
+    dt: float | None = None,
+    dtype: torch.dtype = torch.float32,
+    reset: str | None = None,
+) -> ImportedNetwork | SerialGraph:
     """A graph of NIR as a spiking network under time collapse, thresholds kept, without data.
 
     It takes what the graph gets at each of T time-steps, averaged over them: an image that is shown all the time as it
@@ -49,37 +78,38 @@ def read_nir(
     is continuous, is the same as being set to v_reset = 0. Its count is that of the mean current (6). Other software
     runs NIR in steps, and where a reset to zero forgets what is above the threshold, a network counts fewer spikes.
 
+    Neurons whose count does not follow from the mean current are refused; `serial=True` runs them step by step.
+
     Args:
         path_or_graph: a nir.NIRGraph, or the path of a file that nir.write made. Files are read without running
             anything in them or following links out of them.
         timesteps: T, 1..255; None: what the metadata of the graph says, as that of `to_nir` does, else 64.
-        shift: the potential at first, in units of the threshold; None: as the metadata of an IF node says, else at
+        serial: give a `SerialGraph`, T passes over the graph, which knows leaks, resets to a potential, loops of one
+            layer of neurons, delays of whole steps, and nodes that give potentials too; its docstring says what a step
+            is.
+        shift: the potential at first of IF nodes, in units of the threshold; None: as their metadata say, else at
             rest, 0. At half a threshold, 0.5, rates are rounded to the nearest, where at rest they are rounded down.
         dt: the length of a time-step in the unit of the graph's time; SpikingJelly writes r = 1 / dt, 1e4 by default.
+            None: 1; 1e-4, as the NIR paper, snnTorch and Norse take, where nodes have time constants.
         dtype: of weights, float32 or float64.
+        reset: with `serial`, what a spike does to neurons whose metadata do not say: "subtract" takes the threshold
+            away, "zero" sets them to v_reset; None: subtract for IF of v_reset = 0, else to v_reset.
 
     Returns:
         A SpikingNetwork of as many inputs [N, *shape] and outputs as the graph has Input and Output nodes, in their
         order. Its layers have the names of the nodes, with "_" for what is no letter or digit.
         `network.meta["timesteps"]` is the T that the graph was written for, None where it does not say. A graph
-        without neurons is a network without spikes.
+        without neurons is a network without spikes. With `serial` a SerialGraph.
 
     Raises:
         ImportError: the package nir is not installed.
         FileNotFoundError: there is no such file.
         TypeError, ValueError: no NIR graph; nodes or edges that are missing, form a cycle, or whose shapes do not fit;
-            neurons that leak, reset elsewhere than at zero or are of a kind that is not known: the message names the
-            node, and nothing has been computed.
+            neurons that leak, reset elsewhere than at zero or are of a kind that is not known; with `serial`, a step
+            longer than a time constant, a delay that is no whole number of steps, loops of several layers of neurons:
+            the message names the node, and nothing has been computed.
     """
-    if timesteps is not None:
-        checks.timesteps(timesteps)
-    if shift is not None:
-        checks.number("shift", shift)
-    checks.number("dt", dt)
-    if dt <= 0:
-        raise ValueError(f"dt: expected a number above zero, got {dt}")
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
+    _check(timesteps, serial, shift, dt, dtype, reset)
     graph = files.read(path_or_graph)
     written_for = _timesteps(graph.metadata)
     if timesteps is None:
@@ -88,9 +118,30 @@ def read_nir(
             raise files.Refused(
                 f"metadata: timesteps: expected 1..{checks.MAX_TIMESTEPS}, got {timesteps}; give another"
             )
-    network = _network(graph, dt, shift)
+    if serial:
+        return serial_graph(graph, timesteps, dt, shift, reset, dtype)
+    network = _network(graph, 1.0 if dt is None else dt, shift)
     fold_scales(network)
     return _spiking(network.to(dtype).requires_grad_(False).eval(), timesteps, {"timesteps": written_for})
+
+
+def _check(timesteps, serial, shift, dt, dtype, reset):
+    if timesteps is not None:
+        checks.timesteps(timesteps)
+    if not isinstance(serial, bool):
+        raise TypeError(f"serial: expected a bool, got {type(serial).__name__}")
+    if shift is not None:
+        checks.number("shift", shift)
+    if dt is not None:
+        checks.number("dt", dt)
+        if dt <= 0:
+            raise ValueError(f"dt: expected a number above zero, got {dt}")
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
+    if reset not in (None, *RESETS):
+        raise ValueError(f"reset: expected None, {' or '.join(map(repr, RESETS))}, got {reset!r}")
+    if reset is not None and not serial:
+        raise ValueError("reset: goes with serial=True; under time collapse a spike takes the threshold away")
 
 
 def _spiking(network, timesteps, meta):
@@ -137,7 +188,7 @@ def _network(nir_graph, dt, shift):
         for source in sources[1:]:
             value = graph.call_function(operator.add, (value, values[source]))
         if node.kind == "Output":
-            fields.expect(node, shape, fields.extents(node, "shape"), "its type")
+            fields.expect_output(node, shape)
             values[node.name] = value
             continue
         layer = layers.layer(node, shape, dt, shift)

@@ -13,21 +13,60 @@ def ordered(graph):
     ValueError, naming nodes, where there is no such order. A graph within it takes the place of its node: its input and
     its output become nodes that pass on what they get.
     """
+    nodes, sources = _flat(graph)
+    order = _sorted(
+        sources,
+        "expected none: what a neuron gets back from later layers depends on single steps, not on the mean current "
+        "(serial=True runs loops of one neuron step by step)",
+    )
+    return [(nodes[name], sources[name]) for name in order]
+
+
+def ordered_steps(graph, stateful):
+    """[(Node, names of its sources, names of those whose value of the step before it gets)] of a Graph, likewise.
+
+    A loop is cut behind the node of a kind in `stateful` that it holds; ValueError where it holds none or several.
+    """
+    nodes, sources = _flat(graph)
+    late = {name: [] for name in nodes}
+    for name, node in nodes.items():
+        if node.kind in stateful:
+            for reader in _leading_to(name, nodes, sources, stateful):
+                if name in sources[reader]:
+                    late[reader].append(name)
+    now = {name: [source for source in sources[name] if source not in late[name]] for name in nodes}
+    order = _sorted(now, "expected one layer of neurons in every loop, whose spikes come back a step later")
+    return [(nodes[name], now[name], late[name]) for name in order]
+
+
+def _leading_to(name, nodes, sources, stateful):
+    """The node of that name, and those that lead to it through no other node of a kind in `stateful`."""
+    found, todo = {name}, [name]
+    while todo:
+        for source in sources[todo.pop()]:
+            if source not in found and nodes[source].kind not in stateful:
+                found.add(source)
+                todo.append(source)
+    return found
+
+
+def _flat(graph):
+    """Nodes by name, those of graphs within too, and {name: names of its sources}; both checked."""
     nodes, edges = {}, []
     _flatten(graph, "", nodes, edges, 0)
     sources = {name: [] for name in nodes}
     for source, target in edges:
         sources[target].append(source)
     _check(nodes, sources)
+    return nodes, sources
+
+
+def _sorted(sources, words):
     try:
-        order = list(graphlib.TopologicalSorter(sources).static_order())
+        return list(graphlib.TopologicalSorter(sources).static_order())
     except graphlib.CycleError as error:
         cycle = error.args[1][:-1]
-        raise Refused(
-            f"{', '.join(cycle[:5])}{', ...' if len(cycle) > 5 else ''} form a cycle; expected none: what "
-            "a neuron gets back from later layers depends on single steps, not on the mean current"
-        ) from None
-    return [(nodes[name], sources[name]) for name in order]
+        raise Refused(f"{', '.join(cycle[:5])}{', ...' if len(cycle) > 5 else ''} form a cycle; {words}") from None
 
 
 def _flatten(graph, prefix, nodes, edges, depth):
