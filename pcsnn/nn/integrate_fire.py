@@ -23,6 +23,7 @@ class IntegrateFire(OwnNeuron):
             amplitude that is a tensor.
         levels: L, where the neuron has L distinct levels at every T that L divides, as one that came from QCFS (10);
             None: one for each time-step.
+        bend: what the levels stray from even spacing (C3), [T0] or [C, T0] in units of the threshold; None: nothing.
 
     Shape: [N, ...] or [N, C, ...] to the same.
     """
@@ -35,26 +36,30 @@ class IntegrateFire(OwnNeuron):
         shift: float = 0.0,
         amplitude: float | torch.Tensor = 1.0,
         levels: int | None = None,
+        bend: torch.Tensor | None = None,
     ):
         super().__init__()
         checks.number("shift", shift)
         if levels is not None:
             checks.timesteps(levels, "levels")
         self.shift, self.levels = float(shift), levels
-        device = checks.device_of(threshold, amplitude)
+        device = checks.device_of(threshold, amplitude, bend)
         self.threshold: torch.Tensor
         self.register_buffer("threshold", checks.threshold(threshold).to(device))
         self.register_buffer("amplitude", torch.as_tensor(amplitude, dtype=torch.float64, device=device))
+        self.bend: torch.Tensor | None
+        self.register_buffer("bend", None if bend is None else bend.to(device))
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        if self.levels is not None:
-            table = functional.levels(self.threshold, self.levels, shift=self.shift)
-            return functional.fire_rates(z, table, (self.amplitude / self.levels).to(torch.float32), repeat=0)
+        levels = self.levels if self.bend is None else self.bend.shape[-1]
+        if levels is not None:
+            table = functional.levels(self.threshold, levels, shift=self.shift, bend=self.bend)
+            return functional.fire_rates(z, table, (self.amplitude / levels).to(torch.float32), repeat=0)
         theta, amplitude = (per_channel(value.to(z.dtype), z.dim()) for value in (self.threshold, self.amplitude))
         return (z / theta).clamp(0, 1) * amplitude
 
     def neuron(self):
-        return dict(threshold=self.threshold, amplitude=self.amplitude, shift=self.shift)
+        return dict(threshold=self.threshold, amplitude=self.amplitude, shift=self.shift, bend=self.bend)
 
     def lossless(self, full_count):
         return True

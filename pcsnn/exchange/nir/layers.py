@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pcsnn.exchange.nir import uneven
 from pcsnn.exchange.nir.fields import MOST, Metadata, expect, extents, integers, spread, tensor
 from pcsnn.exchange.nir.neurons import check_soft_reset, share_at_first, step_thresholds, thresholds
 from pcsnn.nn import ChannelScale
@@ -51,7 +52,7 @@ def layer(node, shape, dt, shift):
     make = _MAKERS.get(node.kind)
     if make is None:
         node.refuse(f"is of a kind that pcsnn does not know; expected {KNOWN}")
-    return make(node, shape, dt, shift) if make in (_fire, _threshold) else make(node, shape)
+    return make(node, shape, dt, shift) if make in (_fire, _threshold, _levels) else make(node, shape)
 
 
 def _with_parameters(module, weight, bias):
@@ -198,6 +199,10 @@ def _threshold(node, shape, dt, shift):
     return _neuron(node, shape, step_thresholds(node, shape), 0.0, 1)
 
 
+def _levels(node, shape, dt, shift):
+    return Layer(uneven.levels_place(node, shape, dt), shape)
+
+
 def _pass(node, shape):
     return Layer(nn.Identity(), shape)
 
@@ -214,4 +219,5 @@ _MAKERS = {
     "IF": _fire,
     "Threshold": _threshold,
     "Pass": _pass,
+    uneven.KIND: _levels,
 }

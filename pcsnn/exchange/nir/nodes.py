@@ -5,7 +5,8 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.utils import _pair
 
-from pcsnn.exchange.nir.values import Value, channel_affine, full, weights
+from pcsnn.exchange.nir import uneven
+from pcsnn.exchange.nir.values import Value, channel_affine, full, reaches_over, weights
 from pcsnn.graph.names import operation_name, source_name
 from pcsnn.graph.places import argument
 from pcsnn.graph.taxonomy import Role, role
@@ -23,8 +24,8 @@ _POOL_OPTIONS = (
 class Builder:
     """Collects the `nodes` and `edges` of a graph; `visit` is called for every node of the network, in order."""
 
-    def __init__(self, nir, dtype):
-        self.nir, self.dtype = nir, dtype
+    def __init__(self, nir, dtype, parallel):
+        self.nir, self.dtype, self.parallel = nir, dtype, parallel
         self.nodes, self.edges = {}, []
         self.own = set()  # synapses in NIR that only one node of the network reads
 
@@ -78,10 +79,7 @@ class Builder:
         if any(value is None or value.shape != shape for value in values):
             return None
         if neuron.bend is not None:
-            raise ValueError(
-                f"snn: {node.target} was calibrated to uneven levels (C3), which an IF neuron of NIR cannot hold; "
-                "calibrate with method 'max' or 'paper', or at T > 16"
-            )
+            return self._parallel_levels(node, neuron, values, shape)
         theta = neuron.threshold.clamp(max=torch.finfo(neuron.threshold.dtype).max)
         if neuron.offset.any():
             self._shift(node, values, neuron.offset)
@@ -95,8 +93,27 @@ class Builder:
         if neuron.quantization_levels is not None:
             metadata["quantization_levels"] = neuron.quantization_levels
         made = self.nir.IF(r=full(torch.ones_like(theta), shape), v_threshold=full(theta, shape), metadata=metadata)
-        spike = neuron.spike
-        return Value((self._add(node.target, made, sources),), shape, None if (spike == 1).all() else spike)
+        return self._sent(neuron, (self._add(node.target, made, sources),), shape)
+
+    def _parallel_levels(self, node, neuron, values, shape):
+        """An IF node for each level; their spikes add up where they are read."""
+        if not self.parallel:
+            raise ValueError(
+                f"snn: {node.target} was calibrated to uneven levels (C3), which an IF neuron of NIR cannot hold; "
+                f"uneven='parallel' writes {neuron.timesteps} of them, one for each; or calibrate with method 'max' or "
+                "'paper', or at T > 16"
+            )
+        lifted = uneven.lift(neuron, self.dtype)
+        if lifted.any():
+            self._shift(node, values, lifted)
+        sources = self._joined(values)
+        made = uneven.level_nodes(self.nir, neuron, lifted, shape, node.target)
+        return self._sent(neuron, tuple(self._add(name, each, sources) for name, each in made), shape)
+
+    @staticmethod
+    def _sent(neuron, names, shape):
+        """The spikes of these nodes together, times what a spike of the neuron is worth."""
+        return Value(names, shape, None if (neuron.spike == 1).all() else neuron.spike)
 
     def _shift(self, node, values, offset):
         """Add an offset [] or [C] to the current: to the bias of a synapse that nothing else reads, or by a node."""
@@ -188,7 +205,7 @@ class Builder:
         """Average pooling; with a divisor of its own a SumPool2d, and the divisor in the value's scale."""
         padding = np.array(_pair(padding))
         padded = padding.any() and not count_include_pad and divisor_override is None
-        if len(value.shape) != 3 or padded or (ceil_mode and self._reaches_over(value, shape, kernel, stride, padding)):
+        if len(value.shape) != 3 or padded or (ceil_mode and reaches_over(value, shape, kernel, stride, padding)):
             return None
         kind = self.nir.AvgPool2d if divisor_override is None else self.nir.SumPool2d
         made = kind(kernel_size=np.array(_pair(kernel)), stride=np.array(_pair(stride or kernel)), padding=padding)
@@ -196,16 +213,6 @@ class Builder:
         if divisor_override in (None, 1):
             return pooled
         return pooled.times(torch.tensor(1 / divisor_override, dtype=self.dtype))
-
-    @staticmethod
-    def _reaches_over(value, shape, kernel, stride, padding):
-        """Whether rounding sizes up makes windows that end beyond the padded image."""
-        return any(
-            (after - 1) * step + taps > before + 2 * pad
-            for before, after, taps, step, pad in zip(
-                value.shape[1:], shape[1:], _pair(kernel), _pair(stride or kernel), padding
-            )
-        )
 
     def _whole_pool(self, node, value, shape):
         """Adaptive pooling to a size that divides the input's."""

@@ -16,7 +16,7 @@ from pcsnn.conversion.canonicalise import canonicalise
 from pcsnn.conversion.classify import classify
 from pcsnn.conversion.spikingjelly.scales import fold_scales
 from pcsnn.conversion.tracing.trace import trace
-from pcsnn.exchange.nir import fields, files, layers, structure
+from pcsnn.exchange.nir import fields, files, layers, structure, uneven
 from pcsnn.exchange.nir.neurons import RESETS
 from pcsnn.exchange.nir.stepwise import SerialGraph, serial_graph
 from pcsnn.network.imported import ImportedNetwork
@@ -120,7 +120,7 @@ def read_nir(
             )
     if serial:
         return serial_graph(graph, timesteps, dt, shift, reset, dtype)
-    network = _network(graph, 1.0 if dt is None else dt, shift)
+    network = _network(uneven.gathered(graph), 1.0 if dt is None else dt, shift)
     fold_scales(network)
     return _spiking(network.to(dtype).requires_grad_(False).eval(), timesteps, {"timesteps": written_for})
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
+from torch.nn.modules.utils import _pair
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,13 @@ def channel_affine(norm):
         factor = factor * norm.weight
     bias = -norm.running_mean * factor
     return factor, bias if norm.bias is None else bias + norm.bias
+
+
+def reaches_over(value, shape, kernel, stride, padding):
+    """Whether rounding sizes up makes windows that end beyond the padded image."""
+    return any(
+        (after - 1) * step + taps > before + 2 * pad
+        for before, after, taps, step, pad in zip(
+            value.shape[1:], shape[1:], _pair(kernel), _pair(stride or kernel), padding
+        )
+    )

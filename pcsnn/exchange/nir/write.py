@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import nir
 
 
-def to_nir(snn: SpikingNetwork, sample: Tensor) -> nir.NIRGraph:
+def to_nir(snn: SpikingNetwork, sample: Tensor, *, uneven: str = "refuse") -> nir.NIRGraph:
     """A converted network as a nir.NIRGraph: serial IF neurons; batch norms and amplitudes folded into synapses.
 
     What `pcsnn.baselines.serial(snn)` computes, in NIR's terms: run for T steps with soft reset from the potential in
@@ -39,6 +39,10 @@ def to_nir(snn: SpikingNetwork, sample: Tensor) -> nir.NIRGraph:
     Args:
         snn: a SpikingNetwork that `pcsnn.convert` made, of one input, on any device; it is not changed.
         sample: an input [N, ...], whose shape the graph is made for.
+        uneven: what becomes of levels that calibration bent (C3), as "quick", "light" and "advanced" do at T <= 16:
+            "refuse", or "parallel", T IF nodes side by side with a threshold for each level, whose spikes add up. Each
+            starts at rest, and its v_reset lies so low that it fires once. Under a steady current they send as many
+            spikes as levels are reached; T times the neurons are the price. `read_nir` makes one layer of them again.
 
     Returns:
         nir.NIRGraph, parameters of the dtype of the network.
@@ -47,8 +51,10 @@ def to_nir(snn: SpikingNetwork, sample: Tensor) -> nir.NIRGraph:
         ImportError: the package nir is not installed.
         TypeError: not a SpikingNetwork; a sample that is not a tensor.
         ValueError: optimised; spikes of several levels, which are not binary; or it holds what NIR cannot (max pools,
-            calibrated bent levels, attention, ...): the message names the layer.
+            bent levels unless `uneven` says so, attention, ...): the message names the layer.
     """
+    if uneven not in ("refuse", "parallel"):
+        raise ValueError(f"uneven: expected 'refuse' or 'parallel', got {uneven!r}")
     checks.tensor("sample", sample, min_dim=2)
     check_unfused(snn)
     _check_binary(snn)
@@ -60,7 +66,7 @@ def to_nir(snn: SpikingNetwork, sample: Tensor) -> nir.NIRGraph:
         raise ValueError(f"snn: expected a network of one input, got {len(inputs)}")
     fold_batch_norms(network)
     found = shapes(network, sample.cpu()[:1])
-    builder, values = Builder(package_nir, _dtype(snn)), {}
+    builder, values = Builder(package_nir, _dtype(snn), uneven == "parallel"), {}
     for node in network.graph.nodes:
         if node in found or node.op == "output":
             known = {source: values[source] for source in node.all_input_nodes if source in values}
