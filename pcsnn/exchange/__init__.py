@@ -3,6 +3,7 @@
 from pcsnn.exchange.nir.read import read_nir
 from pcsnn.exchange.nir.stepwise import SerialGraph
 from pcsnn.exchange.nir.write import to_nir
+from pcsnn.exchange.onnx.write import to_onnx
 from pcsnn.exchange.qcfs import load_qcfs_checkpoint, qcfs_state_dict
 from pcsnn.exchange.spikingjelly import read_spikingjelly, replace_if_nodes
 from pcsnn.exchange.training import to_qcfs
@@ -15,5 +16,6 @@ __all__ = [
     "read_spikingjelly",
     "replace_if_nodes",
     "to_nir",
+    "to_onnx",
     "to_qcfs",
 ]

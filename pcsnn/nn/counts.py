@@ -91,10 +91,14 @@ class Rates(FullPrecisionBuffers):
         checks.full_count(timesteps, spike_levels)
         self.timesteps, self.spike_levels = timesteps, spike_levels
 
+    def count_worth(self) -> torch.Tensor:
+        """What a count of 1 is worth, [] or [C]."""
+        scale = even.step_of(self.worth.double(), self.timesteps * self.spike_levels, self.quantization_levels)
+        return divided(scale, self.area).to(self.worth.dtype)
+
     def forward(self, counts: torch.Tensor) -> torch.Tensor:
         """uint8 [N, C, ...] -> rates of the same shape, for area 1 bit-equal to those of `CollapsedNeuron`."""
-        scale = even.step_of(self.worth.double(), self.timesteps * self.spike_levels, self.quantization_levels)
-        scale = divided(scale, self.area).to(self.worth.dtype)
+        scale = self.count_worth()
         return counts.to(scale.dtype) * per_channel(scale, counts.dim())
 
     def extra_repr(self):

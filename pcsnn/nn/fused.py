@@ -171,7 +171,7 @@ class SpikingSynapse(SynapseLayer, Spiking):
         found = find_spacing(self.operand_levels)
         found = found if self.emits == "counts" or found.repeat in (kept, 0) else UNKNOWN
         self.operand_line = found.line
-        self._operand_spacing = found.repeat, found.reach
+        self.operand_spacing = found.repeat, found.reach
 
     def _scaled_levels(self, levels, into, kept):
         """Levels of the sum over `into` steps: those of a line are on the line times that (23)."""
@@ -201,7 +201,7 @@ class SpikingSynapse(SynapseLayer, Spiking):
     def _call_anew(self, x, residual, scale):
         weight, worth, levels = self.weight, self.operand_residual_scale, self.operand_levels
         self._check(x)
-        repeat, reach = self._operand_spacing
+        repeat, reach = self.operand_spacing
         counts_dtype = weight.dtype if scale is None and x.is_cuda and weight.dtype in HALVES else None
         if residual is None:
             worth = None
@@ -218,7 +218,7 @@ class SpikingSynapse(SynapseLayer, Spiking):
     def _added(self, x, residual, worth, scale):
         """With a residual branch of another shape: the current, their sum, and the search, one after the other."""
         precise = torch.float64 if self.weight.dtype == torch.int8 else torch.float32
-        repeat, _ = self._operand_spacing
+        repeat, _ = self.operand_spacing
         levels = self.operand_levels.to(precise)
         mean = add_residual(self._current(x).to(precise), residual, None if worth is None else worth.to(precise))
         if scale is None:

@@ -1,0 +1,1 @@
+"""ONNX files, written for any runtime and read for conversion."""
