@@ -14,25 +14,43 @@ import torch
 from pcsnn import models, nn
 from pcsnn.cli.errors import UsageError
 from pcsnn.cli.files import reading, reason
+from pcsnn.exchange import read_onnx
 from pcsnn.exchange.state_dicts import unwrapped
 from pcsnn.tensors.shapes import image_layout
 
 
 def build(args):
-    """The network that MODEL, --model-args, --levels and --weights name, for evaluation, on --device, channels-last
-    unless torch would crash.
+    """The network that MODEL (a function or an ONNX file), --model-args, --levels and --weights name, for evaluation,
+    on --device, channels-last unless torch would crash.
 
     Raises:
         UsageError: no such model, arguments it does not take, --levels for a function of the user's own.
         ValueError, OSError: the function fails; weights that do not fit.
     """
     torch.manual_seed(args.seed)  # weights that no file gives are the same in every run
-    network = _call(_constructor(args), args)
+    network = _onnx(args) if is_onnx(args.model) else _call(_constructor(args), args)
     if args.weights is not None:
         _load(network, args)
-    elif ":" not in args.model:
+    elif ":" not in args.model and not is_onnx(args.model):
         print(f"pcsnn: note: no --weights, so {args.model} has random ones", file=sys.stderr)
     return network.eval().to(args.device, memory_format=image_layout(network))
+
+
+def is_onnx(model):
+    """Whether MODEL is the path of an ONNX file."""
+    return model.lower().endswith(".onnx")
+
+
+def _onnx(args):
+    for option, value in (("--model-args", args.model_args), ("--levels", args.levels), ("--weights", args.weights)):
+        if value:
+            raise UsageError(
+                f"{option}: is for networks in Python; {args.model} has its weights and activations itself"
+            )
+    try:
+        return read_onnx(args.model)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"MODEL: {f'{error}'.removeprefix('path: ')}") from error
 
 
 def _constructor(args):

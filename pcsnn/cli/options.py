@@ -96,7 +96,7 @@ def add_model(parser):
         "model",
         metavar="MODEL",
         help="a constructor of pcsnn.models, e.g. cifar_resnet20, or module:function, importable from "
-        "here, that returns the trained network",
+        "here, that returns the trained network, or a float network in a file NAME.onnx (pip install pcsnn[onnx])",
     )
     group.add_argument(
         "--model-args",

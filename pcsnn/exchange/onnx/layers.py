@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pcsnn.exchange.onnx.search import LIMIT, along, search
+from pcsnn.exchange.onnx.search import along, search
+from pcsnn.exchange.whole_sums import check_sums
 from pcsnn.nn import CollapsedNeuron, Rates, SignedNeuron, SpikingAttention
 from pcsnn.nn.fused import SpikingSynapse
 from pcsnn.nn.synaptic import CountSynapse
@@ -141,15 +142,5 @@ def portable(name, module):
             "pcsnn.convert made it, or optimised with weights 'float32' or 'int8'"
         )
     if weight is not None and weight.dtype == torch.int8:
-        _check_range(name, module)
+        check_sums(name, module)
     return form(module).eval()
-
-
-def _check_range(name, layer):
-    """ValueError where the currents of int8 weights could come near the ends of int32."""
-    most = layer.weight.long().abs().flatten(1).sum(1) * layer.input_steps
-    for added in (layer.operand_bias, getattr(layer, "operand_residual_scale", None)):
-        if added is not None:
-            most = most + added.long().abs() * (255 if added is not layer.operand_bias else 1)
-    if most.max() > LIMIT // 2:  # a branch of currents that is added may be as large
-        raise ValueError(f"snn: {name} has sums up to {int(most.max())}; expected at most 2^29 for ONNX")

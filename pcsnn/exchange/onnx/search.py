@@ -7,7 +7,7 @@ comparison with that level decides. Others: bisection of the table, a comparison
 import torch
 from torch import nn
 
-LIMIT = 2**30  # currents, levels and their differences stay within int32
+from pcsnn.exchange.whole_sums import LIMIT
 
 
 def along(values, axis, ndim):
@@ -89,7 +89,7 @@ class Bisection(nn.Module):
         place = along(self.start, self.axis, current.dim())
         count = torch.zeros_like(current)
         for bit in reversed(range(self.bits)):
-            reached = current >= self.table.take(place + 2**bit)
+            reached = current >= self.table[place + 2**bit]
             count = count + reached.to(current.dtype) * 2**bit
             place = place + reached.long() * 2**bit
         return count
