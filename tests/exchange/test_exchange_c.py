@@ -22,7 +22,7 @@ CALL = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.POINTER(ctypes.c_ubyte), ctyp
 HOOK = """
 static void (*hook)(int, const unsigned char *, int);
 void set_hook(void (*given)(int, const unsigned char *, int)) { hook = given; }
-void small_net_counts(int layer, const unsigned char *counts, int size) { hook(layer, counts, size); }
+void small_net_counts(int layer, const unsigned char *found, int size) { hook(layer, found, size); }
 """
 
 
@@ -31,11 +31,11 @@ class Shortcuts(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem, self.act = nn.Conv2d(3, 4, 3, padding=1), QCFS(4)
-        self.down, self.act2 = nn.Conv2d(4, 8, 3, 2, 1), QCFS(4)
-        self.side, self.last, self.act3 = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1), QCFS(4)
+        self.stem, self.act = nn.Conv2d(3, 16, 3, padding=1), QCFS(4)
+        self.down, self.act2 = nn.Conv2d(16, 20, 3, 2, 1), QCFS(4)
+        self.side, self.last, self.act3 = nn.Conv2d(20, 20, 1), nn.Conv2d(20, 20, 3, padding=1), QCFS(4)
         self.act4 = QCFS(4)
-        self.pool, self.linear = nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.Linear(16 * 9, 5)
+        self.pool, self.linear = nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.Linear(40 * 9, 5)
 
     def forward(self, x):
         x = self.act(self.stem(x))
@@ -56,7 +56,7 @@ NETWORKS = {
         *(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)),
     ),
     "rates": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, padding=(0, 1)), QCFS(4), nn.Conv2d(4, 6, 3), QCFS(4)),
-    "values": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), QCFS(4), nn.Conv2d(4, 6, (3, 1))),
+    "values": lambda: nn.Sequential(nn.Conv2d(3, 16, 3), QCFS(4), nn.Conv2d(16, 6, (3, 1))),
     "average pool": lambda: float_tail(nn.AvgPool2d(4)),
     "adaptive pool": lambda: float_tail(nn.AdaptiveAvgPool2d(2)),
 }

@@ -37,7 +37,7 @@ def read_onnx(path: str | os.PathLike[str]) -> fx.GraphModule:
     """
     try:
         import onnx
-        from onnxscript import optimizer
+        import onnxscript  # noqa: F401
 
         convert = _onnx2torch().convert
     except ImportError as error:
@@ -52,9 +52,8 @@ def read_onnx(path: str | os.PathLike[str]) -> fx.GraphModule:
     try:
         batch = _fix_batch(model)
         model = _known_version(onnx, model)
-        fold = lambda node: True if node.op_type == "ConstantOfShape" else None
-        optimizer.fold_constants(model, onnx_shape_inference=True, output_size_limit=LARGEST, should_fold=fold)
-        optimizer.remove_unused_nodes(model)
+        model = _constants(model)
+        _as_sums_of_two(onnx, model)
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
         _open_batch(onnx, model, batch)
         network = convert(model)
@@ -123,6 +122,38 @@ def _known_version(onnx, model):
     version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
     wanted = min(max(version, VERSIONS[0]), VERSIONS[1])
     return model if version == wanted else onnx.version_converter.convert_version(model, wanted)
+
+
+def _constants(model):
+    """What follows from constants, as constants of the graph and not of nodes."""
+    import onnx_ir
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
+    from onnxscript import optimizer
+
+    made = onnx_ir.serde.deserialize_model(model)
+    fold = lambda node: True if node.op_type == "ConstantOfShape" else None
+    optimizer.fold_constants(made, onnx_shape_inference=True, output_size_limit=LARGEST, should_fold=fold)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(made)
+    optimizer.remove_unused_nodes(made)
+    return onnx_ir.serde.serialize_model(made)
+
+
+def _as_sums_of_two(onnx, model):
+    """Sums of several values, for which onnx2torch asks the shapes of all, one after the other."""
+    nodes = []
+    for number, node in enumerate(model.graph.node):
+        if node.op_type != "Sum":
+            nodes.append(node)
+            continue
+        total, *others = node.input
+        for place, other in enumerate(others):
+            out = node.output[0] if place == len(others) - 1 else f"sum_{number}_{place}"
+            nodes.append(onnx.helper.make_node("Add", [total, other], [out]))
+            total = out
+        if not others:
+            nodes.append(onnx.helper.make_node("Identity", [total], node.output))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _open_batch(onnx, model, batch):
