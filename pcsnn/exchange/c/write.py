@@ -16,7 +16,7 @@ from pcsnn.network.network import SpikingNetwork, check_converted
 from pcsnn.tensors import checks
 
 _HEAD = """\
-/* A spiking network, T = {timesteps}, spikes of 0..{several}, written by pcsnn {version}.
+/* A spiking network, T = {timesteps}, spikes of 0..{several}, written by pcsnn.
    C99; no other file, no library, no allocation.
 
    void {prefix}_run(const float *input, float *output);
@@ -101,13 +101,10 @@ def _last(network):
 
 
 def _file(snn, steps, shape, outputs, size):
-    import pcsnn
-
     used = {function for function, _ in steps.calls}
     head = _HEAD.format(
         timesteps=snn.timesteps,
         several=snn.spike_levels,
-        version=pcsnn.__version__,
         prefix=steps.prefix,
         input_text="".join(f"[{length}]" for length in shape),
         output_text="".join(f"[{length}]" for length in outputs),

@@ -15,6 +15,7 @@ from torch import fx, nn
 
 INSTALL = "pip install pcsnn[onnx]"
 VERSIONS = 13, 17  # of the operators that onnx2torch knows
+FLOATS = (1, 10, 11, 16)  # types of elements in ONNX: float32, float16, float64, bfloat16
 LARGEST = 2**31  # elements of a constant that is computed here
 
 
@@ -59,6 +60,10 @@ def read_onnx(path: str | os.PathLike[str]) -> fx.GraphModule:
         network = convert(model)
     except Exception as error:  # of three packages, each with classes of its own
         raise ValueError(f"path: cannot read {os.fspath(path)}: {_first(error)}") from error
+    if _divides_floats_only(model):
+        for layer in network.modules():
+            if getattr(getattr(layer, "math_op_function", None), "__name__", "") == "_onnx_div":
+                layer.math_op_function = torch.div  # that one asks at every call whether its values are whole
     _bind(network)
     return network.eval().requires_grad_(False)
 
@@ -154,6 +159,12 @@ def _as_sums_of_two(onnx, model):
             nodes.append(onnx.helper.make_node("Identity", [total], node.output))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _divides_floats_only(model):
+    graph = model.graph
+    known = {value.name: value.type.tensor_type.elem_type for value in [*graph.value_info, *graph.output]}
+    return all(known.get(node.output[0]) in FLOATS for node in graph.node if node.op_type == "Div")
 
 
 def _open_batch(onnx, model, batch):
