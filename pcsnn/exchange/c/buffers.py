@@ -28,7 +28,7 @@ class Block:
 
     def place(self):
         """Give each buffer the first place that is free for as long as it lives; returns the size of the block."""
-        placed: list[Buffer] = []
+        placed = []
         for new in self.buffers:
             taken = [old for old in placed if old.read >= new.written and new.read >= old.written]
             new.offset = 0

@@ -37,9 +37,9 @@ class Steps:
         self.prefix, self.last = prefix, last
         self.counts, self.currents = Block("counts", "uint8_t"), Block("currents", "int32_t")
         self.floats = Block("floats", "float")
-        self.constants: list[str] = []
+        self.constants = []
         self.bytes = 0  # of the constants
-        self.calls: list = []  # (function, its arguments: text, numbers and Values)
+        self.calls = []  # (function, its arguments: text, numbers and Values)
 
     def visit(self, node, network, values, shape):
         """The Value of a node whose result is [1, *shape]; ValueError, naming it, where integers of C cannot be it."""
