@@ -9,7 +9,6 @@ from pcsnn.conversion.channels import compared_by
 from pcsnn.conversion.heads import HEADS, behind_all_neurons
 from pcsnn.conversion.signal import Signal
 from pcsnn.graph import taxonomy
-from pcsnn.graph.activations import rises_only
 from pcsnn.graph.names import operation_name, source_name
 from pcsnn.graph.places import argument, worth
 from pcsnn.graph.taxonomy import ALWAYS_LINEAR, MOVES, Role, role
@@ -61,7 +60,7 @@ class _Classifier:
             return highest
         if node.meta.get("activation"):
             self._row(node, "spiking", name)
-            return Signal.TRAINS if rises_only(self.modules[node.target]) else Signal.CURRENT
+            return Signal.TRAINS
         if highest == Signal.CONSTANT and node.op != "call_module" and found not in _ALWAYS:
             return self._of_inputs(node, name)
         return _RULES.get(found, _Classifier._other)(self, node, name, highest)

@@ -140,12 +140,11 @@ def balance(counts, turn, low):
 
 
 def signed_spikes(spikes, turn, low, spike_levels=1):
-    """Sorted binary spikes [T D, ...] of k -> [T, ...] in -D..D, int8 where they fit, whose sum is `balance`: D binary
-    ones a step, each won or lost by its own level (S2), (22)."""
-    level = torch.arange(len(spikes), 0, -1, device=spikes.device).reshape(-1, *[1] * (spikes.dim() - 1))
-    down = ((level > turn) & (level <= low)).to(torch.int8)  # silent where the level is reached, else negative
-    up = (level <= turn - low).to(torch.int8)
-    binary = torch.where(level <= turn, -1, 1).to(torch.int8) * spikes.to(torch.int8) + up - down
+    """Sorted binary spikes [T D, ...] of k -> [T, ...] in -D..D, int8 where they fit, whose sum is `balance`: D places
+    a step (S2), (22). No train is above another at one step and below it at another, as max pools need (12)."""
+    place = torch.arange(len(spikes), 0, -1, device=spikes.device).reshape(-1, *[1] * (spikes.dim() - 1))
+    reached = (spikes.sum(0, dtype=torch.int32) - turn).abs()
+    binary = (place <= reached).to(torch.int8) - (place <= low).to(torch.int8)
     if spike_levels == 1:
         return binary
     dtype = torch.int8 if spike_levels <= torch.iinfo(torch.int8).max else torch.int16

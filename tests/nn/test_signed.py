@@ -223,31 +223,44 @@ def test_recording_errors_and_optimising():
     torch.testing.assert_close(pcsnn.optimize(snn, example_inputs=DATA[:2])(DATA), snn(DATA), rtol=1e-4, atol=1e-4)
 
 
-def test_max_pools_only_where_the_activation_rises():
-    def forward(self, x):
+def test_max_pools_before_and_behind():
+    def before(self, x):
         return self.fc(self.act(F.max_pool2d(self.conv(x), 2)).flatten(1))
-
-    def pooled(act):
-        return randomise(network(forward, conv=nn.Conv2d(3, 4, 3, padding=1), act=act, fc=nn.Linear(36, 5)))
-
-    snn = pcsnn.convert(pooled(nn.LeakyReLU(0.2)), 32, calibration=DATA, method="max", signed=True, progress=False)
-    assert not [row for row in snn.report.rows if row.kind == "analog"]
-    torch.testing.assert_close(
-        baselines.packed(snn.double())(DATA.double()), snn(DATA.double()), rtol=1e-12, atol=1e-12
-    )
-    snn = pcsnn.convert(pooled(nn.SiLU()), 32, calibration=DATA, method="max", signed=True, progress=False)
 
     def behind(self, x):
         return self.fc(F.max_pool2d(self.act(self.conv(x)), 2).flatten(1))
 
-    with pytest.raises(ValueError, match="max_pool2d of a sum of spike trains"):
-        pcsnn.convert(
-            randomise(network(behind, conv=nn.Conv2d(3, 4, 3, padding=1), act=nn.SiLU(), fc=nn.Linear(36, 5))),
-            8,
-            calibration=DATA,
-            method="max",
-            signed=True,
-        )
+    def over_channels(self, x):
+        return self.fc(F.max_pool2d(self.act(self.conv(x)).amax(1, keepdim=True).expand(-1, 4, -1, -1), 2).flatten(1))
+
+    slopes = nn.PReLU(4)
+    with torch.no_grad():
+        slopes.weight.copy_(torch.tensor([0.5, -0.6, 0.0, -1.5]))
+    for forward in (before, behind, over_channels):
+        for act in (nn.LeakyReLU(0.2), nn.SiLU(), slopes):
+            net = randomise(network(forward, conv=nn.Conv2d(3, 4, 3, padding=1), act=act, fc=nn.Linear(36, 5)))
+            for timesteps, spike_levels in ((32, 1), (5, 7)):
+                snn = pcsnn.convert(
+                    net,
+                    timesteps,
+                    calibration=DATA,
+                    method="max",
+                    signed=True,
+                    progress=False,
+                    spike_levels=spike_levels,
+                )
+                assert not [row for row in snn.report.rows if row.kind == "analog"]
+                torch.testing.assert_close(
+                    baselines.packed(snn.double())(DATA.double()), snn(DATA.double()), rtol=1e-12, atol=1e-12
+                )
+
+
+def test_trains_of_a_layer_are_in_order():
+    for turn, low, spike_levels in ((0, 5, 1), (5, 3, 1), (7, 2, 4), (12, 0, 3)):
+        counts = torch.arange(13, dtype=torch.uint8)
+        trains = signed_spikes(functional.expand_spikes(counts, 12), turn, low, spike_levels)
+        ordered = trains[:, balance(counts, turn, low).sort().indices]
+        assert bool((ordered.diff(dim=1) >= 0).all()) and trains.sum(0).tolist() == balance(counts, turn, low).tolist()
 
 
 def test_too_few_steps_change_nothing():
