@@ -90,7 +90,7 @@ def _ends(highest, lowest):
 def fit(place, currents, activations, timesteps):
     """The SignedSettings that minimise the squared difference of the rate on `currents` to `activations` (S4).
 
-    currents, activations: lists of [N, ...], one entry a batch. Tried: amplitudes up to what covers all currents, and
+    currents, activations: lists of [N, ...], one entry a batch, of any sizes behind the channels. Tried: amplitudes up to what covers all currents, and
     tables that start at the lowest current, at the activation's least value, or at zero. Several processes: errors are
     added up.
     """
@@ -98,9 +98,11 @@ def fit(place, currents, activations, timesteps):
     highest, lowest = _ends(
         *(reduce(torch.stack([reduce(part) for part in currents])).item() for reduce in (torch.max, torch.min))
     )
-    share = max(1, int(ELEMENTS / len(currents) / currents[0][0].numel()))
-    z = torch.cat([part[:share] for part in currents]).float()
-    a = torch.cat([part[:share] for part in activations]).float()
+    share = ELEMENTS / len(currents)
+    pairs = [
+        tuple(part[: max(1, int(share / z[0].numel()))].float() for part in (z, a))
+        for z, a in zip(currents, activations)
+    ]
     _, turns = _turns(kind, slope)
     starts = {lowest} | {start for start in (0.0, turns.min().item(), turns.max().item()) if lowest < start}
     tried, errors = [], []
@@ -111,9 +113,16 @@ def fit(place, currents, activations, timesteps):
                 levels, turn, low = signed_levels(kind, amplitude / timesteps, timesteps, start, slope)
             except ValueError:  # no level left above zero
                 continue
-            rates = functional.fire_rates(z, levels.to(z.device), amplitude / timesteps, repeat=0, turn=turn, low=low)
+            levels = levels.to(currents[0].device)
             tried.append(SignedSettings(kind, slope, amplitude, start))
-            errors.append((rates - a).square().sum(dtype=torch.float64))
+            errors.append(
+                sum(
+                    (functional.fire_rates(z, levels, amplitude / timesteps, repeat=0, turn=turn, low=low) - a)
+                    .square()
+                    .sum(dtype=torch.float64)
+                    for z, a in pairs
+                )
+            )
     return tried[int(collectives.summed(torch.stack(errors)).argmin())]
 
 
