@@ -7,6 +7,7 @@ their state dicts stay as published. All networks trace with torch.fx.
 
 from pcsnn.models.bert import BertEncoder, minilm_l6
 from pcsnn.models.cifar_resnet import cifar_resnet20, cifar_resnet32, cifar_resnet44, cifar_resnet56
+from pcsnn.models.detection import retinanet_resnet50_fpn, retinanet_small
 from pcsnn.models.linear_transformer import linear_transformer_small
 from pcsnn.models.mobilenet import mobilenet_small, mobilenet_v2
 from pcsnn.models.resnet import resnet18, resnet34, resnet50, resnet101
@@ -19,6 +20,7 @@ from pcsnn.models.segmentation import (
     fcn_small,
 )
 from pcsnn.models.vgg import vgg16, vgg16_bn, vgg_small
+from pcsnn.models.video import r3d_18, r3d_small
 
 __all__ = [
     "BertEncoder",
@@ -36,10 +38,14 @@ __all__ = [
     "minilm_l6",
     "mobilenet_small",
     "mobilenet_v2",
+    "r3d_18",
+    "r3d_small",
     "resnet18",
     "resnet34",
     "resnet50",
     "resnet101",
+    "retinanet_resnet50_fpn",
+    "retinanet_small",
     "vgg16",
     "vgg16_bn",
     "vgg_small",

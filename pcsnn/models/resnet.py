@@ -91,10 +91,15 @@ class Stages(nn.Module):
             before, dilation = width * block.expansion, dilation * spread
         self.channels = tuple(width * block.expansion for width in widths)
 
+    def stages(self, x):
+        """The results of all four stages, the finest first."""
+        first = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+        second = self.layer2(first)
+        third = self.layer3(second)
+        return first, second, third, self.layer4(third)
+
     def forward(self, x):
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return x, self.layer4(x)
+        return self.stages(x)[2:]
 
 
 class ResNet(Stages):
