@@ -1,6 +1,7 @@
 """Looking into converted networks."""
 
 from pcsnn.analysis.costs.count import count_operations
+from pcsnn.analysis.costs.neurobench import NeuroBenchMetrics, neurobench_metrics
 from pcsnn.analysis.costs.plot import plot_operations
 from pcsnn.analysis.costs.results import EXECUTIONS, Count, Energy, LayerOperations, Operations
 from pcsnn.analysis.quality.errors import LayerError, LayerErrors, layer_errors
@@ -21,6 +22,7 @@ __all__ = [
     "LayerErrors",
     "LayerOperations",
     "LayerSpikes",
+    "NeuroBenchMetrics",
     "Operations",
     "Recording",
     "ShuffleCheck",
@@ -31,6 +33,7 @@ __all__ = [
     "count_operations",
     "evaluate",
     "layer_errors",
+    "neurobench_metrics",
     "pack_spikes",
     "plot_histograms",
     "plot_operations",

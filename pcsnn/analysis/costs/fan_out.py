@@ -8,13 +8,26 @@ from torch import nn
 
 from pcsnn.graph import taxonomy
 
+_BEHIND_BIAS = ("stride", "padding", "dilation", "groups")  # arguments of F.conv2d and its like
+_BEHIND_BIAS_TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
 
-def through_module(module, plane):
-    """Sum over the elements of `plane` of each times its fan-out through a convolution or linear layer."""
+
+def options_of(function, args, kwargs):
+    """The arguments behind the bias of a call of F.conv2d and its like, by name."""
+    names = _BEHIND_BIAS_TRANSPOSED if "transpose" in function.__name__ else _BEHIND_BIAS
+    given = {name: args[3 + place] if len(args) > 3 + place else kwargs.get(name) for place, name in enumerate(names)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def through_module(module, plane, connected=None):
+    """Sum over the elements of `plane` of each times its fan-out through a convolution or linear layer.
+
+    connected: 1 where the layer's weight connects, else 0, of its shape and the dtype of `plane`; None: everywhere.
+    """
     if isinstance(module, nn.Linear):
-        return plane.sum().item() * module.out_features
+        return _through_linear(plane, module.weight, connected)
     transposed = isinstance(module, taxonomy.TRANSPOSED_CONVOLUTIONS)
-    plane, ones, channels = _one_channel(plane, module.weight, module.groups, transposed)
+    plane, ones, channels = _one_channel(plane, module.weight, module.groups, transposed, connected)
     if transposed:
         function = getattr(F, f"conv_transpose{plane.dim() - 2}d")
         out = function(
@@ -25,21 +38,33 @@ def through_module(module, plane):
     return out.sum().item() * channels
 
 
-def through_function(function, plane, weight, options):
+def through_function(function, plane, weight, options, connected=None):
     """The same through F.conv2d and its like, or F.linear; `options`: its arguments behind the bias, by name."""
     if function is F.linear:
-        return plane.sum().item() * weight.shape[0]
-    plane, ones, channels = _one_channel(plane, weight, options.get("groups", 1), "transpose" in function.__name__)
+        return _through_linear(plane, weight, connected)
+    transposed = "transpose" in function.__name__
+    plane, ones, channels = _one_channel(plane, weight, options.get("groups", 1), transposed, connected)
     return function(plane, ones, None, **options).sum().item() * channels
 
 
-def _one_channel(plane, weight, groups, transposed):
-    """A convolution of ones, from one input to one output channel in each group: all channels of a group have the same
-    targets and images are alike, so that they are summed before.
+def _through_linear(plane, weight, connected):
+    if connected is None:
+        return plane.sum().item() * weight.shape[0]
+    return (plane.reshape(-1, weight.shape[1]).sum(0) * connected.sum(0)).sum().item()
 
-    Returns (plane [1, groups, ...], weight [groups, 1, ...], output channels of a group).
+
+def _one_channel(plane, weight, groups, transposed, connected=None):
+    """A convolution of ones, from one input to one output channel in each group: all channels of a group have the same
+    targets and images are alike, so that they are summed before. Where not all weights connect, from all input channels
+    by the number of output channels that each of their weights connects to.
+
+    Returns (plane [1, groups or C, ...], weight [groups or C, 1 or C / groups, ...], output channels of a group).
     """
-    plane = plane.sum(0, keepdim=True).unflatten(1, (groups, -1)).sum(2)
+    plane = plane.sum(0, keepdim=True)
+    if connected is not None:
+        targets = connected.sum(1, keepdim=True) if transposed else connected.unflatten(0, (groups, -1)).sum(1)
+        return plane, targets, 1
+    plane = plane.unflatten(1, (groups, -1)).sum(2)
     channels = weight.shape[1] if transposed else weight.shape[0] // groups
     return plane, torch.ones(groups, 1, *weight.shape[2:], dtype=plane.dtype, device=plane.device), channels
 

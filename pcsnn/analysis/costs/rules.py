@@ -20,8 +20,6 @@ from pcsnn.graph.taxonomy import Role, role
 from pcsnn.tensors.arithmetic import per_channel
 
 _CONSTANT_PADS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)
-_BEHIND_BIAS = ("stride", "padding", "dilation", "groups")  # arguments of F.conv2d and its like
-_BEHIND_BIAS_TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
 
 
 def _synapse(call, fan, words):
@@ -44,9 +42,7 @@ def _norm(call):
 
 def _functional_synapse(call):
     function = call.node.target
-    names = _BEHIND_BIAS_TRANSPOSED if "transpose" in function.__name__ else _BEHIND_BIAS
-    options = {name: call.argument(3 + place, name) for place, name in enumerate(names)}
-    options = {name: value for name, value in options.items() if value is not None}
+    options = fan_out.options_of(function, call.args, call.kwargs)
     weight, bias = call.argument(1, "weight"), call.argument(2, "bias")
     words = weight.numel() + (0 if bias is None else bias.numel())
     return _synapse(call, lambda plane: fan_out.through_function(function, plane, weight, options), words)
