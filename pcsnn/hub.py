@@ -18,7 +18,8 @@ from pcsnn.network.report import KINDS
 from pcsnn.storage import load, save
 
 try:
-    from huggingface_hub import ModelCard, PyTorchModelHubMixin, constants, hf_hub_download
+    import huggingface_hub  # type: ignore[import-not-found]
+    from huggingface_hub import constants  # type: ignore[import-not-found]
 except ImportError as error:
     raise ImportError("pcsnn.hub needs the package huggingface_hub: pip install huggingface_hub") from error
 
@@ -46,9 +47,9 @@ A spiking network at {{ steps }}, converted without training by [pcsnn](https://
 """
 
 
-class HubNetwork(
+class HubNetwork(  # type: ignore[call-arg]  # of the mixin's, which mypy does not see where it is not installed
     torch.nn.Module,
-    PyTorchModelHubMixin,
+    huggingface_hub.PyTorchModelHubMixin,
     library_name="pcsnn",
     tags=["spiking-neural-network"],
     model_card_template=_CARD,
@@ -93,7 +94,7 @@ class HubNetwork(
         """Loads the network's file and nothing else; strict is of the mixin and says nothing here."""
         path = os.path.join(model_id, constants.SAFETENSORS_SINGLE_FILE)
         if not os.path.isdir(model_id):
-            path = hf_hub_download(
+            path = huggingface_hub.hf_hub_download(
                 repo_id=model_id,
                 filename=constants.SAFETENSORS_SINGLE_FILE,
                 revision=revision,
@@ -104,7 +105,7 @@ class HubNetwork(
             )
         return cls(load(path)).to(map_location)
 
-    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> huggingface_hub.ModelCard:
         """The card: title, T and D, how to load, the report. Keywords: `title`, `description`, and others of a card."""
         report = self.snn.report
         counted = ((sum(row.kind == kind for row in report.rows), kind) for kind in KINDS)

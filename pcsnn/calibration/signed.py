@@ -90,9 +90,9 @@ def _ends(highest, lowest):
 def fit(place, currents, activations, timesteps):
     """The SignedSettings that minimise the squared difference of the rate on `currents` to `activations` (S4).
 
-    currents, activations: lists of [N, ...], one entry a batch, of any sizes behind the channels. Tried: amplitudes up to what covers all currents, and
-    tables that start at the lowest current, at the activation's least value, or at zero. Several processes: errors are
-    added up.
+    currents, activations: lists of [N, ...], one entry a batch, of any sizes behind the channels. Tried: amplitudes up
+    to what covers all currents, and tables that start at the lowest current, at the activation's least value, or at
+    zero. Several processes: errors are added up.
     """
     kind, slope = place.signed
     highest, lowest = _ends(
