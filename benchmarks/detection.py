@@ -16,34 +16,25 @@ import torch
 from lib import checks, faces, mtcnn
 from lib.calibration_networks import Missing
 from lib.detection_plot import plot
-from lib.equalise import equalised
 from lib.face_boxes import Detector, overlaps
+from lib.steps import steps
 
 import pcsnn
 from pcsnn.network.text_table import table
 
 SAME = 0.5  # intersection over union from which two boxes are one face
 CANDIDATES = (0.3, 0.3, 0.3)  # probabilities from which the networks read windows to calibrate on
-TILE = 48  # the first network's images are cut so, to be calibrated on in batches
-MOST = (192, 512, 256)  # inputs to calibrate each network on
+CROPS = 1024  # to calibrate the second and the third network on
 BATCH = 32
 CHECKED = 8
-
-
-def _tiles(level):
-    parts = level.unfold(2, TILE, TILE).unfold(3, TILE, TILE)
-    return parts.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
 
 
 def calibration(networks, pictures):
     """For each network a list of batches of what it reads when the float detector looks at the pictures."""
     levels, *crops = Detector(networks, thresholds=CANDIDATES).inputs(pictures)
-    tiles = [_tiles(level) for level in levels if min(level.shape[-2:]) >= TILE]
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for parts, most in zip((tiles, *crops), MOST):
-        every = torch.cat(parts)
-        found.append(every[torch.randperm(len(every), generator=generator)[:most]].split(BATCH))
+    generator, found = torch.Generator().manual_seed(0), [levels]
+    for every in map(torch.cat, crops):
+        found.append(every[torch.randperm(len(every), generator=generator)[:CROPS]].split(BATCH))
     return found
 
 
@@ -82,7 +73,7 @@ def row(found, wanted):
         "found": len(same),
         "others": every - len(same),
         "overlap": sum(same) / len(same) if same else 0.0,
-        "overlap_of_all": sum(best) / len(best),
+        "overlap_of_all": sum(best) / len(best) if best else 0.0,
         "landmarks": sum(shifts) / len(shifts) if shifts else None,
     }
 
@@ -105,12 +96,6 @@ def lines(rows):
     return table(cells)
 
 
-def steps(text):
-    """(T, D) of "T" or "TxD"."""
-    timesteps, _, spike_levels = text.partition("x")
-    return int(timesteps), int(spike_levels or 1)
-
-
 def arguments(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -123,16 +108,10 @@ def arguments(argv):
     )
     parser.add_argument("--methods", nargs="+", choices=("max", "quick", "light", "advanced"), default=["quick"])
     parser.add_argument("--images", type=pathlib.Path, nargs="*", default=[], help="more pictures to look at")
-    parser.add_argument(
-        "--as-published", action="store_true", help="leave weights as they are, channels of unlike ranges"
-    )
-    parser.add_argument("--json", type=pathlib.Path, help="file of the rows")
+    parser.add_argument("--json", type=pathlib.Path, help="file of the rows, written after each")
     parser.add_argument("--plot", type=pathlib.Path, help="file of a picture: boxes of the float and of one network")
     parser.add_argument("--report", action="store_true", help="print what spikes and what does not")
     args = parser.parse_args(argv)
-    for timesteps, spike_levels in args.timesteps:
-        if timesteps < 1 or spike_levels < 1 or timesteps * spike_levels > 255:
-            parser.error(f"--timesteps: expected T D of 1..255, got T = {timesteps}, D = {spike_levels}")
     for path in args.images:
         if not path.is_file():
             parser.error(f"--images: no file {path}")
@@ -151,8 +130,6 @@ def main(argv=None):
     wanted = {name: detector(picture) for name, picture in pictures.items()}
     print(f"{sum(map(len, wanted.values()))} faces in {len(pictures)} pictures")
     batches = calibration(networks, others)
-    if not args.as_published:
-        networks = [equalised(network, some) for network, some in zip(networks, batches)]
     rows, shown = [], {}
     for method in args.methods:
         for timesteps, spike_levels in args.timesteps:
@@ -160,11 +137,11 @@ def main(argv=None):
             found = {name: Detector(made)(picture) for name, picture in pictures.items()}
             rows.append({"method": method, "timesteps": timesteps, "spike_levels": spike_levels, **row(found, wanted)})
             shown[method, timesteps, spike_levels] = found
+            if args.json:
+                args.json.write_text(json.dumps(rows, indent=1) + "\n")
     if args.report:
         print("\n\n".join(str(snn.report) for snn in made))
     print("\n".join(lines(rows)))
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
     if args.plot:
         plot(
             pictures, wanted, {key[1:]: found for key, found in shown.items() if key[0] == args.methods[-1]}, args.plot

@@ -43,18 +43,6 @@ class Stage(nn.Module):
         for name, width in heads.items():
             self.add_module(name, nn.Linear(hidden, width) if hidden else nn.Conv2d(channels[-1], width, 1))
 
-    def places(self):
-        """[(layer before a PReLU, the PReLU, layers that read it)] from the input on."""
-        names = [f"conv{place}" for place in range(1, self._depth + 1)]
-        names += [self._hidden] if hasattr(self, self._hidden) else []
-        layers = [getattr(self, name) for name in names]
-        heads = [getattr(self, head) for head in self._heads]
-        readers = [[layer] for layer in layers[1:]] + [heads]
-        return [
-            (layer, getattr(self, f"prelu{place}"), behind)
-            for place, (layer, behind) in enumerate(zip(layers, readers), 1)
-        ]
-
     def forward(self, x):
         for place in range(1, self._depth + 1):
             x = getattr(self, f"prelu{place}")(getattr(self, f"conv{place}")(x))
