@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import pcsnn
+from pcsnn import hub
 
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
 pytest.importorskip("jinja2", reason="jinja2, which makes model cards, is not installed")
-hub = pytest.importorskip("pcsnn.hub")
 
 DATA = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
 
@@ -49,9 +49,9 @@ def test_the_card_says_what_the_report_says(tmp_path):
 
 
 def test_the_mixin_is_there_too(tmp_path):
-    network = hub.HubNetwork(converted())
+    network = hub.hub_network()(converted())
     network.save_pretrained(tmp_path)
-    again = hub.HubNetwork.from_pretrained(tmp_path)
+    again = hub.hub_network().from_pretrained(tmp_path)
     assert torch.equal(again(DATA), network(DATA)) and again.snn.timesteps == 5
 
 
