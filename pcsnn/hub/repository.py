@@ -59,9 +59,9 @@ def hub_network() -> Any:
     package = _package()
     constants = package.constants
 
-    class HubNetwork(
+    class HubNetwork(  # type: ignore[call-arg]  # arguments of the mixin, which mypy does not see
         torch.nn.Module,
-        package.PyTorchModelHubMixin,
+        package.PyTorchModelHubMixin,  # type: ignore[name-defined]
         library_name="pcsnn",
         tags=["spiking-neural-network"],
         model_card_template=_CARD,
