@@ -18,6 +18,7 @@ from pcsnn.network.network import check_converted
 from pcsnn.network.report import KINDS
 from pcsnn.storage import load, save
 
+WEIGHTS, CONFIG = "model.safetensors", "config.json"  # as the Hub names them
 _CARD = """---
 {{ card_data }}
 ---
@@ -57,7 +58,6 @@ def hub_network() -> Any:
         ImportError: huggingface_hub is not installed.
     """
     package = _package()
-    constants = package.constants
 
     class HubNetwork(  # type: ignore[call-arg]  # arguments of the mixin, which mypy does not see
         torch.nn.Module,
@@ -78,17 +78,17 @@ def hub_network() -> Any:
             return self.snn(*inputs, **named_inputs)
 
         def _save_pretrained(self, save_directory):
-            save(self.snn, save_directory / constants.SAFETENSORS_SINGLE_FILE)
+            save(self.snn, save_directory / WEIGHTS)
             report = self.snn.report
             config = {"timesteps": report.timesteps, "spike_levels": report.spike_levels, "method": report.method}
-            (save_directory / constants.CONFIG_NAME).write_text(json.dumps({"pcsnn": config}, indent=2) + "\n")
+            (save_directory / CONFIG).write_text(json.dumps({"pcsnn": config}, indent=2) + "\n")
 
         @classmethod
         def _from_pretrained(cls, *, model_id, map_location="cpu", strict=True, **options):
             """Loads the network's file and nothing else; strict is the mixin's and says nothing here."""
-            path = os.path.join(model_id, constants.SAFETENSORS_SINGLE_FILE)
+            path = os.path.join(model_id, WEIGHTS)
             if not os.path.isdir(model_id):
-                path = package.hf_hub_download(model_id, constants.SAFETENSORS_SINGLE_FILE, **options)
+                path = package.hf_hub_download(model_id, WEIGHTS, **options)
             return cls(load(path)).to(map_location)
 
         def generate_model_card(self, *args, **kwargs):
