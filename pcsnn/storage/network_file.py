@@ -36,7 +36,8 @@ def save(snn: SpikingNetwork, path: str | bytes | os.PathLike[str] | os.PathLike
 
     Args:
         snn: a SpikingNetwork of modules of torch.nn and pcsnn.nn, and functions of torch, all on the lists in
-        docs/files.md. path: the file to write, text, bytes or os.PathLike.
+            docs/files.md.
+        path: the file to write, text, bytes or os.PathLike.
 
     Raises:
         TypeError: not a SpikingNetwork, or no path.
@@ -92,7 +93,7 @@ def load(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> SpikingNe
         TypeError: no path.
         FileNotFoundError, OSError: there is no such file, or it cannot be read.
         ValueError: it is not a network of this format, was changed since it was saved, or names something that is not
-        allowed.
+            allowed.
     """
     path = os.fsdecode(path)
     with _plain_context():

@@ -360,3 +360,32 @@ def test_what_its_converter_makes_is_read(options):
         assert (snn(x) - ann(x)).abs().mean() <= (mean - ann(x)).abs().mean() + 0.05
         functional.set_step_mode(source, "m")
         assert torch.equal(pcsnn.convert(source, T)(x), snn(x))
+
+
+class Flattening(nn.Module):
+    """Functions of torch between its layers, for which SpikingJelly's converter puts a module of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu, self.pool, self.linear = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Linear(36, 3)
+
+    def forward(self, x):
+        x = self.pool(self.relu(self.conv(x)))
+        return self.linear(torch.flatten(torch.cat([x, x], 1)[:, 2:6], 1))
+
+
+@pytest.mark.skipif(not INSTALLED, reason="SpikingJelly, loguru and requests are not installed")
+def test_functions_of_torch_in_what_its_converter_makes_are_read():
+    from spikingjelly.activation_based import ann2snn, functional
+
+    x = images()
+    recipe = ann2snn.RateCodingRecipe(dataloader=[x])
+    source = ann2snn.Converter(recipe=recipe).convert(randomise(Flattening())).eval()
+    assert any(type(module).__name__ == "_StepModeTensorOp" for module in source.modules())
+    with torch.no_grad():
+        functional.reset_net(source)
+        mean = sum(source(x) for _ in range(T)) / T
+    torch.testing.assert_close(pcsnn.baselines.serial(pcsnn.convert(source, T))(x), mean)
+    functional.set_step_mode(source, "m")
+    with pytest.raises(ValueError, match=r"step_mode_tensor_op_\d is .* in multi-step mode; expected .* single-step"):
+        pcsnn.convert(source, T)

@@ -101,6 +101,13 @@ def _stand_in(name, module, shift):
         if module.scale.dim() and module.channel_dim != 1:
             raise ValueError(f"model: {name} scales channels of dimension {module.channel_dim}; expected dimension 1")
         return ChannelScale(module.scale)
+    if kind == "_StepModeTensorOp":  # what its converter puts for torch.flatten and the like
+        if module.step_mode != "s":
+            raise ValueError(
+                f"model: {name} is {type(module).__name__}({module.op_name}) in multi-step mode; expected a converted "
+                f'network in single-step mode, as after functional.set_step_mode(model, "s")'
+            )
+        return module  # its forward is that of torch
     if kind == "VotingLayer":
         return nn.Sequential(nn.Unflatten(1, (1, -1)), nn.AvgPool1d(module.voting_size), nn.Flatten(1))
     plain = getattr(nn, kind, None)
