@@ -3,6 +3,8 @@
 # All three create .venv, install what they need and build the C++ kernels first.
 # make lint   format, lint and types of all code; builds nothing
 # make wheel  one wheel in dist/ for every torch from 2.10 and every Python from 3.10 on (docs/installation.md)
+# make docs   the pages of docs/, the notebooks and a reference of all public names as a site in results/site; a broken
+#             link fails; builds no kernels
 # make gpu    on a machine with a GPU: builds in place, runs the tests that need one, measures everything, writes
 #             results/gpu.json and gpu.png. $(PYTHON) and its packages as they are: no .venv, no network.
 #             DRY=1: all of it in small, on the CPU
@@ -13,7 +15,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet install --constraint co
 OWN_PATH := $(if $(findstring /,$(PYTHON)),$(abspath $(dir $(PYTHON))):)$(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: build demo lint test test-all wheel bench gpu clean
+.PHONY: build demo lint docs test test-all wheel bench gpu clean
 
 build: $(VENV)/built
 
@@ -36,6 +38,14 @@ lint: $(VENV)/lint
 	ruff check .
 	clang-format --dry-run --Werror csrc/*.cpp csrc/*.h
 	mypy
+
+# The reference is read from the sources, not imported.
+$(VENV)/docs: $(VENV)/dependencies
+	$(PIP) mkdocs mkdocs-material mkdocstrings[python] mkdocs-jupyter mdx-truly-sane-lists latex2mathml
+	touch $@
+
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 demo: build
 	$(RUN) benchmarks/accuracy.py --images 1000 --serial-images 100 --json results/accuracy.json
