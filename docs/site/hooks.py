@@ -59,10 +59,15 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """What links to the repository's root leads to the site's page of it."""
+    """Links to the repository's root lead to the site's page of it; [name.md](name.md) gets the page's title."""
     for target, source in OUTSIDE.items():
         markdown = re.sub(rf"\]\((\.\./)?{re.escape(source)}", f"]({target}", markdown)
-    return re.sub(r"\]\((\.\./)?README\.md#accuracy\)", "](accuracy.md)", markdown)
+    markdown = re.sub(r"\]\(\.\./README\.md#accuracy\)", "](accuracy.md)", markdown)
+    return re.sub(r"\[(\w+\.md)\](?=\((?:\.\./)?\1[#)])", lambda found: f"[{title(found[1])}]", markdown)
+
+
+def title(page):
+    return re.search(r"^# (.*)", (ROOT / "docs" / page).read_text(), re.M)[1]
 
 
 def on_page_content(html, page, config, files):
