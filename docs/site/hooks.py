@@ -67,7 +67,7 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def title(page):
-    return re.search(r"^# (.*)", (ROOT / "docs" / page).read_text(), re.M)[1]
+    return re.search(r"^# (.*)", (ROOT / "docs" / page).read_text(), re.M)[1].replace("`", "")
 
 
 def on_page_content(html, page, config, files):
