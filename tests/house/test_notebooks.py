@@ -35,6 +35,10 @@ def test_it_runs(path):
     kept = nbformat.read(path, as_version=4)
     ran = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(
-        ran, timeout=600, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}}
+        ran,
+        timeout=600,
+        kernel_name="python3",
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     assert kinds(ran) == kinds(kept)
