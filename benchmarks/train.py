@@ -162,6 +162,8 @@ def train(args):
     described = {
         **settings,
         "data": "FashionMNIST",
+        "mean": data.FASHION_MNIST[0],
+        "std": data.FASHION_MNIST[1],
         "accuracy": reached,
         "seed": args.seed,
         "epochs": sum(stage["epochs"] for stage in stages),

@@ -111,7 +111,8 @@ def train(name, folder, path, settings, progress_interval=0.1):
                 progress.write(f"epoch {epoch + 1}: pixel accuracy {found.pixel_accuracy:.4f}, mIoU {found.miou:.4f}")
     model.eval()
     found = evaluate(predict(model, test_images, settings["batch"], name), test_labels)
-    described |= {"data": "CamVid", "pixel_accuracy": found.pixel_accuracy, "miou": found.miou}
+    described |= {"data": "CamVid", "mean": camvid.STATISTICS[0], "std": camvid.STATISTICS[1]}
+    described |= {"pixel_accuracy": found.pixel_accuracy, "miou": found.miou}
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in described.items()}
     tensors = {
         key: tensor.contiguous() for key, tensor in model.state_dict().items() if not key.startswith("aux_classifier")

@@ -6,11 +6,11 @@ import sys
 import textwrap
 
 import pcsnn
-from pcsnn.cli import convert, files, info, options, report, sweep
+from pcsnn.cli import convert, evaluate, files, info, options, report, sweep
 from pcsnn.cli.errors import UsageError, in_words
 
 OK, FAILURE, STOPPED = 0, 1, 130  # argparse exits with 2 for wrong usage
-COMMANDS = {"convert": convert, "sweep": sweep, "report": report, "info": info}
+COMMANDS = {"convert": convert, "evaluate": evaluate, "sweep": sweep, "report": report, "info": info}
 
 
 def build_parser():

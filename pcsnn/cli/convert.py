@@ -52,6 +52,7 @@ def run(args):
     if args.optimize != "none":
         examples = None if loader is None else first_images(loader, 1, args.device)
         snn = pcsnn.optimize(snn, args.optimize, example_inputs=examples)
+    snn.normalisation = args.normalisation.whole()
     print(relative_report(snn.report))
     if args.output is not None:
         with files.writing(args.output):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pcsnn.cli import files
 from pcsnn.cli.errors import UsageError
 from pcsnn.cli.machine import available_memory
+from pcsnn.cli.normalisation import Settled
 from pcsnn.cli.pixels import decode
 
 MOST_PIXELS = 2**28  # of an image that --resize makes: 3 GiB in colour
@@ -43,6 +44,10 @@ class Folder:
         """uint8 [C, H, W]."""
         with files.reading(self.files[place], self.option):
             return torch.from_numpy(decode(self._image, self.files[place], self._mode)).permute(2, 0, 1)
+
+    def raw(self):
+        """Whether images are pixels, as they come from a camera, which may have to be normalised."""
+        return True
 
     def name(self, place):
         return str(self.files[place])
@@ -105,6 +110,11 @@ class Arrays:
 
     def image(self, place):
         return self.images[place]
+
+    def raw(self):
+        """Whether images are pixels: bytes, or numbers 0..1, [N, C, H, W]. Others are normalised already."""
+        images = self.images
+        return images.dtype == torch.uint8 or bool(images.dim() == 4 and images.min() >= 0 and images.max() <= 1)
 
     def name(self, place):
         return f"image {place} of {self.path}"
@@ -186,11 +196,10 @@ class Preparation:
     Resizing is bilinear with antialiasing.
     """
 
-    def __init__(self, resize=None, crop=None, mean=None, std=None):
+    def __init__(self, resize=None, crop=None, normalisation=None):
         self.resize, self.crop = resize, (crop, crop) if isinstance(crop, int) else crop
-        self.mean, self.std = (None if values is None else torch.tensor(values) for values in (mean, std))
-        if self.std is not None and not (self.std > 0).all():
-            raise UsageError(f"--std: expected values above 0, got {std}")
+        self.normalisation = normalisation or Settled()
+        self.mean, self.std = (None if values is None else torch.tensor(values) for values in self.normalisation[:2])
 
     def __call__(self, image, name):
         image = image.float() / 255 if image.dtype == torch.uint8 else image.float()
@@ -203,9 +212,9 @@ class Preparation:
         if self.crop:
             image = self._middle(image, name)
         if self.mean is not None:
-            image = image - _per_channel("--mean", self.mean, image)
+            image = image - _per_channel("mean", self.normalisation.of_mean, self.mean, image)
         if self.std is not None:
-            image = image / _per_channel("--std", self.std, image)
+            image = image / _per_channel("std", self.normalisation.of_std, self.std, image)
         return image
 
     def _target(self, image, name):
@@ -230,9 +239,10 @@ class Preparation:
         return image[:, top : top + height, left : left + width]
 
 
-def _per_channel(option, values, image):
+def _per_channel(name, said_by, values, image):
     if len(values) not in (1, len(image)):
-        raise ValueError(f"{option}: expected one value, or one for each of {len(image)} channels, got {len(values)}")
+        found = len(values) if said_by == f"--{name}" else f"{len(values)} of {said_by}"
+        raise ValueError(f"--{name}: expected one value, or one for each of {len(image)} channels, got {found}")
     return values.view(-1, 1, 1)
 
 

@@ -5,20 +5,24 @@ from torch.utils.data import DataLoader
 
 from pcsnn.cli import models
 from pcsnn.cli.images import Preparation, Prepared, open_images
+from pcsnn.cli.normalisation import for_images, settle
 from pcsnn.data.labelled import is_one_logit, logits_of
 
 
 def set_up(args):
-    """Sets the threads and seeds torch; returns the float network."""
+    """Sets the threads and seeds torch; returns the float network. `args.normalisation` becomes how its images are
+    normalised, a Settled."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    return models.build(args)
+    network, said = models.build(args)
+    args.normalisation = settle(args, said, args.weights)
+    return network
 
 
 def load_data(args, path, option, count):
     """(batches of float32 images [N, C, H, W] and labels [N], as often as they are read, their source)."""
     source = open_images(path, option, args.channels)
-    prepare = Preparation(args.resize, args.crop, args.mean, args.std)
+    prepare = Preparation(args.resize, args.crop, for_images(args.normalisation, source))
     return DataLoader(Prepared(source, prepare, count, args.seed), batch_size=args.batch), source
 
 
@@ -47,8 +51,8 @@ def data_settings(args, loader, source):
         "channels": args.channels,
         "resize": args.resize,
         "crop": args.crop,
-        "mean": args.mean,
-        "std": args.std,
+        "mean": loader.dataset.prepare.normalisation.mean,
+        "std": loader.dataset.prepare.normalisation.std,
     }
 
 

@@ -4,36 +4,34 @@ import difflib
 import hashlib
 import importlib
 import inspect
-import json
 import os
 import sys
 
-import safetensors
 import torch
 
 from pcsnn import models, nn
 from pcsnn.cli.errors import UsageError
-from pcsnn.cli.files import reading, reason
+from pcsnn.cli.weights import read_weights
 from pcsnn.exchange import read_onnx
-from pcsnn.exchange.state_dicts import unwrapped
 from pcsnn.tensors.shapes import image_layout
 
 
 def build(args):
-    """The network that MODEL (a function or an ONNX file), --model-args, --levels and --weights name, for evaluation,
-    on --device, channels-last unless torch would crash.
+    """(the network that MODEL (a function or an ONNX file), --model-args, --levels and --weights name, for evaluation,
+    on --device, channels-last unless torch would crash; a pair (mean, std) by which --weights says that its images are
+    normalised, or None).
 
     Raises:
         UsageError: no such model, arguments it does not take, --levels for a function of the user's own.
         ValueError, OSError: the function fails; weights that do not fit.
     """
     torch.manual_seed(args.seed)  # weights that no file gives are the same in every run
-    network = _onnx(args) if is_onnx(args.model) else _call(_constructor(args), args)
+    network, said = _onnx(args) if is_onnx(args.model) else _call(_constructor(args), args), None
     if args.weights is not None:
-        _load(network, args)
+        said = _load(network, args)
     elif ":" not in args.model and not is_onnx(args.model):
         print(f"pcsnn: note: no --weights, so {args.model} has random ones", file=sys.stderr)
-    return network.eval().to(args.device, memory_format=image_layout(network))
+    return network.eval().to(args.device, memory_format=image_layout(network)), said
 
 
 def is_onnx(model):
@@ -105,34 +103,15 @@ def _call(function, args):
 
 
 def _load(network, args):
-    path = args.weights
-    try:
-        with reading(path, "--weights"), safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except ValueError as error:
-        if not isinstance(error.__cause__, safetensors.SafetensorError):
-            raise
-        raise ValueError(
-            f"--weights: {path} is not a safetensors file ({reason(error.__cause__)}); "
-            "safetensors.torch.save_file(state, path) writes one, of the state dict of a network or of what "
-            "torch.load(file, weights_only=True) gives"
-        ) from error
-    if "pcsnn" in metadata:
-        raise ValueError(
-            f"--weights: {path} is a network that was converted already; expected the weights it was made from"
-        )
-    trained = _levels(metadata)
+    path, wanted = args.weights, network.state_dict()
+    weights = read_weights(path, set(wanted))
+    trained, tensors = weights.levels, weights.tensors
     if trained is not None and args.levels is not None and trained != args.levels:
         raise ValueError(f"--levels: {path} says it was trained with {trained}, got {args.levels}")
     try:
-        tensors = unwrapped(tensors, set(network.state_dict()))
-    except ValueError as error:
-        raise ValueError(f"--weights: {path}: {error}") from error
-    try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        ours, theirs = ({key.endswith(".threshold") for key in keys} for keys in (network.state_dict(), tensors))
+        ours, theirs = ({key.endswith(".threshold") for key in keys} for keys in (wanted, tensors))
         hint = ""
         if True in theirs - ours:
             hint = "\nthe file has thresholds of QCFS activations: --levels L gives the network such"
@@ -140,15 +119,7 @@ def _load(network, args):
             hint = "\nthe file has no thresholds of QCFS activations: leave --levels out"
         lines = "\n".join(_shortened(line) for line in str(error).splitlines()[1:])
         raise ValueError(f"--weights: {path} does not fit {args.model}:\n{lines}{hint}") from error
-
-
-def _levels(metadata):
-    """The level count that benchmarks/train.py writes into a file, or None."""
-    try:
-        value = json.loads(metadata["levels"])
-    except (KeyError, ValueError):
-        return None
-    return value if isinstance(value, int) else None
+    return weights.normalisation
 
 
 def _shortened(line, limit=300):

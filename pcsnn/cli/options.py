@@ -105,7 +105,12 @@ def add_model(parser):
         metavar="JSON",
         help="arguments of that function, e.g. '{\"num_classes\": 10}'",
     )
-    group.add_argument("--weights", type=pathlib.Path, metavar="FILE", help="its state dict, safetensors")
+    group.add_argument(
+        "--weights",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="its state dict, safetensors or of torch.save; where it says mean and std of the images, these are used",
+    )
     group.add_argument(
         "--levels",
         type=timesteps,
@@ -114,17 +119,19 @@ def add_model(parser):
     )
 
 
-def add_data(parser, calibration):
-    """`calibration`: whether data for calibration is an option of its own, beside the data to evaluate."""
+def add_data(parser, calibration, evaluates=None):
+    """`calibration`: whether data for calibration is an option of its own, beside the data to evaluate. `evaluates`:
+    whether there is data to evaluate; None: only beside the former."""
+    evaluates = calibration if evaluates is None else evaluates
     group = parser.add_argument_group("the data")
     group.add_argument(
         "--data",
         type=pathlib.Path,
         metavar="PATH",
-        required=calibration,
+        required=evaluates,
         help=(
             "a folder of images, CLASS/IMAGE.png or without classes, or a .npz or .safetensors file with the arrays "
-            "images and labels" + ("" if calibration else "; calibrates the network, labels are ignored")
+            "images and labels" + ("" if evaluates else "; calibrates the network, labels are ignored")
         ),
     )
     if calibration:
@@ -138,8 +145,8 @@ def add_data(parser, calibration):
         "--images",
         type=positive,
         metavar="N",
-        default=None if calibration else 1024,
-        help=f"take so many images, drawn by --seed (default: {'all' if calibration else 1024})",
+        default=None if evaluates else 1024,
+        help=f"take so many images, drawn by --seed (default: {'all' if evaluates else 1024})",
     )
     if calibration:
         group.add_argument(
@@ -161,9 +168,19 @@ def add_data(parser, calibration):
         "--crop", type=size, metavar="SIZE", help="the middle part, after --resize: 224, or height x width"
     )
     group.add_argument(
-        "--mean", type=finite, nargs="+", metavar="M", help="subtracted from each channel, of values 0..1"
+        "--mean",
+        type=finite,
+        nargs="+",
+        metavar="M",
+        help="subtracted from each channel, of values 0..1 (default: what the file of the network says, else nothing)",
     )
-    group.add_argument("--std", type=finite, nargs="+", metavar="S", help="by which each channel is divided then")
+    group.add_argument(
+        "--std",
+        type=finite,
+        nargs="+",
+        metavar="S",
+        help="by which each channel is divided then (default: as of --mean)",
+    )
     group.add_argument("--batch", type=positive, default=32, help="images a batch (default: %(default)s)")
 
 

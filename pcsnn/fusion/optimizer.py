@@ -125,4 +125,5 @@ def optimize(
             if row.name in neurons:
                 row.became = neurons[row.name].describe()
     optimised.max_graphs = graph
+    optimised.normalisation = snn.normalisation
     return optimised

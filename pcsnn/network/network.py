@@ -8,6 +8,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from pcsnn.network.cuda_graphs import Graphs
+from pcsnn.network.normalisation import Normalisation
 from pcsnn.network.report import Report
 from pcsnn.nn.neuron import Spiking
 from pcsnn.tensors import checks
@@ -28,10 +29,13 @@ class SpikingNetwork(torch.nn.Module):
         report: what became of each layer of the source.
         max_graphs: CUDA graphs that are kept at most, one for each kind of input, 0..1024; 0: calls run without.
             Setting it drops the present ones. See `pcsnn.optimize`.
+        normalisation: how images are normalised before they come in, where that is known, a pair (mean, std) of numbers
+            for each channel, or None. Nothing here applies it: `pcsnn.save` carries it, and the command line uses it.
         graph_bytes: memory of a GPU that the present graphs hold, inputs, outputs and results of layers.
     """
 
     _graphs = None
+    _normalisation: Normalisation | None = None
 
     def __init__(self, network: torch.fx.GraphModule, report: Report) -> None:
         super().__init__()
@@ -92,6 +96,16 @@ class SpikingNetwork(torch.nn.Module):
     def max_graphs(self, most: int) -> None:
         checks.integer("max_graphs", most, 0, MOST_GRAPHS)
         self._graphs = Graphs(most) if most else None
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        return self._normalisation
+
+    @normalisation.setter
+    def normalisation(self, pair: tuple[Any, Any] | None) -> None:
+        if pair is not None and (not isinstance(pair, (tuple, list)) or len(pair) != 2):
+            raise TypeError(f"normalisation: expected (mean, std) or None, got {type(pair).__name__}")
+        self._normalisation = None if pair is None else Normalisation.of(*pair)
 
     @property
     def graph_bytes(self) -> int:

@@ -10,6 +10,7 @@ import os
 import torch
 
 from pcsnn.network.network import SpikingNetwork, check_converted
+from pcsnn.network.normalisation import Normalisation
 from pcsnn.network.report import KINDS, Report, Row
 from pcsnn.storage import container, graph
 from pcsnn.storage.paths import check_path, plain_paths
@@ -67,6 +68,8 @@ def save(snn: SpikingNetwork, path: str | bytes | os.PathLike[str] | os.PathLike
         description["report"]["spike_levels"] = report.spike_levels
     if snn.max_graphs:
         description["max_graphs"] = snn.max_graphs
+    if snn.normalisation:
+        description["normalisation"] = snn.normalisation._asdict()
     try:  # what load would refuse is refused now
         with _plain_context():
             _restore(copy.deepcopy(description), dict(tensors))
@@ -139,7 +142,18 @@ def _restore(description, tensors):
     _check_spike_levels(network, report.spike_levels)
     snn = SpikingNetwork(network, report)
     snn.max_graphs = description.get("max_graphs", 0)
+    snn.normalisation = _normalisation(description.get("normalisation"))
     return snn
+
+
+def _normalisation(entry):
+    """(mean, std) of a file, None where it does not say."""
+    if entry is None:
+        return None
+    try:
+        return Normalisation.of(entry["mean"], entry["std"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"path: has a normalisation that is none: {str(error)[:200]}") from error
 
 
 def _check_spike_levels(network, spike_levels):
