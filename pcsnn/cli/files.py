@@ -26,6 +26,9 @@ def check(args):
     inputs = {name: path for name in _INPUTS if (path := getattr(args, name, None)) is not None}
     for name, path in inputs.items():
         _check_input(path, f"--{name}", name in _FOLDERS)
+    compared = getattr(args, "compare", None) or ()
+    for path in compared:
+        _check_input(path, "--compare", False)
     output = getattr(args, "output", None)
     if output is None:
         return
@@ -33,7 +36,10 @@ def check(args):
         _check_place(output)
         if output.exists():
             _check_kind(output, args.command)
-            for name, path in inputs.items():  # of folders only images are read, and those are of another kind
+            for name, path in (
+                *inputs.items(),
+                *(("compare", path) for path in compared),
+            ):  # of folders only images are read, and those are of another kind
                 if os.path.samefile(output, path):
                     raise UsageError(f"--output: {output} is the file of --{name}, {path}; name another one")
     except OSError as error:

@@ -90,11 +90,12 @@ def device(text):
     return value
 
 
-def add_model(parser):
+def add_model(parser, required=True):
     group = parser.add_argument_group("the network")
     group.add_argument(
         "model",
         metavar="MODEL",
+        nargs=None if required else "?",
         help="a constructor of pcsnn.models, e.g. cifar_resnet20, or module:function, importable from "
         "here, that returns the trained network, or a float network in a file NAME.onnx (pip install pcsnn[onnx])",
     )
@@ -119,16 +120,16 @@ def add_model(parser):
     )
 
 
-def add_data(parser, calibration, evaluates=None):
+def add_data(parser, calibration, evaluates=None, required=True):
     """`calibration`: whether data for calibration is an option of its own, beside the data to evaluate. `evaluates`:
-    whether there is data to evaluate; None: only beside the former."""
+    whether there is data to evaluate; None: only beside the former. `required`: whether that must be given."""
     evaluates = calibration if evaluates is None else evaluates
     group = parser.add_argument_group("the data")
     group.add_argument(
         "--data",
         type=pathlib.Path,
         metavar="PATH",
-        required=evaluates,
+        required=evaluates and required,
         help=(
             "a folder of images, CLASS/IMAGE.png or without classes, or a .npz or .safetensors file with the arrays "
             "images and labels" + ("" if evaluates else "; calibrates the network, labels are ignored")
@@ -213,7 +214,7 @@ def add_conversion(parser):
 def check_full_count(args):
     """UsageError where T D does not fit a byte, for any of the T."""
     several = getattr(args, "spike_levels", 1)
-    named = getattr(args, "timesteps", 1)
+    named = getattr(args, "timesteps", 1) or 1
     most = max(named) if isinstance(named, list) else named
     if most * several > checks.MAX_TIMESTEPS:
         raise UsageError(
@@ -222,8 +223,8 @@ def check_full_count(args):
         )
 
 
-def add_timesteps(parser):
-    parser.add_argument("--timesteps", type=timesteps, metavar="T", required=True, help="time-steps, 1..255")
+def add_timesteps(parser, required=True):
+    parser.add_argument("--timesteps", type=timesteps, metavar="T", required=required, help="time-steps, 1..255")
 
 
 def add_machine(parser):

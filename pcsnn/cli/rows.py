@@ -32,13 +32,13 @@ def check_rows(path, rows, option):
     """
     for row in rows:
         row.setdefault("spike_levels", 1)
-        problem = _misfit(row, _STEPS, "") or _out_of_range(row)
-        problem = problem or _misfit(row, _ROW | {"operations": (_operations(row),)}, "") or _of_another(row)
+        problem = misfit(row, _STEPS, "") or _out_of_range(row)
+        problem = problem or misfit(row, _ROW | {"operations": (operations(row),)}, "") or _of_another(row)
         if problem:
             raise ValueError(f"{option}: {path} has no complete results of T = {str(row['timesteps'])[:20]}: {problem}")
 
 
-def _operations(row):
+def operations(row):
     """The form of the operations of a row: at D > 1 there are more executions."""
     executions = executions_of(row["spike_levels"])
     counts, energy = (dict.fromkeys(executions, figures) for figures in (_FIGURES, _JOULES))
@@ -64,22 +64,22 @@ def _of_another(row):
     return None
 
 
-def _misfit(value, form, name):
+def misfit(value, form, name):
     """What is wrong with a value, in words; None where it has its form."""
     if isinstance(form, tuple):
-        return None if value is None else _misfit(value, form[0], name)
+        return None if value is None else misfit(value, form[0], name)
     if isinstance(form, dict):
         if not isinstance(value, dict):
             return f"{name.rstrip('.')} is a {type(value).__name__}"
         problems = (
-            f"{name}{key} is missing" if key not in value else _misfit(value[key], part, f"{name}{key}.")
+            f"{name}{key} is missing" if key not in value else misfit(value[key], part, f"{name}{key}.")
             for key, part in form.items()
             if key in value or key not in _YOUNGER
         )
     elif isinstance(form, list):
         if not isinstance(value, list):
             return f"{name.rstrip('.')} is a {type(value).__name__}"
-        problems = (_misfit(part, form[0], f"{name}{place}.") for place, part in enumerate(value))
+        problems = (misfit(part, form[0], f"{name}{place}.") for place, part in enumerate(value))
     else:
         return None if _is(value, form) else f"{name.rstrip('.')} is {str(value)[:40]!r}"
     return next(filter(None, problems), None)

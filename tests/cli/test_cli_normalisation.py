@@ -71,8 +71,12 @@ def test_options_win_and_say_so(tmp_path, capsys, name):
     path = saved("lists")
     assert run(*CONVERT, "--weights", path, f"--{name}", 0.7, "--output", tmp_path / "snn") == 0
     told = capsys.readouterr().err
-    ours, theirs = {"mean": "0.5 0.4 0.3", "std": "0.2 0.25 0.3"}[name], {"mean": [0.7], "std": [0.7]}[name]
-    assert f"note: --{name} 0.7 is used; {path} says {name} {ours}" in told and f"as " in told
+    theirs = [0.7]
+    said = {"mean": "0.5 0.4 0.3", "std": "0.2 0.25 0.3"}
+    assert f"note: --{name} 0.7 is used; {path} says {name} {said[name]}" in told
+    used = {"mean": f"0.7, std {said['std']}", "std": f"{said['mean']}, std 0.7"}[name]
+    whose = {"mean": f"--mean and {path}", "std": f"{path} and --std"}[name]
+    assert f"images are normalised: mean {used}, as {whose} say" in told
     x = photos()[0]
     wanted = expected(**{name: theirs})
     used = {"mean": MEAN, "std": STD} | {name: theirs}
