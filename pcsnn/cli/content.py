@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import torch
 
@@ -16,9 +17,11 @@ from pcsnn.cli.timing import FORMS
 FORMAT = 1
 MOST_BYTES = 2**28
 _NUMBER, _MAYBE = float, (float,)  # forms of pcsnn.cli.rows
-_ERROR = {"name": str} | dict.fromkeys(("current", "rate", "clipping", "rounding", "propagated"), _MAYBE)
+_ERROR: dict[str, Any] = {"name": str} | dict.fromkeys(
+    ("current", "rate", "clipping", "rounding", "propagated"), _MAYBE
+)
 _ERROR |= dict.fromkeys(("dead", "saturated"), _NUMBER)
-_SPIKES = {"name": str} | dict.fromkeys(("samples", "neurons", "spikes", "silent"), int)
+_SPIKES: dict[str, Any] = {"name": str} | dict.fromkeys(("samples", "neurons", "spikes", "silent"), int)
 _SPIKES |= dict.fromkeys(("rate", "sparsity", "saturated"), _NUMBER)
 _TIME = {"milliseconds": dict.fromkeys(FORMS, _NUMBER), "speed_up": _NUMBER, "rounds": int, "batch": int}
 _ROW = {"timesteps": int, "spike_levels": int, "method": str, "fidelity": _NUMBER, "logit_error": _MAYBE}

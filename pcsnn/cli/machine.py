@@ -17,7 +17,7 @@ PACKAGES = {
     "numpy": "",
     "safetensors": "",
     "tqdm": "",
-    "matplotlib": "plots, pcsnn report",
+    "matplotlib": "plots",
     "pillow": "folders of images",
 }
 

@@ -24,7 +24,7 @@ const themed = (layout) => {
     font: { family: "system-ui, sans-serif", size: 11, color: text },
     paper_bgcolor: back, plot_bgcolor: back,
     hoverlabel: { bgcolor: back, bordercolor: edge, font: { color: text } },
-    xaxis: { ...titled(layout.xaxis), showgrid: false }, yaxis: titled(layout.yaxis),
+    xaxis: { ...titled(layout.xaxis), showgrid: false, zeroline: false }, yaxis: titled(layout.yaxis),
     legend: { orientation: "h", x: 0, y: 1.0, yanchor: "bottom" },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: edge, activecolor: text },
     margin: { l: 50, r: 12, t: 34, b: 40 },
