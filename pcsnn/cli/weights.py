@@ -5,7 +5,6 @@ around the state dict; of that nothing is unpickled but tensors, numbers, texts,
 """
 
 import json
-import zipfile
 from typing import Any, NamedTuple
 
 import safetensors
@@ -15,6 +14,7 @@ from pcsnn.cli.files import reading, reason
 from pcsnn.exchange.state_dicts import find_state, unwrapped
 
 _PAIRS = (("mean", "std"), ("image_mean", "image_std"))  # the latter of Hugging Face's preprocessor_config
+_ZIP = b"PK\3\4"  # how a file of torch.save begins
 _DEEPEST = 4  # dicts within dicts that are looked into
 _NOTES = 2**16  # characters of a text in metadata that is read as JSON
 
@@ -38,10 +38,9 @@ def read_weights(path, wanted):
     Raises:
         ValueError: it cannot be read, holds no state dict, or a network that was converted already.
     """
-    if zipfile.is_zipfile(path):
-        found, around = _read_torch(path)
-    else:
-        found, around = _read_safetensors(path)
+    with reading(path, "--weights"), open(path, "rb") as file:
+        zipped = file.read(len(_ZIP)) == _ZIP
+    found, around = (_read_torch if zipped else _read_safetensors)(path)
     extra = {name: found[name] for pair in _PAIRS for name in pair if name in found and name not in wanted}
     said = _pair(extra)
     if said:
