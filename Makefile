@@ -27,6 +27,7 @@ $(VENV)/dependencies: constraints.txt
 
 $(VENV)/built: $(VENV)/dependencies pyproject.toml setup.py $(wildcard csrc/*)
 	$(PIP) --no-build-isolation --editable .[plots,test,bench]
+	$(PIP) --no-deps onnx2torch  # it requires torchvision, whose builds for CUDA do not import here
 	touch $@
 
 $(VENV)/lint: $(VENV)/dependencies

@@ -1,6 +1,6 @@
 """pcsnn: parallel spiking inference for PyTorch. All time-steps of a converted spiking network at once."""
 
-from pcsnn import analysis, baselines, distributed, exchange, functional, models, nn
+from pcsnn import analysis, baselines, distributed, exchange, functional, hub, models, nn
 from pcsnn.analysis import record
 from pcsnn.conversion import convert
 from pcsnn.fusion import optimize
@@ -22,6 +22,7 @@ __all__ = [
     "exchange",
     "forget",
     "functional",
+    "hub",
     "load",
     "models",
     "nn",

@@ -26,7 +26,8 @@ def build(args):
         ValueError, OSError: the function fails; weights that do not fit.
     """
     torch.manual_seed(args.seed)  # weights that no file gives are the same in every run
-    network, said = _onnx(args) if is_onnx(args.model) else _call(_constructor(args), args), None
+    network = _onnx(args) if is_onnx(args.model) else _call(_constructor(args), args)
+    said = None
     if args.weights is not None:
         said = _load(network, args)
     elif ":" not in args.model and not is_onnx(args.model):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pcsnn import __version__
+import pcsnn
 from pcsnn.network import SpikingNetwork
 from pcsnn.network.network import check_converted
 from pcsnn.network.report import KINDS
@@ -29,9 +29,9 @@ A spiking network at {{ steps }}, converted by pcsnn {{ version }} (method {{ me
 {{ parameters }} weights.
 {{ description }}
 
-    from pcsnn import hub
+    import pcsnn
 
-    snn = hub.from_pretrained("{{ title }}")   # a SpikingNetwork; no code of the repository runs
+    snn = pcsnn.hub.from_pretrained("{{ place }}")   # a SpikingNetwork; no code of the repository runs
 
 ## Layers
 
@@ -103,10 +103,11 @@ def _words(snn):
     counted = ((sum(row.kind == kind for row in report.rows), kind) for kind in KINDS)
     return dict(
         title="a converted network",
+        place="FOLDER",
         description="",
         steps=report.steps,
         method=report.method,
-        version=__version__,
+        version=pcsnn.__version__,
         counted=", ".join(f"{count} {kind}" for count, kind in counted if count),
         parameters=f"{sum(part.numel() for part in snn.parameters()):,}",
         report=str(report),
@@ -128,7 +129,8 @@ def save_pretrained(
         ImportError: huggingface_hub is not installed.
     """
     check_converted(snn)
-    words = {"title": title or Path(folder).resolve().name, "description": description}
+    name = Path(folder).resolve().name
+    words = {"title": title or name, "place": name, "description": description}
     hub_network()(snn).save_pretrained(folder, model_card_kwargs=words)
 
 
@@ -146,7 +148,7 @@ def push_to_hub(snn: SpikingNetwork, repo_id: str, *, description: str = "", **o
     Raises:
         TypeError, ValueError: as `pcsnn.save`; errors of huggingface_hub where it does not get through.
     """
-    words = {"title": repo_id, "description": description}
+    words = {"title": repo_id, "place": repo_id, "description": description}
     return str(hub_network()(snn).push_to_hub(repo_id, model_card_kwargs=words, **options))
 
 

@@ -44,7 +44,7 @@ def test_the_card_says_what_the_report_says(tmp_path):
     card = (tmp_path / "net" / "README.md").read_text()
     assert card.startswith("---\n") and "library_name: pcsnn" in card and "spiking-neural-network" in card
     assert "# user/net\n" in card and "Made for a test." in card
-    assert "T = 5, D = 3" in card and "method max" in card and 'hub.from_pretrained("user/net")' in card
+    assert "T = 5, D = 3" in card and "method max" in card and 'pcsnn.hub.from_pretrained("net")' in card
     assert str(snn.report) in card
 
 
