@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-import pcsnn
 from pcsnn.network import SpikingNetwork
 from pcsnn.network.network import check_converted
 from pcsnn.network.report import KINDS
@@ -99,6 +98,8 @@ def hub_network() -> Any:
 
 def _words(snn):
     """What a model card says of a network."""
+    from pcsnn import __version__  # which `import pcsnn` sets once all rooms are there
+
     report = snn.report
     counted = ((sum(row.kind == kind for row in report.rows), kind) for kind in KINDS)
     return dict(
@@ -107,7 +108,7 @@ def _words(snn):
         description="",
         steps=report.steps,
         method=report.method,
-        version=pcsnn.__version__,
+        version=__version__,
         counted=", ".join(f"{count} {kind}" for count, kind in counted if count),
         parameters=f"{sum(part.numel() for part in snn.parameters()):,}",
         report=str(report),

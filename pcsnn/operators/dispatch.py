@@ -202,9 +202,7 @@ def call(name, *arguments):
     if backend is None:
         operator = _operators[name]
         if operator.part and operator.is_part(*arguments) and _is_unheard(*arguments[:2]):
-            return operator.part(
-                *arguments
-            )  # without csrc/ between, through which no exception of Python's comes whole
+            return operator.part(*arguments)  # not through csrc/: no exception of Python's comes whole from there
         return getattr(kernels, name)(*arguments) if is_direct(arguments[0]) else operator.overload(*arguments)
     if backend == "reference":
         return _operators[name].reference(*arguments)
