@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from cli_cases import NET, QUICK, folder, inside, lines, net, photos, run, swept  # noqa: F401 (fixtures)
-from test_cli_report import Page
+from test_cli_report import read
 from tiny_networks import one_thread  # noqa: F401
 
 import pcsnn
@@ -167,8 +167,7 @@ def test_the_page_shows_d_and_a_sweep_of_several(tmp_path, swept):
     page = tmp_path / "r.html"
     options = ("--timesteps", 2, "--spike-levels", 3, "--sweep", path, "--layers", "2", "--output", page)
     assert run("report", *NET, *common, *options) == 0
-    found = Page(page.read_text())
+    found, charts = read(page)
     assert "cli_nets:make, T = 2, D = 3" in found.words and "in 2 steps of 0..3 each" in found.words
     assert "spike levels D" in found.words and "accumulate" in found.words
-    pictures = [place for place in found.loaded if place.startswith("data:")]
-    assert len(pictures) == 1 + 2 + 1 + 1 + 2 + 2  # of the sweep one for all, and two of each D
+    assert len(charts) == 3 + 3 + 3 + 2 + 1 + 3 + 2 * 3  # of the sweep three for all, and three of each D
