@@ -34,30 +34,31 @@ namespace {
 struct Number {
   ScalarType dtype;
   int32_t number;
+  const char* name;
 };
 
 const auto& numbers() {
   static const std::array all = {
-      Number{ScalarType::Float, aoti_torch_dtype_float32()},
-      Number{ScalarType::Byte, aoti_torch_dtype_uint8()},
-      Number{ScalarType::Int, aoti_torch_dtype_int32()},
-      Number{ScalarType::Char, aoti_torch_dtype_int8()},
-      Number{ScalarType::Half, aoti_torch_dtype_float16()},
-      Number{ScalarType::BFloat16, aoti_torch_dtype_bfloat16()},
-      Number{ScalarType::Double, aoti_torch_dtype_float64()},
-      Number{ScalarType::Long, aoti_torch_dtype_int64()},
-      Number{ScalarType::Bool, aoti_torch_dtype_bool()},
-      Number{ScalarType::Short, aoti_torch_dtype_int16()},
-      Number{ScalarType::UInt16, aoti_torch_dtype_uint16()},
-      Number{ScalarType::UInt32, aoti_torch_dtype_uint32()},
-      Number{ScalarType::UInt64, aoti_torch_dtype_uint64()},
-      Number{ScalarType::ComplexHalf, aoti_torch_dtype_complex32()},
-      Number{ScalarType::ComplexFloat, aoti_torch_dtype_complex64()},
-      Number{ScalarType::ComplexDouble, aoti_torch_dtype_complex128()},
-      Number{ScalarType::Float8_e5m2, aoti_torch_dtype_float8_e5m2()},
-      Number{ScalarType::Float8_e4m3fn, aoti_torch_dtype_float8_e4m3fn()},
-      Number{ScalarType::Float8_e5m2fnuz, aoti_torch_dtype_float8_e5m2fnuz()},
-      Number{ScalarType::Float8_e4m3fnuz, aoti_torch_dtype_float8_e4m3fnuz()},
+      Number{ScalarType::Float, aoti_torch_dtype_float32(), "float32"},
+      Number{ScalarType::Byte, aoti_torch_dtype_uint8(), "uint8"},
+      Number{ScalarType::Int, aoti_torch_dtype_int32(), "int32"},
+      Number{ScalarType::Char, aoti_torch_dtype_int8(), "int8"},
+      Number{ScalarType::Half, aoti_torch_dtype_float16(), "float16"},
+      Number{ScalarType::BFloat16, aoti_torch_dtype_bfloat16(), "bfloat16"},
+      Number{ScalarType::Double, aoti_torch_dtype_float64(), "float64"},
+      Number{ScalarType::Long, aoti_torch_dtype_int64(), "int64"},
+      Number{ScalarType::Bool, aoti_torch_dtype_bool(), "bool"},
+      Number{ScalarType::Short, aoti_torch_dtype_int16(), "int16"},
+      Number{ScalarType::UInt16, aoti_torch_dtype_uint16(), "uint16"},
+      Number{ScalarType::UInt32, aoti_torch_dtype_uint32(), "uint32"},
+      Number{ScalarType::UInt64, aoti_torch_dtype_uint64(), "uint64"},
+      Number{ScalarType::ComplexHalf, aoti_torch_dtype_complex32(), "complex32"},
+      Number{ScalarType::ComplexFloat, aoti_torch_dtype_complex64(), "complex64"},
+      Number{ScalarType::ComplexDouble, aoti_torch_dtype_complex128(), "complex128"},
+      Number{ScalarType::Float8_e5m2, aoti_torch_dtype_float8_e5m2(), "float8_e5m2"},
+      Number{ScalarType::Float8_e4m3fn, aoti_torch_dtype_float8_e4m3fn(), "float8_e4m3fn"},
+      Number{ScalarType::Float8_e5m2fnuz, aoti_torch_dtype_float8_e5m2fnuz(), "float8_e5m2fnuz"},
+      Number{ScalarType::Float8_e4m3fnuz, aoti_torch_dtype_float8_e4m3fnuz(), "float8_e4m3fnuz"},
   };
   return all;
 }
@@ -69,6 +70,12 @@ int32_t number_of(ScalarType dtype) {
   const auto found = std::ranges::find(all, dtype, &Number::dtype);
   PCSNN_CHECK(found != all.end(), "expected a dtype of torch's stable ABI, got ", dtype);
   return found->number;
+}
+
+void tell(std::ostream& out, ScalarType dtype) {
+  const auto& all = numbers();
+  const auto found = std::ranges::find(all, dtype, &Number::dtype);
+  out << (found == all.end() ? "another dtype" : found->name);
 }
 
 ScalarType dtype_of_number(int32_t number) {

@@ -37,6 +37,8 @@ inline void tell(std::ostream& out, Shape part) {
   out << ']';
 }
 
+void tell(std::ostream& out, ScalarType dtype);  // by its name in Python
+
 // RuntimeError in Python, of these words alone.
 [[noreturn]] void fail(const char* function, const char* file, uint32_t line, const std::string& words);
 

@@ -31,6 +31,45 @@ inline int64_t interval(const float* knots, int64_t count, float value) {
   return base - knots - (*base <= value ? 0 : 1);
 }
 
+// The curves of all channels, and sums for each of their intervals.
+struct Curves {
+  const float *knots, *slopes;  // [C, intervals + 1], [C, intervals]
+  int64_t channels, intervals;
+};
+
+struct Sums {
+  double *plain, *weighted;  // [C, intervals]
+};
+
+void pass(const float* current, const float* gradient, int64_t run, const Curves& curves, int64_t channel, float* out,
+          const Sums& sums) {
+  const int64_t row = channel * curves.intervals;
+  primitives().transfer(current, gradient, run, curves.knots + row + channel, curves.slopes + row, curves.intervals,
+                        out, sums.plain + row, sums.weighted + row);
+}
+
+// [neurons, C], as channels last have them: tiles are turned, so that the neurons of a channel lie side by side.
+void pass_turned(const float* current, const float* gradient, int64_t neurons, const Curves& curves, float* out,
+                 const Sums& sums) {
+  constexpr int64_t kNeurons = 256, kChannels = 16, kRow = kNeurons + 16;  // rows of one tile share no set of a cache
+  float zs[kChannels * kRow], gs[kChannels * kRow], passed[kChannels * kRow];
+  for (int64_t n = 0; n < neurons; n += kNeurons)
+    for (int64_t c = 0; c < curves.channels; c += kChannels) {
+      const int64_t run = std::min(kNeurons, neurons - n), rows = std::min(kChannels, curves.channels - c);
+      for (int64_t i = 0; i < run; ++i) {
+        const int64_t at = (n + i) * curves.channels + c;
+        for (int64_t r = 0; r < rows; ++r) zs[r * kRow + i] = current[at + r];
+        for (int64_t r = 0; r < rows; ++r) gs[r * kRow + i] = gradient[at + r];
+      }
+      for (int64_t r = 0; r < rows; ++r)
+        pass(zs + r * kRow, gs + r * kRow, run, curves, c + r, passed + r * kRow, sums);
+      for (int64_t i = 0; i < run; ++i) {
+        float* to = out + (n + i) * curves.channels + c;
+        for (int64_t r = 0; r < rows; ++r) to[r] = passed[r * kRow + i];
+      }
+    }
+}
+
 // gradient, current [N, C, ...]; knots [C, K] or [K], slopes [C, K - 1] or [K - 1], all float32 ->
 // gradient * slope of the current's interval (0 outside), and for each interval the sums over neurons of that and of
 // that times the current, float64 [C, K - 1] each or [K - 1].
@@ -60,20 +99,27 @@ std::tuple<Given, Given, Given> transfer_gradient(const Given& given_gradient, c
   const float* rises = steep.const_data_ptr<float>();
   float* to = out.mutable_data_ptr<float>();
   double* totals = sums.data();
+  const Curves curves{edges, rises, channels, intervals};
   const int64_t total = z.numel();
   const int64_t inner = channels > 1 ? z.stride(1) : std::max<int64_t>(total, 1);
+  const bool few = intervals <= kFewIntervals, side_by_side = few && inner >= kLongRun;
+  const bool turned = few && inner == 1 && total >= kParts * kLongRun * channels;
+  const int64_t grain = turned ? channels : 1;  // a part has whole neurons of all channels there
   parallel_for(0, kParts, 1, [&](int64_t first, int64_t last) {
     for (int64_t part = first; part < last; ++part) {
       double* plain = totals + part * 2 * entries;
       double* weighted = plain + entries;
-      const int64_t begin = total * part / kParts, end = total * (part + 1) / kParts;
+      const int64_t begin = total / grain * part / kParts * grain, end = total / grain * (part + 1) / kParts * grain;
+      if (turned) {
+        pass_turned(zs + begin, gs + begin, (end - begin) / channels, curves, to + begin, {plain, weighted});
+        continue;
+      }
       int64_t channel = begin / inner % channels;
       int64_t left = inner - begin % inner;
       int64_t i = begin;
-      while (inner >= kLongRun && intervals <= kFewIntervals && i < end) {
-        const int64_t run = std::min(left, end - i), row = channel * intervals;
-        primitives().transfer(zs + i, gs + i, run, edges + channel * count, rises + row, intervals, to + i, plain + row,
-                              weighted + row);
+      while (side_by_side && i < end) {
+        const int64_t run = std::min(left, end - i);
+        pass(zs + i, gs + i, run, curves, channel, to + i, {plain, weighted});
         i += run;
         left = inner;
         channel = channel + 1 == channels ? 0 : channel + 1;
