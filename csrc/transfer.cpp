@@ -18,7 +18,7 @@ constexpr int64_t kParts = 8;
 
 // Neurons of a channel side by side, and intervals, for which a pass for each interval is faster than a search for each
 // neuron.
-constexpr int64_t kLongRun = 16, kFewIntervals = 40;
+constexpr int64_t kLongRun = 16, kFewIntervals = 20;
 
 // The interval knots[i] <= value < knots[i + 1], -1 below all and `count` - 1 above.
 inline int64_t interval(const float* knots, int64_t count, float value) {
