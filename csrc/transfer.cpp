@@ -95,21 +95,20 @@ std::tuple<Given, Given, Given> transfer_gradient(const Given& given_gradient, c
   const Tensor table = contiguous(knots), steep = contiguous(slopes);
   const float* zs = z.const_data_ptr<float>();
   const float* gs = g.const_data_ptr<float>();
-  const float* edges = table.const_data_ptr<float>();
-  const float* rises = steep.const_data_ptr<float>();
   float* to = out.mutable_data_ptr<float>();
   double* totals = sums.data();
-  const Curves curves{edges, rises, channels, intervals};
+  const Curves curves{table.const_data_ptr<float>(), steep.const_data_ptr<float>(), channels, intervals};
   const int64_t total = z.numel();
   const int64_t inner = channels > 1 ? z.stride(1) : std::max<int64_t>(total, 1);
   const bool few = intervals <= kFewIntervals, side_by_side = few && inner >= kLongRun;
   const bool turned = few && inner == 1 && total >= kParts * kLongRun * channels;
-  const int64_t grain = turned ? channels : 1;  // a part has whole neurons of all channels there
+  const int64_t grain = turned ? channels : 1;  // turned, a part has whole neurons of all channels
+  const int64_t grains = total / grain;
   parallel_for(0, kParts, 1, [&](int64_t first, int64_t last) {
     for (int64_t part = first; part < last; ++part) {
       double* plain = totals + part * 2 * entries;
       double* weighted = plain + entries;
-      const int64_t begin = total / grain * part / kParts * grain, end = total / grain * (part + 1) / kParts * grain;
+      const int64_t begin = grains * part / kParts * grain, end = grains * (part + 1) / kParts * grain;
       if (turned) {
         pass_turned(zs + begin, gs + begin, (end - begin) / channels, curves, to + begin, {plain, weighted});
         continue;
@@ -126,11 +125,11 @@ std::tuple<Given, Given, Given> transfer_gradient(const Given& given_gradient, c
       }
       for (; i < end; ++i) {
         const float value = zs[i];
-        const int64_t place = interval(edges + channel * count, count, value);
+        const int64_t place = interval(curves.knots + channel * count, count, value);
         float passed = 0;
         if (place >= 0 && place < intervals) {
           const int64_t entry = channel * intervals + place;
-          passed = gs[i] * rises[entry];
+          passed = gs[i] * curves.slopes[entry];
           plain[entry] += passed;
           weighted[entry] += static_cast<double>(passed) * value;
         }
