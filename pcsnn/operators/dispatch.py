@@ -200,10 +200,12 @@ def call(name, *arguments):
     """Run an operator: on the backend of its device, or on the one that `use_backend` forces."""
     backend = forced()
     if backend is None:
+        if is_direct(arguments[0]):
+            return getattr(kernels, name)(*arguments)
         operator = _operators[name]
         if operator.part and operator.is_part(*arguments) and _is_unheard(*arguments[:2]):
             return operator.part(*arguments)  # not through csrc/: no exception of Python's comes whole from there
-        return getattr(kernels, name)(*arguments) if is_direct(arguments[0]) else operator.overload(*arguments)
+        return operator.overload(*arguments)
     if backend == "reference":
         return _operators[name].reference(*arguments)
     device = arguments[0].device.type

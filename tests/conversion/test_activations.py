@@ -291,7 +291,7 @@ def test_what_pcsnn_knew_of_a_class_stays_where_the_formula_is_another():
     assert [type(neuron).__name__ for _, neuron in snn.neurons()] == ["SignedNeuron", "CollapsedNeuron"]
 
 
-def test_max_pools_only_where_a_registered_activation_rises():
+def test_max_pools_are_exact_behind_registered_activations():
     def pooled(act):
         return randomise(
             network(
@@ -303,9 +303,11 @@ def test_max_pools_only_where_a_registered_activation_rises():
         )
 
     register("Tanh"), register("Bump")
-    assert not [row for row in converted(pooled(nn.Tanh())).report.rows if row.kind == "analog"]
-    with pytest.raises(ValueError, match="max_pool2d of a sum of spike trains"):
-        converted(pooled(Bump(4)))
+    x = DATA.double()
+    for act in (nn.Tanh(), Bump(4)):
+        snn = converted(pooled(act)).double()
+        assert not [row for row in snn.report.rows if row.kind == "analog"]
+        torch.testing.assert_close(pcsnn.baselines.packed(snn)(x), snn(x), rtol=1e-12, atol=1e-12)
 
 
 # Files
