@@ -7,7 +7,7 @@ import torch
 from pcsnn import functional
 from pcsnn.distributed import collectives
 from pcsnn.levels.activations import activation, row_of
-from pcsnn.levels.signed import balance_of, signed_levels
+from pcsnn.levels.signed import ends_of, signed_levels
 from pcsnn.nn import SignedNeuron
 
 AMPLITUDES = torch.logspace(-1.0, 0.1, 28, dtype=torch.float64, device="cpu")  # of what covers all currents
@@ -39,22 +39,19 @@ class SignedSettings:
 
 
 def covering(kind, slope, timesteps, lowest, highest):
-    """The least amplitude with which T levels reach from the activation at `lowest` to that at `highest` (S4)."""
+    """The least amplitude with which T spikes reach from the activation at `lowest` to that at `highest` (S4)."""
     slopes, turns = _turns(kind, slope)
     ends = torch.tensor([lowest, highest], dtype=torch.float64, device="cpu").expand(len(slopes), -1)
     bottom = turns.clamp_min(lowest)
-    values = activation(kind, torch.cat([ends, turns.where(turns.isfinite(), 0.0), bottom], 1), slopes)
-    least, values = values[:, 3].min().item(), values[:, :3]
+    values = activation(kind, torch.cat([ends, bottom], 1), slopes)
     top = max(values[:, 1].max().item(), 1e-12)
-    quantum = max((values.max() - values.min()).item(), top) / timesteps / 2
+    quantum = max(values.abs().max().item(), top) / (timesteps + 0.5)
     while True:
-        if quantum * (timesteps - 0.5) > -least * (1 - 1e-9):  # else not even the least value can be reached
-            try:
-                turn, low = balance_of(kind, quantum, timesteps, lowest, slope)
-                if quantum * (timesteps - turn - low + 0.5) >= top:
-                    return quantum * timesteps
-            except ValueError:  # no level left above zero
-                pass
+        try:
+            if quantum * (ends_of(kind, quantum, timesteps, lowest, slope)[2] + 0.5) >= top * (1 - 1e-9):
+                return quantum * timesteps
+        except ValueError:  # not enough spikes or levels
+            pass
         quantum *= COARSER
 
 

@@ -35,7 +35,7 @@ def _reaching(function, value, low, high):
 
 
 class _Plan:
-    """The whole numbers of a table, [C, 1] each: where it starts and ends in quanta, and how many levels that takes."""
+    """The whole numbers of a table: where each channel starts and turns in quanta, [C, 1], and where the layer ends."""
 
     def __init__(self, kind, quantum, timesteps, lowest, slope):
         self._row = row_of(kind)
@@ -51,14 +51,20 @@ class _Plan:
             torch.floor(self.function(z) / quantum + 0.5).long() for z in (self.start, self.bottom)
         )
         self.low = max(0, int(-self.least.min()))
-        self.falls = self.first - self.least
-        self.turn = int(torch.where(self.falls > 0, self.low + self.first, 0).max())
-        always = torch.where(self.falls > 0, self.least, 0).clamp_min(0)  # spikes that no current takes away
-        needed = self.turn + self.low + int(always.max())
-        if needed > timesteps or (needed == timesteps and self._row.range[1] > 0):
+        always = int(torch.where(self.first > self.least, self.least, 0).max())  # spikes that no current takes away
+        if max(self.low, always) > timesteps:
             raise ValueError(
-                f"quantum: {quantum:.4g} leaves no level above zero at T = {timesteps}: the function takes "
-                f"{needed} to reach it; expected a larger one"
+                f"quantum: {quantum:.4g} takes {max(self.low, always)} spikes for the least value of {kind}, more than "
+                f"T = {timesteps}; expected a larger one"
+            )
+        self.first.clamp_(max=timesteps)
+        self.falls = (self.first - self.least).clamp_min(0)
+        self.turn = int(torch.where(self.falls > 0, self.low + self.first, 0).max())
+        self.most = min(timesteps, checks.MAX_TIMESTEPS - self.turn - self.low)
+        if self.most <= max(0, always) and self._row.range[1] > 0:
+            raise ValueError(
+                f"quantum: {quantum:.4g} leaves no level above zero at T = {timesteps}: {kind} takes "
+                f"{self.turn + self.low} of {checks.MAX_TIMESTEPS} to reach it; expected a larger one"
             )
 
     def function(self, z):
@@ -66,10 +72,11 @@ class _Plan:
 
 
 @on_host
-def balance_of(kind, quantum, timesteps, lowest, slope=None):
-    """(turn, low) of `signed_levels` with these arguments, without the levels; same errors."""
+def ends_of(kind, quantum, timesteps, lowest, slope=None):
+    """(turn, low, most) of `signed_levels` with these arguments, without the levels: the spikes of the layer add up to
+    -low..most. Same errors."""
     plan = _Plan(kind, quantum, timesteps, lowest, slope)
-    return plan.turn, plan.low
+    return plan.turn, plan.low, plan.most
 
 
 @on_host
@@ -80,27 +87,28 @@ def signed_levels(
     lowest: torch.Tensor | float,
     slope: torch.Tensor | float | None = None,
 ) -> tuple[torch.Tensor, int, int]:
-    """The T ascending levels on the mean current at which a signed neuron wins or loses a spike (S3).
+    """The ascending levels on the mean current at which a signed neuron wins or loses a spike (S3).
 
     The neuron's value is quantum * (|k - turn| - low), k the number of levels reached: the activation rounded to the
-    nearest multiple of the quantum, from the current `lowest` up until the T levels are used up. Beyond either end it
-    keeps the value it has there. Levels above what a bounded activation reaches are +inf.
+    nearest multiple of the quantum, from the current `lowest` up to T quanta, which T spikes of one sign are. Beyond
+    either end it keeps the value it has there. Levels above what a bounded activation reaches are +inf.
 
     Args:
         kind: one that docs/signed.md lists, or that `pcsnn.register_activation` made known.
         quantum: what one spike is worth on average over time, amplitude / T; > 0.
-        timesteps: T, 1..255.
+        timesteps: T, 1..255: how many spikes of either sign there are at most.
         lowest: the current at which the table starts, finite.
         slope: the parameter of kinds that have one (of "leaky_relu" the slope below zero, of "elu" alpha): a number, or
             a tensor [C]; else None.
 
     Returns:
-        (float32 levels [T], or [C, T] for a slope by channel; turn; low), with -inf where a channel starts higher than
-        others, computed in float64, rounded once, on the device of `slope`.
+        (float32 levels [K], or [C, K] for a slope by channel; turn; low), K = turn + low + T, or 255 where that is
+        less, with -inf where a channel starts higher than others, computed in float64, rounded once, on the device of
+        `slope`.
 
     Raises:
-        TypeError, ValueError: arguments of the wrong kind or range; a quantum so small that the levels end before the
-            function rises above zero (needs more time-steps).
+        TypeError, ValueError: arguments of the wrong kind or range; a quantum so small that T spikes are not enough for
+            the function's least value (needs more time-steps), or that 255 levels end below zero.
     """
     plan = _Plan(kind, quantum, timesteps, lowest, slope)
     turn, low, falls = plan.turn, plan.low, plan.falls
@@ -108,7 +116,7 @@ def signed_levels(
     jump = torch.where(falling, 2 * (plan.least + low), 0)
     before = torch.where(falling, turn - low - plan.first, turn + low + plan.first)  # levels that are always reached
     used = before + falls + jump
-    step = torch.arange(timesteps, dtype=torch.float32).expand(len(plan.start), -1)  # [C, T]
+    step = torch.arange(turn + low + plan.most, dtype=torch.float32).expand(len(plan.start), -1)  # [C, K]
     down = (plan.first - (step - before) - 0.5) * quantum
     up = (plan.least + (step - used) + 0.5) * quantum
     falling_part = _solve(plan.function, down, plan.start, plan.bottom, False)
@@ -137,15 +145,3 @@ def _slopes(row, slope):
 def balance(counts, turn, low):
     """k levels of a signed table reached -> spikes, those below zero counted negative: int32 |k - turn| - low (S1)."""
     return (counts.to(torch.int32) - turn).abs() - low
-
-
-def signed_spikes(spikes, turn, low, spike_levels=1):
-    """Sorted binary spikes [T D, ...] of k -> [T, ...] in -D..D, int8 where they fit, whose sum is `balance`: D places
-    a step (S2), (22). No train is above another at one step and below it at another, as max pools need (12)."""
-    place = torch.arange(len(spikes), 0, -1, device=spikes.device).reshape(-1, *[1] * (spikes.dim() - 1))
-    reached = (spikes.sum(0, dtype=torch.int32) - turn).abs()
-    binary = (place <= reached).to(torch.int8) - (place <= low).to(torch.int8)
-    if spike_levels == 1:
-        return binary
-    dtype = torch.int8 if spike_levels <= torch.iinfo(torch.int8).max else torch.int16
-    return binary.unflatten(0, (-1, spike_levels)).sum(1, dtype=dtype)

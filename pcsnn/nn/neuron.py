@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from pcsnn import functional
 from pcsnn.levels import even
@@ -95,7 +96,7 @@ class Neuron(LevelBuffers, Spiking):
     Attributes:
         timesteps: T.
         spike_levels: D; a time-step sends an integer of at most D (22).
-        levels: float32 [T D] or [C, T D], ascending, on the mean current.
+        levels: float32 [K] or [C, K], ascending, on the mean current; K is T D, more where spikes have two signs.
     """
 
     timesteps: int
@@ -119,6 +120,19 @@ class Neuron(LevelBuffers, Spiking):
         """Levels reached, uint8 [N, ...], by mean currents [N, ...] and a second branch to add first."""
         current, residual = joined(current, residual)
         return functional.fire_counts(current, self.levels, residual, spacing=self.spacing)
+
+    def counts_over_time(self, current: torch.Tensor) -> torch.Tensor:
+        """Levels reached, uint8 [N, ...], by T currents [T, N, ...], summed in time order (5)."""
+        levels, spacing = self.levels, self.spacing
+        if levels.shape[-1] != self.full_count:  # more levels than spikes of one sign: as many at a time
+            levels, spacing = F.pad(levels, (0, -levels.shape[-1] % self.full_count), value=torch.inf), None
+        counts = [
+            functional.fire_spikes(current, part.contiguous(), spacing=spacing, spike_levels=self.spike_levels).sum(
+                0, dtype=torch.uint8
+            )
+            for part in levels.split(self.full_count, -1)
+        ]
+        return torch.stack(counts).sum(0, dtype=torch.uint8) if len(counts) > 1 else counts[0]
 
     def rates_of(self, counts: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Rates of given counts, bit-equal to what `forward` returns for them."""

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 from pcsnn import functional
 from pcsnn.levels import even, probe
 from pcsnn.levels.activations import activation, row_of
-from pcsnn.levels.signed import balance, balance_of, signed_levels, signed_spikes
+from pcsnn.levels.signed import balance, ends_of, signed_levels
 from pcsnn.nn import staircase
 from pcsnn.nn.neuron import Neuron, joined
 from pcsnn.tensors import checks
@@ -16,7 +16,8 @@ from pcsnn.tensors.arithmetic import add_residual, per_channel
 
 
 class _StraightThrough(torch.autograd.Function):
-    """A signed neuron with the gradient of its activation between its lowest current and its last level."""
+    """A signed neuron with the gradient of its activation between its lowest current and its last level, where T D
+    spikes are enough for it."""
 
     @staticmethod
     def forward(ctx, mean, neuron):
@@ -33,23 +34,26 @@ class _StraightThrough(torch.autograd.Function):
         slope = neuron.slope if neuron.slope is None else per_channel(neuron.slope.to(mean.dtype), mean.dim())
         with torch.enable_grad():
             z = mean.detach().requires_grad_()
-            (through,) = torch.autograd.grad(activation(neuron.kind, z, slope), z, grad)
+            smooth = activation(neuron.kind, z, slope)
+            (through,) = torch.autograd.grad(smooth, z, grad)
         last = per_channel(neuron.levels[..., -1].to(mean.dtype), mean.dim())
-        return torch.where((mean >= neuron.lowest) & (mean <= last), through, 0), None
+        reached = (mean >= neuron.lowest) & (mean <= last) & (smooth <= neuron.scale * (neuron.full_count + 0.5))
+        return torch.where(reached, through, 0), None
 
 
 class SignedNeuron(Neuron):
     """Signed activation under time collapse: mean current in, rate out, at a cost independent of T (S1).
 
     k = #{x : mean >= levels_x}; rate = amplitude * (|k - turn| - low) / (T D), the activation rounded to a multiple of
-    amplitude / (T D). Over time, each of the T steps gives a spike of an integer -D..D, worth amplitude / D times that
-    (S2), (22); at D = 1 a spike worth the amplitude, one worth minus that, or none.
+    amplitude / (T D) and kept within -amplitude..amplitude. Over time, each of the T steps gives a spike of an integer
+    -D..D, worth amplitude / D times that (S2), (22); at D = 1 a spike worth the amplitude, one worth minus that, or
+    none.
 
     Args:
         kind: one that docs/signed.md lists, or that `pcsnn.register_activation` made known.
         timesteps: T, 1..255.
         amplitude: what a spike is worth, a number > 0 or a tensor []; the values reach from the activation at `lowest`
-            over its least value up through T D steps of amplitude / (T D).
+            over its least value up to the amplitude, in steps of amplitude / (T D).
         lowest: the current at which the levels start; below it the rate stays what it is there. A number or tensor [].
         slope: the parameter of kinds that have one (of "leaky_relu" the slope below zero, of "elu" alpha), a number or
             a tensor [] or [C]; else None. The layer is on the device of the first of amplitude, lowest and slope that
@@ -59,14 +63,16 @@ class SignedNeuron(Neuron):
         spike_levels: D, T D <= 255.
 
     Attributes:
-        levels [T D] or [C, T D], scale []: of `pcsnn.functional.fire_rates`. turn, low: integers 0..T D, likewise.
+        levels [K] or [C, K], scale []: of `pcsnn.functional.fire_rates`. turn, low: integers, likewise. K = turn +
+            low + T D, or 255 where that is less (`pcsnn.functional.signed_levels`): then the values end earlier.
 
     Shape: mean current [N, ...] or [N, C, ...] (float32, float16, bfloat16, float64) to rates of its shape and dtype.
 
     Gradient: for the current, straight through: that of the activation from `lowest` to the last level, 0 beyond.
 
     Raises:
-        ValueError, TypeError: arguments out of range; so few time-steps that no level is left above zero.
+        ValueError, TypeError: arguments out of range; so few time-steps that their spikes are not enough for the
+            activation's least value.
     """
 
     TENSORS = ("amplitude", "lowest", "slope")
@@ -134,12 +140,12 @@ class SignedNeuron(Neuron):
             )
 
     def check_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
-        """ValueError where T = `timesteps` and D leave no level above zero."""
-        self._balance_at(checks.full_count(timesteps, self.spike_levels if spike_levels is None else spike_levels))
+        """ValueError where the spikes of T = `timesteps` and D are not enough for the activation's least value."""
+        self._ends_at(checks.full_count(timesteps, self.spike_levels if spike_levels is None else spike_levels))
 
-    def _balance_at(self, full_count):
-        """(turn, low) of so many levels."""
-        return balance_of(self.kind, self._quantum(full_count), full_count, self.lowest.item(), self.slope)
+    def _ends_at(self, full_count):
+        """(turn, low, most) at that T D."""
+        return ends_of(self.kind, self._quantum(full_count), full_count, self.lowest.item(), self.slope)
 
     def set_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
         """The same layer at T = `timesteps` and, where it is given, D = `spike_levels`."""
@@ -181,10 +187,10 @@ class SignedNeuron(Neuron):
 
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The least and the largest rate, float64 []."""
-        every = torch.arange(self.full_count + 1, dtype=torch.uint8, device=self.levels.device)
-        ends = self.rates_of(every, torch.float64)
+        every = torch.arange(self.levels.shape[-1] + 1, dtype=torch.uint8, device=self.levels.device)
         always = int((self.levels == -torch.inf).sum(-1).min())
-        return ends[always:].min(), ends[-1]
+        ends = self.rates_of(every, torch.float64)[always:]
+        return ends.min(), ends.max()
 
     def expand(
         self,
@@ -197,18 +203,15 @@ class SignedNeuron(Neuron):
         timesteps = self.timesteps if timesteps is None else timesteps
         spike_levels = self.spike_levels if spike_levels is None else spike_levels
         full = checks.full_count(timesteps, spike_levels)
-        turn, low = (self.turn, self.low) if full == self.full_count else self._balance_at(full)
-        if order is not None:
-            functional.expand_spikes(counts[:0], timesteps, order)  # refuses what is no order
-        trains = signed_spikes(functional.expand_spikes(counts, full), turn, low, spike_levels)
-        return trains if order is None else trains[order]
+        turn, low = (self.turn, self.low) if full == self.full_count else self._ends_at(full)[:2]
+        total = balance(counts, turn, low)
+        trains = functional.expand_spikes(total.abs().to(torch.uint8), timesteps, order, spike_levels=spike_levels)
+        dtype = torch.int8 if spike_levels <= torch.iinfo(torch.int8).max else torch.int16
+        return trains.to(dtype) * total.sign().to(dtype)
 
     def fire(self, current: torch.Tensor, amplitude: torch.Tensor) -> torch.Tensor:
         """Currents [T, N, ...] -> sorted spikes of two signs (S2), times amplitude, the worth of one of value 1."""
-        spikes = functional.fire_spikes(current, self.levels, spacing=self.spacing, spike_levels=self.spike_levels)
-        if self.spike_levels > 1:
-            spikes = functional.expand_spikes(spikes.sum(0, dtype=torch.uint8), self.full_count)
-        return signed_spikes(spikes, self.turn, self.low, self.spike_levels) * amplitude.to(current.dtype)
+        return self.expand(self.counts_over_time(current)) * amplitude.to(current.dtype)
 
     def stepwise(self) -> dict[str, Any]:
         """ValueError: serial IF neurons have spikes of one sign."""

@@ -14,7 +14,7 @@ from pcsnn import baselines, functional, use_backend
 from pcsnn.analysis import layer_errors
 from pcsnn.calibration.signed import covering
 from pcsnn.levels.activations import activation, kinds
-from pcsnn.levels.signed import balance, signed_levels, signed_spikes
+from pcsnn.levels.signed import balance, signed_levels
 from pcsnn.operators import dispatch
 
 SLOPES = {"leaky_relu": 0.2, "elu": 1.3}
@@ -28,6 +28,7 @@ def test_a_rate_is_the_activation_rounded_to_the_nearest_multiple(kind, timestep
     lowest, highest = -4.0, 3.0
     quantum = covering(kind, slope, timesteps, lowest, highest) / timesteps
     levels, turn, low = signed_levels(kind, quantum, timesteps, lowest, slope)
+    assert levels.shape == (min(turn + low + timesteps, 255),)
     z = torch.linspace(lowest, highest, 5001, dtype=torch.float64)
     exact = activation(kind, z, slope)
     place = exact / quantum - 0.5
@@ -37,6 +38,38 @@ def test_a_rate_is_the_activation_rounded_to_the_nearest_multiple(kind, timestep
     assert clear.sum() > 4900
     beyond = balance(functional.fire_counts(torch.tensor([-100.0]), levels), turn, low)
     assert beyond == counts[0]
+
+
+@pytest.mark.parametrize("spike_levels", (1, 3))
+@pytest.mark.parametrize("timesteps", (1, 2, 4, 9))
+@pytest.mark.parametrize("kind", kinds())
+def test_values_reach_from_minus_to_plus_the_amplitude(kind, timesteps, spike_levels):
+    slope = torch.tensor([0.3, -0.6, 1.0, -2.0, 0.0]) if kind == "leaky_relu" else SLOPES.get(kind)
+    amplitude, full = 0.7, timesteps * spike_levels
+    neuron = pcsnn.nn.SignedNeuron(
+        kind, timesteps, amplitude=amplitude, lowest=-0.7, slope=slope, spike_levels=spike_levels
+    )
+    z = torch.linspace(-3, 3, 2001, dtype=torch.float64).repeat(5, 1).T.reshape(-1, 5)
+    exact = activation(kind, z.clamp_min(neuron.lowest.item()), neuron.slope)
+    place = (exact * full / amplitude).clamp(-full, full)
+    clear = (place - 0.5 - (place - 0.5).round()).abs() > 1e-4
+    counts = neuron.counts(z)
+    assert torch.equal(neuron.balance(counts)[clear], place.round().int()[clear])
+    trains = neuron.expand(counts)
+    assert trains.shape[0] == timesteps and trains.abs().max() <= spike_levels
+    assert torch.equal(trains.sum(0).int(), neuron.balance(counts))
+    steps = neuron.fire(z.expand(timesteps, -1, -1), torch.tensor(amplitude / spike_levels, dtype=torch.float64))
+    torch.testing.assert_close(steps.mean(0)[clear], neuron(z)[clear], rtol=1e-6, atol=1e-6)
+    least, most = neuron.range()
+    assert least == neuron(z).min() and most == pytest.approx(amplitude)
+
+
+def test_many_steps_leave_room_for_255_levels():
+    neuron = pcsnn.nn.SignedNeuron("leaky_relu", 200, amplitude=1.0, lowest=-1.0, slope=torch.tensor([0.1, -0.2]))
+    assert neuron.levels.shape == (2, 255) and neuron.turn + neuron.low > 55
+    assert neuron.range()[1] == pytest.approx((255 - neuron.turn - neuron.low) / 200)
+    z = torch.linspace(-1, 0.5, 999, dtype=torch.float64).repeat(2, 1).T
+    assert (neuron(z) - F.prelu(z, torch.tensor([0.1, -0.2], dtype=torch.float64))).abs().max() <= 1 / 400 + 1e-6
 
 
 def test_every_channel_of_a_prelu_has_its_own_slope():
@@ -88,29 +121,21 @@ def test_in_place_and_checks_of_arguments():
     written = current.clone()
     assert functional.fire_rates(written, levels, 0.1, turn=turn, low=low, inplace=True) is written
     assert torch.equal(written, expected)
-    with pytest.raises(ValueError, match="turn: expected a value in 0..32, got 33"):
-        functional.fire_rates(current, levels, 0.1, turn=33)
-    with pytest.raises(ValueError, match="low: expected a value in 0..32, got -1"):
+    most = levels.shape[-1]
+    with pytest.raises(ValueError, match=f"turn: expected a value in 0..{most}, got {most + 1}"):
+        functional.fire_rates(current, levels, 0.1, turn=most + 1)
+    with pytest.raises(ValueError, match=f"low: expected a value in 0..{most}, got -1"):
         functional.fire_rates(current, levels, 0.1, low=-1)
     with pytest.raises(ValueError, match="kind: expected one of leaky_relu"):
         signed_levels("softplus", 0.1, 8, -1.0)
-    with pytest.raises(ValueError, match="quantum: .* leaves no level above zero at T = 8"):
+    with pytest.raises(ValueError, match="quantum: 0.01 takes 28 spikes for the least value of silu, more than T = 8"):
         signed_levels("silu", 0.01, 8, -6.0)
+    with pytest.raises(ValueError, match="quantum: 0.001667 leaves no level above zero at T = 240"):
+        signed_levels("silu", 0.4 / 240, 240, -6.0)
     with pytest.raises(ValueError, match="slope: expected None for gelu"):
         signed_levels("gelu", 0.1, 8, -1.0, 0.1)
     with pytest.raises(ValueError, match="amplitude: expected one finite number"):
         pcsnn.nn.SignedNeuron("gelu", 8, amplitude=torch.ones(3), lowest=-1.0)
-
-
-@pytest.mark.parametrize("timesteps", (1, 2, 3, 8))
-def test_a_signed_train_adds_up_to_its_balance(timesteps):
-    counts = torch.arange(timesteps + 1, dtype=torch.uint8)
-    sorted_spikes = functional.expand_spikes(counts, timesteps)
-    for turn in range(timesteps + 1):
-        for low in range(timesteps + 1):
-            train = signed_spikes(sorted_spikes, turn, low)
-            assert train.dtype == torch.int8 and train.abs().max() <= 1
-            assert torch.equal(train.sum(0).int(), balance(counts, turn, low))
 
 
 ACTIVATIONS = {
@@ -158,16 +183,18 @@ def test_conversion_comes_close_with_many_steps_and_saves(name, tmp_path):
         pcsnn.convert(net, 16, calibration=DATA, method="max")
     with torch.no_grad():
         expected = net(DATA)
-    errors = {}
-    for timesteps in (16, 255):
-        snn = pcsnn.convert(net, timesteps, calibration=DATA, method="max", signed=True, progress=False)
+    made, errors = {}, {}
+    for timesteps in (16, 64, 255):
+        made[timesteps] = snn = pcsnn.convert(
+            net, timesteps, calibration=DATA, method="max", signed=True, progress=False
+        )
         errors[timesteps] = ((snn(DATA) - expected).norm() / expected.norm()).item()
     assert errors[255] < 0.02 and errors[255] < errors[16] / 3
     assert [row.kind for row in snn.report.rows].count("spiking") == 2 and "signed" in str(snn.report)
     pcsnn.save(snn, tmp_path / "net.safetensors")
     assert torch.equal(pcsnn.load(tmp_path / "net.safetensors")(DATA), snn(DATA))
     assert torch.equal(copy.deepcopy(snn)(DATA), snn(DATA))
-    again = pcsnn.set_timesteps(snn, 16)
+    again = pcsnn.set_timesteps(made[64], 16)
     assert ((again(DATA) - expected).norm() / expected.norm()).item() == pytest.approx(errors[16], rel=1)
 
 
@@ -256,11 +283,18 @@ def test_max_pools_before_and_behind():
 
 
 def test_trains_of_a_layer_are_in_order():
-    for turn, low, spike_levels in ((0, 5, 1), (5, 3, 1), (7, 2, 4), (12, 0, 3)):
-        counts = torch.arange(13, dtype=torch.uint8)
-        trains = signed_spikes(functional.expand_spikes(counts, 12), turn, low, spike_levels)
-        ordered = trains[:, balance(counts, turn, low).sort().indices]
-        assert bool((ordered.diff(dim=1) >= 0).all()) and trains.sum(0).tolist() == balance(counts, turn, low).tolist()
+    slopes = torch.tensor([0.5, -0.8, 0.1])
+    for kind, slope in (("silu", None), ("leaky_relu", 0.4), ("leaky_relu", slopes), ("leaky_relu", -slopes)):
+        for timesteps, spike_levels in ((12, 1), (1, 1), (3, 4), (1, 60)):
+            neuron = pcsnn.nn.SignedNeuron(
+                kind, timesteps, amplitude=2.0, lowest=-2.0, slope=slope, spike_levels=spike_levels
+            )
+            counts = torch.arange(neuron.levels.shape[-1] + 1, dtype=torch.uint8)
+            trains, sums = neuron.expand(counts), neuron.balance(counts)
+            ordered = trains[:, sums.sort().indices].int()
+            assert trains.dtype == torch.int8
+            assert bool((ordered.diff(dim=1) >= 0).all()) and torch.equal(trains.sum(0).int(), sums)
+            assert not bool(((trains > 0).any(0) & (trains < 0).any(0)).any())
 
 
 def test_too_few_steps_change_nothing():
@@ -268,10 +302,10 @@ def test_too_few_steps_change_nothing():
     snn = pcsnn.convert(net, 64, calibration=DATA, method="max", signed=True, progress=False)
     for _, neuron in snn.neurons():
         neuron.amplitude.mul_(0.01)
-        with pytest.raises(ValueError, match="leaves no level"):
+        with pytest.raises(ValueError, match="spikes for the least value of silu, more than T = 4"):
             neuron.check_timesteps(4)
     before = snn(DATA)
-    with pytest.raises(ValueError, match="leaves no level"):
+    with pytest.raises(ValueError, match="spikes for the least value of silu, more than T = 4"):
         pcsnn.set_timesteps(snn, 4)
     assert torch.equal(snn(DATA), before) and snn.timesteps == 64
 

@@ -144,7 +144,7 @@ class _Layer:
         for key, part in parts.items():
             self.squares[key] += part.square().sum().item()
         self.outputs += counts.numel()
-        self.saturated += int((counts == neuron.full_count).sum())
+        self.saturated += int((counts == neuron.levels.shape[-1]).sum())
         dimension = 0 if counts.dim() < 2 else 1 if self.channels else counts.dim() - 1
         fired = counts.movedim(dimension, 0).flatten(1).any(1) if counts.dim() > 1 else counts.any()[None]
         self.fired = fired if self.fired is None else self.fired | fired

@@ -197,18 +197,22 @@ class Recording:
     def _full_count(self):
         return self.timesteps * self.spike_levels
 
+    def _most(self, layer):
+        """How many levels a count has at most: T D, more where spikes have two signs."""
+        return self._layers[layer].neuron.levels.shape[-1] if self._signed(layer) else self._full_count
+
     def _trains(self, layer, order):
-        """The trains of k = 0..T D, [T, T D + 1]."""
-        every = torch.arange(self._full_count + 1, dtype=torch.uint8, device=self.counts_of(layer).device)
+        """The trains of k = 0..K levels reached, [T, K + 1]."""
+        every = torch.arange(self._most(layer) + 1, dtype=torch.uint8, device=self.counts_of(layer).device)
         return self._expand(layer, every, order)
 
     def _values(self, layer):
-        """How many spikes k = 0..T D levels reached are, uint8 [T D + 1]."""
+        """How many spikes k = 0..K levels reached are, uint8 [K + 1]."""
         return self._trains(layer, None).abs().sum(0, dtype=torch.uint8)
 
     def _events(self, layer):
         """At how many neurons, samples and time-steps together a layer sends another value than 0."""
-        often = torch.bincount(self.counts_of(layer).reshape(-1), minlength=self._full_count + 1)
+        often = torch.bincount(self.counts_of(layer).reshape(-1), minlength=self._most(layer) + 1)
         return int((often * self._trains(layer, None).ne(0).sum(0)).sum())
 
     def _signed(self, layer):
