@@ -56,7 +56,7 @@ def recorded_maxima(task):
         if not all(torch.as_tensor(extreme, device=task.batches.device).isfinite().all() for extreme in extremes):
             raise ValueError(f"model: {place.name} reaches NaN or infinity on the calibration data")
         if place.signed:
-            settings[place.name] = signed.from_range(place, task.timesteps, *extremes)
+            settings[place.name] = signed.from_range(place, *extremes)
         else:
             highest = collectives.highest(*extremes)
             settings[place.name] = Settings(torch.where(highest > 0, highest, torch.inf))

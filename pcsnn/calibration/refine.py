@@ -185,8 +185,6 @@ def refine(teacher, task, settings, pools, outputs, options):
     elif options.scale_branches:
         changes = _free_branches(network)
     parameters = [*levels, *biases, *changes]
-    if not parameters:  # signed neurons, and none of their outputs meets a synapse
-        return
     size = _size(teacher, pools, options, dense, whole)
     slower = _slower(size, dense, neurons)
     rate = slower * (options.learning_rate_beside_weights if options.change_weights else options.learning_rate)

@@ -3,7 +3,9 @@
 Source: this project; the level search is that of (10).
 """
 
+import itertools
 import math
+from typing import NamedTuple
 
 import torch
 
@@ -12,6 +14,7 @@ from pcsnn.tensors import checks
 from pcsnn.tensors.host import on_host
 
 HALVINGS = 60  # of an interval, until float64 tells its ends apart no more
+BEYOND = 1.5  # how far the least value of a function may lie below what T spikes reach, as a share of that
 DOUBLINGS = 64  # of an interval, until a function that is to reach a level further up has reached it, or never will
 
 
@@ -40,43 +43,90 @@ class _Plan:
     def __init__(self, kind, quantum, timesteps, lowest, slope):
         self._row = row_of(kind)
         checks.timesteps(timesteps)
-        for name, value in (("quantum", quantum), ("lowest", lowest)):
-            checks.number(name, value)
-        if quantum <= 0:
-            raise ValueError(f"quantum: expected a value above zero, got {quantum}")
-        self._slopes = _slopes(self._row, slope)
-        self.start = torch.full((len(self._slopes), 1), float(lowest), dtype=torch.float64)
+        given = _column("quantum", quantum), _column("lowest", lowest), _slopes(self._row, slope)
+        if not (given[0] > 0).all():
+            raise ValueError(f"quantum: expected values above zero, got {given[0].min().item()}")
+        if len({len(column) for column in given} - {1}) > 1:
+            raise ValueError(
+                "quantum: expected quantum, lowest and slope of as many channels, got "
+                f"{', '.join(str(len(column)) for column in given)}"
+            )
+        self.quantum, self.start, self._slopes = torch.broadcast_tensors(*given)
         self.bottom = torch.maximum(self.start, self._row.turns(self._slopes))
         self.first, self.least = (
-            torch.floor(self.function(z) / quantum + 0.5).long() for z in (self.start, self.bottom)
+            torch.floor(self.function(z) / self.quantum + 0.5).long() for z in (self.start, self.bottom)
         )
-        self.low = max(0, int(-self.least.min()))
-        always = int(torch.where(self.first > self.least, self.least, 0).max())  # spikes that no current takes away
-        if max(self.low, always) > timesteps:
+        always = torch.where(self.first > self.least, self.least, 0)  # spikes that no current takes away
+        needed = max(int(-self.least.min()), int(always.max()))
+        if needed > BEYOND * timesteps:
             raise ValueError(
-                f"quantum: {quantum:.4g} takes {max(self.low, always)} spikes for the least value of {kind}, more than "
-                f"T = {timesteps}; expected a larger one"
+                f"quantum: {self.quantum.min().item():.4g} takes {needed} spikes for the least value of {kind}, more "
+                f"than T = {timesteps}; expected a larger one"
             )
-        self.first.clamp_(max=timesteps)
+        self.least.clamp_(-timesteps, timesteps)
+        self.first.clamp_(-timesteps, timesteps)
+        self.low = max(0, int(-self.least.min()))
         self.falls = (self.first - self.least).clamp_min(0)
         self.turn = int(torch.where(self.falls > 0, self.low + self.first, 0).max())
         self.most = min(timesteps, checks.MAX_TIMESTEPS - self.turn - self.low)
-        if self.most <= max(0, always) and self._row.range[1] > 0:
-            raise ValueError(
-                f"quantum: {quantum:.4g} leaves no level above zero at T = {timesteps}: {kind} takes "
-                f"{self.turn + self.low} of {checks.MAX_TIMESTEPS} to reach it; expected a larger one"
-            )
 
     def function(self, z):
         return self._row(z, self._slopes)
 
+    def levels(self):
+        """The ascending levels, float32 [C, K]."""
+        falling = self.falls > 0
+        jump = torch.where(falling, 2 * (self.least + self.low), 0)
+        always = torch.where(falling, self.turn - self.low - self.first, self.turn + self.low + self.first)
+        used = always + self.falls + jump
+        step = torch.arange(self.turn + self.low + self.most).expand(len(self.start), -1)  # [C, K]
+        down = (self.first - (step - always) - 0.5) * self.quantum
+        up = (self.least + (step - used) + 0.5) * self.quantum
+        falling_part = _solve(self.function, down, self.start, self.bottom, False)
+        high = _reaching(self.function, up, self.bottom, torch.maximum(up.clamp_min(0) + 1, self.bottom + 1))
+        rising_part = _solve(self.function, up, self.bottom, high, True).where(high < math.inf, math.inf)
+        table = torch.where(
+            step < always, -math.inf, torch.where(step < always + self.falls, falling_part, self.bottom)
+        )
+        return torch.where(step >= used, rising_part, table).to(torch.float32)
+
+
+class Table(NamedTuple):
+    """A signed table: float32 levels [K] or [C, K] on the host, turn and low (S1), and how many spikes a level is."""
+
+    levels: torch.Tensor
+    turn: int
+    low: int
+    multiple: int
+
+
+def _multiple(kind, quantum, timesteps, lowest, slope):
+    """(least m at which 255 levels, m quanta from one to the next, reach from f(lowest) to T quanta; their _Plan)."""
+    for multiple in itertools.count(1):
+        plan = _Plan(kind, quantum * multiple, timesteps // multiple, lowest, slope)
+        if plan.most == timesteps // multiple:
+            return multiple, plan
+
 
 @on_host
-def ends_of(kind, quantum, timesteps, lowest, slope=None):
-    """(turn, low, most) of `signed_levels` with these arguments, without the levels: the spikes of the layer add up to
-    -low..most. Same errors."""
-    plan = _Plan(kind, quantum, timesteps, lowest, slope)
-    return plan.turn, plan.low, plan.most
+def multiple_of(kind, quantum, timesteps, lowest, slope=None):
+    """The `multiple` of `signed_table` with these arguments, without the levels; same errors."""
+    return _multiple(kind, quantum, timesteps, lowest, slope)[0]
+
+
+@on_host
+def signed_table(kind, quantum, timesteps, lowest, slope=None):
+    """The Table of neurons whose values reach T quanta (S3): T spikes of one sign, in steps of `multiple` of them.
+
+    Arguments are those of `signed_levels`. ValueError where the function's least value is below -1.5 T quanta.
+    """
+    multiple, plan = _multiple(kind, quantum, timesteps, lowest, slope)
+    return Table(_shaped(plan.levels(), quantum, lowest, slope), plan.turn, plan.low, multiple)
+
+
+def _shaped(levels, *given):
+    """[C, K] -> [K] where no argument is of channels."""
+    return levels if any(isinstance(value, torch.Tensor) and value.dim() for value in given) else levels[0]
 
 
 @on_host
@@ -95,36 +145,40 @@ def signed_levels(
 
     Args:
         kind: one that docs/signed.md lists, or that `pcsnn.register_activation` made known.
-        quantum: what one spike is worth on average over time, amplitude / T; > 0.
+        quantum: what one spike is worth on average over time, amplitude / T, > 0: a number, or a tensor [] or [C].
         timesteps: T, 1..255: how many spikes of either sign there are at most.
-        lowest: the current at which the table starts, finite.
+        lowest: the current at which the table starts, finite: a number, or a tensor [] or [C].
         slope: the parameter of kinds that have one (of "leaky_relu" the slope below zero, of "elu" alpha): a number, or
-            a tensor [C]; else None.
+            a tensor [] or [C]; else None.
 
     Returns:
-        (float32 levels [K], or [C, K] for a slope by channel; turn; low), K = turn + low + T, or 255 where that is
+        (float32 levels [K], or [C, K] where an argument is [C]; turn; low), K = turn + low + T, or 255 where that is
         less, with -inf where a channel starts higher than others, computed in float64, rounded once, on the device of
-        `slope`.
+        the first tensor among quantum, lowest and slope.
 
     Raises:
-        TypeError, ValueError: arguments of the wrong kind or range; a quantum so small that T spikes are not enough for
-            the function's least value (needs more time-steps), or that 255 levels end below zero.
+        TypeError, ValueError: arguments of the wrong kind or range; a quantum so small that the function's least value
+            is below -1.5 T quanta (it ends at -T quanta), or that 255 levels end below zero.
     """
     plan = _Plan(kind, quantum, timesteps, lowest, slope)
-    turn, low, falls = plan.turn, plan.low, plan.falls
-    falling = falls > 0
-    jump = torch.where(falling, 2 * (plan.least + low), 0)
-    before = torch.where(falling, turn - low - plan.first, turn + low + plan.first)  # levels that are always reached
-    used = before + falls + jump
-    step = torch.arange(turn + low + plan.most, dtype=torch.float32).expand(len(plan.start), -1)  # [C, K]
-    down = (plan.first - (step - before) - 0.5) * quantum
-    up = (plan.least + (step - used) + 0.5) * quantum
-    falling_part = _solve(plan.function, down, plan.start, plan.bottom, False)
-    high = _reaching(plan.function, up, plan.bottom, torch.maximum(up.clamp_min(0) + 1, plan.bottom + 1))
-    rising_part = _solve(plan.function, up, plan.bottom, high, True).where(high < math.inf, math.inf)
-    table = torch.where(step < before, -math.inf, torch.where(step < before + falls, falling_part, plan.bottom))
-    table = torch.where(step >= used, rising_part, table).to(checks.device_of(slope), torch.float32)
-    return (table if isinstance(slope, torch.Tensor) and slope.dim() else table[0]), turn, low
+    if plan.most <= 0 and row_of(kind).range[1] > 0:
+        raise ValueError(
+            f"quantum: leaves no level above zero at T = {timesteps}: {kind} takes {plan.turn + plan.low} of "
+            f"{checks.MAX_TIMESTEPS} to reach it; expected a larger one"
+        )
+    levels = _shaped(plan.levels(), quantum, lowest, slope)
+    return levels.to(checks.device_of(quantum, lowest, slope)), plan.turn, plan.low
+
+
+def _column(name, value):
+    """A finite number or tensor [] or [C] -> float64 [1, 1] or [C, 1] on the host."""
+    if isinstance(value, torch.Tensor):
+        checks.tensor(name, value, (torch.float32, torch.float64))
+        if value.dim() > 1 or value.numel() == 0 or not value.isfinite().all():
+            raise ValueError(f"{name}: expected finite values, a number or [C], got shape {tuple(value.shape)}")
+        return value.detach().to("cpu", torch.float64).reshape(-1, 1)
+    checks.number(name, value)
+    return torch.full((1, 1), float(value), dtype=torch.float64)
 
 
 def _slopes(row, slope):
@@ -133,13 +187,7 @@ def _slopes(row, slope):
         if slope is not None:
             raise ValueError(f"slope: expected None for {row.kind}, got {slope}")
         return torch.ones(1, 1, dtype=torch.float64)
-    if isinstance(slope, torch.Tensor):
-        checks.tensor("slope", slope, (torch.float32, torch.float64))
-        if slope.dim() > 1 or slope.numel() == 0 or not slope.isfinite().all():
-            raise ValueError(f"slope: expected finite values, a number or [C], got shape {tuple(slope.shape)}")
-        return slope.detach().to("cpu", torch.float64).reshape(-1, 1)
-    checks.number("slope", slope)
-    return torch.full((1, 1), float(slope), dtype=torch.float64)
+    return _column("slope", slope)
 
 
 def balance(counts, turn, low):

@@ -3,12 +3,13 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from pcsnn import functional
 from pcsnn.levels import even, probe
 from pcsnn.levels.activations import activation, row_of
-from pcsnn.levels.signed import balance, ends_of, signed_levels
+from pcsnn.levels.signed import balance, multiple_of, signed_table
 from pcsnn.nn import staircase
 from pcsnn.nn.neuron import Neuron, joined
 from pcsnn.tensors import checks
@@ -37,24 +38,25 @@ class _StraightThrough(torch.autograd.Function):
             smooth = activation(neuron.kind, z, slope)
             (through,) = torch.autograd.grad(smooth, z, grad)
         last = per_channel(neuron.levels[..., -1].to(mean.dtype), mean.dim())
-        reached = (mean >= neuron.lowest) & (mean <= last) & (smooth <= neuron.scale * (neuron.full_count + 0.5))
-        return torch.where(reached, through, 0), None
+        lowest, most = (per_channel(value.to(mean.dtype), mean.dim()) for value in (neuron.lowest, neuron.amplitude))
+        return torch.where((mean >= lowest) & (mean <= last) & (smooth.abs() <= most), through, 0), None
 
 
 class SignedNeuron(Neuron):
     """Signed activation under time collapse: mean current in, rate out, at a cost independent of T (S1).
 
-    k = #{x : mean >= levels_x}; rate = amplitude * (|k - turn| - low) / (T D), the activation rounded to a multiple of
-    amplitude / (T D) and kept within -amplitude..amplitude. Over time, each of the T steps gives a spike of an integer
-    -D..D, worth amplitude / D times that (S2), (22); at D = 1 a spike worth the amplitude, one worth minus that, or
-    none.
+    k = #{x : mean >= levels_x}; rate = amplitude * n / (T D), n = |k - turn| - low: the activation rounded to a
+    multiple of amplitude / (T D) and kept within -amplitude..amplitude. Over time, each of the T steps gives a spike of
+    an integer -D..D, worth amplitude / D times that (S2), (22); at D = 1 a spike worth the amplitude, one worth minus
+    that, or none.
 
     Args:
         kind: one that docs/signed.md lists, or that `pcsnn.register_activation` made known.
         timesteps: T, 1..255.
-        amplitude: what a spike is worth, a number > 0 or a tensor []; the values reach from the activation at `lowest`
-            over its least value up to the amplitude, in steps of amplitude / (T D).
-        lowest: the current at which the levels start; below it the rate stays what it is there. A number or tensor [].
+        amplitude: what a spike is worth, a number > 0 or a tensor [] or [C]; the values reach from the activation at
+            `lowest` over its least value up to the amplitude, in steps of amplitude / (T D).
+        lowest: the current at which the levels start; below it the rate stays what it is there. A number, or a tensor
+            [] or [C].
         slope: the parameter of kinds that have one (of "leaky_relu" the slope below zero, of "elu" alpha), a number or
             a tensor [] or [C]; else None. The layer is on the device of the first of amplitude, lowest and slope that
             is a tensor.
@@ -63,16 +65,16 @@ class SignedNeuron(Neuron):
         spike_levels: D, T D <= 255.
 
     Attributes:
-        levels [K] or [C, K], scale []: of `pcsnn.functional.fire_rates`. turn, low: integers, likewise. K = turn +
-            low + T D, or 255 where that is less (`pcsnn.functional.signed_levels`): then the values end earlier.
+        levels [K] or [C, K], scale [] or [C]: of `pcsnn.functional.fire_rates`. turn, low: integers, likewise. K =
+            turn + low + T D (`pcsnn.functional.signed_levels`). multiple: 1, or where these were more than 255 levels
+            how many spikes a level is.
 
     Shape: mean current [N, ...] or [N, C, ...] (float32, float16, bfloat16, float64) to rates of its shape and dtype.
 
     Gradient: for the current, straight through: that of the activation from `lowest` to the last level, 0 beyond.
 
     Raises:
-        ValueError, TypeError: arguments out of range; so few time-steps that their spikes are not enough for the
-            activation's least value.
+        ValueError, TypeError: arguments out of range; an amplitude that the activation's least value is far below.
     """
 
     TENSORS = ("amplitude", "lowest", "slope")
@@ -99,10 +101,8 @@ class SignedNeuron(Neuron):
         self.kind, self.timesteps, self.spike_levels, self.inplace = kind, timesteps, spike_levels, inplace
         device = checks.device_of(amplitude, lowest, slope)
         worth = checks.threshold(amplitude, "amplitude")
-        if worth.dim() or worth.isinf():
-            raise ValueError(
-                f"amplitude: expected one finite number for the layer, got shape {tuple(worth.shape)}, {worth.max()}"
-            )
+        if worth.isinf().any():
+            raise ValueError(f"amplitude: expected finite values, got {worth.max()}")
         self.register_buffer("amplitude", worth.to(device, torch.float32))
         self.register_buffer("lowest", torch.as_tensor(lowest, dtype=torch.float32, device=device).detach())
         slope = None if slope is None else torch.as_tensor(slope, dtype=torch.float32, device=device).detach()
@@ -113,13 +113,14 @@ class SignedNeuron(Neuron):
             self._check_sample(sample)
 
     def _derive(self):
-        quantum, full = self._quantum(self.full_count), self.full_count
-        levels, self.turn, self.low = signed_levels(self.kind, quantum, full, self.lowest.item(), self.slope)
+        full = self.full_count
+        levels, self.turn, self.low, self.multiple = signed_table(*self._table_at(full))
         self._set_levels(levels, 0, self.amplitude)  # a signed table counts every level once, whatever repeats
-        self.scale = even.step_of(self.amplitude.to(torch.float64), full).to(self.amplitude)
+        self.scale = even.step_of(self.amplitude.to(torch.float64) * self.multiple, full).to(self.amplitude)
 
-    def _quantum(self, full_count):
-        return self.amplitude.double().item() / full_count
+    def _table_at(self, full_count):
+        """The arguments of the table at that T D."""
+        return self.kind, self.amplitude.double() / full_count, full_count, self.lowest.double(), self.slope
 
     def configuration(self) -> dict[str, Any]:
         """The arguments that are no tensors."""
@@ -140,12 +141,9 @@ class SignedNeuron(Neuron):
             )
 
     def check_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
-        """ValueError where the spikes of T = `timesteps` and D are not enough for the activation's least value."""
-        self._ends_at(checks.full_count(timesteps, self.spike_levels if spike_levels is None else spike_levels))
-
-    def _ends_at(self, full_count):
-        """(turn, low, most) at that T D."""
-        return ends_of(self.kind, self._quantum(full_count), full_count, self.lowest.item(), self.slope)
+        """ValueError where T = `timesteps` and D, or the amplitude, are out of range."""
+        full = checks.full_count(timesteps, self.spike_levels if spike_levels is None else spike_levels)
+        multiple_of(*self._table_at(full))
 
     def set_timesteps(self, timesteps: int, spike_levels: int | None = None) -> None:
         """The same layer at T = `timesteps` and, where it is given, D = `spike_levels`."""
@@ -156,8 +154,8 @@ class SignedNeuron(Neuron):
 
     @property
     def spike(self) -> torch.Tensor:
-        """What a spike of value 1 is worth, []: amplitude / D, as `scale` rounds it."""
-        return self.scale * self.timesteps
+        """What a spike of value 1 is worth, [] or [C]: amplitude / D, as `scale` rounds it."""
+        return self.scale * self.timesteps / self.multiple
 
     def forward(self, current: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """Mean current [N, ...], and a second branch to add first -> rates [N, ...]."""
@@ -178,19 +176,24 @@ class SignedNeuron(Neuron):
 
     def balance(self, counts: torch.Tensor) -> torch.Tensor:
         """Positive less negative spikes, int32 [N, ...], of given k."""
-        return balance(counts, self.turn, self.low)
+        return self.multiple * balance(counts, self.turn, self.low)
 
     def rates_of(self, counts: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Rates of given k, bit-equal to what `forward` returns for them."""
         precise = torch.float64 if dtype == torch.float64 else torch.float32
-        return (self.balance(counts).to(precise) * self.scale.to(precise)).to(dtype)
+        values = balance(counts, self.turn, self.low).to(precise)
+        return (values * per_channel(self.scale.to(precise), counts.dim())).to(dtype)
 
     def range(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The least and the largest rate, float64 []."""
-        every = torch.arange(self.levels.shape[-1] + 1, dtype=torch.uint8, device=self.levels.device)
-        always = int((self.levels == -torch.inf).sum(-1).min())
-        ends = self.rates_of(every, torch.float64)[always:]
-        return ends.min(), ends.max()
+        """The least and the largest rate, float64 [], or [C] where channels have amplitudes of their own."""
+        ends = F.pad(self.levels, (1, 1), value=torch.inf)
+        ends[..., 0] = -torch.inf
+        reached = ends[..., :-1] < ends[..., 1:]  # by some current, [K + 1] or [C, K + 1]
+        every = torch.arange(reached.shape[-1], dtype=torch.uint8, device=ends.device)
+        values = balance(every, self.turn, self.low).double()
+        least, most = values.where(reached, torch.inf).amin(-1), values.where(reached, -torch.inf).amax(-1)
+        scale = self.scale.double()
+        return (least * scale, most * scale) if scale.dim() else (least.min() * scale, most.max() * scale)
 
     def expand(
         self,
@@ -203,15 +206,19 @@ class SignedNeuron(Neuron):
         timesteps = self.timesteps if timesteps is None else timesteps
         spike_levels = self.spike_levels if spike_levels is None else spike_levels
         full = checks.full_count(timesteps, spike_levels)
-        turn, low = (self.turn, self.low) if full == self.full_count else self._ends_at(full)[:2]
-        total = balance(counts, turn, low)
+        if full != self.full_count:
+            _, turn, low, multiple = signed_table(*self._table_at(full))
+        else:
+            turn, low, multiple = self.turn, self.low, self.multiple
+        total = multiple * balance(counts, turn, low)
         trains = functional.expand_spikes(total.abs().to(torch.uint8), timesteps, order, spike_levels=spike_levels)
         dtype = torch.int8 if spike_levels <= torch.iinfo(torch.int8).max else torch.int16
         return trains.to(dtype) * total.sign().to(dtype)
 
     def fire(self, current: torch.Tensor, amplitude: torch.Tensor) -> torch.Tensor:
         """Currents [T, N, ...] -> sorted spikes of two signs (S2), times amplitude, the worth of one of value 1."""
-        return self.expand(self.counts_over_time(current)) * amplitude.to(current.dtype)
+        trains = self.expand(self.counts_over_time(current))
+        return trains * per_channel(amplitude.to(current.dtype), current.dim() - 1)
 
     def stepwise(self) -> dict[str, Any]:
         """ValueError: serial IF neurons have spikes of one sign."""
@@ -222,8 +229,9 @@ class SignedNeuron(Neuron):
 
     def describe(self) -> str:
         """Range and step of the rates, in the words of a report."""
-        least, most = self.range()
-        return f"signed, {least:.4g}..{most:.4g} in steps of {self.scale.item():.4g}"
+        least, most = (end.item() for end in (self.range()[0].min(), self.range()[1].max()))
+        steps = " to ".join(f"{step:.4g}" for step in dict.fromkeys((self.scale.min().item(), self.scale.max().item())))
+        return f"signed, {least:.4g}..{most:.4g} in steps of {steps}"
 
     def extra_repr(self):
         several = f", spike_levels={self.spike_levels}" if self.spike_levels > 1 else ""

@@ -17,13 +17,13 @@ SLOPES = {
     "elu": [1.3, -0.7, torch.tensor([0.5, 1.0, 1.6])],
 }
 RECORDED = {
-    "leaky_relu": 3406213842,
-    "gelu": 452216633,
-    "gelu_tanh": 1748151989,
-    "silu": 3364410027,
-    "hardswish": 4265145760,
-    "mish": 1701920405,
-    "elu": 2560297558,
+    "leaky_relu": 3751467240,
+    "gelu": 595347897,
+    "gelu_tanh": 2854161866,
+    "silu": 3258323931,
+    "hardswish": 3278521045,
+    "mish": 1684957224,
+    "elu": 4241707022,
 }
 
 
@@ -40,8 +40,7 @@ def test_tables_are_bit_for_bit_those_recorded(kind):
                         found = zlib.crc32(b"x", found)
                     else:
                         found = zlib.crc32(levels.numpy().tobytes() + bytes([turn, low]), found)
-                whole = torch.tensor(covering(kind, slope, timesteps, lowest, 3.0))
-                found = zlib.crc32(whole.float().numpy().tobytes(), found)
+                found = zlib.crc32(covering(kind, slope, lowest, 3.0).float().numpy().tobytes(), found)
     assert found == RECORDED[kind]
 
 

@@ -20,7 +20,7 @@ from pcsnn.calibration.signed import covering, fit, from_range
 from pcsnn.graph.written import KnownActivation
 from pcsnn.levels import activations
 from pcsnn.levels.activations import RISES, activation, kinds, row_of
-from pcsnn.levels.signed import balance, signed_levels
+from pcsnn.levels.signed import balance, signed_levels, signed_table
 
 DATA = torch.randn(12, 3, 7, 5, generator=torch.Generator().manual_seed(0))
 
@@ -151,8 +151,9 @@ def test_a_rate_is_the_formula_rounded_to_the_nearest_multiple(name, timesteps):
     kind = register(name)
     slope = 1.3 if row_of(kind).parameter else None
     lowest, highest = -4.0, 3.0
-    quantum = covering(kind, slope, timesteps, lowest, highest) / timesteps
-    levels, turn, low = signed_levels(kind, quantum, timesteps, lowest, slope)
+    quantum = covering(kind, slope, lowest, highest).item() / timesteps
+    levels, turn, low, multiple = signed_table(kind, quantum, timesteps, lowest, slope)
+    quantum *= multiple
     z = torch.linspace(lowest, highest, 5001, dtype=torch.float64)
     exact = activation(kind, z, slope)
     place = exact / quantum - 0.5
@@ -177,10 +178,7 @@ def test_least_squares_are_closer_than_the_range(name):
     z = torch.randn(200, 3, generator=torch.Generator().manual_seed(1))
     place = Place("act", KnownActivation(kind, slope), None)
     wanted = place.activation(z)
-    found = [
-        from_range(place, 6, z.min().item(), z.max().item()),
-        fit(place, [z[:90], z[90:]], [wanted[:90], wanted[90:]], 6),
-    ]
+    found = [from_range(place, z.amin(0), z.amax(0)), fit(place, [z[:90], z[90:]], [wanted[:90], wanted[90:]], 6)]
     errors = [(settings.neuron(place, 6)(z) - wanted).square().sum().item() for settings in found]
     assert errors[1] < errors[0]
 

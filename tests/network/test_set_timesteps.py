@@ -121,7 +121,7 @@ def test_nothing_changes_where_one_layer_refuses():
     snn.network.get_submodule("3").amplitude.mul_(0.05)  # of the last layer, which is asked after others
     fused, images = pooled()
     for made, sample, timesteps, several, words in (
-        (snn, x, 2, 2, "leaves no level above zero"),
+        (snn, x, 2, 2, "spikes for the least value of leaky_relu, more than T = 4"),
         (
             fused,
             images,

@@ -14,7 +14,7 @@ from pcsnn import baselines, functional, use_backend
 from pcsnn.analysis import layer_errors
 from pcsnn.calibration.signed import covering
 from pcsnn.levels.activations import activation, kinds
-from pcsnn.levels.signed import balance, signed_levels
+from pcsnn.levels.signed import balance, signed_levels, signed_table
 from pcsnn.operators import dispatch
 
 SLOPES = {"leaky_relu": 0.2, "elu": 1.3}
@@ -26,15 +26,16 @@ BALANCES = ((0, 0), (0, 3), (3, 3), (5, 2), (2, 5))
 def test_a_rate_is_the_activation_rounded_to_the_nearest_multiple(kind, timesteps):
     slope = SLOPES.get(kind)
     lowest, highest = -4.0, 3.0
-    quantum = covering(kind, slope, timesteps, lowest, highest) / timesteps
-    levels, turn, low = signed_levels(kind, quantum, timesteps, lowest, slope)
-    assert levels.shape == (min(turn + low + timesteps, 255),)
+    quantum = covering(kind, slope, lowest, highest).item() / timesteps
+    levels, turn, low, multiple = signed_table(kind, quantum, timesteps, lowest, slope)
+    quantum, most = multiple * quantum, timesteps // multiple
+    assert levels.shape == (turn + low + most,) and (multiple == 1) == (timesteps < 255)
     z = torch.linspace(lowest, highest, 5001, dtype=torch.float64)
     exact = activation(kind, z, slope)
     place = exact / quantum - 0.5
     clear = (place - place.round()).abs() > 1e-4  # not at a tie, which float32 levels may decide either way
     counts = balance(functional.fire_counts(z, levels), turn, low)
-    assert torch.equal(counts[clear], (exact / quantum).round().int()[clear])
+    assert torch.equal(counts[clear], (exact / quantum).round().int().clamp(-most, most)[clear])
     assert clear.sum() > 4900
     beyond = balance(functional.fire_counts(torch.tensor([-100.0]), levels), turn, low)
     assert beyond == counts[0]
@@ -50,7 +51,7 @@ def test_values_reach_from_minus_to_plus_the_amplitude(kind, timesteps, spike_le
         kind, timesteps, amplitude=amplitude, lowest=-0.7, slope=slope, spike_levels=spike_levels
     )
     z = torch.linspace(-3, 3, 2001, dtype=torch.float64).repeat(5, 1).T.reshape(-1, 5)
-    exact = activation(kind, z.clamp_min(neuron.lowest.item()), neuron.slope)
+    exact = activation(kind, z.clamp_min(-0.7), None if slope is None else neuron.slope.double())
     place = (exact * full / amplitude).clamp(-full, full)
     clear = (place - 0.5 - (place - 0.5).round()).abs() > 1e-4
     counts = neuron.counts(z)
@@ -64,12 +65,47 @@ def test_values_reach_from_minus_to_plus_the_amplitude(kind, timesteps, spike_le
     assert least == neuron(z).min() and most == pytest.approx(amplitude)
 
 
-def test_many_steps_leave_room_for_255_levels():
-    neuron = pcsnn.nn.SignedNeuron("leaky_relu", 200, amplitude=1.0, lowest=-1.0, slope=torch.tensor([0.1, -0.2]))
-    assert neuron.levels.shape == (2, 255) and neuron.turn + neuron.low > 55
-    assert neuron.range()[1] == pytest.approx((255 - neuron.turn - neuron.low) / 200)
-    z = torch.linspace(-1, 0.5, 999, dtype=torch.float64).repeat(2, 1).T
-    assert (neuron(z) - F.prelu(z, torch.tensor([0.1, -0.2], dtype=torch.float64))).abs().max() <= 1 / 400 + 1e-6
+@pytest.mark.parametrize("timesteps", (90, 100, 200, 255))
+def test_values_are_of_several_spikes_where_levels_were_more_than_255(timesteps):
+    slopes = torch.tensor([0.9, -0.8], dtype=torch.float64)
+    neuron = pcsnn.nn.SignedNeuron("leaky_relu", timesteps, amplitude=1.0, lowest=-1.0, slope=slopes)
+    multiple = neuron.multiple
+    assert multiple > 1 and neuron.levels.shape[-1] <= 255
+    z = torch.linspace(-1, 1, 1999, dtype=torch.float64).repeat(2, 1).T
+    assert (neuron(z) - F.prelu(z, slopes)).abs().max() <= (multiple / 2 + timesteps % multiple) / timesteps + 1e-6
+    trains, sums = neuron.expand(neuron.counts(z)), neuron.balance(neuron.counts(z))
+    assert torch.equal(trains.sum(0).int(), sums) and not (sums % multiple).any() and trains.abs().max() == 1
+    steps = neuron.fire(z.expand(timesteps, -1, -1), neuron.spike.double())
+    assert (steps.mean(0) != neuron(z)).float().mean() < 0.01 or torch.allclose(steps.mean(0), neuron(z), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_channels_have_amplitudes_and_tables_of_their_own(kind):
+    amplitudes, lowest = torch.tensor([0.4, 2.0, 3.0]), torch.tensor([-0.5, -3.0, 0.2])
+    slopes = torch.tensor([0.2, 0.9, -0.7]) if kind == "leaky_relu" else SLOPES.get(kind)
+    for timesteps, spike_levels in ((1, 1), (4, 1), (2, 6), (200, 1)):
+        neuron = pcsnn.nn.SignedNeuron(
+            kind, timesteps, amplitude=amplitudes, lowest=lowest, slope=slopes, spike_levels=spike_levels
+        )
+        z = torch.randn(50, 3, 7, dtype=torch.float64) * 3
+        for channel in range(3):
+            slope = slopes[channel] if isinstance(slopes, torch.Tensor) else slopes
+            alone = pcsnn.nn.SignedNeuron(
+                kind,
+                timesteps,
+                amplitude=amplitudes[channel],
+                lowest=lowest[channel],
+                slope=slope,
+                spike_levels=spike_levels,
+            )
+            if neuron.multiple == alone.multiple:
+                assert torch.equal(neuron(z)[:, channel], alone(z[:, channel]))
+                one = neuron.expand(neuron.counts(z))[:, :, channel]
+                assert torch.equal(one, alone.expand(alone.counts(z[:, channel])))
+                assert [end[channel] for end in neuron.range()] == list(alone.range())
+        assert torch.equal(neuron.rates_of(neuron.counts(z), torch.float64), neuron(z))
+        sums = neuron.expand(neuron.counts(z)).sum(0).double() * neuron.spike.double()[:, None] / timesteps
+        torch.testing.assert_close(sums, neuron(z), rtol=1e-6, atol=1e-9)
 
 
 def test_every_channel_of_a_prelu_has_its_own_slope():
@@ -130,12 +166,14 @@ def test_in_place_and_checks_of_arguments():
         signed_levels("softplus", 0.1, 8, -1.0)
     with pytest.raises(ValueError, match="quantum: 0.01 takes 28 spikes for the least value of silu, more than T = 8"):
         signed_levels("silu", 0.01, 8, -6.0)
-    with pytest.raises(ValueError, match="quantum: 0.001667 leaves no level above zero at T = 240"):
+    with pytest.raises(ValueError, match="quantum: leaves no level above zero at T = 240: silu takes 3"):
         signed_levels("silu", 0.4 / 240, 240, -6.0)
     with pytest.raises(ValueError, match="slope: expected None for gelu"):
         signed_levels("gelu", 0.1, 8, -1.0, 0.1)
-    with pytest.raises(ValueError, match="amplitude: expected one finite number"):
-        pcsnn.nn.SignedNeuron("gelu", 8, amplitude=torch.ones(3), lowest=-1.0)
+    with pytest.raises(ValueError, match="amplitude: expected finite values, got inf"):
+        pcsnn.nn.SignedNeuron("gelu", 8, amplitude=torch.tensor([1.0, torch.inf]), lowest=-1.0)
+    with pytest.raises(ValueError, match="expected quantum, lowest and slope of as many channels, got 3, 2, 1"):
+        pcsnn.nn.SignedNeuron("gelu", 8, amplitude=torch.ones(3), lowest=-torch.ones(2))
 
 
 ACTIVATIONS = {
