@@ -41,7 +41,9 @@ class SignedSettings:
 
     def multiple(self, timesteps):
         """How many spikes a level is at that T, since levels are 255 at most."""
-        amplitude, lowest = (torch.as_tensor(value).cpu().double() for value in (self.amplitude, self.lowest))
+        amplitude, lowest = (
+            torch.as_tensor(value, dtype=torch.float64, device="cpu") for value in (self.amplitude, self.lowest)
+        )
         return multiple_of(self.kind, amplitude / timesteps, timesteps, lowest, self.slope)
 
 
@@ -64,7 +66,7 @@ def _reach(kind, slopes, turns, lowest, highest):
 
 def _column(value):
     """A number or tensor [] or [C] -> float64 [1, 1] or [C, 1] on the host."""
-    return torch.as_tensor(value, dtype=torch.float64).cpu().reshape(-1, 1)
+    return torch.as_tensor(value, dtype=torch.float64, device="cpu").reshape(-1, 1)
 
 
 def _turns(kind, slope):
@@ -161,7 +163,7 @@ def _best(kind, slope, z, a, lowest, highest, timesteps, multiple):
     errors = collectives.summed(torch.stack(errors)).cpu()  # [tried, C or 1]
     best = errors.argmin(0, keepdim=True)
     amplitude = torch.cat(amplitudes, 1).T.gather(0, best)[0]
-    start = torch.stack(starts).float()[best[0] // len(AMPLITUDES), torch.arange(len(lowest)), 0]
+    start = torch.cat(starts, 1).T.gather(0, best // len(AMPLITUDES))[0].float()
     if len(lowest) == 1:
         amplitude, start = amplitude.item(), start.item()
     return SignedSettings(kind, slope, amplitude, start), errors.gather(0, best).sum().item()
@@ -183,7 +185,9 @@ class TrainableSigned(torch.nn.Module):
             torch.as_tensor(value, dtype=torch.float32, device=device)
             for value in (settings.amplitude, settings.lowest)
         )
-        self.slope = None if settings.slope is None else torch.as_tensor(settings.slope, device=device)
+        self.slope = (
+            None if settings.slope is None else torch.as_tensor(settings.slope, dtype=torch.float32, device=device)
+        )
         self.log_gain = torch.nn.Parameter(torch.zeros_like(self.start))
         lowest = _column(settings.lowest)
         _, least = _reach(settings.kind, *_turns(settings.kind, settings.slope), lowest, lowest)

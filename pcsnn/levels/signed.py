@@ -79,7 +79,7 @@ class _Plan:
         jump = torch.where(falling, 2 * (self.least + self.low), 0)
         always = torch.where(falling, self.turn - self.low - self.first, self.turn + self.low + self.first)
         used = always + self.falls + jump
-        step = torch.arange(self.turn + self.low + self.most).expand(len(self.start), -1)  # [C, K]
+        step = torch.arange(self.turn + self.low + self.most, dtype=torch.float64).expand(len(self.start), -1)  # [C, K]
         down = (self.first - (step - always) - 0.5) * self.quantum
         up = (self.least + (step - used) + 0.5) * self.quantum
         falling_part = _solve(self.function, down, self.start, self.bottom, False)

@@ -123,7 +123,8 @@ class Neuron(LevelBuffers, Spiking):
 
     def counts_over_time(self, current: torch.Tensor) -> torch.Tensor:
         """Levels reached, uint8 [N, ...], by T currents [T, N, ...], summed in time order (5)."""
-        levels, spacing = self.levels, self.spacing
+        levels: torch.Tensor = self.levels
+        spacing: Spacing | None = self.spacing
         if levels.shape[-1] != self.full_count:  # more levels than spikes of one sign: as many at a time
             levels, spacing = F.pad(levels, (0, -levels.shape[-1] % self.full_count), value=torch.inf), None
         counts = [

@@ -98,7 +98,6 @@ SIGNED = {"leaky": nn.LeakyReLU, "prelu": lambda: nn.PReLU(4, 0.2), "elu": nn.EL
 def quick_calibration(monkeypatch):
     """Of the gradient, which both compute by the same code; and few amplitudes to try."""
     monkeypatch.setattr(signed, "AMPLITUDES", signed.AMPLITUDES[::9])
-    monkeypatch.setattr(signed, "COARSER", 1.1)
     monkeypatch.setattr(dispatch, "runs_cpp", lambda tensor: False)
     with few_steps(3):
         yield
