@@ -1,5 +1,7 @@
 """Pictures with the boxes of the float detector and of spiking ones."""
 
+import itertools
+
 PICTURES = 4
 COLOURS = ("tab:orange", "tab:cyan", "tab:pink", "yellow")
 
@@ -19,7 +21,7 @@ def plot(pictures, wanted, found, path):
     figure = Figure(figsize=(3 * len(names), 3.1 * len(found)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(found), len(names), squeeze=False)
-    for (steps, theirs), colour, row in zip(found.items(), COLOURS, panels):
+    for (steps, theirs), colour, row in zip(found.items(), itertools.cycle(COLOURS), panels):
         for name, panel in zip(names, row):
             panel.imshow(pictures[name].numpy())
             for faces, edge, style in ((wanted[name], "lime", "-"), (theirs[name], colour, "--")):
