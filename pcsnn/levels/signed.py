@@ -15,6 +15,7 @@ from pcsnn.tensors.host import on_host
 
 HALVINGS = 60  # of an interval, until float64 tells its ends apart no more
 BEYOND = 1.5  # how far the least value of a function may lie below what T spikes reach, as a share of that
+REACHED = 0.9  # the share of T quanta that 255 levels must reach; else they are of more spikes each
 DOUBLINGS = 64  # of an interval, until a function that is to reach a level further up has reached it, or never will
 
 
@@ -101,10 +102,11 @@ class Table(NamedTuple):
 
 
 def _multiple(kind, quantum, timesteps, lowest, slope):
-    """(least m at which 255 levels, m quanta from one to the next, reach from f(lowest) to T quanta; their _Plan)."""
+    """(least m at which 255 levels, m quanta from one to the next, reach from f(lowest) to `REACHED` of T quanta; their
+    _Plan)."""
     for multiple in itertools.count(1):
         plan = _Plan(kind, quantum * multiple, timesteps // multiple, lowest, slope)
-        if plan.most == timesteps // multiple:
+        if plan.most >= REACHED * (timesteps // multiple):
             return multiple, plan
 
 
@@ -116,7 +118,8 @@ def multiple_of(kind, quantum, timesteps, lowest, slope=None):
 
 @on_host
 def signed_table(kind, quantum, timesteps, lowest, slope=None):
-    """The Table of neurons whose values reach T quanta (S3): T spikes of one sign, in steps of `multiple` of them.
+    """The Table of neurons whose values reach T quanta (S3), or `REACHED` of them where that takes 255 levels: T spikes
+    of one sign, in steps of `multiple` of them.
 
     Arguments are those of `signed_levels`. ValueError where the function's least value is below -1.5 T quanta.
     """

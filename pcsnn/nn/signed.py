@@ -66,8 +66,8 @@ class SignedNeuron(Neuron):
 
     Attributes:
         levels [K] or [C, K], scale [] or [C]: of `pcsnn.functional.fire_rates`. turn, low: integers, likewise. K =
-            turn + low + T D (`pcsnn.functional.signed_levels`). multiple: 1, or where these were more than 255 levels
-            how many spikes a level is.
+            turn + low + T D (`pcsnn.functional.signed_levels`), or 255 where that is less and the values reach 0.9 of
+            the amplitude. multiple: 1, or how many spikes a level is where they would not.
 
     Shape: mean current [N, ...] or [N, C, ...] (float32, float16, bfloat16, float64) to rates of its shape and dtype.
 
