@@ -78,7 +78,7 @@ def test_pages_keep_their_limits(page):
 def test_every_page_and_picture_is_linked():
     linked = set(re.findall(r"\]\(([\w.]+)\)", (ROOT / "docs/README.md").read_text()))
     assert {page.name for page in PAGES if page not in FRONT} - {"README.md"} <= linked
-    drawn = {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".png", ".svg")}
+    drawn = {path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".png", ".svg", ".jpg")}
     shown = [path for text in TEXT.values() for path in re.findall(r"!\[[^]]*\]\((.*?)\)", text)]
     assert drawn == {path.removeprefix("docs/") for path in shown}
 
