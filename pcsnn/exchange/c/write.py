@@ -49,7 +49,7 @@ class CodeSize(NamedTuple):
 def to_c(snn: SpikingNetwork, path: str | os.PathLike[str], example: torch.Tensor) -> CodeSize:
     """Write an int8 network as one C99 file with its weights: no other files, no libraries, no allocation.
 
-    `void NAME_run(const float *input, float *output)`, NAME that of the file, takes one input [C][H][W] and gives the
+    `void NAME_run(const float *input, float *output)`, NAME that of the file, takes one input `[C][H][W]` and gives the
     average over time of the output. Counts are those of `snn` in every layer, since all sums are integers; the image is
     read in 256 steps by float32 arithmetic that C has too. The file says the rest in its first lines.
 
