@@ -22,10 +22,13 @@ class Channels {
     inner_ = neurons.stride(1);
     form_ = inner_ < kShortRun ? kEach : kRuns;
     period_ = inner_ * count_;
+    neurons_ = neurons.numel();
   }
 
   // Whether neighbours differ in channel, so that per-channel values are spread to one a neuron.
   bool each() const { return form_ == kEach; }
+  // Whether so many values a channel, spread, are few beside the neurons that read them.
+  bool few(int64_t values) const { return 2 * values * spread_size() <= 3 * neurons_; }
   int64_t count() const { return count_; }
 
   // [C], or [] for all, -> values to be indexed by the offset that `runs` gives.
@@ -35,7 +38,7 @@ class Channels {
       if (per_channel) return std::vector<V>(values, values + count_);
       return std::vector<V>(static_cast<size_t>(count_), *values);
     }
-    const int64_t size = period_ + kPart + kPadding;
+    const int64_t size = spread_size();
     std::vector<V> result(static_cast<size_t>(size));
     V* to = result.data();
     for (int64_t c = 0; c < count_; ++c) std::fill_n(to + c * inner_, inner_, values[per_channel ? c : 0]);
@@ -69,7 +72,10 @@ class Channels {
   static constexpr int64_t kShortRun = 16;
   static constexpr int64_t kPart = 512;  // spread values beyond the period: few, to leave room in the cache
 
+  int64_t spread_size() const { return period_ + kPart + kPadding; }
+
   Form form_ = kOne;
+  int64_t neurons_ = 0;
   int64_t count_ = 1;
   int64_t inner_ = 1;
   int64_t period_ = 1;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 #include "arguments.h"
@@ -13,7 +14,7 @@
 namespace pcsnn {
 
 // So many levels are compared one after the other where a search would have to gather each.
-constexpr int64_t kFewLevels = 16;
+constexpr int64_t kFewLevels = 48;
 
 // Values of all neurons, or of each channel, as the primitives read them: one a neuron where neighbours differ.
 template <class V>
@@ -67,7 +68,7 @@ class Table {
     for (int64_t r = 0; r < rows; ++r) starts_[r] = static_cast<int32_t>(r * count_);
     row_ = Spread<int32_t>(channels, starts_.data(), rows > 1);
     each_ = row_.each();
-    if (each_ && count_ <= kFewLevels) {
+    if (std::is_same_v<F, float> && each_ && count_ <= kFewLevels && channels.few(count_)) {
       std::vector<F> column(static_cast<size_t>(rows));
       for (int64_t x = 0; x < count_; ++x) {
         for (int64_t r = 0; r < rows; ++r) column[r] = data[r * count_ + x];

@@ -45,6 +45,21 @@ def test_counts_of_every_table(timesteps, per_channel):
                 compare("fire_counts", current, table.levels, None, None, spacings=table.spacings, what=what)
 
 
+@pytest.mark.parametrize("timesteps", (1, 7, 16, 17, 47, 48, 49))
+def test_many_neurons_of_channels_side_by_side(timesteps):
+    """So many that their levels are compared one after the other, up to 48 of them."""
+    for shape in ((5001, 5), (9, 37, 17, 31)):
+        for table in cases.tables(timesteps, shape[1])[:4]:
+            for dtype in (torch.float32, torch.float64, torch.bfloat16):
+                current = cases.currents(shape, table.levels, dtype, seed=timesteps)
+                if len(shape) == 4:
+                    current = current.contiguous(memory_format=torch.channels_last)
+                what = f"{table.name}, T={timesteps}, {shape}, {dtype}"
+                compare("fire_counts", current, table.levels, current, None, spacings=table.spacings, what=what)
+                scale = torch.linspace(0.1, 2, shape[1])
+                compare("fire_rates", current, table.levels, scale, None, None, 0, timesteps // 3, 1, what=what)
+
+
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
 @pytest.mark.parametrize("size", (*cases.SIZES, 4099))
 def test_counts_of_every_size(size, dtype):
