@@ -107,6 +107,11 @@ class SignedNeuron(Neuron):
         self.register_buffer("lowest", torch.as_tensor(lowest, dtype=torch.float32, device=device).detach())
         slope = None if slope is None else torch.as_tensor(slope, dtype=torch.float32, device=device).detach()
         self.register_buffer("slope", slope)
+        shapes = [list(value.shape) for value in (worth, self.lowest, slope) if value is not None]
+        if len({shape[0] for shape in shapes if shape} - {1}) > 1:
+            raise ValueError(
+                f"amplitude: expected as many channels as of lowest and slope, got {', '.join(map(str, shapes))}"
+            )
         self._register_levels()
         self._derive()
         if sample is not None:

@@ -175,7 +175,14 @@ def test_in_place_and_checks_of_arguments():
     with pytest.raises(ValueError, match="amplitude: expected finite values, got inf"):
         pcsnn.nn.SignedNeuron("gelu", 8, amplitude=torch.tensor([1.0, torch.inf]), lowest=-1.0)
     with pytest.raises(ValueError, match="expected quantum, lowest and slope of as many channels, got 3, 2, 1"):
-        pcsnn.nn.SignedNeuron("gelu", 8, amplitude=torch.ones(3), lowest=-torch.ones(2))
+        signed_levels("gelu", torch.ones(3), 8, -torch.ones(2))
+    for wrong in (dict(amplitude=torch.ones(3), lowest=-torch.ones(2)), dict(amplitude=torch.ones(2), lowest=-1.0)):
+        with pytest.raises(
+            ValueError, match=r"amplitude: expected as many channels as of lowest and slope, got \[[23]"
+        ):
+            pcsnn.nn.SignedNeuron("leaky_relu", 8, slope=torch.zeros(4), **wrong)
+    with pytest.raises(ValueError, match="lowest: expected finite values, a number or .C., got shape .1, 2."):
+        pcsnn.nn.SignedNeuron("gelu", 8, amplitude=1.0, lowest=torch.zeros(1, 2))
 
 
 ACTIVATIONS = {
