@@ -104,10 +104,11 @@ class SignedNeuron(Neuron):
         if worth.isinf().any():
             raise ValueError(f"amplitude: expected finite values, got {worth.max()}")
         self.register_buffer("amplitude", worth.to(device, torch.float32))
-        self.register_buffer("lowest", torch.as_tensor(lowest, dtype=torch.float32, device=device).detach())
+        lowest = torch.as_tensor(lowest, dtype=torch.float32, device=device).detach()
+        self.register_buffer("lowest", lowest)
         slope = None if slope is None else torch.as_tensor(slope, dtype=torch.float32, device=device).detach()
         self.register_buffer("slope", slope)
-        shapes = [list(value.shape) for value in (worth, self.lowest, slope) if value is not None]
+        shapes = [list(value.shape) for value in (worth, lowest, slope) if value is not None]
         if len({shape[0] for shape in shapes if shape} - {1}) > 1:
             raise ValueError(
                 f"amplitude: expected as many channels as of lowest and slope, got {', '.join(map(str, shapes))}"
