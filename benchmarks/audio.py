@@ -13,7 +13,7 @@ import pathlib
 
 import torch
 from lib import checks, crepe, tones
-from lib.calibration_networks import Missing
+from lib.packages import Missing
 from lib.steps import steps
 
 import pcsnn
@@ -107,9 +107,7 @@ def main(argv=None):
     for method in args.methods:
         for timesteps, spike_levels in args.timesteps:
             snn = pcsnn.convert(network, timesteps, calibration=calibration, method=method, spike_levels=spike_levels)
-            with pcsnn.use_backend("reference"):
-                expected = snn(frames[:CHECKED])
-            verdict = checks.same_bits(snn(frames[:CHECKED]), expected, "the reference")
+            verdict = checks.as_reference(snn, frames[:CHECKED])
             if not verdict.right:
                 raise SystemExit(f"{method}, T = {timesteps}, D = {spike_levels}: {verdict.words}")
             found = heard(snn, frames)

@@ -109,9 +109,7 @@ class Comparison:
                 snn = pcsnn.convert(case.network, timesteps, calibration=case.calibration, method=method, **options)
                 seconds = time.perf_counter() - begun
                 output = logits(snn, case.images, self.args.batch, self._what(name, timesteps))
-                with pcsnn.use_backend("reference"):
-                    expected = snn(case.images[:CHECKED])
-                verdict = checks.same_bits(snn(case.images[:CHECKED]), expected, "the reference")
+                verdict = checks.as_reference(snn, case.images[:CHECKED])
                 if not verdict.right:
                     raise Wrong(verdict.words)
                 self._add(name, timesteps, seed, output.argmax(1), seconds)

@@ -14,9 +14,9 @@ import pathlib
 
 import torch
 from lib import checks, faces, mtcnn
-from lib.calibration_networks import Missing
 from lib.detection_plot import plot
 from lib.face_boxes import Detector, overlaps
+from lib.packages import Missing
 from lib.steps import steps
 
 import pcsnn
@@ -43,12 +43,9 @@ def converted(networks, batches, timesteps, spike_levels, method):
     made = []
     for name, network, some in zip(mtcnn.NETWORKS, networks, batches):
         snn = pcsnn.convert(network, timesteps, calibration=some, method=method, signed=True, spike_levels=spike_levels)
-        with pcsnn.use_backend("reference"):
-            expected = snn(some[0][:CHECKED])
-        for value, wanted in zip(snn(some[0][:CHECKED]), expected):
-            verdict = checks.same_bits(value, wanted, "the reference")
-            if not verdict.right:
-                raise SystemExit(f"{name}, {method}, T = {timesteps}, D = {spike_levels}: {verdict.words}")
+        verdict = checks.as_reference(snn, some[0][:CHECKED])
+        if not verdict.right:
+            raise SystemExit(f"{name}, {method}, T = {timesteps}, D = {spike_levels}: {verdict.words}")
         made.append(snn)
     return made
 

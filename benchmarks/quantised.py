@@ -69,9 +69,7 @@ def times(case, args):
     require(checks.close(folded(images), case.network(images), "the network before folding"))
     require(uniform_activations.as_neurons(network, images[:CHECKED]))
     for form in (snn, int8):
-        with pcsnn.use_backend("reference"):
-            expected = form(images[:1])
-        require(checks.same_bits(form(images[:1]), expected, "the reference"))
+        require(checks.as_reference(form, images[:1]))
     forms = {
         "float network": folded,
         "quantised activations, torch, float32 weights": network,

@@ -44,9 +44,7 @@ def measure(name, activation, args):
     for method in args.methods:
         for timesteps in args.timesteps:
             snn = pcsnn.convert(network, timesteps, calibration=calibration, method=method, signed=True)
-            with pcsnn.use_backend("reference"):
-                expected = snn(images[:CHECKED])
-            verdict = checks.same_bits(snn(images[:CHECKED]), expected, "the reference")
+            verdict = checks.as_reference(snn, images[:CHECKED])
             if not verdict.right:
                 raise SystemExit(f"{name}, {method}, T = {timesteps}: {verdict.words}")
             found = classes(snn, images, args.batch, f"{method}, T = {timesteps}")

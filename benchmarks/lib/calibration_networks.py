@@ -6,11 +6,8 @@ import safetensors.torch
 import torch
 
 from lib import data, digits, networks
+from lib.packages import Missing
 from pcsnn import models
-
-
-class Missing(Exception):
-    """What a network needs and is not here, and how to get it."""
 
 
 @dataclass

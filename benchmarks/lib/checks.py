@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import pcsnn
 from pcsnn.baselines.packed_network import PackedNeuron
@@ -54,6 +55,15 @@ def same_bits(output, expected, what):
     if torch.equal(output, expected):
         return Verdict(True, f"bit-equal to {what}")
     return Verdict(False, f"{difference(output, expected):.0e} from {what}, must be bit-equal")
+
+
+def as_reference(network, images):
+    """Each output of a spiking network must be what the plain torch reference gives, bit for bit."""
+    with pcsnn.use_backend("reference"):
+        expected = tree_leaves(network(images))
+    found = tree_leaves(network(images))
+    verdicts = [same_bits(one, other, "the reference") for one, other in zip(found, expected, strict=True)]
+    return next((verdict for verdict in verdicts if not verdict.right), verdicts[0])
 
 
 def layer_counts(snn, images):

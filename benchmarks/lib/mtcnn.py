@@ -5,13 +5,10 @@ not needed. Source: "Joint Face Detection and Alignment Using Multitask Cascaded
 Processing Letters 23, 2016); keys and sizes are those of facenet-pytorch 2.6.0.
 """
 
-import importlib.util
-import pathlib
-
 import torch
 from torch import nn
 
-from lib.calibration_networks import Missing
+from lib import packages
 
 NETWORKS = ("pnet", "rnet", "onet")
 
@@ -77,10 +74,7 @@ def load():
     Raises:
         Missing: facenet-pytorch is not installed.
     """
-    package = importlib.util.find_spec("facenet_pytorch")
-    if package is None:
-        raise Missing("facenet-pytorch is not installed (pip install --no-deps facenet-pytorch==2.6.0)")
-    folder = pathlib.Path(package.submodule_search_locations[0]) / "data"
+    folder = packages.folder("facenet_pytorch", "facenet-pytorch", "facenet-pytorch==2.6.0") / "data"
     networks = []
     for name, make in zip(NETWORKS, (pnet, rnet, onet)):
         network = make()

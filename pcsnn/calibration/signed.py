@@ -147,7 +147,7 @@ def _best(kind, slope, z, a, lowest, highest, timesteps, multiple):
     first_turn = turns if len(lowest) > 1 else turns.max()
     starts = [lowest, lowest.clamp_min(0), lowest.maximum(first_turn)]
     starts = [start for place, start in enumerate(starts) if not any(torch.equal(start, one) for one in starts[:place])]
-    amplitudes, errors = [], []
+    most, amplitudes, errors = timesteps // multiple, [], []
     for start in starts:
         whole, least = _reach(kind, slopes, turns, start, highest.maximum(start))
         value = activation(kind, z.maximum(start.to(z)), row_slopes)
@@ -155,7 +155,6 @@ def _best(kind, slope, z, a, lowest, highest, timesteps, multiple):
             amplitude = torch.maximum(share * whole, -least / WITHIN)
             amplitude = (amplitude if len(lowest) > 1 else amplitude.max().reshape(1, 1)).float()
             quantum = (amplitude * (multiple / timesteps)).to(z)
-            most = timesteps // multiple
             rates = (value / quantum).round_().clamp_(-most, most).mul_(quantum)
             squares = rates.sub_(a).square_().sum(1, dtype=torch.float64)
             amplitudes.append(amplitude)

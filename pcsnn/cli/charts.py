@@ -23,15 +23,8 @@ def name(text, longest=_LONGEST):
 def bars(title, unit, names, series):
     """Values of layers, a bar for each of `series` {label: (values, colour)} side by side."""
     traces = [
-        {
-            "type": "bar",
-            "name": label,
-            "x": list(range(len(names))),
-            "y": values,
-            "marker": {"color": colour},
-            "customdata": [name(text, 80) for text in names],
-            "hovertemplate": f"%{{customdata}}<br>{label}: %{{y:.4g}} {unit}<extra></extra>",
-        }
+        {"type": "bar", "name": label, "x": list(range(len(names))), "y": values, "marker": {"color": colour}}
+        | _told(names, label, f" {unit}")
         for label, (values, colour) in series.items()
     ]
     return _figure(traces, title, unit, _layers(names))
@@ -40,11 +33,7 @@ def bars(title, unit, names, series):
 def by_layer(title, unit, names, series):
     """Values layer after layer, a line for each of `series` {label: (values, colour)}."""
     traces = [
-        _line(label, list(range(len(names))), values, colour)
-        | {
-            "customdata": [name(text, 80) for text in names],
-            "hovertemplate": f"%{{customdata}}<br>{label}: %{{y:.4g}}<extra></extra>",
-        }
+        _line(label, list(range(len(names))), values, colour) | _told(names, label)
         for label, (values, colour) in series.items()
     ]
     return _figure(traces, title, unit, _layers(names))
@@ -89,6 +78,14 @@ def raster(title, trains, neurons, timesteps, spike_levels):
         "zeroline": False,
     }
     return layout | {"raster": {"trains": trains, "neurons": neurons, "levels": spike_levels, "colours": [BLUE, RED]}}
+
+
+def _told(names, label, unit=""):
+    """What a value of a layer says when it is pointed at."""
+    return {
+        "customdata": [name(text, 80) for text in names],
+        "hovertemplate": f"%{{customdata}}<br>{label}: %{{y:.4g}}{unit}<extra></extra>",
+    }
 
 
 def _line(label, at, values, colour, dash="solid"):

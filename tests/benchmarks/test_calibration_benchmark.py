@@ -280,7 +280,7 @@ def test_wrong_results_get_no_row(case, tmp_path, capsys, monkeypatch):
 
 
 def test_what_is_missing_is_said(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(digits.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert calibration.main(["--threads", "1"]) == 0
     out = capsys.readouterr().out
     assert "needs --cifar FOLDER" in out and out.count("needs --data FOLDER") == 2

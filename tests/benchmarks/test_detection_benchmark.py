@@ -10,8 +10,8 @@ import detection
 import pytest
 import torch
 from lib import faces, mtcnn
-from lib.calibration_networks import Missing
 from lib.face_boxes import Detector, Faces, best, overlaps
+from lib.packages import Missing
 from tiny_networks import one_thread, randomise  # noqa: F401
 
 import pcsnn

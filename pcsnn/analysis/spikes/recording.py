@@ -100,8 +100,7 @@ class Recording:
             KeyError, RuntimeError: see Recording.
             TypeError, ValueError: an order or indices that do not fit; bits of signed neurons.
         """
-        if not isinstance(samples, slice):
-            raise TypeError(f"samples: expected a slice, got {type(samples).__name__}")
+        _check_samples(samples)
         counts = self.counts_of(layer)[samples]
         if bits:
             self._check_unsigned(layer)
@@ -149,8 +148,7 @@ class Recording:
 
         Raises KeyError, RuntimeError, TypeError, ValueError: see `spikes`.
         """
-        if not isinstance(samples, slice):
-            raise TypeError(f"samples: expected a slice, got {type(samples).__name__}")
+        _check_samples(samples)
         at, counts = self._stepper(layer, order, samples), self.counts_of(layer)
         numbers = torch.arange(len(counts), device=counts.device)[samples]
         valued = self._signed(layer) or self.spike_levels > 1
@@ -253,6 +251,11 @@ class Recording:
             self._parts[name].append(fired if self._device is None else fired.to(self._device))
 
         return hook
+
+
+def _check_samples(samples):
+    if not isinstance(samples, slice):
+        raise TypeError(f"samples: expected a slice, got {type(samples).__name__}")
 
 
 def _check_layers(snn, layers):

@@ -1,5 +1,6 @@
 """The nodes of an optimised network as calls of the functions in `library`."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -72,14 +73,11 @@ class Steps:
         self.bytes += values.numel() * values.element_size()
         return name
 
-    def _name(self, node):
+    def _name(self):
         return f"layer{len(self.calls)}"
 
     def _new(self, block, shape):
-        size = 1
-        for length in shape:
-            size *= length
-        return Value(block, block.buffer(size, len(self.calls)), shape)
+        return Value(block, block.buffer(math.prod(shape), len(self.calls)), shape)
 
     def _call(self, function, *arguments):
         for value in arguments:
@@ -91,7 +89,7 @@ class Steps:
         source = values[node.args[0]]
         if source.block is not None:
             raise ValueError(f"snn: {node.target} reads what is no input; expected a network of {WANTED}")
-        name, out = self._name(node), self._new(self.counts, shape)
+        name, out = self._name(), self._new(self.counts, shape)
         low = self._constant(name, "low", layer.low)
         unit = self._constant(name, "unit", layer.worth / torch.full((), 255.0))
         self._call("pixels", source, low, unit, *source.shape, *layer.padding, out)
@@ -103,7 +101,7 @@ class Steps:
             kind = str(layer.weight.dtype).removeprefix("torch.")
             raise ValueError(f"snn: {node.target} has weights of {kind} for values; expected a network of {WANTED}")
         check_sums(node.target, layer)
-        name = self._name(node)
+        name = self._name()
         channels, *size = source.shape
         if layer.weight.dim() == 2:
             if not source.flat and size != [1, 1]:
@@ -162,7 +160,7 @@ class Steps:
     def _rates(self, node, layer, values, shape):
         source = values[node.args[0]]
         channels, height, width = source.shape
-        worth = self._constant(self._name(node), "worth", layer.count_worth().expand(channels))
+        worth = self._constant(self._name(), "worth", layer.count_worth().expand(channels))
         return self._made_floats(node, "rates", source.shape, source, worth, channels, height * width)
 
     def _made_floats(self, node, function, shape, *arguments):
@@ -177,7 +175,7 @@ class Steps:
         source = sources[0]
         if not isinstance(module, torch.nn.Linear) or source.block is not self.floats or not source.flat:
             return None
-        name, weight = self._name(node), module.weight
+        name, weight = self._name(), module.weight
         bias = self._constant(name, "bias", module.bias)
         weights = self._constant(name, "weight", weight)
         made = (len(weight), 1, 1)
@@ -208,7 +206,7 @@ class Steps:
         return self._pool(node, layer, values, shape, (1, 1), 1)
 
     def _pool(self, node, layer, values, shape, dilation, sums):
-        source, name = values[node.args[0]], self._name(node)
+        source, name = values[node.args[0]], self._name()
         channels, *size = source.shape
         numbers = [*size, channels, *shape[1:], *_pair(layer.kernel_size), *_pair(layer.stride), *_pair(layer.padding)]
         self.constants.append(f"static const window {name} = {{{', '.join(map(str, [*numbers, *dilation]))}}};\n")
@@ -218,10 +216,13 @@ class Steps:
 
     def _reshape(self, node, module, values, sources, shape):
         source = sources[0]
-        size = source.shape[0] * source.shape[1] * source.shape[2]
         if tuple(shape) == source.shape and not source.flat:
             return source
-        return Value(source.block, source.buffer, source.shape, True) if tuple(shape) == (size,) else None
+        return (
+            Value(source.block, source.buffer, source.shape, True)
+            if tuple(shape) == (math.prod(source.shape),)
+            else None
+        )
 
     @staticmethod
     def passes(node, modules):
@@ -231,8 +232,9 @@ class Steps:
     def _copy(self, node, module, values, sources, shape):
         return sources[0]
 
-    def _laid(self, out, source, places):
+    def _laid(self, shape, places):
         """Silence but for sources: (source, first row, row step, first column, column step, rows, columns, offset)."""
+        out = self._new(self.counts, shape)
         channels, height, width = out.shape
         self._call("silence", out, channels * height * width)
         for one, top, down, left, right, rows, columns, offset in places:
@@ -248,7 +250,7 @@ class Steps:
         for part in parts:
             places.append((part, 0, 1, 0, 1, *part.shape[1:], (0, 0, at)))
             at += part.shape[0]
-        return self._laid(self._new(self.counts, shape), None, places)
+        return self._laid(shape, places)
 
     def _index(self, node, module, values, sources, shape):
         source, index = sources[0], node.args[1]
@@ -261,7 +263,7 @@ class Steps:
         if whole[:2] != (slice(None), slice(None)):
             return None
         place = (source, rows[0], rows[2], columns[0], columns[2], *shape[1:], (0, 0, 0))
-        return self._laid(self._new(self.counts, shape), None, [place])
+        return self._laid(shape, [place])
 
     def _pad(self, node, module, values, sources, shape):
         source = sources[0]
@@ -271,7 +273,7 @@ class Steps:
         if argument(node, 2, "mode", "constant") != "constant":
             return None
         place = (source, 0, 1, 0, 1, *source.shape[1:], (sides[2], sides[0], sides[4]))
-        return self._laid(self._new(self.counts, shape), None, [place])
+        return self._laid(shape, [place])
 
 
 _LAYERS = (

@@ -78,6 +78,18 @@ def expect(node, shape, expected, what):
         node.refuse(f"gets values of shape {list(shape)}; expected {list(expected)}, {what}")
 
 
+def incoming(node, sources, shapes):
+    """The shape of what a node gets: one shape, of all its sources."""
+    shape = shapes[sources[0]]
+    for source in sources[1:]:
+        if shapes[source] != shape:
+            node.refuse(
+                f"adds up values of other shapes, {list(shape)} from {sources[0]} and {list(shapes[source])} from "
+                f"{source}"
+            )
+    return shape
+
+
 def expect_output(node, shape):
     """ValueError unless the values that an Output gets have its shape; sizes of 1 before it are a batch and time."""
     said = extents(node, "shape")

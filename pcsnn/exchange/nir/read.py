@@ -177,13 +177,7 @@ def _network(nir_graph, dt, shift):
     for node, sources in order:
         if node.kind == "Input":
             continue
-        shape = shapes[sources[0]]
-        for source in sources[1:]:
-            if shapes[source] != shape:
-                node.refuse(
-                    f"adds up values of other shapes, {list(shape)} from {sources[0]} and "
-                    f"{list(shapes[source])} from {source}"
-                )
+        shape = fields.incoming(node, sources, shapes)
         value = values[sources[0]]
         for source in sources[1:]:
             value = graph.call_function(operator.add, (value, values[source]))

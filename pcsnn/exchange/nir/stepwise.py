@@ -111,7 +111,7 @@ def serial_graph(graph, timesteps, dt, shift, reset, dtype):
     for node, sources, late in order:
         if node.kind == "Input":
             continue
-        shape = _incoming(node, sources, shapes) if sources else dynamics.own_shape(neurons[late[0]])
+        shape = fields.incoming(node, sources, shapes) if sources else dynamics.own_shape(neurons[late[0]])
         if node.kind == "Output":
             fields.expect_output(node, shape)
             continue
@@ -136,18 +136,6 @@ def _length(order):
     if timed and plain:
         timed[0].refuse(f"has time constants and {plain[0].name} ({plain[0].kind}) has none; expected dt to be given")
     return USUAL_DT if timed else 1.0
-
-
-def _incoming(node, sources, shapes):
-    """The shape of what a node gets."""
-    shape = shapes[sources[0]]
-    for source in sources[1:]:
-        if shapes[source] != shape:
-            node.refuse(
-                f"adds up values of other shapes, {list(shape)} from {sources[0]} and {list(shapes[source])} from "
-                f"{source}"
-            )
-    return shape
 
 
 def _layer(node, shape, dt, shift, reset):
