@@ -26,10 +26,7 @@ inline void check_number(const char* name, int64_t value, int64_t low, int64_t h
 
 // A storage may have been resized since the tensor was made.
 inline bool within_storage(const Tensor& value) {
-  if (value.numel() == 0) return true;
-  int64_t last = value.storage_offset();
-  for (int64_t d = 0; d < value.dim(); ++d) last += (value.size(d) - 1) * value.stride(d);
-  return (last + 1) * value.element_size() <= value.storage_bytes();
+  return value.numel() == 0 || (value.storage_offset() + value.reach()) * value.element_size() <= value.storage_bytes();
 }
 
 inline void check_cpu(const char* name, const Tensor& value) {

@@ -29,10 +29,8 @@ bool is_channels_last(const Tensor& tensor) {
 // First byte and behind the last.
 std::pair<uintptr_t, uintptr_t> extent(const Tensor& tensor) {
   if (tensor.numel() == 0) return {0, 0};
-  int64_t last = 0;
-  for (int64_t d = 0; d < tensor.dim(); ++d) last += (tensor.size(d) - 1) * tensor.stride(d);
   const uintptr_t begin = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
-  return {begin, begin + static_cast<uintptr_t>((last + 1) * tensor.element_size())};
+  return {begin, begin + static_cast<uintptr_t>(tensor.reach() * tensor.element_size())};
 }
 
 }  // namespace

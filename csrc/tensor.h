@@ -96,6 +96,13 @@ class Tensor {
   Shape strides() const { return {strides_, static_cast<size_t>(dim_)}; }
   int64_t size(int64_t d) const { return sizes_[place(d)]; }
   int64_t stride(int64_t d) const { return strides_[place(d)]; }
+  // Elements from the first to behind the last one in memory.
+  int64_t reach() const {
+    if (numel_ == 0) return 0;
+    int64_t last = 0;
+    for (int64_t d = 0; d < dim_; ++d) last += (sizes_[d] - 1) * strides_[d];
+    return last + 1;
+  }
   bool strided_on_cpu() const { return strides_ != nullptr && on_cpu_; }
   bool is_contiguous() const;
   int64_t storage_offset() const;
